@@ -1,0 +1,19 @@
+"""Segmentation of low-quality images with a diffusion backbone, as a plugin of mmsegmentation.
+
+Importing this package registers the segmentation side (models, data sets, transforms, hooks), so that
+`custom_imports = dict(imports=['rass_mm'], allow_failed_imports=False)` is all a user of mmseg writes.
+Nothing of mmagic is imported here: a broken restoration stack must never break segmentation.
+"""
+
+from rass_mm import compat, doctor
+from rass_mm.errors import EnvironmentProblem
+from rass_mm.version import __version__
+
+try:
+    compat.prepare()
+    from rass_mm import checkpoint, datasets, degradation, segmentation, training  # noqa: F401  (registers on import)
+    from rass_mm.apis import config_path
+except ImportError as error:
+    raise EnvironmentProblem(doctor.explain(error)) from error
+
+__all__ = ['__version__', 'config_path']

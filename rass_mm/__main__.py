@@ -1,0 +1,7 @@
+"""`python -m rass_mm` is the command `rass-mm`."""
+
+import sys
+
+from rass_mm.cli import main
+
+sys.exit(main())

@@ -1,0 +1,122 @@
+"""What the command-line tools do, for programs: prepare a config, train, test, find the shipped configs."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+from mmengine.config import Config
+from mmengine.device import is_cuda_available, is_musa_available, is_npu_available
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from rass_mm.datasets.preflight import check_data_folders
+from rass_mm.errors import ConfigError
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def config_path(name: str = '') -> Path:
+    """The folder of the shipped configs, or one of them, e.g. `config_path('rass/rass_scenes_tiny.py')`.
+
+    Raises:
+        ConfigError: there is no such config; the message lists those there are.
+    """
+    root = next((place for place in (PACKAGE / 'configs', PACKAGE.parent / 'configs') if place.is_dir()), PACKAGE / 'configs')
+    path = root / name
+    if not path.exists():
+        known = sorted(str(file.relative_to(root)) for file in root.rglob('*.py') if '_base_' not in file.parts)
+        raise ConfigError(f'No config {name!r} in {root}. There are: {", ".join(known)}.')
+    return path
+
+
+def load_config(path: str | os.PathLike, options: dict[str, Any] | None = None) -> Config:
+    """Reads a config from a file or, where there is none, from the shipped ones, and applies `options`."""
+    config = Config.fromfile(str(path if Path(path).is_file() else config_path(str(path))))
+    if options:
+        config.merge_from_dict(options)
+    return config
+
+
+def has_accelerator() -> bool:
+    """Whether mmengine can run mixed precision here."""
+    return is_cuda_available() or is_npu_available() or is_musa_available()
+
+
+def prepare_config(config: Config, launcher: str = 'none', amp: bool = False, work_dir: str | None = None, stem: str = 'run') -> Config:
+    """Fits a config to this machine and command line.
+
+    Mixed precision means bfloat16 here; without an accelerator it is switched off, with a warning, so that one config
+    serves both. Distributed runs without a GPU use gloo.
+    """
+    config.launcher = launcher
+    config.work_dir = work_dir or config.get('work_dir') or f'./work_dirs/{stem}'
+    wrapper = config.get('optim_wrapper')
+    if wrapper is not None:
+        if amp and wrapper.get('type') != 'AmpOptimWrapper':
+            wrapper.type, wrapper.dtype = 'AmpOptimWrapper', 'bfloat16'
+        if wrapper.get('type') == 'AmpOptimWrapper' and not has_accelerator():
+            print_log('No accelerator here: training in float32 instead of mixed precision.', 'current', 30)
+            config.optim_wrapper = {k: v for k, v in wrapper.items() if k not in ('dtype', 'loss_scale')} | {'type': 'OptimWrapper'}
+    if launcher == 'pytorch' and not has_accelerator():
+        join_cpu_processes()
+    return config
+
+
+def join_cpu_processes() -> None:
+    """Starts gloo for the processes torchrun made; mmengine's own start needs a GPU per process."""
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo')
+
+
+def train(config: Config, resume: bool | str = False) -> Runner:
+    """Trains a prepared config; `resume` takes the last checkpoint of the work dir, or the one it names.
+
+    Raises:
+        DataError, BaseFolderError, CheckpointError, ConfigError: before the first iteration, where something is amiss.
+    """
+    config.resume = bool(resume)
+    if isinstance(resume, str):
+        config.load_from = resume
+    for name in ('train_dataloader', 'val_dataloader'):
+        check_data_folders(config.get(name), name)
+    runner = Runner.from_cfg(config)
+    runner.train()
+    return runner
+
+
+def test(config: Config, checkpoint: str, out: str | None = None, show_dir: str | None = None, tta: bool = False) -> dict[str, float]:
+    """Tests a checkpoint with a prepared config and returns the metrics.
+
+    Args:
+        config: a prepared config.
+        checkpoint: the file to load.
+        out: folder for the predicted label maps (PNG of ids); None writes none.
+        show_dir: folder for pictures of prediction over image; None draws none.
+        tta: test-time augmentation, by the config's `tta_model` and `tta_pipeline`.
+    """
+    config.load_from, config.resume = checkpoint, False
+    check_data_folders(config.get('test_dataloader'), 'test_dataloader')
+    if out:
+        config.test_evaluator = {**config.test_evaluator, 'output_dir': out, 'keep_results': True}
+    if show_dir:
+        hook = config.default_hooks.get('visualization') or {'type': 'SegVisualizationHook'}
+        config.default_hooks.visualization = {**hook, 'draw': True, 'interval': 1}
+        config.visualizer = {**config.visualizer, 'save_dir': show_dir}
+    if tta:
+        use_tta(config)
+    return Runner.from_cfg(config).test()
+
+
+def use_tta(config: Config) -> None:
+    """Puts the config's test-time augmentation around its model and test data.
+
+    Raises:
+        ConfigError: the config has none.
+    """
+    if 'tta_pipeline' not in config or 'tta_model' not in config:
+        raise ConfigError("--tta needs 'tta_pipeline' and 'tta_model' in the config, as in configs/_base_/datasets/*.py.")
+    config.test_dataloader.dataset.pipeline = config.tta_pipeline
+    config.tta_model.module = config.model
+    config.model = config.tta_model

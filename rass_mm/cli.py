@@ -1,0 +1,208 @@
+"""The commands: `rass-mm doctor | train | test | make-scenes | make-base | random-base | make-lq | configs | demo`.
+
+Imports of heavy libraries stay inside the commands, so that `rass-mm doctor` answers on a broken installation.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rass_mm.errors import RassError
+from rass_mm.version import __version__
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; returns the process's exit status. Deliberate errors are printed without a traceback."""
+    parser = argparse.ArgumentParser('rass-mm', description='Segmentation of low-quality images with a diffusion backbone.')
+    parser.add_argument('--version', action='version', version=__version__)
+    commands = parser.add_subparsers(required=True, metavar='COMMAND')
+    for add in (_add_doctor, _add_train, _add_test, _add_scenes, _add_base, _add_random_base, _add_lq, _add_configs, _add_demo):
+        add(commands)
+    return guarded(parser.parse_args(argv))
+
+
+def train_main(argv: list[str] | None = None) -> int:
+    """`tools/train.py`."""
+    return guarded(_train_arguments(argparse.ArgumentParser(description='Trains a config.')).parse_args(argv))
+
+
+def test_main(argv: list[str] | None = None) -> int:
+    """`tools/test.py`."""
+    return guarded(_test_arguments(argparse.ArgumentParser(description='Tests a checkpoint.')).parse_args(argv))
+
+
+def guarded(arguments: argparse.Namespace) -> int:
+    """Runs `arguments.run`; prints a `RassError` as one message and returns 1."""
+    try:
+        return arguments.run(arguments)
+    except RassError as error:
+        # An error that crossed from a data worker carries that worker's traceback in its text.
+        message = str(error).split(f'{type(error).__name__}: ')[-1]
+        sys.stderr.write(f'\nerror: {message.strip()}\n')
+        return 1
+
+
+def _common_arguments(parser: argparse.ArgumentParser) -> None:
+    from mmengine.config import DictAction
+
+    parser.add_argument('config', help='a config file, or the name of a shipped one, e.g. rass/rass_scenes_tiny.py')
+    parser.add_argument('--work-dir', help='where logs, checkpoints and results go (default: work_dirs/<config name>)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='overrides, key=value, nested keys with dots')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
+
+
+def _train_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    _common_arguments(parser)
+    parser.add_argument('--resume', nargs='?', const=True, default=False, help='resume from the last or the given checkpoint')
+    parser.add_argument('--amp', action='store_true', help='bfloat16 mixed precision where there is an accelerator')
+    parser.set_defaults(run=_run_train)
+    return parser
+
+
+def _test_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    _common_arguments(parser)
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--out', help='folder for the predicted label maps')
+    parser.add_argument('--show-dir', help='folder for pictures of the predictions')
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    parser.set_defaults(run=_run_test)
+    return parser
+
+
+def _prepared(arguments: argparse.Namespace, amp: bool = False) -> object:
+    import rass_mm  # noqa: F401  (registers everything the configs name)
+    from rass_mm import apis
+
+    os.environ.setdefault('LOCAL_RANK', str(arguments.local_rank))
+    config = apis.load_config(arguments.config, arguments.cfg_options)
+    return apis.prepare_config(config, arguments.launcher, amp, arguments.work_dir, Path(arguments.config).stem)
+
+
+def _run_train(arguments: argparse.Namespace) -> int:
+    config = _prepared(arguments, arguments.amp)
+    from rass_mm import apis
+
+    apis.train(config, arguments.resume)
+    return 0
+
+
+def _run_test(arguments: argparse.Namespace) -> int:
+    config = _prepared(arguments)
+    from rass_mm import apis
+
+    apis.test(config, arguments.checkpoint, arguments.out, arguments.show_dir, arguments.tta)
+    return 0
+
+
+def _add_train(commands: argparse._SubParsersAction) -> None:
+    _train_arguments(commands.add_parser('train', help='train a config (same as tools/train.py)'))
+
+
+def _add_test(commands: argparse._SubParsersAction) -> None:
+    _test_arguments(commands.add_parser('test', help='test a checkpoint (same as tools/test.py)'))
+
+
+def _add_doctor(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser('doctor', help='check the installation and say what to mend')
+    parser.set_defaults(run=_run_doctor)
+
+
+def _run_doctor(_arguments: argparse.Namespace) -> int:
+    from rass_mm.doctor import examine
+
+    return examine()
+
+
+def _add_scenes(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser('make-scenes', help='write the embedded scene data set')
+    parser.add_argument('out', type=Path)
+    parser.add_argument('--train', type=int, default=400, help='training scenes')
+    parser.add_argument('--val', type=int, default=100, help='validation scenes')
+    parser.add_argument('--size', type=int, default=128, help='side in pixels')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--workers', type=int, default=os.cpu_count() or 1)
+    parser.set_defaults(run=_run_scenes)
+
+
+def _run_scenes(arguments: argparse.Namespace) -> int:
+    from rass_mm.embedded.scenes import write_scenes
+
+    counts = {'train': arguments.train, 'val': arguments.val}
+    write_scenes(arguments.out, counts, arguments.seed, (arguments.size, arguments.size), arguments.workers)
+    sys.stdout.write(f'{arguments.out}: {arguments.train} training and {arguments.val} validation scenes\n')
+    return 0
+
+
+def _add_base(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser('make-base', help='train the small scene base and write it as a diffusers folder')
+    parser.add_argument('out', type=Path)
+    for name, default in {'scenes': 768, 'vae-steps': None, 'unet-steps': None, 'seed': 0}.items():
+        parser.add_argument(f'--{name}', type=int, default=default)
+    parser.set_defaults(run=_run_base)
+
+
+def _run_base(arguments: argparse.Namespace) -> int:
+    import rass_mm  # noqa: F401  (prepares the libraries)
+    from rass_mm.embedded.base_training import BaseRecipe, make_base
+
+    names = ('scenes', 'vae_steps', 'unet_steps', 'seed')
+    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    losses = make_base(arguments.out, BaseRecipe(**given))
+    sys.stdout.write(f'{arguments.out}: ' + ', '.join(f'{name} {value}' for name, value in losses.items()) + '\n')
+    return 0
+
+
+def _add_random_base(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser('random-base', help='write a base folder with RANDOM weights, for tests and measurements')
+    parser.add_argument('out', type=Path)
+    parser.add_argument('--layout', default='sd21-base', help='sd21-base, sd-turbo, sd15 or scenes-tiny')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--configs-only', action='store_true', help='no weights: enough for the meta device')
+    parser.set_defaults(run=_run_random_base)
+
+
+def _run_random_base(arguments: argparse.Namespace) -> int:
+    import rass_mm  # noqa: F401  (prepares the libraries)
+    from rass_mm.embedded.layouts import write_random_base
+
+    write_random_base(arguments.out, arguments.layout, arguments.seed, weights=not arguments.configs_only)
+    sys.stdout.write(f'{arguments.out}: {arguments.layout} with RANDOM weights\n')
+    return 0
+
+
+def _add_lq(commands: argparse._SubParsersAction) -> None:
+    from rass_mm.degradation.cli import add_arguments
+
+    add_arguments(commands.add_parser('make-lq', help='write a fixed degraded copy of an image folder'))
+
+
+def _add_configs(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser('configs', help='print the folder of the shipped configs and their names')
+    parser.set_defaults(run=_run_configs)
+
+
+def _run_configs(_arguments: argparse.Namespace) -> int:
+    from rass_mm.apis import config_path
+
+    root = config_path()
+    names = sorted(str(file.relative_to(root)) for file in root.rglob('*.py') if '_base_' not in file.parts)
+    sys.stdout.write('\n'.join([f'{root}:', *(f'  {name}' for name in names)]) + '\n')
+    return 0
+
+
+def _add_demo(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser('demo', help='scenes, base, training, test, table and pictures in a few minutes')
+    parser.add_argument('--out', type=Path, default=Path('demo_out'))
+    parser.set_defaults(run=_run_demo)
+
+
+def _run_demo(arguments: argparse.Namespace) -> int:
+    from rass_mm.embedded.demo import run_demo
+
+    run_demo(arguments.out)
+    return 0

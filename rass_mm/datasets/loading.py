@@ -1,0 +1,116 @@
+"""Loading transforms that refuse damaged files and impossible labels, and say which file and why.
+
+OpenCV fills the missing part of a truncated JPEG with grey and reports nothing; a label id out of range ends as a CUDA
+assert far from its cause. Both are caught here, where the file name is known.
+"""
+
+import io
+from typing import Any
+
+import mmcv
+import mmengine.fileio as fileio
+import numpy as np
+from mmcv.transforms import LoadImageFromFile
+from mmseg.datasets.transforms import LoadAnnotations
+from mmseg.registry import TRANSFORMS
+from PIL import Image
+
+from rass_mm.errors import DataError
+
+ENDINGS = {b'\xff\xd8\xff': b'\xff\xd9', b'\x89PNG': b'IEND'}
+"""First bytes of a format -> what stands near the end of a complete file."""
+TAIL = 64
+
+
+def check_complete(data: bytes, path: str) -> None:
+    """Raises a DataError where the bytes of an image file end too early.
+
+    A look at the last bytes settles nearly every JPEG and PNG; only the rest is decoded in full by PIL.
+    """
+    for start, end in ENDINGS.items():
+        if data.startswith(start) and end in data[-TAIL:]:
+            return
+    try:
+        Image.open(io.BytesIO(data)).load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f'{path}: the image cannot be read ({error}). Copy it again or remove it from the data set.') from None
+
+
+@TRANSFORMS.register_module()
+class LoadImageStrict(LoadImageFromFile):
+    """mmcv's image loading with a check that the file is whole.
+
+    Adds `img` (H, W, 3) uint8 BGR, `img_shape`, `ori_shape`.
+    """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Reads `img_path`.
+
+        Raises:
+            DataError: the file is truncated or no image.
+        """
+        path = results['img_path']
+        try:
+            data = fileio.get(path, backend_args=self.backend_args)
+        except FileNotFoundError:
+            raise DataError(f'{path} does not exist. Was the data set moved or only partly copied?') from None
+        check_complete(data, path)
+        image = mmcv.imfrombytes(data, flag=self.color_type, backend=self.imdecode_backend)
+        if image is None:
+            raise DataError(f'{path}: the image cannot be decoded. Save it as PNG or JPEG, or remove it.')
+        image = image.astype(np.float32) if self.to_float32 else image
+        return {**results, 'img': image, 'img_shape': image.shape[:2], 'ori_shape': image.shape[:2]}
+
+
+@TRANSFORMS.register_module()
+class LoadLabelStrict(LoadAnnotations):
+    """mmseg's label loading with checks of size and ids.
+
+    Args:
+        num_classes: ids 0 to num_classes - 1 are valid after `reduce_zero_label`.
+        ignore_index: the id that is no class.
+        kwargs: mmseg's own arguments.
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int = 255, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Adds `gt_seg_map` (H, W) uint8.
+
+        Raises:
+            DataError: the label is missing, damaged, of another size than its image, or holds ids out of range.
+        """
+        path = results['seg_map_path']
+        try:
+            check_complete(fileio.get(path, backend_args=self.backend_args), path)
+        except FileNotFoundError:
+            raise DataError(f'{path} does not exist: image {results.get("img_path")} has no label.') from None
+        results = super().transform(results)
+        label = results['gt_seg_map']
+        self._check_size(label, results)
+        self._check_ids(label, results)
+        return results
+
+    def _check_size(self, label: np.ndarray, results: dict[str, Any]) -> None:
+        size = results.get('ori_shape')
+        if size is not None and label.shape[:2] != tuple(size):
+            raise DataError(
+                f'{results["seg_map_path"]} is {label.shape[1]}x{label.shape[0]} (width x height), but its image '
+                f'{results["img_path"]} is {size[1]}x{size[0]}. Image and label must have the same size.'
+            )
+
+    def _check_ids(self, label: np.ndarray, results: dict[str, Any]) -> None:
+        ids = np.flatnonzero(np.bincount(label.ravel().astype(np.int64)))
+        wrong = [int(i) for i in ids if i >= self.num_classes and i != self.ignore_index]
+        if not wrong:
+            return
+        hint = 'Is num_classes right, and is this the label and not a colour picture of it?'
+        if wrong == [self.num_classes] and not results.get('reduce_zero_label'):
+            hint = 'Ids 1 to num_classes with 0 as background: set reduce_zero_label=True in the data set.'
+        raise DataError(
+            f'{results["seg_map_path"]} holds label ids {wrong[:8]}, but 0 to {self.num_classes - 1} and {self.ignore_index} (ignored) are '
+            f'valid (reduce_zero_label={bool(results.get("reduce_zero_label"))}). {hint}'
+        )

@@ -1,0 +1,37 @@
+"""Checks of a config's data folders before anything heavy starts."""
+
+from pathlib import Path
+from typing import Any
+
+from rass_mm.errors import DataError
+
+SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
+
+
+def check_data_folders(loader: dict[str, Any] | None, name: str) -> None:
+    """Checks that the data set of a dataloader config has images.
+
+    Only local data sets with a `data_prefix.img_path` are looked at; wrappers and others are left to themselves.
+
+    Args:
+        loader: `train_dataloader`, `val_dataloader` or `test_dataloader` of a config.
+        name: its name, for the message.
+
+    Raises:
+        DataError: a folder is missing or holds no image with the wanted suffix.
+    """
+    dataset = (loader or {}).get('dataset', {})
+    prefix = (dataset.get('data_prefix') or {}).get('img_path')
+    if prefix is None or '://' in str(prefix):
+        return
+    folder = Path(dataset.get('data_root') or '') / prefix
+    option = f'--cfg-options {name}.dataset.data_root=/path/to/data'
+    if not folder.is_dir():
+        raise DataError(f'{name}: the image folder {folder} does not exist. Put the data there or set {option}')
+    suffix = dataset.get('img_suffix')
+    wanted = {suffix} if suffix else SUFFIXES
+    if not any(path.suffix in wanted or path.name.endswith(tuple(wanted)) for path in folder.rglob('*') if path.is_file()):
+        raise DataError(
+            f'{name}: the folder {folder} holds no image that ends in {", ".join(sorted(wanted))}. '
+            f'Fill it, set {option}, or set {name}.dataset.img_suffix to the suffix your images have.'
+        )

@@ -1,0 +1,5 @@
+"""The two-stage low-quality recipe: as drawn parameters, as a transform, and as a data set builder."""
+
+from rass_mm.degradation.transforms import LQDegradation
+
+__all__ = ['LQDegradation']

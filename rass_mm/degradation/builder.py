@@ -1,0 +1,342 @@
+"""Builder of a fixed low-quality copy of an image folder, with a manifest that replays every image.
+
+The manifest is one JSON object per line: a header, then one line per image sorted by path. An image's seed is a hash of
+the run's seed and the image's relative path, so neither the order nor the number of workers changes a byte of the
+result. While a run is going, lines are appended to a partial manifest; the manifest appears when all images are made.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import multiprocessing
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..atomic import write_bytes, write_text
+from ..errors import ConfigError, DataError
+from .recipe import OSEDIFF, Recipe, apply, draw
+
+logger = logging.getLogger(__name__)
+
+EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+MANIFEST = 'manifest.jsonl'
+PARTIAL = 'manifest.partial.jsonl'
+# What `atomic` leaves behind when the process is killed between writing and renaming.
+LEFTOVER = re.compile(r'\..+-\w{8}\.(jsonl|' + '|'.join(extension[1:] for extension in EXTENSIONS) + r')')
+
+
+@dataclass(frozen=True)
+class BuildSummary:
+    """What a run did.
+
+    Args:
+        images: Number of images in the finished copy.
+        made: How many of them this run made; the others were there from an earlier run.
+        seconds: Duration of the run.
+        manifest: The manifest's path.
+    """
+
+    images: int
+    made: int
+    seconds: float
+    manifest: Path
+
+
+class _Task(NamedTuple):
+    """One image to degrade, as it is sent to a worker."""
+
+    source: Path
+    target: Path
+    image: str
+    output: str
+    seed: int
+    recipe: Recipe
+
+
+def build_lq_dataset(
+    images: str | os.PathLike,
+    out: str | os.PathLike,
+    seed: int = 0,
+    workers: int = 1,
+    recipe: Recipe = OSEDIFF,
+    suffix: str | None = '.png',
+) -> BuildSummary:
+    """Makes a degraded copy of all images under a folder, keeping relative paths; a killed run resumes.
+
+    Args:
+        images: Folder of clean images, searched with its subfolders.
+        out: Folder for the degraded images and `manifest.jsonl`.
+        seed: Seed of the whole copy.
+        workers: Number of processes; 1 works in this process.
+        recipe: What to draw from.
+        suffix: File type of the copies; None keeps each image's own type, which for JPEG adds one compression of
+            quality 100 that the manifest does not list.
+
+    Returns:
+        What was done.
+
+    Raises:
+        DataError: The folders do not fit, `out` holds a copy of another seed or recipe, or images are unreadable; the
+            readable ones are made all the same.
+    """
+    start = time.monotonic()
+    images, out = Path(images), Path(out)
+    if workers < 1:
+        raise ConfigError(f'The number of workers is {workers}; it must be 1 or more.')
+    tasks = _plan(images, out, seed, recipe, suffix)
+    header = _header(images, seed, recipe, suffix)
+    lines = _resume(out, header, tasks)
+    pending = [task for task in tasks if task.image not in lines]
+    logger.info('%d images in %s: %d to make, %d already made', len(tasks), images, len(pending), len(lines))
+    broken = _run(pending, workers, out / PARTIAL, lines)
+    if broken:
+        listed = '\n'.join(f'  {name}: {reason}' for name, reason in sorted(broken.items()))
+        raise DataError(
+            f'{len(broken)} of {len(tasks)} images cannot be used:\n{listed}\nThe other {len(lines)} are made and '
+            'kept. Repair or remove the ones listed and run the same command again: only what is missing will be made.'
+        )
+    _write_manifest(out / MANIFEST, header, lines)
+    (out / PARTIAL).unlink(missing_ok=True)
+    return BuildSummary(len(tasks), len(pending), time.monotonic() - start, out / MANIFEST)
+
+
+def image_seed(seed: int, image: str) -> int:
+    """Seed of one image; 48 bits, because some JSON readers keep integers only up to 53."""
+    return int.from_bytes(hashlib.sha256(f'{seed}/{image}'.encode('utf-8', 'surrogateescape')).digest()[:6], 'big')
+
+
+def _plan(images: Path, out: Path, seed: int, recipe: Recipe, suffix: str | None) -> list[_Task]:
+    """Lists the images, sorted by relative path, and refuses folders that cannot work."""
+    if not images.is_dir():
+        raise DataError(f'The image folder {images} does not exist or is not a folder.')
+    if images.resolve() in (out.resolve(), *out.resolve().parents):
+        raise DataError(
+            f'The output folder {out} is inside the image folder {images}: the next run would degrade the degraded '
+            'images again. Choose an output folder outside it.'
+        )
+    if suffix is not None and suffix.lower() not in EXTENSIONS:
+        raise ConfigError(f'Cannot write images of type {suffix}; choose one of {", ".join(EXTENSIONS)}.')
+    found = (path.relative_to(images) for path in images.rglob('*') if path.suffix.lower() in EXTENSIONS)
+    names = sorted(path.as_posix() for path in found if not path.name.startswith('.') and (images / path).is_file())
+    if not names:
+        raise DataError(f'No images in {images} or its subfolders; looked for {", ".join(EXTENSIONS)}.')
+    tasks, owners = [], {}
+    for name in names:
+        output = name if suffix is None else Path(name).with_suffix(suffix).as_posix()
+        if output in owners:
+            raise DataError(
+                f'{owners[output]} and {name} in {images} would both become {output}. Rename one of them, or keep the '
+                "images' own types (--ext keep)."
+            )
+        owners[output] = name
+        tasks.append(_Task(images / name, out / output, name, output, image_seed(seed, name), recipe))
+    return tasks
+
+
+def _header(images: Path, seed: int, recipe: Recipe, suffix: str | None) -> dict:
+    """First line of the manifest: all that a copy depends on besides the images."""
+    settings = json.loads(json.dumps(asdict(recipe)))  # lists instead of tuples, as a reader of the manifest sees them
+    identity = json.dumps([seed, settings, suffix], sort_keys=True).encode()
+    try:
+        package = metadata.version('rass_mm')
+    except metadata.PackageNotFoundError:
+        package = 'not installed'
+    return {
+        'format': 'rass_mm low-quality copy, 1',
+        'source': images.as_posix(),
+        'seed': seed,
+        'suffix': suffix,
+        'fingerprint': hashlib.sha256(identity).hexdigest()[:16],
+        'versions': {'rass_mm': package, 'opencv': cv2.__version__, 'numpy': np.__version__},
+        'recipe': settings,
+    }
+
+
+def _resume(out: Path, header: dict, tasks: list[_Task]) -> dict[str, dict]:
+    """Lines of the images that are already made, after making `out` ready to go on from there."""
+    earlier = [name for name in (MANIFEST, PARTIAL) if (out / name).exists()]
+    made = {}
+    for name in earlier:
+        made.update(_read_manifest(out / name, header))
+    foreign = [task.output for task in tasks if not earlier and task.target.exists()]
+    if foreign:
+        raise DataError(
+            f'{out} has files that this run would overwrite, e.g. {foreign[0]}, but no {MANIFEST} that says how they '
+            'were made. Choose an empty output folder.'
+        )
+    if (out / PARTIAL).exists():
+        _remove_leftovers(out)
+    stale = set(made) - {task.image for task in tasks}
+    if stale:
+        logger.warning('%d images in %s are no longer in the source, e.g. %s', len(stale), out, min(stale))
+    lines = {task.image: made[task.image] for task in tasks if task.image in made and task.target.is_file()}
+    if len(lines) < len(tasks):
+        _write_manifest(out / PARTIAL, header, lines)
+    return lines
+
+
+def _read_manifest(path: Path, header: dict) -> dict[str, dict]:
+    """Image lines of an earlier run by image; refuses a manifest of other settings."""
+    records = []
+    for line in path.read_text(encoding='utf-8').splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break  # the run was killed while it wrote this line: its image is made again
+    old = records[0] if records and isinstance(records[0], dict) else {}
+    if old.get('fingerprint') != header['fingerprint']:
+        kept = ('seed', 'suffix', 'fingerprint')
+        raise DataError(
+            f'{path} belongs to a copy with {_describe(old, kept)}, but this run asks for {_describe(header, kept)} '
+            '(the fingerprint covers the recipe). Choose another output folder, delete this one, or ask for the same '
+            'settings as before.'
+        )
+    if old['versions'] != header['versions']:
+        logger.warning('%s was begun with %s; going on with %s', path, old['versions'], header['versions'])
+    return {record['image']: record for record in records[1:]}
+
+
+def _describe(header: dict, names: tuple[str, ...]) -> str:
+    return ', '.join(f'{name} {header.get(name, "unknown")}' for name in names)
+
+
+def _remove_leftovers(out: Path) -> None:
+    for path in out.rglob('.*'):
+        if LEFTOVER.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def _write_manifest(path: Path, header: dict, lines: dict[str, dict]) -> None:
+    records = [header, *(lines[image] for image in sorted(lines))]
+    write_text(path, ''.join(json.dumps(record) + '\n' for record in records))
+
+
+def _run(tasks: list[_Task], workers: int, partial: Path, lines: dict[str, dict]) -> dict[str, str]:
+    """Makes the images, adds their lines to `lines` and to the partial manifest; returns what cannot be used."""
+    broken = {}
+    if not tasks:
+        return broken
+    try:
+        with partial.open('a', encoding='utf-8') as file, _progress(len(tasks)) as advance:
+            for image, line, reason in _results(tasks, min(workers, len(tasks))):
+                if line is None:
+                    broken[image] = reason
+                else:
+                    lines[image] = line
+                    file.write(json.dumps(line) + '\n')
+                    file.flush()  # a line that reached the system survives the end of this process
+                advance()
+    except BrokenProcessPool as error:
+        raise DataError(
+            'A worker process ended unexpectedly, most often for lack of memory. Finished images are kept: run the '
+            'same command again with fewer workers.'
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f'Cannot write to {partial.parent}: {error}. Finished images are kept: make room and run the same command '
+            'again.'
+        ) from error
+    return broken
+
+
+def _results(tasks: list[_Task], workers: int) -> Iterator[tuple[str, dict | None, str]]:
+    """Results of `_degrade_file`, in the order in which they are ready."""
+    if workers == 1:
+        yield from map(_degrade_file, tasks)
+        return
+    # Forking a process whose libraries run threads can hang; a fork server imports once and has none.
+    method = 'forkserver' if 'forkserver' in multiprocessing.get_all_start_methods() else 'spawn'
+    context = multiprocessing.get_context(method)
+    context.set_forkserver_preload([__name__])
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    try:
+        for future in as_completed([pool.submit(_degrade_file, task) for task in tasks]):
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """One thread per worker; the parent alone answers Ctrl-C, and no worker waits for ever for a killed parent."""
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _degrade_file(task: _Task) -> tuple[str, dict | None, str]:
+    """Makes one image; returns its name and its manifest line, or None and why the image cannot be used."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, 100] if task.target.suffix.lower() in ('.jpg', '.jpeg') else []
+    try:
+        image, digest = read_image(task.source)
+        parameters = draw(task.recipe, np.random.default_rng(task.seed), *image.shape[:2])
+        encoded = cv2.imencode(task.target.suffix, apply(image, parameters), options)[1]
+    except (DataError, cv2.error) as error:  # OpenCV's: larger than a file type allows
+        return task.image, None, str(error)
+    write_bytes(task.target, encoded.tobytes())
+    line = {'image': task.image, 'output': task.output, 'seed': task.seed, 'sha256': digest, 'parameters': parameters}
+    return task.image, line, ''
+
+
+def read_image(path: Path) -> tuple[np.ndarray, str]:
+    """Reads an image as mmseg's loader does, but refuses a damaged one.
+
+    Args:
+        path: The image file.
+
+    Returns:
+        The image, (H, W, 3) uint8 BGR, and the SHA-256 of the file.
+    """
+    try:
+        data = path.read_bytes()
+        # OpenCV fills the missing part of a truncated JPEG with grey and says nothing; Pillow raises.
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except UnidentifiedImageError as error:  # its own message names a memory address
+        raise DataError('not an image of a known type') from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, cv2.error) as error:
+        raise DataError(str(error)) from error  # SyntaxError is what Pillow raises for a broken PNG
+    if decoded is None:
+        raise DataError('OpenCV cannot decode it')
+    return decoded, hashlib.sha256(data).hexdigest()
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """Yields a function to call after each image: it moves a bar in a terminal and logs every tenth elsewhere."""
+    console = Console(stderr=True)
+    columns = (TextColumn('degrading'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        row, done = bar.add_task('degrading', total=total), 0
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            bar.advance(row)
+            if bar.disable and done * 10 // total > (done - 1) * 10 // total:
+                logger.info('%d of %d images', done, total)
+
+        yield advance

@@ -1,0 +1,343 @@
+"""The two-stage low-quality recipe: what is drawn for an image, and how drawn parameters are applied to it.
+
+The recipe is Real-ESRGAN's (Wang et al. 2021, arXiv 2107.10833, sec. 3) with the values of OSEDiff. Drawing and
+applying are separate: `draw` makes a plain JSON-able list of steps, and `apply` is a pure function of the image and
+that list, so a line of a manifest replays an image exactly.
+
+mmagic 1.2.0 has transforms of these names; they are not used, because there
+
+* Poisson noise works on 0..255 values, which makes it sqrt(255) times weaker than Real-ESRGAN's on 0..1 values;
+* `DegradationsWithShuffle` keeps the shuffled order for the next image, so an image's seed does not fix its result;
+* `RandomBlur` hands one drawn beta on as both ends of the range that Real-ESRGAN's rule draws from: the result lies
+  between 1 and that beta, so a generalised Gaussian's beta falls below 1 in 1/7 of the draws where it should in 1/2;
+* nothing records what was drawn.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+
+from ..errors import ConfigError, DataError
+from . import kernels
+
+KERNELS = ('iso', 'aniso', 'generalized_iso', 'generalized_aniso', 'plateau_iso', 'plateau_aniso')
+RESIZES = ('up', 'down', 'keep')
+INTERPOLATIONS = {'area': cv2.INTER_AREA, 'bilinear': cv2.INTER_LINEAR, 'bicubic': cv2.INTER_CUBIC}
+SINGLES = ('blur', 'downscale', 'gaussian', 'poisson', 'jpeg')
+
+Settings = TypeVar('Settings')
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one of the two stages draws from; ranges are (low, high) with both ends included.
+
+    Args:
+        sigma: Spread of the blur kernels in pixels.
+        resize_probs: Probabilities of up, down and keep.
+        resize_scale: Smallest and largest size, as a multiple of the input's size.
+        gaussian_sigma: Gaussian noise, in grey levels of 255.
+        poisson_scale: Factor on the Poisson noise.
+        blur_prob: Probability that the stage blurs at all.
+        sinc_prob: Probability that a blur is the sinc filter, not one of `KERNELS`.
+        kernel_probs: Probabilities of `KERNELS`, in that order.
+        kernel_sizes: Odd kernel sizes, drawn uniformly.
+        beta_gaussian: Shape of the generalised Gaussian kernels.
+        beta_plateau: Shape of the plateau kernels.
+        gaussian_prob: Probability of Gaussian noise; the rest is Poisson noise.
+        grey_prob: Probability that the noise is the same in the three channels.
+        jpeg_quality: JPEG quality, drawn as an integer.
+    """
+
+    sigma: tuple[float, float]
+    resize_probs: tuple[float, float, float]
+    resize_scale: tuple[float, float]
+    gaussian_sigma: tuple[float, float]
+    poisson_scale: tuple[float, float]
+    blur_prob: float = 1.0
+    sinc_prob: float = 0.1
+    kernel_probs: tuple[float, ...] = (0.45, 0.25, 0.12, 0.03, 0.12, 0.03)
+    kernel_sizes: tuple[int, ...] = (7, 9, 11, 13, 15, 17, 19, 21)
+    beta_gaussian: tuple[float, float] = (0.5, 4.0)
+    beta_plateau: tuple[float, float] = (1.0, 2.0)
+    gaussian_prob: float = 0.5
+    grey_prob: float = 0.4
+    jpeg_quality: tuple[int, int] = (30, 95)
+
+    def __post_init__(self) -> None:
+        """Refuses values that could not be drawn from, before the first image instead of in the middle of a run."""
+        for name in ('sigma', 'resize_scale', 'gaussian_sigma', 'poisson_scale'):
+            low, high = getattr(self, name)
+            _require(0 <= low <= high, name, getattr(self, name), 'low and high with 0 <= low <= high')
+        _require(self.sigma[0] > 0, 'sigma', self.sigma, 'a spread above 0')
+        for name in ('resize_scale', 'beta_gaussian', 'beta_plateau'):
+            low, high = getattr(self, name)
+            _require(0 < low <= 1 <= high, name, getattr(self, name), 'low and high with 0 < low <= 1 <= high')
+        for name, kinds in (('resize_probs', RESIZES), ('kernel_probs', KERNELS)):
+            probs = getattr(self, name)
+            valid = len(probs) == len(kinds) and min(probs) >= 0 and math.isclose(sum(probs), 1, abs_tol=1e-6)
+            _require(valid, name, probs, f'probabilities of {", ".join(kinds)} that sum to 1')
+        for name in ('blur_prob', 'sinc_prob', 'gaussian_prob', 'grey_prob'):
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), 'a probability')
+        odd = bool(self.kernel_sizes) and all(size > 0 and size % 2 for size in self.kernel_sizes)
+        _require(odd, 'kernel_sizes', self.kernel_sizes, 'odd sizes')
+        low, high = self.jpeg_quality
+        _require(
+            1 <= low <= high <= 100, 'jpeg_quality', self.jpeg_quality, 'low and high with 1 <= low <= high <= 100'
+        )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The two stages and the probability of the final sinc filter."""
+
+    first: Stage
+    second: Stage
+    final_sinc_prob: float = 0.8
+
+    def __post_init__(self) -> None:
+        """Refuses a value that is no probability."""
+        _require(0 <= self.final_sinc_prob <= 1, 'final_sinc_prob', self.final_sinc_prob, 'a probability')
+
+
+def _require(valid: bool, name: str, value: Any, needed: str) -> None:
+    if not valid:
+        raise ConfigError(f'Degradation recipe: {name} is {value}; it must be {needed}.')
+
+
+OSEDIFF = Recipe(
+    first=Stage(
+        sigma=(0.2, 3.0),
+        resize_probs=(0.2, 0.7, 0.1),
+        resize_scale=(0.15, 1.5),
+        gaussian_sigma=(1.0, 30.0),
+        poisson_scale=(0.05, 3.0),
+    ),
+    second=Stage(
+        blur_prob=0.8,
+        sigma=(0.2, 1.5),
+        resize_probs=(0.3, 0.4, 0.3),
+        resize_scale=(0.3, 1.2),
+        gaussian_sigma=(1.0, 25.0),
+        poisson_scale=(0.05, 2.5),
+    ),
+)
+
+
+def override(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """Returns a copy of a recipe or stage with some values changed, e.g. `{'first': {'jpeg_quality': (50, 95)}}`."""
+    known = [field.name for field in fields(settings)]
+    unknown = sorted(set(changes) - set(known))
+    if unknown:
+        raise ConfigError(f'Degradation recipe: unknown setting {", ".join(unknown)}; known are {", ".join(known)}.')
+    values = {}
+    for name, value in changes.items():
+        old = getattr(settings, name)
+        nested = override(old, value) if is_dataclass(old) else value
+        values[name] = tuple(nested) if isinstance(nested, list) else nested  # configs and JSON know only lists
+    return replace(settings, **values)
+
+
+def draw(recipe: Recipe, rng: np.random.Generator, height: int, width: int) -> dict:
+    """Draws all parameters of one image.
+
+    Args:
+        recipe: What to draw from, e.g. `OSEDIFF`.
+        rng: The only source of randomness.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+
+    Returns:
+        A JSON-able dict: `height`, `width`, and `steps`, a list of dicts in the order in which `apply` runs them. Each
+        step has `op` (blur, resize, noise or jpeg), `stage` (1, 2 or final) and its parameters.
+    """
+    steps = []
+    for number, stage in ((1, recipe.first), (2, recipe.second)):
+        drawn = [_draw_blur(stage, rng)] if rng.random() < stage.blur_prob else []
+        # Both resizes are relative to the input's size, the second one not to what the first one left: Real-ESRGAN's
+        # rule. At final scale 1 the worst case is the smaller of the two scales and not their product.
+        drawn += [_draw_resize(stage, rng, height, width), _draw_noise(stage, rng)]
+        if number == 1:
+            drawn.append(_draw_jpeg(stage, rng))
+        steps += [{**step, 'stage': number} for step in drawn]
+    steps += [{**step, 'stage': 'final'} for step in _draw_final(recipe, rng, height, width)]
+    return {'height': int(height), 'width': int(width), 'steps': steps}
+
+
+def _draw_final(recipe: Recipe, rng: np.random.Generator, height: int, width: int) -> list[dict]:
+    """The second JPEG and, before or after it, the way back to the input's size with the final sinc filter.
+
+    Resize and sinc stay together, as in Real-ESRGAN, whose authors report twisted lines from sinc, JPEG, resize.
+    """
+    back = [_resize_step('back', 1.0, 'bilinear', height, width)]
+    if rng.random() < recipe.final_sinc_prob:
+        size = int(rng.choice(recipe.second.kernel_sizes))
+        back.append({'op': 'blur', 'kernel': 'sinc', 'size': size, 'omega': float(rng.uniform(np.pi / 3, np.pi))})
+    jpeg = [_draw_jpeg(recipe.second, rng)]
+    return jpeg + back if rng.random() < 0.5 else back + jpeg
+
+
+def _draw_blur(stage: Stage, rng: np.random.Generator) -> dict:
+    size = int(rng.choice(stage.kernel_sizes))
+    if rng.random() < stage.sinc_prob:
+        # A low cut-off needs a kernel wide enough to hold its ripples (Real-ESRGAN's rule).
+        lowest = np.pi / 3 if size < 13 else np.pi / 5
+        return {'op': 'blur', 'kernel': 'sinc', 'size': size, 'omega': float(rng.uniform(lowest, np.pi))}
+    kind = str(rng.choice(KERNELS, p=stage.kernel_probs))
+    sigma_x = sigma_y = float(rng.uniform(*stage.sigma))
+    rotation = 0.0
+    if kind.endswith('aniso'):
+        sigma_y = float(rng.uniform(*stage.sigma))
+        rotation = float(rng.uniform(-np.pi, np.pi))
+    step = {'op': 'blur', 'kernel': kind, 'size': size, 'sigma_x': sigma_x, 'sigma_y': sigma_y, 'rotation': rotation}
+    if kind in ('iso', 'aniso'):
+        return step
+    low, high = stage.beta_gaussian if kind.startswith('generalized') else stage.beta_plateau
+    # Real-ESRGAN's rule: peaked and flat shapes are equally likely, however far each side of the range reaches.
+    return {**step, 'beta': float(rng.uniform(low, 1) if rng.random() < 0.5 else rng.uniform(1, high))}
+
+
+def _draw_resize(stage: Stage, rng: np.random.Generator, height: int, width: int) -> dict:
+    mode = str(rng.choice(RESIZES, p=stage.resize_probs))
+    low, high = {'up': (1.0, stage.resize_scale[1]), 'down': (stage.resize_scale[0], 1.0), 'keep': (1.0, 1.0)}[mode]
+    scale = float(rng.uniform(low, high))
+    return _resize_step(mode, scale, str(rng.choice(list(INTERPOLATIONS))), height, width)
+
+
+def _resize_step(mode: str, scale: float, interpolation: str, height: int, width: int) -> dict:
+    size = {'height': max(1, int(height * scale)), 'width': max(1, int(width * scale))}
+    return {'op': 'resize', 'mode': mode, 'scale': scale, 'interpolation': interpolation, **size}
+
+
+def _draw_noise(stage: Stage, rng: np.random.Generator) -> dict:
+    if rng.random() < stage.gaussian_prob:
+        amount = {'kind': 'gaussian', 'sigma': float(rng.uniform(*stage.gaussian_sigma))}
+    else:
+        amount = {'kind': 'poisson', 'scale': float(rng.uniform(*stage.poisson_scale))}
+    grey = bool(rng.random() < stage.grey_prob)
+    return {'op': 'noise', **amount, 'grey': grey, 'seed': int(rng.integers(2**32))}
+
+
+def _draw_jpeg(stage: Stage, rng: np.random.Generator) -> dict:
+    low, high = stage.jpeg_quality
+    return {'op': 'jpeg', 'quality': int(rng.integers(low, high + 1))}
+
+
+def single(kind: str, severity: float, height: int, width: int, seed: int = 0) -> dict:
+    """Parameters of one degradation alone, for robustness curves.
+
+    Args:
+        kind: One of `SINGLES`.
+        severity: 0 is the mildest value that `OSEDIFF.first` can draw, 1 the hardest, linear between them.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        seed: Seed of the noise.
+
+    Returns:
+        A dict for `apply`, with the steps of this degradation only.
+    """
+    if kind not in SINGLES or not 0 <= severity <= 1:
+        raise ConfigError(f'No degradation {kind!r} of severity {severity}: need one of {SINGLES} and 0 to 1.')
+    stage = OSEDIFF.first
+
+    def between(mild: float, hard: float) -> float:
+        return mild + severity * (hard - mild)
+
+    sigma, noise = between(*stage.sigma), {'op': 'noise', 'grey': False, 'seed': seed}
+    small = _resize_step('down', between(1.0, stage.resize_scale[0]), 'area', height, width)
+    blur = {'op': 'blur', 'kernel': 'iso', 'size': 21, 'sigma_x': sigma, 'sigma_y': sigma, 'rotation': 0.0}
+    steps = {
+        'blur': [blur],
+        'downscale': [small, _resize_step('back', 1.0, 'bilinear', height, width)],
+        'gaussian': [{**noise, 'kind': 'gaussian', 'sigma': between(*stage.gaussian_sigma)}],
+        'poisson': [{**noise, 'kind': 'poisson', 'scale': between(*stage.poisson_scale)}],
+        'jpeg': [{'op': 'jpeg', 'quality': round(between(*reversed(stage.jpeg_quality)))}],
+    }
+    return {'height': int(height), 'width': int(width), 'steps': [{**step, 'stage': kind} for step in steps[kind]]}
+
+
+def apply(image: np.ndarray, parameters: Mapping[str, Any]) -> np.ndarray:
+    """Degrades an image by drawn parameters; the same arguments always give the same result.
+
+    Args:
+        image: (H, W, 3) uint8, BGR.
+        parameters: What `draw` or `single` returned for this height and width, also after a trip through JSON.
+
+    Returns:
+        A new (H, W, 3) uint8 BGR image.
+    """
+    size = (parameters['height'], parameters['width'])
+    if image.dtype != np.uint8 or image.shape != (*size, 3):
+        raise DataError(
+            f'The degradation was drawn for a uint8 BGR image of shape {(*size, 3)}, but the image is {image.dtype} of '
+            f'shape {image.shape}. Draw parameters for this image, or load the one that the parameters belong to.'
+        )
+    degraded = image.astype(np.float32) / 255
+    for step in parameters['steps']:
+        degraded = _OPERATIONS[step['op']](degraded, step)
+    return _to_uint8(degraded)
+
+
+def _to_uint8(image: np.ndarray) -> np.ndarray:
+    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+
+
+def build_kernel(step: Mapping[str, Any]) -> np.ndarray:
+    """The kernel that a drawn blur step describes."""
+    if step['kernel'] == 'sinc':
+        return kernels.sinc(step['size'], step['omega'])
+    shape = (step['size'], step['sigma_x'], step['sigma_y'], step['rotation'])
+    if step['kernel'] in ('iso', 'aniso'):
+        return kernels.gaussian(*shape)
+    family = kernels.generalized_gaussian if step['kernel'].startswith('generalized') else kernels.plateau
+    return family(*shape, step['beta'])
+
+
+def _blur(image: np.ndarray, step: Mapping[str, Any]) -> np.ndarray:
+    return cv2.filter2D(image, -1, build_kernel(step), borderType=cv2.BORDER_REFLECT_101)
+
+
+def _resize(image: np.ndarray, step: Mapping[str, Any]) -> np.ndarray:
+    return cv2.resize(image, (step['width'], step['height']), interpolation=INTERPOLATIONS[step['interpolation']])
+
+
+def _jpeg(image: np.ndarray, step: Mapping[str, Any]) -> np.ndarray:
+    encoded = cv2.imencode('.jpg', _to_uint8(image), [cv2.IMWRITE_JPEG_QUALITY, step['quality']])[1]
+    return cv2.imdecode(encoded, cv2.IMREAD_COLOR).astype(np.float32) / 255
+
+
+def _noise(image: np.ndarray, step: Mapping[str, Any]) -> np.ndarray:
+    rng = np.random.default_rng(step['seed'])
+    if step['kind'] == 'gaussian':
+        shape = (*image.shape[:2], 1 if step['grey'] else 3)
+        noise = rng.standard_normal(shape, dtype=np.float32) * np.float32(step['sigma'] / 255)
+    else:
+        source = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[..., None] if step['grey'] else image  # BT.601 luma
+        noise = (poisson_noise(source, rng) * step['scale']).astype(np.float32)
+    return np.clip(image + noise, 0, 1)
+
+
+def poisson_noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Zero-mean shot noise of Real-ESRGAN: Poisson(x v) / v - x, with variance x / v.
+
+    v, the number of counts at x = 1, is the number of different grey levels in the image, rounded up to a power of two.
+
+    Args:
+        image: Array of any shape in [0, 1].
+        rng: Source of the noise.
+
+    Returns:
+        Noise of the image's shape, float64.
+    """
+    levels = _to_uint8(image)
+    different = np.count_nonzero(np.bincount(levels.ravel(), minlength=256))
+    counts = 2 ** math.ceil(math.log2(different))
+    x = levels / 255.0
+    return rng.poisson(x * counts) / counts - x
+
+
+_OPERATIONS = {'blur': _blur, 'resize': _resize, 'noise': _noise, 'jpeg': _jpeg}

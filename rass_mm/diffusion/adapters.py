@@ -1,0 +1,197 @@
+"""Named LoRA adapters of a UNet: add, merge, save, load. One base UNet carries any number of them.
+
+The order matters in diffusers and peft, and this module is where it is kept: adding freezes everything else, so the
+full `conv_in` is freed last; merging fuses, unloads and only then allows a new adapter, because adding after a mere
+fuse silently takes the fused weights back.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rass_mm.atomic import atomic_path
+from rass_mm.errors import AdapterError
+
+TARGETS = (
+    *('to_q', 'to_k', 'to_v', 'to_out.0', 'conv', 'conv1', 'conv2', 'conv_in', 'conv_shortcut'),
+    *('proj_in', 'proj_out', 'ff.net.0.proj', 'ff.net.2'),
+)
+"""Endings of the layers that get a LoRA (the released list; `conv_out`, whose output RASS never uses, is not in it)."""
+HEADER = 'rass_mm.adapter'
+CONV_IN = 'conv_in.'
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """What a LoRA is made of. The scale of its update is `alpha / rank` (8/4 = 2 in the released files)."""
+
+    rank: int = 4
+    alpha: float = 8.0
+    targets: tuple[str, ...] = TARGETS
+
+
+def target_layers(unet: nn.Module, targets: tuple[str, ...] = TARGETS) -> list[str]:
+    """Full names of the layers whose name ends in one of `targets`."""
+    endings = tuple('.' + target for target in targets)
+    return [
+        name
+        for name, module in unet.named_modules()
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and ('.' + name).endswith(endings)
+    ]
+
+
+def layer_group(name: str) -> str:
+    """'encoder' (down blocks and conv_in), 'decoder' (up blocks) or 'mid', as the released files group them."""
+    if name.startswith(('down_blocks', 'conv_in')):
+        return 'encoder'
+    return 'decoder' if name.startswith('up_blocks') else 'mid'
+
+
+def add_adapter(unet: UNet2DConditionModel, name: str, spec: AdapterSpec | None = None, train_conv_in: bool = True) -> None:
+    """Adds a LoRA called `name` (A drawn with std 1/rank, B = 0) and makes it, and `conv_in` if asked, trainable.
+
+    The output of the UNet does not change, because B is 0. All other parameters end up frozen.
+
+    Raises:
+        AdapterError: the name is taken, or no layer fits the targets.
+    """
+    spec = spec or AdapterSpec()
+    if name in getattr(unet, 'peft_config', {}):
+        raise AdapterError(f'The UNet already has an adapter {name!r}. Merge it (merge_adapter) or choose another name.')
+    layers = target_layers(unet, spec.targets)
+    if not layers:
+        raise AdapterError(f'No layer of the UNet ends in one of {spec.targets}: nothing to adapt.')
+    unet.requires_grad_(False)
+    config = LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules=layers, init_lora_weights='gaussian')
+    unet.add_adapter(config, adapter_name=name)
+    train_adapter(unet, name, train_conv_in)
+
+
+def train_adapter(unet: UNet2DConditionModel, name: str, train_conv_in: bool = True) -> None:
+    """Activates adapter `name` alone and frees its tensors (and the full `conv_in`) for training, nothing else."""
+    unet.set_adapter(name)
+    for key, parameter in unet.named_parameters():
+        parameter.requires_grad_(f'.{name}.' in key or (train_conv_in and _is_conv_in(key)))
+
+
+def _is_conv_in(key: str) -> bool:
+    return key.startswith(CONV_IN) and 'lora_' not in key
+
+
+def merge_adapter(unet: UNet2DConditionModel, name: str) -> None:
+    """Adds the update of adapter `name` to the base weights and removes every adapter; the output stays the same.
+
+    Raises:
+        AdapterError: there is no such adapter, other adapters would be lost, or the merged weights are not finite.
+    """
+    present = list(getattr(unet, 'peft_config', {}))
+    if present != [name]:
+        raise AdapterError(f'Cannot merge adapter {name!r}: the UNet carries {present or "no adapters"}, it alone is needed.')
+    bad = [key for key, value in unet.named_parameters() if not torch.isfinite(value).all()]
+    if bad:
+        raise AdapterError(f'Cannot merge adapter {name!r}: {bad[0]} holds NaN or infinity ({len(bad)} tensors in all).')
+    unet.set_adapter(name)
+    try:
+        unet.fuse_lora(safe_fusing=True, adapter_names=[name])
+    except ValueError as error:  # peft's own check of the merged values
+        raise AdapterError(f'Cannot merge adapter {name!r}: {error}') from None
+    unet.unload_lora()
+    leftover = [key for key in unet.state_dict() if 'lora_' in key or 'base_layer' in key]
+    if leftover:
+        raise AdapterError(f'Merging adapter {name!r} left {leftover[0]} behind; the peft version does not unload. See rass-mm doctor.')
+    unet.requires_grad_(False)
+
+
+def adapter_tensors(unet: UNet2DConditionModel, name: str) -> dict[str, Tensor]:
+    """The tensors of adapter `name` (`<layer>.lora_A.weight`, ...) plus the full `conv_in`, on the CPU."""
+    tensors = get_peft_model_state_dict(unet, adapter_name=name)
+    conv_in = {
+        CONV_IN + ('weight' if key.endswith('weight') else 'bias'): value
+        for key, value in unet.state_dict().items()
+        if _is_conv_in(key)
+    }
+    return {key: value.detach().cpu().contiguous() for key, value in {**tensors, **conv_in}.items()}
+
+
+def tensors_hash(tensors: dict[str, Tensor]) -> str:
+    """Hash of names, shapes and all values."""
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        digest.update(f'{key}{list(tensors[key].shape)}'.encode())
+        digest.update(tensors[key].float().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def save_adapter(unet: UNet2DConditionModel, name: str, path: str | os.PathLike, base_identity: dict[str, str]) -> None:
+    """Writes adapter `name` and the full `conv_in` to one safetensors file with a JSON header (spec, base, hash)."""
+    tensors = adapter_tensors(unet, name)
+    config = unet.peft_config[name]
+    header = {
+        'name': name,
+        'rank': config.r,
+        'alpha': config.lora_alpha,
+        'targets': sorted(config.target_modules),
+        'base': base_identity,
+        'hash': tensors_hash(tensors),
+    }
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={HEADER: json.dumps(header)})
+
+
+def read_adapter(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors of an adapter file.
+
+    Raises:
+        AdapterError: no such file, damaged, not written by `save_adapter`, or its content was changed.
+    """
+    try:
+        with safe_open(path, 'pt') as file:
+            header = json.loads((file.metadata() or {}).get(HEADER, 'null'))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
+    except FileNotFoundError:
+        raise AdapterError(f'Adapter file {path} does not exist.') from None
+    except Exception as error:  # safetensors has one error type of its own, outside any common base class
+        raise AdapterError(f'Adapter file {path} is damaged or not safetensors ({error}).') from None
+    if header is None:
+        raise AdapterError(f'{path} is a safetensors file without the {HEADER!r} header: not an adapter of this package.')
+    if tensors_hash(tensors) != header['hash']:
+        raise AdapterError(f'{path}: the tensors do not match the hash in the header; the file was changed or damaged.')
+    return header, tensors
+
+
+def load_adapter(
+    unet: UNet2DConditionModel, path: str | os.PathLike, base_identity: dict[str, str], name: str | None = None
+) -> dict[str, Any]:
+    """Adds the adapter of a file to the UNet, frozen, under its own or the given name; returns the file's header.
+
+    Raises:
+        AdapterError: the file is unusable, or was trained on another base (both identities are shown).
+    """
+    header, tensors = read_adapter(path)
+    differing = [key for key in ('config', 'weights') if header['base'][key] != base_identity[key]]
+    if differing and base_identity['weights'] != 'none':
+        raise AdapterError(
+            f'Adapter {path} belongs to another base ({" and ".join(differing)} differ).\n  adapter: {header["base"]}\n'
+            f'  given:   {base_identity}\nGive the base it was trained on, or train an adapter on this one.'
+        )
+    name = name or header['name']
+    add_adapter(unet, name, AdapterSpec(header['rank'], header['alpha'], tuple(header['targets'])), train_conv_in=False)
+    lora = {key: value for key, value in tensors.items() if 'lora_' in key}
+    unknown = set_peft_model_state_dict(unet, lora, adapter_name=name).unexpected_keys
+    if unknown:
+        raise AdapterError(f'{path}: {len(unknown)} tensors have no place in this UNet, the first is {unknown[0]}.')
+    own = {('weight' if key.endswith('weight') else 'bias'): value for key, value in unet.named_parameters() if _is_conv_in(key)}
+    with torch.no_grad():
+        for part, parameter in own.items():
+            parameter.copy_(tensors[CONV_IN + part])
+    unet.requires_grad_(False)
+    return header

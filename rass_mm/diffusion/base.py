@@ -1,0 +1,230 @@
+"""A Stable Diffusion folder (diffusers layout) as the frozen base: found, checked, loaded, identified.
+
+The same code serves SD 1.5, SD 2.1-base, SD-Turbo and the embedded scene base: every width, head count and stride is
+read from the folder's own configs. Nothing is ever downloaded.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors import safe_open
+
+from rass_mm.errors import BaseFolderError
+
+CONFIGS = {
+    'unet': 'unet/config.json',
+    'vae': 'vae/config.json',
+    'scheduler': 'scheduler/scheduler_config.json',
+    'text_encoder': 'text_encoder/config.json',
+}
+IGNORED_CONFIG_KEYS = ('_diffusers_version', '_name_or_path', '_class_name', 'transformers_version', 'torch_dtype', 'dtype')
+SAMPLED_VALUES = 64
+HOW_TO_GET = (
+    'How to mend it:\n'
+    '  * real use: put a Stable Diffusion 2.1-base (or 1.5, or SD-Turbo) folder in diffusers layout there, with unet/, vae/,\n'
+    '    text_encoder/, tokenizer/ and scheduler/ inside and safetensors weights, or name yours with\n'
+    '    --cfg-options model.backbone.base=/path/to/folder\n'
+    '  * a small trained base for trials: rass-mm make-base {folder}\n'
+    '  * a full-size folder with random weights, for tests only: rass-mm random-base {folder}'
+)
+
+
+@dataclass(frozen=True)
+class DiffusionBase:
+    """The parsed and validated configs of one Stable Diffusion folder."""
+
+    folder: Path
+    configs: dict[str, dict[str, Any]]
+
+    @property
+    def context_width(self) -> int:
+        """Width of one context token (1024 in SD 2.1, 768 in SD 1.5)."""
+        return self.configs['unet']['cross_attention_dim']
+
+    @property
+    def vae_stride(self) -> int:
+        """Image pixels per latent pixel (8 in Stable Diffusion)."""
+        return 2 ** (len(self.configs['vae']['block_out_channels']) - 1)
+
+    @property
+    def size_multiple(self) -> int:
+        """Image sides must be multiples of this, so that every level of the UNet halves evenly (64 in SD)."""
+        return self.vae_stride * 2 ** (len(self.configs['unet']['block_out_channels']) - 1)
+
+    @property
+    def scaling_factor(self) -> float:
+        """What a VAE latent is multiplied with before the UNet sees it (0.18215 in SD)."""
+        return self.configs['vae'].get('scaling_factor', 0.18215)
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """Says which base this is: `name`, hash of the `config`, hash of the `weights` (sampled, see `weights_hash`)."""
+        kept = {
+            part: {k: v for k, v in self.configs[part].items() if k not in IGNORED_CONFIG_KEYS} for part in ('unet', 'vae')
+        }
+        config = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+        return {'name': self.folder.name, 'config': config, 'weights': weights_hash(self.folder)}
+
+
+def find_base(sources: str | os.PathLike | Sequence[str | os.PathLike]) -> Path:
+    """Returns the first folder of `sources` that holds a UNet config.
+
+    A relative name is looked up in the working directory, then in `$RASS_MM_BASES`.
+
+    Raises:
+        BaseFolderError: none is there; the message lists every place looked at and how to fill one.
+    """
+    names = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    places = []
+    for name in map(Path, names):
+        places.append(name)
+        if not name.is_absolute() and os.environ.get('RASS_MM_BASES'):
+            places.append(Path(os.environ['RASS_MM_BASES']) / name)
+    for place in places:
+        if (place / CONFIGS['unet']).is_file():
+            return place
+    looked = '\n'.join(f'  {place}/{CONFIGS["unet"]}' for place in places)
+    raise BaseFolderError(
+        f'No Stable Diffusion base folder found. Looked for:\n{looked}\n{HOW_TO_GET.format(folder=places[0])}'
+    )
+
+
+def read_base(sources: str | os.PathLike | Sequence[str | os.PathLike], expect: dict[str, Any] | None = None) -> DiffusionBase:
+    """Finds a base folder, parses its configs and checks that they fit together and fit the caller.
+
+    Args:
+        sources: a folder, or folders in order of preference.
+        expect: what the caller needs of the UNet or the scheduler, e.g. `dict(cross_attention_dim=1024,
+            sample_size=64, prediction_type='epsilon')`; keys of either config.
+
+    Raises:
+        BaseFolderError: names the file, the value found, the value needed and the way to mend it.
+    """
+    folder = find_base(sources)
+    base = DiffusionBase(folder, {part: _read_json(folder, file) for part, file in CONFIGS.items()})
+    unet, vae, text = base.configs['unet'], base.configs['vae'], base.configs['text_encoder']
+    _require(folder, 'unet', 'in_channels', unet.get('in_channels'), vae.get('latent_channels'), 'the VAE latent channels')
+    _require(
+        folder, 'unet', 'cross_attention_dim', unet.get('cross_attention_dim'), text.get('hidden_size'), "the text encoder's width"
+    )
+    for key, needed in {'prediction_type': 'epsilon', **(expect or {})}.items():
+        part = 'scheduler' if key == 'prediction_type' else 'unet'
+        found = base.configs[part].get(key, 'epsilon' if key == 'prediction_type' else None)
+        _require(folder, part, key, found, needed, 'what this config was made for')
+    return base
+
+
+def _read_json(folder: Path, file: str) -> dict[str, Any]:
+    try:
+        return json.loads((folder / file).read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        raise BaseFolderError(
+            f'{folder / file} is missing: {folder} is not a complete Stable Diffusion folder in diffusers layout.\n'
+            + HOW_TO_GET.format(folder=folder)
+        ) from None
+    except ValueError as error:
+        raise BaseFolderError(f'{folder / file} is not valid JSON ({error}). Fetch the folder again.') from None
+
+
+def _require(folder: Path, part: str, key: str, found: Any, needed: Any, why: str) -> None:
+    if found == needed:
+        return
+    hint = {
+        'prediction_type': 'Take Stable Diffusion 2.1-BASE (512 px, epsilon), not 2.1 (768 px, v_prediction).',
+        'cross_attention_dim': '1024 is SD 2.1-base and SD-Turbo, 768 is SD 1.5.',
+        'sample_size': '64 is a 512 px base, 96 a 768 px one.',
+    }.get(key, '')
+    raise BaseFolderError(
+        f'{folder / CONFIGS[part]}: {key} is {found!r}, but {needed!r} is needed ({why}). {hint}\n'
+        f'Either give another folder (--cfg-options model.backbone.base=/path/to/folder) or, if this base is meant, '
+        f'set --cfg-options model.backbone.expect.{key}={found!r}.'
+    )
+
+
+def weight_files(folder: Path, part: str) -> tuple[list[Path], str | None]:
+    """The safetensors files of one part and their variant ('fp16' or None); full precision is preferred.
+
+    Raises:
+        BaseFolderError: there are none (other formats are not read: they can carry code).
+    """
+    stem = 'model' if part == 'text_encoder' else 'diffusion_pytorch_model'
+    for variant in (None, 'fp16'):
+        infix = f'.{variant}' if variant else ''
+        # A sharded file carries the variant before its number: model.fp16-00001-of-00002.safetensors.
+        files = sorted((folder / part).glob(f'{stem}{infix}.safetensors')) or sorted(
+            (folder / part).glob(f'{stem}{infix}-*-of-*.safetensors')
+        )
+        if files:
+            return files, variant
+    found = sorted(path.name for path in (folder / part).glob('*') if path.suffix != '.json')
+    raise BaseFolderError(
+        f'{folder / part} holds no {stem}.safetensors (found: {", ".join(found) or "no weights at all"}). Only safetensors '
+        f'are read, because pickled weights can run code. Fetch the safetensors variant of this folder.'
+    )
+
+
+def weights_hash(folder: Path, parts: Sequence[str] = ('unet', 'vae')) -> str:
+    """Hash over names, shapes and a sample of the values of the weights of some parts.
+
+    The first values of each tensor are taken, rounded to float16, so that the float32 and float16 files of one base
+    are the same base. 'none' where the tensors live on no device (see `on_meta`).
+    """
+    if on_meta():
+        return 'none'
+    digest = hashlib.sha256()
+    for part in parts:
+        for file in weight_files(folder, part)[0]:
+            with _open_weights(file) as tensors:
+                for name in sorted(tensors.keys()):
+                    values = tensors.get_slice(name)
+                    shape = values.get_shape()
+                    sample = (values[:1] if len(shape) > 1 else values[:]).flatten()[:SAMPLED_VALUES]
+                    digest.update(f'{part}.{name}{list(shape)}'.encode())
+                    digest.update(sample.to(torch.float16).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _open_weights(file: Path) -> Any:
+    try:
+        return safe_open(file, 'pt')
+    except Exception as error:  # safetensors has one error type of its own, outside any common base class
+        raise BaseFolderError(f'{file} is damaged or incomplete ({error}). Fetch it again.') from None
+
+
+def on_meta() -> bool:
+    """Whether modules are being built under `torch.device('meta')`: shapes and counts without any memory."""
+    return torch.get_default_device().type == 'meta'
+
+
+def load_unet(base: DiffusionBase) -> UNet2DConditionModel:
+    """The base's UNet in float32, frozen, in eval mode; without values under `torch.device('meta')`."""
+    return _load(UNet2DConditionModel, base, 'unet')
+
+
+def load_vae(base: DiffusionBase, decoder: bool = False) -> AutoencoderKL:
+    """The base's VAE in float32, frozen, in eval mode. Without `decoder` its 49.5 M parameters are let go."""
+    vae = _load(AutoencoderKL, base, 'vae')
+    if not decoder:
+        vae.decoder = vae.post_quant_conv = None
+    return vae
+
+
+def _load(model_class: type, base: DiffusionBase, part: str) -> Any:
+    if on_meta():
+        model = model_class.from_config(base.configs[part])
+    else:
+        files, variant = weight_files(base.folder, part)
+        for file in files:
+            _open_weights(file).__exit__(None, None, None)
+        model = model_class.from_pretrained(
+            str(base.folder / part), variant=variant, use_safetensors=True, local_files_only=True, torch_dtype=torch.float32
+        )
+    return model.requires_grad_(False).eval()

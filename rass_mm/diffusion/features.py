@@ -1,0 +1,74 @@
+"""Named intermediate features of the VAE encoder and the UNet, taken by hooks on their public submodules.
+
+A feature is named by its place: `vae.down_blocks.1` (under the VAE encoder), `unet.mid_block`, `unet.up_blocks.0`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from rass_mm.diffusion.base import DiffusionBase
+from rass_mm.errors import ConfigError
+
+RASS_FEATURES = (
+    'vae.down_blocks.1',
+    'vae.down_blocks.3',
+    *(f'unet.up_blocks.{index}' for index in range(4)),
+)
+"""What the released segmentor reads: 256 (/4), 512 (/8), 1280 (/32), 1280 (/16), 640 (/8), 320 (/8) channels in SD."""
+
+
+@dataclass(frozen=True)
+class FeatureInfo:
+    """Name, channels and stride (image pixels per feature pixel) of one feature."""
+
+    name: str
+    channels: int
+    stride: int
+
+
+def describe_features(base: DiffusionBase, names: Sequence[str]) -> list[FeatureInfo]:
+    """Channels and strides of the named features, computed from the base's own config.
+
+    Raises:
+        ConfigError: a name that this base does not have; the message lists those it has.
+    """
+    known = _all_features(base)
+    for name in names:
+        if name not in known:
+            raise ConfigError(f'The base {base.folder} has no feature {name!r}. It has: {", ".join(known)}.')
+    return [known[name] for name in names]
+
+
+def _all_features(base: DiffusionBase) -> dict[str, FeatureInfo]:
+    vae, unet = (base.configs[part]['block_out_channels'] for part in ('vae', 'unet'))
+    latent, vae_last, unet_last = base.vae_stride, len(vae) - 1, len(unet) - 1
+    infos = [FeatureInfo(f'vae.down_blocks.{i}', vae[i], 2 ** min(i + 1, vae_last)) for i in range(len(vae))]
+    # A down block ends with its halving and an up block with its doubling; only the last of each has none.
+    infos += [FeatureInfo(f'unet.down_blocks.{i}', unet[i], latent * 2 ** min(i + 1, unet_last)) for i in range(len(unet))]
+    infos += [FeatureInfo('unet.mid_block', unet[-1], latent * 2**unet_last)]
+    infos += [
+        FeatureInfo(f'unet.up_blocks.{i}', unet[unet_last - i], latent * 2 ** max(unet_last - 1 - i, 0))
+        for i in range(len(unet))
+    ]
+    return {info.name: info for info in infos}
+
+
+@contextmanager
+def collected(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+    """Yields a dict that the outputs of `modules` (name -> module) fall into while the block runs.
+
+    No hook is left behind. A block that returns a tuple (a UNet down block) gives its first tensor.
+    """
+    store: dict[str, Tensor] = {}
+
+    def keep(name: str, output: Tensor | tuple[Tensor, ...]) -> None:
+        store[name] = output[0] if isinstance(output, tuple) else output
+
+    with ExitStack() as stack:
+        for name, module in modules.items():
+            handle = module.register_forward_hook(lambda _module, _args, output, name=name: keep(name, output))
+            stack.callback(handle.remove)
+        yield store

@@ -1,0 +1,190 @@
+"""What the UNet's cross-attention reads, and which of those tokens belong to which class.
+
+Three ways: `ClassTokens` (default), `EmptyPrompt`, `TagPrompt`. All are modules whose forward gives a `Prompt`; none
+of them trains anything or writes into a checkpoint.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rass_mm.atomic import atomic_path
+from rass_mm.diffusion.base import DiffusionBase, on_meta, weights_hash
+from rass_mm.diffusion.text import TextEncoder
+from rass_mm.errors import ConfigError
+
+NOBODY = -1
+"""Owner of a token that belongs to no class (start, end, padding, null, punctuation)."""
+TEMPLATE = 'a photo of a {}'
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Context of one batch.
+
+    `context` is (B, T, C); `owners` is (B, T) int64: the class id each token belongs to, or `NOBODY`.
+    """
+
+    context: Tensor
+    owners: Tensor
+
+    def repeated(self, times: int) -> 'Prompt':
+        """Each image's prompt `times` times in a row, for the windows of one image."""
+        return Prompt(self.context.repeat_interleave(times, 0), self.owners.repeat_interleave(times, 0))
+
+
+@runtime_checkable
+class Tagger(Protocol):
+    """Names what is in an image."""
+
+    def tags(self, images: Tensor, data_samples: Sequence[Any] | None = None) -> list[list[str]]:
+        """Tags of each image.
+
+        Args:
+            images: (B, 3, H, W) RGB in [-1, 1].
+            data_samples: mmseg's samples of the batch, for taggers that read labels or file names.
+        """
+
+
+class ClassTokens(nn.Module):
+    """One token per class plus a null token; the same context for every image (VPD's text side, arXiv 2303.02153).
+
+    A class token is the text encoder's state at the end token of "a photo of a <name>". The null token is its state at
+    the start token, which is the same in every prompt and where Stable Diffusion's attention goes when no word fits.
+    They are computed once per base and class list and stored; no text encoder is kept.
+
+    Args:
+        base: the base folder.
+        classes: class names, index = class id.
+        cache: folder for the stored tokens; None uses `cache_folder()`.
+    """
+
+    def __init__(self, base: DiffusionBase, classes: Sequence[str], cache: str | os.PathLike | None = None) -> None:
+        super().__init__()
+        tokens = stored_class_tokens(base, list(classes), Path(cache) if cache else cache_folder())
+        self.register_buffer('tokens', tokens, persistent=False)
+        self.register_buffer('owners', torch.tensor([*range(len(classes)), NOBODY]), persistent=False)
+
+    def forward(self, images: Tensor, data_samples: Sequence[Any] | None = None) -> Prompt:
+        """Context (B, K+1, C) for (B, 3, H, W) images; the samples are not looked at."""
+        batch = images.shape[0]
+        return Prompt(self.tokens.expand(batch, -1, -1), self.owners.expand(batch, -1))
+
+
+class EmptyPrompt(nn.Module):
+    """The empty text, for every image.
+
+    Args:
+        base: the base folder.
+        classes: taken for the common signature and not used.
+    """
+
+    def __init__(self, base: DiffusionBase, classes: Sequence[str] = ()) -> None:
+        super().__init__()
+        tokens = torch.empty(77, base.context_width) if on_meta() else TextEncoder(base).encode_texts([''])[0][0]
+        self.register_buffer('tokens', tokens, persistent=False)
+        self.register_buffer('owners', torch.full((tokens.shape[0],), NOBODY), persistent=False)
+
+    def forward(self, images: Tensor, data_samples: Sequence[Any] | None = None) -> Prompt:
+        """Context (B, 77, C) for (B, 3, H, W) images."""
+        batch = images.shape[0]
+        return Prompt(self.tokens.expand(batch, -1, -1), self.owners.expand(batch, -1))
+
+
+class TagPrompt(nn.Module):
+    """"tag, tag, tag" of each image, from a tagger; keeps the text encoder, as the released code does.
+
+    Args:
+        base: the base folder.
+        classes: class names; a tag equal to one of them gives its tokens to that class.
+        tagger: gives the tags.
+    """
+
+    def __init__(self, base: DiffusionBase, classes: Sequence[str], tagger: Tagger) -> None:
+        super().__init__()
+        if not isinstance(tagger, Tagger):
+            raise ConfigError(f'{type(tagger).__name__} is no tagger: it needs a method tags(images, data_samples).')
+        self.text = TextEncoder(base)
+        self.tagger = tagger
+        self.class_ids = {name: index for index, name in enumerate(classes)}
+        # Frozen and part of the base: no business of a checkpoint.
+        self.text.register_state_dict_post_hook(lambda _m, state, prefix, _l: _drop_prefix(state, prefix))
+
+    def forward(self, images: Tensor, data_samples: Sequence[Any] | None = None) -> Prompt:
+        """Context (B, 77, C) for (B, 3, H, W) images in [-1, 1]."""
+        spans = [self._spans(tags) for tags in self.tagger.tags(images, data_samples)]
+        ids = torch.tensor([self.text.framed([i for token, _ in span for i in token]) for span in spans])
+        owners = torch.full(ids.shape, NOBODY)
+        for row, span in enumerate(spans):
+            flat = [owner for token, owner in span for _ in token]
+            owners[row, 1 : 1 + len(flat)] = torch.tensor(flat, dtype=torch.long)
+        return Prompt(self.text.encode(ids).to(images.device), owners.to(images.device))
+
+    def _spans(self, tags: Sequence[str]) -> list[tuple[list[int], int]]:
+        """(token ids, owner) of each tag and of the commas between them."""
+        comma = (self.text.token_ids(','), NOBODY)
+        spans: list[tuple[list[int], int]] = []
+        for tag in tags:
+            spans += ([comma] if spans else []) + [(self.text.token_ids(tag), self.class_ids.get(tag, NOBODY))]
+        return spans
+
+
+class GroundTruthTagger:
+    """Names of the classes present in the labels: SCR's prompts in training, an upper bound at test.
+
+    Args:
+        classes: class names, index = class id.
+        ignore_index: label id that is no class.
+    """
+
+    def __init__(self, classes: Sequence[str], ignore_index: int = 255) -> None:
+        self.classes = list(classes)
+        self.ignore_index = ignore_index
+
+    def tags(self, images: Tensor, data_samples: Sequence[Any] | None = None) -> list[list[str]]:
+        """Names present in each sample's `gt_sem_seg`, in order of class id.
+
+        Raises:
+            ConfigError: there are no labels.
+        """
+        if data_samples is None or any('gt_sem_seg' not in sample for sample in data_samples):
+            raise ConfigError('Ground-truth tags need labels: use ClassTokens or EmptyPrompt where there are none.')
+        present = [torch.unique(sample.gt_sem_seg.data).tolist() for sample in data_samples]
+        return [[self.classes[i] for i in ids if i != self.ignore_index] for ids in present]
+
+
+def _drop_prefix(state: dict[str, Tensor], prefix: str) -> None:
+    for key in [key for key in state if key.startswith(prefix)]:
+        del state[key]
+
+
+def cache_folder() -> Path:
+    """Where computed things are kept between runs: `$RASS_MM_CACHE`, else `$XDG_CACHE_HOME/rass_mm`, else ~/.cache/rass_mm."""
+    root = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    return Path(os.environ.get('RASS_MM_CACHE') or Path(root) / 'rass_mm')
+
+
+def stored_class_tokens(base: DiffusionBase, classes: list[str], cache: Path) -> Tensor:
+    """The (K+1, C) class tokens, from the cache or computed and put there."""
+    if on_meta():
+        return torch.empty(len(classes) + 1, base.context_width)
+    key = hashlib.sha256('\n'.join([weights_hash(base.folder, ('text_encoder',)), TEMPLATE, *classes]).encode()).hexdigest()[:16]
+    file = cache / 'class_tokens' / f'{key}.safetensors'
+    if not file.is_file():
+        with atomic_path(file) as temporary:
+            save_file({'tokens': class_tokens(TextEncoder(base), classes)}, temporary)
+    return load_file(file)['tokens']
+
+
+def class_tokens(text: TextEncoder, classes: Sequence[str]) -> Tensor:
+    """(K+1, C): the end-token state of each class's sentence, then the start-token state as the null token."""
+    contexts, ends = zip(*(text.encode_texts([TEMPLATE.format(name)]) for name in classes), strict=True)
+    tokens = [context[0, end[0]] for context, end in zip(contexts, ends, strict=True)]
+    return torch.stack([*tokens, contexts[0][0, 0]]).float().contiguous()

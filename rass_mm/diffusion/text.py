@@ -1,0 +1,87 @@
+"""The base's frozen text encoder: words to token ids, token ids to context tokens."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from rass_mm.diffusion.base import DiffusionBase, on_meta, weight_files
+from rass_mm.errors import BaseFolderError, ConfigError
+
+
+class TextEncoder(nn.Module):
+    """CLIP tokenizer and text model of a base folder, frozen.
+
+    Raises:
+        BaseFolderError: the folder has no tokenizer or no text encoder weights.
+    """
+
+    def __init__(self, base: DiffusionBase) -> None:
+        super().__init__()
+        self.tokenizer = load_tokenizer(base)
+        self.model = load_text_model(base)
+
+    @property
+    def length(self) -> int:
+        """Context length in tokens, start and end token included (77 in CLIP)."""
+        return self.model.config.max_position_embeddings
+
+    def token_ids(self, text: str) -> list[int]:
+        """Ids of the words alone, without start and end token."""
+        return self.tokenizer(text, add_special_tokens=False)['input_ids']
+
+    def framed(self, ids: Sequence[int]) -> list[int]:
+        """Adds start, end and padding to the full context length.
+
+        Raises:
+            ConfigError: the words do not fit.
+        """
+        room = self.length - 2
+        if len(ids) > room:
+            raise ConfigError(
+                f'A prompt of {len(ids)} tokens does not fit the {room} this text encoder has room for. Use fewer or shorter '
+                f"names, or prompts of type 'ClassTokens', which take one token per class."
+            )
+        tokenizer = self.tokenizer
+        padding = [tokenizer.pad_token_id] * (room - len(ids))
+        return [tokenizer.bos_token_id, *ids, tokenizer.eos_token_id, *padding]
+
+    @torch.no_grad()
+    def encode(self, ids: Tensor) -> Tensor:
+        """(B, T) framed ids to (B, T, C) context tokens (last hidden state after the final norm)."""
+        return self.model(input_ids=ids.to(self.model.device)).last_hidden_state
+
+    def encode_texts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Context tokens (B, T, C) of whole texts, and the position (B,) of each text's end token."""
+        framed = [self.framed(self.token_ids(text)) for text in texts]
+        ends = torch.tensor([len(self.token_ids(text)) + 1 for text in texts])
+        return self.encode(torch.tensor(framed)), ends
+
+
+def load_tokenizer(base: DiffusionBase) -> CLIPTokenizer:
+    """The base's tokenizer.
+
+    Raises:
+        BaseFolderError: vocabulary or merges are missing.
+    """
+    folder = base.folder / 'tokenizer'
+    missing = [name for name in ('vocab.json', 'merges.txt') if not (folder / name).is_file()]
+    if missing:
+        raise BaseFolderError(
+            f'{folder / missing[0]} is missing: the tokenizer cannot be loaded. Copy the tokenizer/ folder of the same '
+            f'Stable Diffusion release into {base.folder}.'
+        )
+    return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+
+
+def load_text_model(base: DiffusionBase) -> CLIPTextModel:
+    """The base's text model in float32, frozen, in eval mode."""
+    if on_meta():
+        model = CLIPTextModel(CLIPTextConfig(**base.configs['text_encoder']))
+    else:
+        _, variant = weight_files(base.folder, 'text_encoder')
+        model = CLIPTextModel.from_pretrained(
+            str(base.folder / 'text_encoder'), variant=variant, use_safetensors=True, local_files_only=True, dtype=torch.float32
+        )
+    return model.requires_grad_(False).eval()

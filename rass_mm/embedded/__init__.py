@@ -1,0 +1,1 @@
+"""What makes a fresh machine useful without downloads: labelled scenes and a small trained base."""

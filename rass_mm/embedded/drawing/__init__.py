@@ -1,0 +1,1 @@
+"""How the embedded scenes are drawn: a canvas with labels, backdrop, ground, buildings and objects."""

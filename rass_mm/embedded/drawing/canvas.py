@@ -1,0 +1,266 @@
+"""A painter's canvas that keeps image and label aligned, with its camera, its light and its noise."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+SCENE_CLASSES = (
+    'sky',
+    'grass',
+    'road',
+    'sidewalk',
+    'building',
+    'tree',
+    'car',
+    'person',
+    'pole',
+    'fence',
+    'water',
+    'mountain',
+)
+CLASS_ID = {name: index for index, name in enumerate(SCENE_CLASSES)}
+
+SUPERSAMPLING = 2  # drawn larger, then averaged: object borders get the mixed pixels a lens would give
+TILE = 512
+VEIL_LIMIT = 0.8  # what has a label must stay visible, also in fog
+_SHIFT = 3  # fractional bits of the polygon coordinates
+
+
+@lru_cache(maxsize=None)
+def noise_tile(roughness: float) -> np.ndarray:
+    """A periodic multi-octave noise image.
+
+    Args:
+        roughness: exponent of the octaves' amplitude; 1 gives clouds, 0.2 gives gravel.
+
+    Returns:
+        float32 array of shape (TILE, TILE), zero mean, unit variance, within [-2.5, 2.5].
+    """
+    rng = np.random.Generator(np.random.PCG64(20))
+    total = np.zeros((TILE, TILE), np.float32)
+    for cells in (4, 8, 16, 32, 64, 128, 256, 512):
+        zoom, pad = TILE // cells, 2
+        grid = np.pad(rng.standard_normal((cells, cells)).astype(np.float32), pad, mode='wrap')
+        size = grid.shape[0] * zoom
+        large = cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC)
+        total += large[pad * zoom : pad * zoom + TILE, pad * zoom : pad * zoom + TILE] * cells**-roughness
+    return np.clip((total - total.mean()) / total.std(), -2.5, 2.5)
+
+
+@lru_cache(maxsize=None)
+def _double_tile(roughness: float) -> np.ndarray:
+    """The tile beside itself, so that any window of one tile's size is a plain slice."""
+    return np.tile(noise_tile(roughness), (2, 2))
+
+
+def noise_patch(
+    rng: np.random.Generator, height: int, width: int, zoom: tuple[float, float] = (1, 1), roughness: float = 1.0
+) -> np.ndarray:
+    """A random window of the noise, magnified by `zoom` = (vertical, horizontal).
+
+    Returns:
+        float32 array of shape (height, width), about unit variance.
+    """
+    y, x = (rng.random(2) * TILE).astype(int)
+    rows = int(np.clip(round(height / zoom[0]), 1, TILE))
+    columns = int(np.clip(round(width / zoom[1]), 1, TILE))
+    window = _double_tile(roughness)[y : y + rows, x : x + columns]
+    return window if window.shape == (height, width) else cv2.resize(window, (width, height))
+
+
+def wrap(values: np.ndarray, period: float) -> np.ndarray:
+    """`np.mod` for float32 arrays and a positive period, several times as fast."""
+    turns = values * np.float32(1 / period)
+    turns -= np.floor(turns)
+    turns *= np.float32(period)
+    return turns
+
+
+def world_noise(x: np.ndarray, z: np.ndarray, per_metre: float, roughness: float = 1.0) -> np.ndarray:
+    """Noise fixed to the ground plane.
+
+    Args:
+        x: float32 (H, W), metres to the right.
+        z: float32 (H, W) or (H, 1), metres ahead.
+        per_metre: noise pixels per metre.
+        roughness: see `noise_tile`.
+
+    Returns:
+        float32 array of shape (H, W).
+    """
+    map_x = wrap(x, TILE / per_metre) * np.float32(per_metre)
+    map_z = np.empty_like(map_x)
+    map_z[:] = wrap(z, TILE / per_metre) * np.float32(per_metre)
+    return cv2.remap(noise_tile(roughness), map_x, map_z, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+
+
+def tint(tone: np.ndarray, slope: np.ndarray, base: np.ndarray | float = 0.0) -> np.ndarray:
+    """`tone * slope + base` for a float32 (H, W) tone and RGB colours; one pass, unlike numpy's broadcast over three."""
+    matrix = np.empty((3, 2), np.float32)
+    matrix[:, 0], matrix[:, 1] = slope, base
+    return cv2.transform(tone, matrix)
+
+
+def blend(under: np.ndarray, over: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Mixes two float32 (H, W, 3) images by a float32 (H, W) share of the second."""
+    return cv2.blendLinear(under, over, 1 - alpha, alpha)
+
+
+def scaled(colours: np.ndarray, tone: np.ndarray) -> np.ndarray:
+    """A float32 (H, W, 3) image times a float32 (H, W) factor."""
+    return cv2.multiply(colours, cv2.merge((tone, tone, tone)))
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole looking along z, level; x to the right, y up from the ground, in metres; pixels of the large canvas."""
+
+    height: int
+    width: int
+    focal: float
+    horizon: float
+    centre: float
+    eye: float
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Maps (N, 3) points in metres to (N, 2) pixels (column, row)."""
+        points = np.asarray(points, np.float64)
+        scale = self.focal / np.maximum(points[:, 2], 0.3)
+        pixels = np.empty((len(points), 2))
+        pixels[:, 0] = self.centre + points[:, 0] * scale
+        pixels[:, 1] = self.horizon + (self.eye - points[:, 1]) * scale
+        return pixels
+
+    def depth_at(self, row: float) -> float:
+        """Distance of the ground seen in a row below the horizon."""
+        return self.focal * self.eye / max(row - self.horizon, 1e-3)
+
+    @property
+    def nearest(self) -> float:
+        """Distance of the ground at the lower border of the image."""
+        return self.depth_at(self.height)
+
+    def half_view(self, z: float) -> float:
+        """Half of the width, in metres, that is seen at distance z."""
+        return 0.5 * self.width * z / self.focal
+
+
+@dataclass(frozen=True)
+class Light:
+    """Sun, sky and air. Colours are RGB in [0, 1]; `sun` is the unit vector towards the sun."""
+
+    sun: np.ndarray
+    colour: np.ndarray
+    ambient: np.ndarray
+    zenith: np.ndarray
+    horizon: np.ndarray
+    haze: float
+    shadow: float
+    lamps: float
+    cast: np.ndarray
+
+    def shade(self, normal: Sequence[float]) -> np.ndarray:
+        """The RGB factor on a surface with this unit normal (x, y, z)."""
+        x, y, z = normal
+        facing = max(0.0, float(x * self.sun[0] + y * self.sun[1] + z * self.sun[2]))
+        return self.ambient * (0.8 + 0.2 * y) + self.colour * facing
+
+    def veil(self, depth: float | np.ndarray) -> float | np.ndarray:
+        """How much of a colour at this distance is replaced by haze, 0 to 1."""
+        return VEIL_LIMIT * (1 - np.exp(-self.haze * np.asarray(depth, np.float32)))
+
+
+class Canvas:
+    """Image and layer map at the large size; later layers cover earlier ones.
+
+    Attributes:
+        image: float32 (H, W, 3), RGB in [0, 1].
+        layer: uint16 (H, W), the index of the layer that owns each pixel.
+    """
+
+    def __init__(self, height: int, width: int) -> None:
+        self.image = np.zeros((height, width, 3), np.float32)
+        self.layer = np.zeros((height, width), np.uint16)
+        self._class_of_layer = [CLASS_ID['sky']]
+
+    def begin(self, name: str) -> int:
+        """Opens a layer of a class; what is painted until the next call belongs to it."""
+        self._class_of_layer.append(CLASS_ID[name])
+        return len(self._class_of_layer) - 1
+
+    @property
+    def current(self) -> int:
+        return len(self._class_of_layer) - 1
+
+    def polygon(self, points: np.ndarray, colour: np.ndarray) -> None:
+        """Fills a convex polygon, (N, 2) points in pixels, with an RGB colour."""
+        fixed = _fixed(points)
+        cv2.fillConvexPoly(self.image, fixed, colour.tolist(), shift=_SHIFT)
+        cv2.fillConvexPoly(self.layer, fixed, self.current, shift=_SHIFT)
+
+    def stroke(self, points: np.ndarray, colour: np.ndarray, thickness: float) -> None:
+        """Draws straight lines through (N, 2) points, at least one pixel wide after averaging."""
+        fixed = [_fixed(points)]
+        width = max(SUPERSAMPLING, round(thickness))
+        cv2.polylines(self.image, fixed, False, colour.tolist(), width, shift=_SHIFT)
+        cv2.polylines(self.layer, fixed, False, self.current, width, shift=_SHIFT)
+
+    def clip(self, left: float, top: float, right: float, bottom: float) -> tuple[int, int, int, int] | None:
+        """The whole-pixel box inside the canvas, or None where nothing of it is visible."""
+        height, width = self.layer.shape
+        x0, y0 = max(0, int(np.floor(left))), max(0, int(np.floor(top)))
+        x1, y1 = min(width, int(np.ceil(right)) + 1), min(height, int(np.ceil(bottom)) + 1)
+        return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
+
+    def paste(self, x: int, y: int, patch: np.ndarray, mask: np.ndarray) -> None:
+        """Puts a float32 (h, w, 3) patch at pixel (x, y) where the uint8 (h, w) mask is not 0."""
+        rows, columns = slice(y, y + mask.shape[0]), slice(x, x + mask.shape[1])
+        cv2.copyTo(patch, mask, self.image[rows, columns])
+        np.copyto(self.layer[rows, columns], self.current, where=mask.astype(bool))
+
+    def labels(self) -> np.ndarray:
+        """The label at the final size: of each block of four, the second nearest layer.
+
+        A thing that covers half a pixel owns it, as in the averaged image it is then half of the colour.
+        """
+        a, b, c, d = (self.layer[row::2, column::2] for row in (0, 1) for column in (0, 1))
+        second = np.maximum(
+            np.minimum(np.maximum(a, b), np.maximum(c, d)), np.maximum(np.minimum(a, b), np.minimum(c, d))
+        )
+        return np.asarray(self._class_of_layer, np.uint8)[second]
+
+
+def _fixed(points: np.ndarray) -> np.ndarray:
+    """Pixel coordinates with `_SHIFT` fractional bits."""
+    return np.rint(np.asarray(points) * (1 << _SHIFT)).astype(np.int32)
+
+
+@dataclass
+class Stage:
+    """All that a drawing function needs."""
+
+    camera: Camera
+    light: Light
+    canvas: Canvas
+    rng: np.random.Generator
+
+    def lit(self, albedo: Sequence[float], normal: Sequence[float], depth: float) -> np.ndarray:
+        """The RGB colour that a surface shows from this distance."""
+        veil = VEIL_LIMIT * (1 - math.exp(-self.light.haze * depth))
+        return np.asarray(albedo) * self.light.shade(normal) * (1 - veil) + self.light.horizon * veil
+
+    def veiled(self, colours: np.ndarray, depth: float, shade: np.ndarray | float = 1.0) -> np.ndarray:
+        """Haze over a float32 (H, W, 3) array of colours, lit by the RGB factor `shade`."""
+        veil = float(self.light.veil(depth))
+        matrix = np.concatenate([np.diag(shade * np.full(3, 1 - veil)), self.light.horizon[:, None] * veil], 1)
+        return cv2.transform(colours, matrix.astype(np.float32))
+
+    def uniform(self, low: float, high: float) -> float:
+        return float(self.rng.uniform(low, high))
+
+    def chance(self, probability: float) -> bool:
+        return bool(self.rng.random() < probability)

@@ -1,0 +1,30 @@
+"""mmseg's Mask2Former head and mmdet's pixel decoder, kept in float32 where half precision breaks them."""
+
+from typing import Any
+
+import torch
+from mmdet.models.layers import MSDeformAttnPixelDecoder
+from mmseg.models.decode_heads import Mask2FormerHead
+from mmseg.registry import MODELS
+from torch import Tensor
+
+
+@MODELS.register_module()
+class Float32PixelDecoder(MSDeformAttnPixelDecoder):
+    """Multi-scale deformable pixel decoder that leaves autocast: mmcv's CUDA operator has no bfloat16 kernel."""
+
+    def forward(self, feats: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Features (B, C, H/s, W/s), finest first, to the mask feature and the multi-scale features, all float32."""
+        with torch.autocast(feats[0].device.type, enabled=False):
+            return super().forward([feat.float() for feat in feats])
+
+
+@MODELS.register_module()
+class RASSMask2FormerHead(Mask2FormerHead):
+    """Mask2Former head whose matching and losses run in float32 under AMP."""
+
+    def loss_by_feat(self, all_cls_scores: Any, all_mask_preds: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """mmdet's losses on float32 copies: the Hungarian matcher turns one NaN of a half-precision cost into a crash."""
+        with torch.autocast(all_cls_scores[0].device.type, enabled=False):
+            scores, masks = ([value.float() for value in values] for values in (all_cls_scores, all_mask_preds))
+            return super().loss_by_feat(scores, masks, *args, **kwargs)

@@ -1,0 +1,76 @@
+"""From the diffusion features to one map per stride."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+
+class NormedConv(nn.Sequential):
+    """Convolution without bias, then GroupNorm."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, groups: int) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False), nn.GroupNorm(groups, outputs)
+        )
+        nn.init.kaiming_normal_(self[0].weight, mode='fan_out', nonlinearity='relu')
+
+
+class BottleneckProjection(nn.Module):
+    """One bottleneck residual block, `relu(shortcut(x) + conv3(relu(conv2(relu(conv1(x))))))`, GroupNorm throughout."""
+
+    def __init__(self, inputs: int, width: int, outputs: int, groups: int) -> None:
+        super().__init__()
+        self.conv1 = NormedConv(inputs, width, 1, groups)
+        self.conv2 = NormedConv(width, width, 3, groups)
+        self.conv3 = NormedConv(width, outputs, 1, groups)
+        self.shortcut = NormedConv(inputs, outputs, 1, groups) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) to (B, outputs, H, W)."""
+        hidden = F.relu(self.conv2(F.relu(self.conv1(x))))
+        return F.relu(self.conv3(hidden) + self.shortcut(x))
+
+
+@MODELS.register_module()
+class FeatureProjection(BaseModule):
+    """Projects each feature with a bottleneck block and adds up those of one stride (METHOD of RASS, 3.77 M in SD 2.1).
+
+    Args:
+        in_channels: channels of each feature; the segmentor fills it in from the backbone.
+        in_strides: stride of each feature; likewise.
+        out_strides: the stride each feature is resized to; None keeps the features' own strides.
+        out_channels: channels of every output.
+        width: inner channels of the blocks.
+        num_groups: groups of the GroupNorms.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        in_strides: Sequence[int],
+        out_strides: Sequence[int] | None = None,
+        out_channels: int = 512,
+        width: int = 128,
+        num_groups: int = 32,
+    ) -> None:
+        super().__init__()
+        self.in_strides = list(in_strides)
+        self.target_strides = list(out_strides or in_strides)
+        self.strides = sorted(set(self.target_strides))
+        self.projections = nn.ModuleList(
+            BottleneckProjection(channels, width, out_channels, num_groups) for channels in in_channels
+        )
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """One (B, C_i, H/s_i, W/s_i) tensor per feature to one (B, out_channels, H/s, W/s) per distinct stride, finest first."""
+        sums: dict[int, Tensor] = {}
+        for feature, block, own, target in zip(features, self.projections, self.in_strides, self.target_strides, strict=True):
+            if own != target:
+                size = [side * own // target for side in feature.shape[-2:]]
+                feature = F.interpolate(feature, size=size, mode='bilinear', align_corners=False)
+            projected = block(feature)
+            sums[target] = sums[target] + projected if target in sums else projected
+        return tuple(sums[stride] for stride in self.strides)

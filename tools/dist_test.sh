@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Tests on several processes of this machine, one per card (gloo on CPUs): tools/dist_test.sh CONFIG CHECKPOINT PROCESSES [options of tools/test.py]
+# Several machines: set NNODES, NODE_RANK, MASTER_ADDR and PORT on each.
+set -euo pipefail
+config=$1
+checkpoint=$2
+shift
+processes=$2
+shift 2
+exec "${PYTHON:-python}" -m torch.distributed.run \
+    --nnodes "${NNODES:-1}" --node_rank "${NODE_RANK:-0}" --nproc_per_node "$processes" \
+    --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${PORT:-29500}" \
+    "$(dirname "${BASH_SOURCE[0]}")/test.py" "$config" "$checkpoint" --launcher pytorch "$@"

@@ -1,0 +1,8 @@
+"""Tests a checkpoint: python tools/test.py CONFIG CHECKPOINT [--out DIR] [--show-dir DIR] [--tta] [--cfg-options k=v ...]."""
+
+import sys
+
+from rass_mm.cli import test_main
+
+if __name__ == '__main__':
+    sys.exit(test_main())
