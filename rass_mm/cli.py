@@ -141,7 +141,7 @@ def _run_scenes(arguments: argparse.Namespace) -> int:
 def _add_base(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser('make-base', help='train the small scene base and write it as a diffusers folder')
     parser.add_argument('out', type=Path)
-    for name, default in {'scenes': 768, 'vae-steps': None, 'unet-steps': None, 'seed': 0}.items():
+    for name, default in {'scenes': None, 'vae-steps': None, 'unet-steps': None, 'seed': 0}.items():
         parser.add_argument(f'--{name}', type=int, default=default)
     parser.set_defaults(run=_run_base)
 

@@ -31,7 +31,7 @@ def load_local(filename: str | os.PathLike, map_location: Any = None, *_: Any, *
         raise CheckpointError(_refusal(filename, error)) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(
-            f'Checkpoint {filename} is damaged or incomplete ({str(error).splitlines()[0]}). Copy it again, or resume from an older one.'
+            f'Checkpoint {filename} is damaged or incomplete ({_first_line(error)}). Copy it again, or resume from an older one.'
         ) from None
 
 
@@ -40,12 +40,16 @@ def _refusal(filename: str, error: Exception) -> str:
         blocked = torch.serialization.get_unsafe_globals_in_checkpoint(filename)
     except Exception:  # an old or foreign format cannot be listed; torch's own words must do
         blocked = []
-    named = ', '.join(blocked) or str(error).splitlines()[0]
+    named = ', '.join(blocked) or _first_line(error)
     return (
         f'Checkpoint {filename} is refused: besides tensors it holds Python objects that could run code when loaded: {named}. '
         f'Nothing was loaded. If you trust its author, convert it to plain tensors where it was made: '
         f"torch.save({{'state_dict': model.state_dict()}}, path)."
     )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition('\n')[0] or type(error).__name__
 
 
 @register_backend('atomic_local')

@@ -20,7 +20,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,9 +29,10 @@ from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..atomic import write_bytes, write_text
-from ..errors import ConfigError, DataError
-from .recipe import OSEDIFF, Recipe, apply, draw
+from rass_mm.atomic import write_bytes, write_text
+from rass_mm.errors import ConfigError, DataError
+from rass_mm.version import __version__
+from rass_mm.degradation.recipe import OSEDIFF, Recipe, apply, draw
 
 logger = logging.getLogger(__name__)
 
@@ -155,17 +155,13 @@ def _header(images: Path, seed: int, recipe: Recipe, suffix: str | None) -> dict
     """First line of the manifest: all that a copy depends on besides the images."""
     settings = json.loads(json.dumps(asdict(recipe)))  # lists instead of tuples, as a reader of the manifest sees them
     identity = json.dumps([seed, settings, suffix], sort_keys=True).encode()
-    try:
-        package = metadata.version('rass_mm')
-    except metadata.PackageNotFoundError:
-        package = 'not installed'
     return {
         'format': 'rass_mm low-quality copy, 1',
         'source': images.as_posix(),
         'seed': seed,
         'suffix': suffix,
         'fingerprint': hashlib.sha256(identity).hexdigest()[:16],
-        'versions': {'rass_mm': package, 'opencv': cv2.__version__, 'numpy': np.__version__},
+        'versions': {'rass_mm': __version__, 'opencv': cv2.__version__, 'numpy': np.__version__},
         'recipe': settings,
     }
 

@@ -8,14 +8,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ..errors import RassError
-from .builder import build_lq_dataset
+from rass_mm.degradation.builder import build_lq_dataset
+from rass_mm.errors import RassError
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description='Make a fixed low-quality copy of an image folder; run the same command again to resume.'
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The builder's arguments, shared by `tools/make_lq_dataset.py` and `rass-mm make-lq`."""
     parser.add_argument('images', type=Path, help='folder of clean images, searched with its subfolders')
     parser.add_argument('out', type=Path, help='folder for the degraded images and manifest.jsonl')
     parser.add_argument('--seed', type=int, default=0, help='seed of the whole copy (default: 0)')
@@ -26,35 +24,43 @@ def _parser() -> argparse.ArgumentParser:
         default='png',
         help="file type of the copies: lossless PNG (default), or each image's own",
     )
+    parser.set_defaults(run=run)
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
+def run(arguments: argparse.Namespace) -> int:
+    """Makes the copy and prints one line about it; returns the exit status (130 after Ctrl-C).
 
-    Args:
-        argv: Arguments without the program's name; those of the process if None.
-
-    Returns:
-        The exit code: 0, 1 after an error that the user can mend, or 130 after Ctrl-C.
+    Raises:
+        RassError: something the user can mend; the images made so far are kept.
     """
-    args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format='%(message)s')
+    suffix = '.png' if arguments.ext == 'png' else None
     try:
-        summary = build_lq_dataset(
-            args.images, args.out, args.seed, args.workers, suffix='.png' if args.ext == 'png' else None
-        )
-    except (RassError, OSError) as error:  # the system names the folder that it refuses
-        Console(stderr=True).print(str(error), markup=False, highlight=False, soft_wrap=True)
-        return 1
+        summary = build_lq_dataset(arguments.images, arguments.out, arguments.seed, arguments.workers, suffix=suffix)
     except KeyboardInterrupt:
         Console(stderr=True).print('Interrupted; finished images are kept: run the same command again to go on.')
         return 130
     Console().print(
-        f'{summary.images} images in {args.out} ({summary.made} made now, {summary.seconds:.1f} s); '
+        f'{summary.images} images in {arguments.out} ({summary.made} made now, {summary.seconds:.1f} s); '
         f'manifest: {summary.manifest}',
         markup=False,
         highlight=False,
         soft_wrap=True,
     )
     return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `tools/make_lq_dataset.py`; returns its exit status.
+
+    Args:
+        argv: arguments without the program's name; those of the process if None.
+    """
+    description = 'Make a fixed low-quality copy of an image folder; run the same command again to resume.'
+    arguments = add_arguments(argparse.ArgumentParser(description=description)).parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except RassError as error:
+        Console(stderr=True).print(str(error), markup=False, highlight=False, soft_wrap=True)
+        return 1

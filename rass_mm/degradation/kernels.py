@@ -11,7 +11,7 @@ which makes them isotropic for equal sigmas. Every function returns a (size, siz
 import numpy as np
 from scipy.special import j1
 
-from ..errors import ConfigError
+from rass_mm.errors import ConfigError
 
 
 def _offsets(size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -41,13 +41,13 @@ class BaseRecipe:
     Sizes are pixels for the autoencoder and latent pixels for the UNet; smaller crops buy more steps per minute.
     """
 
-    scenes: int = 768
+    scenes: int = 640
     image_size: int = 128
-    vae_steps: int = 260
-    vae_batch: int = 16
+    vae_steps: int = 280
+    vae_batch: int = 8
     vae_crop: int = 64
     vae_rate: float = 2e-3
-    unet_steps: int = 420
+    unet_steps: int = 300
     unet_batch: int = 16
     unet_crop: int = 16
     unet_rate: float = 1e-3

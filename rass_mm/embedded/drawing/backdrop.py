@@ -1,40 +1,62 @@
 """What stands at the horizon: sky with clouds, mountains, grassy hills and a line of trees."""
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 
 from rass_mm.embedded.drawing.canvas import Camera, Light, Stage, blend, noise_patch, tint
 
-# name: probability, zenith, horizon, sun, ambient (RGB), sun elevation in degrees, shadow, haze per metre, lamps
-_TIMES = {
-    'noon': (0.34, (0.25, 0.47, 0.80), (0.76, 0.86, 0.94), (0.78, 0.75, 0.69), (0.44, 0.48, 0.55), (35, 70), 0.55, 0.0025, 0),
-    'golden': (0.2, (0.38, 0.46, 0.64), (0.97, 0.76, 0.52), (0.95, 0.68, 0.38), (0.42, 0.40, 0.45), (9, 22), 0.5, 0.004, 0.1),
-    'overcast': (0.24, (0.62, 0.65, 0.69), (0.80, 0.82, 0.83), (0.14, 0.14, 0.14), (0.72, 0.73, 0.75), (40, 70), 0.18, 0.004, 0),
-    'fog': (0.08, (0.70, 0.73, 0.75), (0.80, 0.81, 0.82), (0.10, 0.10, 0.10), (0.68, 0.70, 0.71), (40, 70), 0.1, 0.018, 0.1),
-    'dusk': (0.14, (0.13, 0.18, 0.36), (0.72, 0.46, 0.42), (0.10, 0.08, 0.10), (0.34, 0.34, 0.45), (10, 20), 0.15, 0.004, 0.6),
-}  # fmt: skip
+
+class _Hour(NamedTuple):
+    """A time of day; colours are RGB, elevations of the sun in degrees, haze per metre."""
+
+    probability: float
+    zenith: tuple[float, float, float]
+    horizon: tuple[float, float, float]
+    sun: tuple[float, float, float]
+    ambient: tuple[float, float, float]
+    elevations: tuple[float, float]
+    shadow: float
+    haze: float
+    lamps: float
+
+
+_NOON = _Hour(
+    0.34, (0.25, 0.47, 0.80), (0.76, 0.86, 0.94), (0.78, 0.75, 0.69), (0.44, 0.48, 0.55), (35, 70), 0.55, 0.0025, 0
+)
+_GOLDEN = _Hour(
+    0.20, (0.38, 0.46, 0.64), (0.97, 0.76, 0.52), (0.95, 0.68, 0.38), (0.42, 0.40, 0.45), (9, 22), 0.5, 0.004, 0.1
+)
+_OVERCAST = _Hour(
+    0.24, (0.62, 0.65, 0.69), (0.80, 0.82, 0.83), (0.14, 0.14, 0.14), (0.72, 0.73, 0.75), (40, 70), 0.18, 0.004, 0
+)
+_FOG = _Hour(
+    0.08, (0.70, 0.73, 0.75), (0.80, 0.81, 0.82), (0.10, 0.10, 0.10), (0.68, 0.70, 0.71), (40, 70), 0.1, 0.018, 0.1
+)
+_DUSK = _Hour(
+    0.14, (0.13, 0.18, 0.36), (0.72, 0.46, 0.42), (0.10, 0.08, 0.10), (0.34, 0.34, 0.45), (10, 20), 0.15, 0.004, 0.6
+)
+_HOURS = (_NOON, _GOLDEN, _OVERCAST, _FOG, _DUSK)
 
 
 def sample_light(rng: np.random.Generator) -> Light:
     """Draws a time of day and a direction of the sun."""
-    rows = list(_TIMES.values())
-    _, zenith, horizon, sun, ambient, elevations, shadow, haze, lamps = rows[
-        rng.choice(len(rows), p=[row[0] for row in rows])
-    ]
-    elevation, azimuth = np.radians(rng.uniform(*elevations)), rng.uniform(0, 2 * np.pi)
+    hour = _HOURS[rng.choice(len(_HOURS), p=[hour.probability for hour in _HOURS])]
+    elevation, azimuth = np.radians(rng.uniform(*hour.elevations)), rng.uniform(0, 2 * np.pi)
     direction = (np.cos(elevation) * np.sin(azimuth), np.sin(elevation), np.cos(elevation) * np.cos(azimuth))
-    tint = rng.uniform(0.95, 1.05, (3, 3))
+    tint_of = rng.uniform(0.95, 1.05, (3, 3))
     gain = rng.uniform(0.85, 1.12)
     return Light(
         sun=np.asarray(direction),
-        colour=np.asarray(sun) * gain,
-        ambient=np.asarray(ambient) * gain,
-        zenith=np.clip(np.asarray(zenith) * tint[0], 0, 1),
-        horizon=np.clip(np.asarray(horizon) * tint[1], 0, 1),
-        haze=haze * rng.uniform(0.4, 1.5),
-        shadow=shadow,
-        lamps=lamps,
-        cast=tint[2].astype(np.float32),
+        colour=np.asarray(hour.sun) * gain,
+        ambient=np.asarray(hour.ambient) * gain,
+        zenith=np.clip(np.asarray(hour.zenith) * tint_of[0], 0, 1),
+        horizon=np.clip(np.asarray(hour.horizon) * tint_of[1], 0, 1),
+        haze=hour.haze * rng.uniform(0.4, 1.5),
+        shadow=hour.shadow,
+        lamps=hour.lamps,
+        cast=tint_of[2].astype(np.float32),
     )
 
 

@@ -121,7 +121,7 @@ def paint_ground(stage: Stage, terrain: Terrain, shadows: Sequence[np.ndarray]) 
         mask = zones == CLASS_ID[name]
         if mask.any():
             cv2.copyTo(painter(stage, terrain, view, coarse, fine), mask.astype(np.uint8), colours)
-    colours = cv2.multiply(colours, _light_on_ground(stage, view, shadows))
+    colours *= _light_on_ground(stage, view, shadows)
     water = zones == CLASS_ID['water']
     if water.any():
         cv2.copyTo(_water(stage, terrain, view), water.astype(np.uint8), colours)

@@ -85,7 +85,7 @@ def _street_furniture(plan: Plan, road: Lane, walk: float) -> None:
             for x, z in along(road, side * (road.half + inset + 0.5), stage.uniform(6, 12), 70, stage.uniform(6, 11)):
                 plan.tree(x, z, tall * stage.uniform(0.85, 1.15), kind)
         if stage.chance(0.35):
-            (x, z), = along(road, side * (road.half + 0.5), stage.uniform(5, 16), 1e3, 1e3)
+            ((x, z),) = along(road, side * (road.half + 0.5), stage.uniform(5, 16), 1e3, 1e3)
             plan.pole(x, z, 'signal' if stage.chance(0.6) else 'post')
         if stage.chance(0.2):
             start = stage.uniform(4, 10)
@@ -102,7 +102,7 @@ def _traffic(plan: Plan, road: Lane, count: int, parked: float) -> None:
             t = 1 / stage.uniform(1 / 60, 1 / max(6.5, stage.camera.nearest + 2))
         standing = stage.chance(parked)
         side = (-1 if stage.chance(0.5) else 1) * (road.half - 1.0 if standing else road.half * 0.45)
-        (x, z), = along(road, side, t, t + 1, 5)
+        ((x, z),) = along(road, side, t, t + 1, 5)
         if any(abs(x - ox) < 2.4 and abs(z - oz) < 6 or (road.across and abs(x - ox) < 5.5) for ox, oz in taken):
             continue
         taken.append((x, z))
@@ -146,7 +146,7 @@ def _facades(stage: Stage, season: str) -> Plan:
     if stage.chance(0.35):
         plan.fence(along(road, road.half + walk + 0.2, -reach, reach, 2.4))
     for t in np.arange(-reach, reach, stage.uniform(5, 12)):
-        (px, pz), = along(road, road.half + 0.5, t, t + 1, 5)
+        ((px, pz),) = along(road, road.half + 0.5, t, t + 1, 5)
         plan.tree(px, pz, stage.uniform(3.5, 7)) if stage.chance(0.3) else plan.pole(px, pz, 'lamp')
     _traffic(plan, road, rng.poisson(2.5), parked=0.6)
     _people(plan, rng.poisson(3), ('sidewalk',), front)
@@ -161,7 +161,13 @@ def _country(stage: Stage, season: str) -> Plan:
         if stage.chance(0.75):
             road = Lane(rng.uniform(-5, 5), rng.normal(0, 0.2), rng.normal(0, 0.002), rng.uniform(1.6, 3.8))
         else:
-            road = Lane(stage.camera.nearest * 1.3 + rng.uniform(3, 14), rng.normal(0, 0.1), 0, rng.uniform(1.6, 3.5), across=True)
+            road = Lane(
+                stage.camera.nearest * 1.3 + rng.uniform(3, 14),
+                rng.normal(0, 0.1),
+                0,
+                rng.uniform(1.6, 3.5),
+                across=True,
+            )
         roads = (road,)
     lake = _sample_lake(stage) if stage.chance(0.2) else None
     terrain = Terrain(roads, (), lake, 0.0, 'grass', ground_colours(stage, season, stage.chance(0.35)))
@@ -192,7 +198,13 @@ def _roadside(plan: Plan, road: Lane) -> None:
         if stage.chance(0.4):
             plan.fence(along(road, side * (road.half + stage.uniform(0.8, 3)), near, far, 2.6))
     if stage.chance(0.45):
-        for x, z in along(road, stage.rng.choice((-1, 1)) * (road.half + 2.2), near + stage.uniform(2, 9), far + 20, stage.uniform(11, 20)):
+        for x, z in along(
+            road,
+            stage.rng.choice((-1, 1)) * (road.half + 2.2),
+            near + stage.uniform(2, 9),
+            far + 20,
+            stage.uniform(11, 20),
+        ):
             plan.pole(x, z, 'mast')
     if stage.chance(0.25):
         kind = 'poplar' if stage.chance(0.5) else 'round'
@@ -251,15 +263,21 @@ def _park(stage: Stage, season: str) -> Plan:
         Lane(rng.uniform(-5, 5), rng.normal(0, 0.35), rng.normal(0, 0.006), rng.uniform(0.8, 1.8))
         for _ in range(rng.integers(1, 3))
     )
-    lake = Lake('oval', (rng.uniform(-8, 8), rng.uniform(14, 26)), (rng.uniform(4, 9), rng.uniform(3, 7)), rng.uniform(0, 6))
-    terrain = Terrain((), paths, lake if stage.chance(0.35) else None, 0.0, 'grass', ground_colours(stage, season, False))
+    lake = Lake(
+        'oval', (rng.uniform(-8, 8), rng.uniform(14, 26)), (rng.uniform(4, 9), rng.uniform(3, 7)), rng.uniform(0, 6)
+    )
+    terrain = Terrain(
+        (), paths, lake if stage.chance(0.35) else None, 0.0, 'grass', ground_colours(stage, season, False)
+    )
     plan = Plan(stage, terrain, season)
     if stage.chance(0.4):
         z, x = stage.uniform(45, 75), -70.0
         while x < 70:
             length = stage.uniform(10, 22)
             if stage.chance(0.8):
-                plan.building(Pose(x + length / 2, z + 6, np.pi / 2), (length, 12, stage.uniform(7, 26)), stage.chance(0.2))
+                plan.building(
+                    Pose(x + length / 2, z + 6, np.pi / 2), (length, 12, stage.uniform(7, 26)), stage.chance(0.2)
+                )
             x += length + stage.uniform(0, 6)
     if stage.chance(0.35):
         _field_fence(plan)

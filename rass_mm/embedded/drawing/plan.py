@@ -74,7 +74,9 @@ class Plan:
         kind = kind or str(rng.choice(('round', 'poplar', 'conifer', 'bush', 'bare'), p=(0.5, 0.1, 0.17, 0.16, 0.07)))
         tall = height or float(rng.uniform(4, 11))
         tall = rng.uniform(0.6, 1.8) if kind == 'bush' else tall
-        albedo = foliage(rng, self.season) if kind != 'conifer' else np.asarray((0.10, 0.20, 0.11)) * rng.uniform(0.8, 1.3)
+        albedo = (
+            foliage(rng, self.season) if kind != 'conifer' else np.asarray((0.10, 0.20, 0.11)) * rng.uniform(0.8, 1.3)
+        )
         self.add(z, lambda: draw_tree(self.stage, x, z, tall, kind, albedo), self.shadow_of(x, z, 0.2 * tall, tall))
 
     def person(self, x: float, z: float) -> None:
@@ -119,7 +121,8 @@ def ground_colours(stage: Stage, season: str, dirt: bool) -> dict[str, np.ndarra
     colours = {
         'grass': grass,
         'dry': dry,
-        'road': np.asarray((0.48, 0.39, 0.28) if dirt else (1.0, 0.98, 1.0)) * rng.uniform(*((0.7, 1.2) if dirt else (0.2, 0.5))),
+        'road': np.asarray((0.48, 0.39, 0.28) if dirt else (1.0, 0.98, 1.0))
+        * rng.uniform(*((0.7, 1.2) if dirt else (0.2, 0.5))),
         'sidewalk': np.asarray(_WALK[rng.integers(len(_WALK))]) * rng.uniform(0.8, 1.15),
         'slab': np.array([rng.choice((0.0, 0.5, 0.8, 1.2))]),
         'water': np.asarray(_WATER[rng.integers(len(_WATER))]) * rng.uniform(0.8, 1.3),

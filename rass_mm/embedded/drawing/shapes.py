@@ -20,12 +20,18 @@ def foliage(rng: np.random.Generator, season: str) -> np.ndarray:
 
 
 def _lobes(stage: Stage, kind: str, count: int) -> np.ndarray:
-    """Blobs of a crown in a unit box: rows of (x, y, radius), y = 0 at the top, back ones first."""
+    """Blobs of a crown inside a unit box: rows of (x, y, radius), y = 0 at the top."""
+    lobes = np.empty((count, 3))
     if kind == 'poplar':
-        y = stage.rng.uniform(0.12, 0.88, count)
-        return np.stack([0.5 + stage.rng.normal(0, 0.1, count), y, 0.14 + 0.16 * np.sin(np.pi * y)], 1)
-    angle, radius = stage.rng.uniform(0, 2 * np.pi, count), np.sqrt(stage.rng.random(count)) * 0.33
-    return np.stack([0.5 + radius * np.cos(angle), 0.5 + radius * np.sin(angle), stage.rng.uniform(0.14, 0.26, count)], 1)
+        y = stage.rng.uniform(0.08, 0.92, count)
+        lobes[:, 0], lobes[:, 1], lobes[:, 2] = stage.rng.normal(0.5, 0.1, count), y, 0.05 + 0.2 * np.sin(np.pi * y)
+    else:
+        angle, radius = stage.rng.uniform(0, 2 * np.pi, count), np.sqrt(stage.rng.random(count)) * 0.33
+        lobes[:, 0], lobes[:, 1] = 0.5 + radius * np.cos(angle), 0.5 + radius * np.sin(angle)
+        lobes[:, 2] = stage.rng.uniform(0.14, 0.25, count)
+    margin = lobes[:, 2:] + 0.03  # a lobe that leaves the box would be cut off straight
+    lobes[:, :2] = np.clip(lobes[:, :2], margin, 1 - margin)
+    return lobes
 
 
 def _crown(stage: Stage, kind: str, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -67,7 +73,7 @@ def draw_tree(stage: Stage, x: float, z: float, height: float, kind: str, albedo
         return
     spread, low = {'round': (0.75, 0.28), 'poplar': (0.32, 0.12), 'conifer': (0.5, 0.1), 'bush': (1.5, 0.0)}[kind]
     scale = stage.camera.focal / z
-    (u, v), = stage.camera.project([(x, 0, z)])
+    ((u, v),) = stage.camera.project([(x, 0, z)])
     if low:
         _trunk(stage, x, z, height, low)
     width, tall = spread * height * scale, height * (1 - low) * scale
@@ -79,7 +85,12 @@ def _trunk(stage: Stage, x: float, z: float, height: float, low: float) -> None:
     half, rise = 0.022 * height + 0.04, height * (low + 0.25)
     bark = np.asarray((0.30, 0.23, 0.17)) * stage.uniform(0.6, 1.4)
     for left, right, normal in ((-1, 0.1, (-0.8, 0, -0.6)), (0.1, 1, (0.8, 0, -0.6))):
-        quad = [(x + left * half, 0, z), (x + right * half, 0, z), (x + right * half * 0.6, rise, z), (x + left * half * 0.6, rise, z)]
+        quad = [
+            (x + left * half, 0, z),
+            (x + right * half, 0, z),
+            (x + right * half * 0.6, rise, z),
+            (x + left * half * 0.6, rise, z),
+        ]
         stage.canvas.polygon(stage.camera.project(quad), stage.lit(bark, normal, z))
 
 
@@ -114,7 +125,10 @@ def _bare_tree(stage: Stage, x: float, z: float, height: float) -> None:
             end = (u + length * np.sin(angle), v - length * np.cos(angle))
             stage.canvas.stroke(np.array([(u, v), end]), colour, thickness)
             if length > 3:
-                grown += [(*end, angle + turn * stage.uniform(0.25, 0.7), length * stage.uniform(0.62, 0.85)) for turn in (-1, 1)]
+                grown += [
+                    (*end, angle + turn * stage.uniform(0.25, 0.7), length * stage.uniform(0.62, 0.85))
+                    for turn in (-1, 1)
+                ]
         tips, thickness = grown, thickness * 0.6
 
 
@@ -137,7 +151,11 @@ def draw_person(stage: Stage, x: float, z: float, height: float) -> None:
         part([(side * 0.1 - 0.08, 0.9), (side * 0.1 + 0.08, 0.9), (foot + 0.07, 0.05), (foot - 0.07, 0.05)], legs, side)
         part([(foot - 0.07, 0), (foot + 0.12, 0), (foot + 0.07, 0.09), (foot - 0.07, 0.09)], hair * 0.6)
         hand = side * (0.27 + swing)
-        part([(side * 0.2, 1.44), (side * 0.27, 1.42), (hand + side * 0.05, 0.82), (hand - side * 0.05, 0.82)], shirt * 0.85, side)
+        part(
+            [(side * 0.2, 1.44), (side * 0.27, 1.42), (hand + side * 0.05, 0.82), (hand - side * 0.05, 0.82)],
+            shirt * 0.85,
+            side,
+        )
     coat = 0.62 if rng.random() < 0.3 else 0.86
     part([(-0.2, coat), (0.04, coat), (0.04, 1.47), (-0.23, 1.45)], shirt, -1)
     part([(0.02, coat), (0.2, coat), (0.23, 1.45), (0.02, 1.47)], shirt, 1)
@@ -151,7 +169,9 @@ def draw_person(stage: Stage, x: float, z: float, height: float) -> None:
 def draw_pole(stage: Stage, x: float, z: float, height: float, kind: str) -> None:
     """A street lamp ('lamp'), a traffic light ('signal'), a mast with crossbars ('mast') or a bare post ('post')."""
     scale = stage.camera.focal / z
-    tone = np.asarray(((0.45, 0.46, 0.47), (0.14, 0.15, 0.15), (0.36, 0.28, 0.21), (0.15, 0.28, 0.20))[stage.rng.integers(4)])
+    tone = np.asarray(
+        ((0.45, 0.46, 0.47), (0.14, 0.15, 0.15), (0.36, 0.28, 0.21), (0.15, 0.28, 0.20))[stage.rng.integers(4)]
+    )
     colour = stage.lit(tone, (0.3, 0, -0.9), z)
     width = {'lamp': 0.13, 'signal': 0.13, 'mast': 0.24, 'post': 0.1}[kind] * scale
     arm = float(np.sign(-x) or 1)
@@ -174,7 +194,9 @@ def draw_pole(stage: Stage, x: float, z: float, height: float, kind: str) -> Non
         line([(0, height - level), (0, height - level + 0.06)], 0.2 * scale, np.asarray(shown))
 
 
-def draw_fence(stage: Stage, start: tuple[float, float], end: tuple[float, float], height: float, kind: str, albedo: np.ndarray) -> None:
+def draw_fence(
+    stage: Stage, start: tuple[float, float], end: tuple[float, float], height: float, kind: str, albedo: np.ndarray
+) -> None:
     """One panel between two points (x, z): 'rail' (posts and bars), 'picket' (gaps) or 'board' (closed)."""
     a, b = np.asarray(start, float), np.asarray(end, float)
     depth = float(a[1] + b[1]) / 2

@@ -18,7 +18,8 @@ _PAINTS = (
     (0.10, 0.20, 0.48), (0.14, 0.34, 0.17), (0.72, 0.60, 0.15), (0.40, 0.28, 0.18), (0.45, 0.58, 0.66),
     (0.30, 0.42, 0.20), (0.78, 0.40, 0.12),
 )  # fmt: skip
-_BOX = np.array([(l, w, y) for y in (0, 1) for l, w in ((-1, -1), (-1, 1), (1, 1), (1, -1))], float)  # noqa: E741 length, width
+# corners of a box as (length, width, up): the footprint once round, below and above
+_BOX = np.array([(*corner, up) for up in (0, 1) for corner in ((-1, -1), (-1, 1), (1, 1), (1, -1))], float)
 # corner indices per face and its normal in (length, width, up): seen from outside they run one way round
 _FACES = (
     ((0, 1, 5, 4), (-1, 0, 0)),
@@ -167,7 +168,9 @@ def _pitched_roof(stage: Stage, pose: Pose, size: tuple[float, float, float], st
     for end in (-1, 1):
         triangle = [(end * length, -width, height), (end * length, width, height), (end * length, 0, ridge)]
         parts.append((triangle, (end, 0, 0), style['wall']))
-    placed = [(pose.place(np.asarray(points)), pose.turn(np.asarray(normal))[0], tone) for points, normal, tone in parts]
+    placed = [
+        (pose.place(np.asarray(points)), pose.turn(np.asarray(normal))[0], tone) for points, normal, tone in parts
+    ]
     for points, normal, tone in sorted(placed, key=lambda part: -part[0][:, 2].mean()):
         if points[:, 2].min() > 0.8:
             depth = float(points[:, 2].mean())
@@ -187,8 +190,9 @@ def draw_car(stage: Stage, pose: Pose) -> None:
     if pose.place(np.concatenate([body, cabin]))[:, 2].min() < 1.0:
         return
     stage.canvas.begin('car')
-    _wheels(stage, pose, length, width, waist)
+    _wheels(stage, pose, length, width, beside=False)
     _solid(stage, pose, body, paint)
+    _wheels(stage, pose, length, width, beside=True)
     _lamps(stage, pose, length, width, waist)
     _solid(stage, pose, cabin, paint, window=(0.07, 0.14, 0.22))
 
@@ -211,40 +215,34 @@ def _solid(
             stage.canvas.polygon(middle + (quad - middle) * (0.84, 0.74), stage.lit(pane, turned, depth))
 
 
-def _wheels(stage: Stage, pose: Pose, length: float, width: float, waist: float) -> None:
-    """Dark rounds under the body, of which the nearer side shows."""
+def _wheels(stage: Stage, pose: Pose, length: float, width: float, beside: bool) -> None:
+    """Tyres at the four corners, or, with `beside`, tyres and hubs on the side that faces the viewer."""
     angle = np.linspace(0, 2 * np.pi, 12, endpoint=False)
-    radius = 0.34 + 0.1 * (waist > 1.1)
-    for side in (-1, 1):
+    for side, face in ((1, 1), (-1, 3)):
+        if beside and not _face_shows(stage, pose, (length, width, 1), face):
+            continue
         for end in (-0.62, 0.62):
-            rim = np.stack([end * length + radius * np.cos(angle), np.full(12, side * width), radius * (1 + np.sin(angle))], 1)
-            world = pose.place(rim)
-            depth = float(world[:, 2].mean())
-            pixels = stage.camera.project(world)
-            stage.canvas.polygon(pixels, stage.lit((0.05, 0.05, 0.06), (0, 0, -1), depth))
+            for radius, grey in ((0.36, 0.05), (0.19, 0.45)) if beside else ((0.36, 0.05),):
+                along, up = end * length + radius * np.cos(angle), 0.36 + radius * np.sin(angle)
+                world = pose.place(np.stack([along, np.full(12, side * width), up], 1))
+                stage.canvas.polygon(stage.camera.project(world), stage.lit((grey,) * 3, (0, 0, -1), world[0, 2]))
+
+
+def _face_shows(stage: Stage, pose: Pose, half: tuple[float, float, float], face: int) -> bool:
+    return visible(stage.camera.project(pose.place(_BOX * half))[list(_FACES[face][0])])
 
 
 def _lamps(stage: Stage, pose: Pose, length: float, width: float, waist: float) -> None:
-    """Red lamps behind, white ones in front, a plate between, wheels over the nearer side's body."""
-    for end, colour in ((-1, (0.75, 0.05, 0.05)), (1, (0.95, 0.92, 0.8))):
-        if not visible(stage.camera.project(pose.place(_BOX * (length, width, waist)))[list(_FACES[0 if end < 0 else 2][0])]):
+    """Red lamps behind, white ones in front, a plate between."""
+    for end, face, colour in ((-1, 0, (0.75, 0.05, 0.05)), (1, 2, (0.95, 0.92, 0.8))):
+        if not _face_shows(stage, pose, (length, width, waist), face):
             continue
         for left, right, low, high, tone in (
-            (-0.95, -0.6, 0.6, 0.8, colour), (0.6, 0.95, 0.6, 0.8, colour), (-0.25, 0.25, 0.42, 0.56, (0.8, 0.8, 0.72)),
-        ):  # fmt: skip
-            quad = [(end * length, width * a, waist * b) for a, b in ((left, low), (right, low), (right, high), (left, high))]
-            world = pose.place(np.asarray(quad))
-            shine = 0.6 * stage.light.lamps
-            lit = stage.lit(tone, (0, 0, -1), float(world[:, 2].mean())) + shine * np.asarray(tone)
+            (-0.95, -0.6, 0.6, 0.8, colour),
+            (0.6, 0.95, 0.6, 0.8, colour),
+            (-0.25, 0.25, 0.42, 0.56, (0.8, 0.8, 0.72)),
+        ):
+            corners = ((left, low), (right, low), (right, high), (left, high))
+            world = pose.place(np.asarray([(end * length, width * a, waist * b) for a, b in corners]))
+            lit = stage.lit(tone, (0, 0, -1), world[0, 2]) + 0.6 * stage.light.lamps * np.asarray(tone)
             stage.canvas.polygon(stage.camera.project(world), lit)
-    for side, face in ((1, 1), (-1, 3)):
-        if not visible(stage.camera.project(pose.place(_BOX * (length, width, waist)))[list(_FACES[face][0])]):
-            continue
-        angle = np.linspace(0, 2 * np.pi, 12, endpoint=False)
-        for end in (-0.62, 0.62):
-            for radius, tone in ((0.36, (0.05, 0.05, 0.06)), (0.19, (0.45, 0.45, 0.47))):
-                rim = np.stack([end * length + radius * np.cos(angle), np.full(12, side * width), 0.36 + radius * np.sin(angle)], 1)
-                world = pose.place(rim)
-                stage.canvas.polygon(
-                    stage.camera.project(world), stage.lit(tone, (0, 0, -1), float(world[:, 2].mean()))
-                )

@@ -1,0 +1,25 @@
+# make demo | test | lint | fix | setup | env    (each sets up what it needs; `make -s env` prints the environment's folder)
+export PYTHONPATH := $(CURDIR)
+SETUP = env=$$(tools/setup_env.sh) && PATH="$$env/bin:$$PATH"
+
+.PHONY: setup env demo test test-slow lint fix
+setup:
+	@$(SETUP) python -m rass_mm doctor
+
+env:
+	@tools/setup_env.sh
+
+demo:
+	@$(SETUP) python -m rass_mm demo --out demo_out
+
+test:
+	@$(SETUP) python -m pytest $(ARGS)
+
+test-slow:
+	@$(SETUP) python -m pytest -m slow $(ARGS)
+
+lint:
+	@$(SETUP) sh -c 'ruff check . && ruff format --check .'
+
+fix:
+	@$(SETUP) sh -c 'ruff check --fix . ; ruff format .'

@@ -1,0 +1,50 @@
+"""CamVid with its usual eleven classes as a data set of mmseg."""
+
+from typing import Any
+
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS
+
+
+@DATASETS.register_module('CamVidDataset', force=False)
+class CamVidDataset(BaseSegDataset):
+    """Street scenes from a driving car; labels are 8-bit ids in the order of `METAINFO`, 255 is ignored.
+
+    Degraded copies of the images are PNG: give `img_suffix='.png'` for them.
+    """
+
+    METAINFO = dict(
+        classes=(
+            'sky',
+            'building',
+            'pole',
+            'road',
+            'pavement',
+            'tree',
+            'sign symbol',
+            'fence',
+            'car',
+            'pedestrian',
+            'bicyclist',
+        ),
+        palette=[
+            [128, 128, 128],
+            [128, 0, 0],
+            [192, 192, 128],
+            [128, 64, 128],
+            [60, 40, 222],
+            [128, 128, 0],
+            [192, 128, 128],
+            [64, 64, 128],
+            [64, 0, 128],
+            [64, 64, 0],
+            [0, 128, 192],
+        ],
+    )
+
+    def __init__(
+        self, img_suffix: str = '.jpg', seg_map_suffix: str = '.png', reduce_zero_label: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(
+            img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, reduce_zero_label=reduce_zero_label, **kwargs
+        )

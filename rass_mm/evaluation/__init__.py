@@ -1,0 +1,1 @@
+"""Metrics that no dependency has right, and table writers."""

@@ -1,0 +1,28 @@
+"""Small tables from results, and the metric rows that come without a model."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def mean_iou(confusion: np.ndarray) -> float:
+    """Mean over classes that occur (in truth or prediction) of intersection over union.
+
+    Args:
+        confusion: (K, K) pixel counts, rows are the truth, columns the prediction.
+    """
+    intersection = np.diag(confusion)
+    union = confusion.sum(0) + confusion.sum(1) - intersection
+    return float((intersection[union > 0] / union[union > 0]).mean())
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with aligned columns; the first column left, the others right."""
+    widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [str(cell).ljust(w) if i == 0 else str(cell).rjust(w) for i, (cell, w) in enumerate(zip(cells, widths, strict=True))]
+        return '| ' + ' | '.join(padded) + ' |'
+
+    rule = '|' + '|'.join('-' * (w + 2) if i == 0 else '-' * (w + 1) + ':' for i, w in enumerate(widths)) + '|'
+    return '\n'.join([line(header), rule, *(line(row) for row in rows)]) + '\n'

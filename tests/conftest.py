@@ -1,0 +1,48 @@
+"""Shared pieces: a random tiny base, a handful of scenes with their degraded copy."""
+
+import os
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # the suite's models are tiny: more threads only get in each other's way
+
+
+@pytest.fixture(scope='session', autouse=True)
+def own_cache(tmp_path_factory):
+    """Keeps the tests out of the user's cache, and the user's cache out of the tests."""
+    os.environ['RASS_MM_CACHE'] = str(tmp_path_factory.mktemp('cache'))
+    os.environ.pop('RASS_MM_BASES', None)
+
+
+@pytest.fixture(scope='session')
+def tiny_base(tmp_path_factory):
+    """A base folder of the scene base's shapes with random float32 weights."""
+    from rass_mm.embedded.layouts import write_random_base
+
+    folder = tmp_path_factory.mktemp('bases') / 'tiny'
+    write_random_base(folder, 'scenes-tiny', half=False)
+    return folder
+
+
+@pytest.fixture(scope='session')
+def other_base(tmp_path_factory):
+    """The same shapes with other random weights."""
+    from rass_mm.embedded.layouts import write_random_base
+
+    folder = tmp_path_factory.mktemp('bases') / 'other'
+    write_random_base(folder, 'scenes-tiny', seed=1, half=False)
+    return folder
+
+
+@pytest.fixture(scope='session')
+def scenes(tmp_path_factory):
+    """16 training and 4 validation scenes of 96x96 and the degraded copy of the latter."""
+    from rass_mm.degradation.builder import build_lq_dataset
+    from rass_mm.embedded.scenes import write_scenes
+
+    folder = tmp_path_factory.mktemp('data') / 'scenes'
+    write_scenes(folder, {'train': 16, 'val': 4}, seed=0, size=(96, 96), workers=1)
+    build_lq_dataset(folder / 'img_dir' / 'val', folder / 'img_lq' / 'val', seed=0, workers=1)
+    return folder
+

@@ -1,0 +1,99 @@
+"""The ADE20K config at full size: parameter counts on the meta device; one real training step as a slow extra."""
+
+import json
+import resource
+import time
+from collections import Counter
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+
+import rass_mm
+from rass_mm.diffusion.adapters import layer_group
+from rass_mm.embedded.layouts import write_random_base
+from commands import python
+
+# As instantiated from the authors' released code (METHOD: 27.9 M in the paper).
+RELEASED = {'lora': 4_044_176, 'conv_in': 11_840, 'projections': 3_774_464, 'pixel_decoder': 5_577_152, 'decoder': 14_497_431}
+RELEASED_LORA = {'encoder': 1_253_776, 'decoder': 2_413_568, 'mid': 376_832}
+
+
+def group(name):
+    if 'lora_' in name:
+        return 'lora'
+    if 'conv_in' in name:
+        return 'conv_in'
+    if name.startswith('neck'):
+        return 'projections'
+    return 'pixel_decoder' if 'pixel_decoder' in name else 'decoder'
+
+
+def build_on_meta(folder, layout, width):
+    write_random_base(folder, layout, weights=False)
+    config = Config.fromfile(str(rass_mm.config_path('rass/rass_ade20k_lq.py')))
+    config.merge_from_dict({'model.backbone.base': str(folder), 'model.backbone.expect.cross_attention_dim': width})
+    init_default_scope('mmseg')
+    with torch.device('meta'):
+        return MODELS.build(config.model)
+
+
+def test_trained_parameters_equal_the_released_ones(tmp_path):
+    model = build_on_meta(tmp_path / 'base', 'sd21-base', 1024)
+    trained = Counter()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            trained[group(name)] += parameter.numel()
+    assert dict(trained) == RELEASED
+    assert sum(trained.values()) == 27_905_063
+    lora = Counter()
+    for name, parameter in model.backbone.extractor.unet.named_parameters():
+        if 'lora_' in name:
+            lora[layer_group(name)] += parameter.numel()
+    assert dict(lora) == RELEASED_LORA
+
+
+def test_checkpoint_of_the_full_model_holds_the_trained_part_only(tmp_path):
+    state = build_on_meta(tmp_path / 'base', 'sd21-base', 1024).state_dict()
+    parameters = sum(value.numel() for key, value in state.items() if key != '_extra_state')
+    # mmdet's class-weight buffers are the only addition.
+    assert 27_905_063 <= parameters <= 27_905_063 + 1000
+
+
+@pytest.mark.parametrize(('layout', 'width'), [('sd15', 768), ('sd-turbo', 1024)])
+def test_other_stable_diffusion_folders_build_alike(tmp_path, layout, width):
+    model = build_on_meta(tmp_path / 'base', layout, width)
+    assert model.backbone.channels == [256, 512, 1280, 1280, 640, 320]
+    assert model.backbone.strides == [4, 8, 32, 16, 8, 8]
+    assert model.prompt.tokens.shape == (151, width)
+
+
+@pytest.mark.slow
+def test_one_training_step_at_full_size_on_this_cpu(tmp_path, scenes):
+    made = python('-m', 'rass_mm', 'random-base', tmp_path / 'base')
+    assert made.returncode == 0, made.stderr
+    assert 'RANDOM' in (tmp_path / 'base' / 'README.md').read_text()
+    started = time.monotonic()
+    done = python(
+        *('tools/train.py', 'rass/rass_ade20k_lq.py', '--work-dir', tmp_path / 'run', '--cfg-options'),
+        f'model.backbone.base={tmp_path / "base"}',
+        'train_dataloader.dataset.type=ScenesDataset',
+        f'train_dataloader.dataset.data_root={scenes}',
+        'train_dataloader.dataset.data_prefix.img_path=img_dir/train',
+        'train_dataloader.dataset.data_prefix.seg_map_path=ann_dir/train',
+        'train_dataloader.batch_size=1',
+        'train_dataloader.num_workers=0',
+        'train_dataloader.persistent_workers=False',
+        'train_cfg.max_iters=1',
+        'default_hooks.logger.interval=1',
+        *('val_dataloader=None', 'val_cfg=None', 'val_evaluator=None', 'default_hooks.checkpoint.save_best=None'),
+        timeout=1800,
+        env={'OMP_NUM_THREADS': '2'},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    record = json.loads(next((tmp_path / 'run').glob('*/vis_data/scalars.json')).read_text().splitlines()[0])
+    print(f'full-size step: {record["time"]:.0f} s, process {time.monotonic() - started:.0f} s, peak {peak:.1f} GiB, {record}')
+    assert record['loss'] > 0
