@@ -1,5 +1,6 @@
 """Package definition. The versions proved together are in requirements/; the ranges here are what users may have."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-VERSION = (ROOT / 'rass_mm' / 'version.py').read_text().split("'")[1]
+VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'rass_mm' / 'version.py').read_text())[1]
 SEGMENTATION = [
     'torch>=2.4',
     'torchvision',

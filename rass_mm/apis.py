@@ -1,5 +1,6 @@
 """What the command-line tools do, for programs: prepare a config, train, test, find the shipped configs."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,18 @@ import torch
 import torch.distributed
 from mmengine.config import Config
 from mmengine.device import is_cuda_available, is_musa_available, is_npu_available
+from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from rass_mm.atomic import write_text
+from rass_mm.checkpoint.trained_state import recorded_versions
 from rass_mm.datasets.preflight import check_data_folders
 from rass_mm.errors import ConfigError
 
 PACKAGE = Path(__file__).resolve().parent
+RESULT = 'metrics.json'
+"""What a test leaves in its work dir: metrics, checkpoint, data, seed and versions."""
 
 
 def config_path(name: str = '') -> Path:
@@ -60,12 +66,14 @@ def prepare_config(config: Config, launcher: str = 'none', amp: bool = False, wo
             print_log('No accelerator here: training in float32 instead of mixed precision.', 'current', 30)
             config.optim_wrapper = {k: v for k, v in wrapper.items() if k not in ('dtype', 'loss_scale')} | {'type': 'OptimWrapper'}
     if launcher == 'pytorch' and not has_accelerator():
-        join_cpu_processes()
+        join_cpu_processes(config)
     return config
 
 
-def join_cpu_processes() -> None:
-    """Starts gloo for the processes torchrun made; mmengine's own start needs a GPU per process."""
+def join_cpu_processes(config: Config) -> None:
+    """Starts gloo for the processes torchrun made; mmengine's own start and wrapper need a GPU per process."""
+    wrapper = {'type': 'MMDistributedDataParallel', 'device_ids': None, 'broadcast_buffers': False}
+    config.model_wrapper_cfg = {**wrapper, 'find_unused_parameters': config.get('find_unused_parameters', False)}
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo')
 
@@ -87,7 +95,7 @@ def train(config: Config, resume: bool | str = False) -> Runner:
 
 
 def test(config: Config, checkpoint: str, out: str | None = None, show_dir: str | None = None, tta: bool = False) -> dict[str, float]:
-    """Tests a checkpoint with a prepared config and returns the metrics.
+    """Tests a checkpoint with a prepared config, writes `metrics.json` into its work dir and returns the metrics.
 
     Args:
         config: a prepared config.
@@ -106,7 +114,12 @@ def test(config: Config, checkpoint: str, out: str | None = None, show_dir: str 
         config.visualizer = {**config.visualizer, 'save_dir': show_dir}
     if tta:
         use_tta(config)
-    return Runner.from_cfg(config).test()
+    metrics = {key: float(value) for key, value in Runner.from_cfg(config).test().items()}
+    if is_main_process():
+        record = {'config': str(config.filename), 'checkpoint': str(checkpoint), 'tta': tta, 'seed': (config.get('randomness') or {}).get('seed')}
+        record |= {'data': config.test_dataloader.dataset.get('data_prefix'), 'metrics': metrics, 'versions': recorded_versions()}
+        write_text(Path(config.work_dir) / RESULT, json.dumps(record, indent=2))
+    return metrics
 
 
 def use_tta(config: Config) -> None:

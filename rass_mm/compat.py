@@ -7,9 +7,11 @@ Everything here probes for a feature instead of comparing version numbers, and d
 import importlib
 import importlib.metadata
 import importlib.util
+import pickle
 import sys
 import types
 from dataclasses import dataclass
+from typing import Any
 
 PROVED = {
     'torch': '2.11.0',
@@ -60,9 +62,14 @@ def allow_training_state() -> None:
     from mmengine.logging.history_buffer import HistoryBuffer
 
     core = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
-    safe = [HistoryBuffer, core._reconstruct, core.scalar, np.ndarray, np.dtype]
-    # A history buffer pickles its statistics methods by name. They are named here one by one, because the general
-    # way (allowing `getattr`) would let a file reach any attribute of any allowed object.
+    def history_method(owner: type, name: str) -> Any:
+        # A history buffer pickles its statistics by `getattr(HistoryBuffer, name)`. Allowing the real getattr would let
+        # a file reach any attribute of any allowed object; this stand-in gives the public statistics and nothing else.
+        if owner is not HistoryBuffer or name.startswith('_'):
+            raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not allowed')
+        return getattr(owner, name)
+
+    safe = [HistoryBuffer, core._reconstruct, core.scalar, np.ndarray, np.dtype, (history_method, 'builtins.getattr')]
     safe += [getattr(np.dtypes, f'{name}DType') for name in ('Float64', 'Float32', 'Int64', 'UInt64', 'Bool')]
     torch.serialization.add_safe_globals(safe)
 

@@ -40,7 +40,7 @@ def _refusal(filename: str, error: Exception) -> str:
         blocked = torch.serialization.get_unsafe_globals_in_checkpoint(filename)
     except Exception:  # an old or foreign format cannot be listed; torch's own words must do
         blocked = []
-    named = ', '.join(blocked) or _first_line(error)
+    named = ', '.join(blocked) or str(error).partition('WeightsUnpickler error: ')[2].strip().partition('\n')[0] or _first_line(error)
     return (
         f'Checkpoint {filename} is refused: besides tensors it holds Python objects that could run code when loaded: {named}. '
         f'Nothing was loaded. If you trust its author, convert it to plain tensors where it was made: '

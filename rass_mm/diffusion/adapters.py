@@ -42,9 +42,11 @@ class AdapterSpec:
 def target_layers(unet: nn.Module, targets: tuple[str, ...] = TARGETS) -> list[str]:
     """Full names of the layers whose name ends in one of `targets`."""
     endings = tuple('.' + target for target in targets)
+    # A layer that already carries an adapter is wrapped: its weights are called <layer>.base_layer.
+    layers = {name.removesuffix('.base_layer'): module for name, module in unet.named_modules() if '.lora_' not in name}
     return [
         name
-        for name, module in unet.named_modules()
+        for name, module in layers.items()
         if isinstance(module, (nn.Linear, nn.Conv2d)) and ('.' + name).endswith(endings)
     ]
 
@@ -80,7 +82,8 @@ def train_adapter(unet: UNet2DConditionModel, name: str, train_conv_in: bool = T
     """Activates adapter `name` alone and frees its tensors (and the full `conv_in`) for training, nothing else."""
     unet.set_adapter(name)
     for key, parameter in unet.named_parameters():
-        parameter.requires_grad_(f'.{name}.' in key or (train_conv_in and _is_conv_in(key)))
+        own = f'.lora_A.{name}.' in key or f'.lora_B.{name}.' in key
+        parameter.requires_grad_(own or (train_conv_in and _is_conv_in(key)))
 
 
 def _is_conv_in(key: str) -> bool:

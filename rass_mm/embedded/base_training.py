@@ -41,13 +41,13 @@ class BaseRecipe:
     Sizes are pixels for the autoencoder and latent pixels for the UNet; smaller crops buy more steps per minute.
     """
 
-    scenes: int = 640
+    scenes: int = 512
     image_size: int = 128
-    vae_steps: int = 280
+    vae_steps: int = 220
     vae_batch: int = 8
     vae_crop: int = 64
     vae_rate: float = 2e-3
-    unet_steps: int = 300
+    unet_steps: int = 260
     unet_batch: int = 16
     unet_crop: int = 16
     unet_rate: float = 1e-3

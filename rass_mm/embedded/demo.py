@@ -17,6 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.logging import RichHandler
 
+from rass_mm.apis import RESULT, load_config
 from rass_mm.atomic import write_text
 from rass_mm.embedded.pictures import comparison_page
 from rass_mm.embedded.scenes import SCENE_CLASSES
@@ -97,8 +98,6 @@ def _trained(out: Path, system: System) -> bool:
 
 
 def _iterations(system: System) -> int:
-    from rass_mm.apis import load_config
-
     return load_config(system.config).train_cfg.max_iters
 
 
@@ -126,18 +125,10 @@ def demo_table(out: Path, scenes: Path) -> str:
     """The demo's result as Markdown: mIoU of every system on both splits, the majority-class row first."""
     rows = [['majority class', *[f'{100 * majority_miou(scenes):.2f}'] * len(SPLITS)]]
     for system in SYSTEMS:
-        results = [newest_metrics(out / 'tests' / f'{system.stem}-{split}') for split in SPLITS]
-        rows.append([system.title, *(f'{result["mIoU"]:.2f}' for result in results)])
+        files = [out / 'tests' / f'{system.stem}-{split}' / RESULT for split in SPLITS]
+        rows.append([system.title, *(f'{json.loads(file.read_text())["metrics"]["mIoU"]:.2f}' for file in files)])
     protocol = 'mIoU (%) over all pixels of 100 validation scenes, 12 classes, 128x128, seed 0; measured by `rass-mm demo`.'
     return f'{protocol}\n\n' + markdown_table(['system', *SPLITS], rows)
-
-
-def newest_metrics(work_dir: Path) -> dict[str, float]:
-    """The metrics of the last test in a work folder, as mmengine wrote them."""
-    files = sorted(work_dir.glob('*/*.json'))
-    if not files:
-        raise RassError(f'{work_dir} holds no test result.')
-    return json.loads(files[-1].read_text().splitlines()[-1])
 
 
 def majority_miou(scenes: Path) -> float:

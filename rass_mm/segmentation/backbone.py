@@ -43,6 +43,7 @@ class DiffusionBackbone(BaseModule):
     ) -> None:
         super().__init__()
         self.base = read_base(base, expect)
+        self.identity = self.base.identity  # now: under the meta device there are no weights to identify
         self.extractor = DiffusionExtractor(
             self.base,
             features=features,
@@ -59,7 +60,7 @@ class DiffusionBackbone(BaseModule):
     @property
     def provenance(self) -> dict[str, Any]:
         """Identity of the base and of the adapters merged into it."""
-        return {'base': self.base.identity, 'merged_adapters': self.extractor.merged}
+        return {'base': self.identity, 'merged_adapters': self.extractor.merged}
 
     def init_weights(self) -> None:
         """Does nothing: the weights come from the base folder, and the LoRA was drawn when it was added."""

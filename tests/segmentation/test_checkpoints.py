@@ -5,9 +5,11 @@ import pickle
 
 import pytest
 import torch
+from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.runner import load_checkpoint
 from mmengine.runner.checkpoint import get_state_dict, save_checkpoint
 
+from rass_mm.checkpoint.loading import load_local
 from rass_mm.checkpoint.trained_state import read_provenance
 from rass_mm.diffusion.adapters import save_adapter
 from rass_mm.errors import CheckpointError
@@ -118,6 +120,21 @@ def test_plain_pickle_is_refused_and_not_run(build, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match='bad.pth'):
         load_checkpoint(build(), 'bad.pth')
     assert not (tmp_path / 'harmed').exists()
+
+
+class Reaching:
+    """What a harmful file would do with an allowed `getattr`."""
+
+    def __reduce__(self):
+        return getattr, (torch.Tensor, '__init_subclass__')
+
+
+def test_getattr_reaches_nothing_but_the_statistics_of_a_history_buffer(build, tmp_path):
+    torch.save({'message_hub': HistoryBuffer([1.0], [1])}, tmp_path / 'good.pth')
+    assert load_local(tmp_path / 'good.pth')['message_hub'].mean() == 1.0
+    torch.save({'state_dict': {}, 'extra': Reaching()}, tmp_path / 'bad.pth')
+    with pytest.raises(CheckpointError, match='getattr.*not allowed'):
+        load_local(tmp_path / 'bad.pth')
 
 
 @pytest.mark.parametrize('kept', [0, 100, 0.5, 0.99])
