@@ -6,7 +6,7 @@ Nothing of mmagic is imported here: a broken restoration stack must never break 
 """
 
 from rass_mm import compat, doctor
-from rass_mm.errors import EnvironmentProblem
+from rass_mm.errors import InstallationError
 from rass_mm.version import __version__
 
 try:
@@ -14,6 +14,6 @@ try:
     from rass_mm import checkpoint, datasets, degradation, segmentation, training  # noqa: F401  (registers on import)
     from rass_mm.apis import config_path
 except ImportError as error:
-    raise EnvironmentProblem(doctor.explain(error)) from error
+    raise InstallationError(doctor.explain(error)) from error
 
 __all__ = ['__version__', 'config_path']

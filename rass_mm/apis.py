@@ -29,7 +29,9 @@ def config_path(name: str = '') -> Path:
     Raises:
         ConfigError: there is no such config; the message lists those there are.
     """
-    root = next((place for place in (PACKAGE / 'configs', PACKAGE.parent / 'configs') if place.is_dir()), PACKAGE / 'configs')
+    root = next(
+        (place for place in (PACKAGE / 'configs', PACKAGE.parent / 'configs') if place.is_dir()), PACKAGE / 'configs'
+    )
     path = root / name
     if not path.exists():
         known = sorted(str(file.relative_to(root)) for file in root.rglob('*.py') if '_base_' not in file.parts)
@@ -50,7 +52,9 @@ def has_accelerator() -> bool:
     return is_cuda_available() or is_npu_available() or is_musa_available()
 
 
-def prepare_config(config: Config, launcher: str = 'none', amp: bool = False, work_dir: str | None = None, stem: str = 'run') -> Config:
+def prepare_config(
+    config: Config, launcher: str = 'none', amp: bool = False, work_dir: str | None = None, stem: str = 'run'
+) -> Config:
     """Fits a config to this machine and command line.
 
     Mixed precision means bfloat16 here; without an accelerator it is switched off, with a warning, so that one config
@@ -64,7 +68,9 @@ def prepare_config(config: Config, launcher: str = 'none', amp: bool = False, wo
             wrapper.type, wrapper.dtype = 'AmpOptimWrapper', 'bfloat16'
         if wrapper.get('type') == 'AmpOptimWrapper' and not has_accelerator():
             print_log('No accelerator here: training in float32 instead of mixed precision.', 'current', 30)
-            config.optim_wrapper = {k: v for k, v in wrapper.items() if k not in ('dtype', 'loss_scale')} | {'type': 'OptimWrapper'}
+            config.optim_wrapper = {k: v for k, v in wrapper.items() if k not in ('dtype', 'loss_scale')} | {
+                'type': 'OptimWrapper'
+            }
     if launcher == 'pytorch' and not has_accelerator():
         join_cpu_processes(config)
     return config
@@ -94,7 +100,9 @@ def train(config: Config, resume: bool | str = False) -> Runner:
     return runner
 
 
-def test(config: Config, checkpoint: str, out: str | None = None, show_dir: str | None = None, tta: bool = False) -> dict[str, float]:
+def test(
+    config: Config, checkpoint: str, out: str | None = None, show_dir: str | None = None, tta: bool = False
+) -> dict[str, float]:
     """Tests a checkpoint with a prepared config, writes `metrics.json` into its work dir and returns the metrics.
 
     Args:
@@ -116,8 +124,17 @@ def test(config: Config, checkpoint: str, out: str | None = None, show_dir: str 
         use_tta(config)
     metrics = {key: float(value) for key, value in Runner.from_cfg(config).test().items()}
     if is_main_process():
-        record = {'config': str(config.filename), 'checkpoint': str(checkpoint), 'tta': tta, 'seed': (config.get('randomness') or {}).get('seed')}
-        record |= {'data': config.test_dataloader.dataset.get('data_prefix'), 'metrics': metrics, 'versions': recorded_versions()}
+        record = {
+            'config': str(config.filename),
+            'checkpoint': str(checkpoint),
+            'tta': tta,
+            'seed': (config.get('randomness') or {}).get('seed'),
+        }
+        record |= {
+            'data': config.test_dataloader.dataset.get('data_prefix'),
+            'metrics': metrics,
+            'versions': recorded_versions(),
+        }
         write_text(Path(config.work_dir) / RESULT, json.dumps(record, indent=2))
     return metrics
 
@@ -129,7 +146,9 @@ def use_tta(config: Config) -> None:
         ConfigError: the config has none.
     """
     if 'tta_pipeline' not in config or 'tta_model' not in config:
-        raise ConfigError("--tta needs 'tta_pipeline' and 'tta_model' in the config, as in configs/_base_/datasets/*.py.")
+        raise ConfigError(
+            "--tta needs 'tta_pipeline' and 'tta_model' in the config, as in configs/_base_/datasets/*.py."
+        )
     config.test_dataloader.dataset.pipeline = config.tta_pipeline
     config.tta_model.module = config.model
     config.model = config.tta_model

@@ -17,10 +17,22 @@ Command = Callable[[argparse.Namespace], int]
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns the process's exit status. Deliberate errors are printed without a traceback."""
-    parser = argparse.ArgumentParser('rass-mm', description='Segmentation of low-quality images with a diffusion backbone.')
+    parser = argparse.ArgumentParser(
+        'rass-mm', description='Segmentation of low-quality images with a diffusion backbone.'
+    )
     parser.add_argument('--version', action='version', version=__version__)
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
-    for add in (_add_doctor, _add_train, _add_test, _add_scenes, _add_base, _add_random_base, _add_lq, _add_configs, _add_demo):
+    for add in (
+        _add_doctor,
+        _add_train,
+        _add_test,
+        _add_scenes,
+        _add_base,
+        _add_random_base,
+        _add_lq,
+        _add_configs,
+        _add_demo,
+    ):
         add(commands)
     return guarded(parser.parse_args(argv))
 
@@ -51,14 +63,18 @@ def _common_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument('config', help='a config file, or the name of a shipped one, e.g. rass/rass_scenes_tiny.py')
     parser.add_argument('--work-dir', help='where logs, checkpoints and results go (default: work_dirs/<config name>)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='overrides, key=value, nested keys with dots')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='overrides, key=value, nested keys with dots'
+    )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     _common_arguments(parser)
-    parser.add_argument('--resume', nargs='?', const=True, default=False, help='resume from the last or the given checkpoint')
+    parser.add_argument(
+        '--resume', nargs='?', const=True, default=False, help='resume from the last or the given checkpoint'
+    )
     parser.add_argument('--amp', action='store_true', help='bfloat16 mixed precision where there is an accelerator')
     parser.set_defaults(run=_run_train)
     return parser
@@ -158,7 +174,9 @@ def _run_base(arguments: argparse.Namespace) -> int:
 
 
 def _add_random_base(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser('random-base', help='write a base folder with RANDOM weights, for tests and measurements')
+    parser = commands.add_parser(
+        'random-base', help='write a base folder with RANDOM weights, for tests and measurements'
+    )
     parser.add_argument('out', type=Path)
     parser.add_argument('--layout', default='sd21-base', help='sd21-base, sd-turbo, sd15 or scenes-tiny')
     parser.add_argument('--seed', type=int, default=0)

@@ -62,6 +62,7 @@ def allow_training_state() -> None:
     from mmengine.logging.history_buffer import HistoryBuffer
 
     core = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
+
     def history_method(owner: type, name: str) -> Any:
         # A history buffer pickles its statistics by `getattr(HistoryBuffer, name)`. Allowing the real getattr would let
         # a file reach any attribute of any allowed object; this stand-in gives the public statistics and nothing else.

@@ -37,11 +37,15 @@ def examine() -> int:
     """Prints the report; returns 0 where nothing has to be mended, else 1."""
     lines, remedies = report()
     sys.stdout.write('\n'.join(lines) + '\n\n')
-    sys.stdout.write('\n'.join(['To mend:', *(f'  {remedy}' for remedy in remedies)] if remedies else ['Nothing to mend.']) + '\n')
+    sys.stdout.write(
+        '\n'.join(['To mend:', *(f'  {remedy}' for remedy in remedies)] if remedies else ['Nothing to mend.']) + '\n'
+    )
     return 1 if remedies else 0
 
 
 def explain(error: ImportError) -> str:
     """The message of a failed import: the error, the table and the remedies."""
     lines, remedies = report()
-    return '\n'.join([f'rass_mm cannot be imported: {error}', *lines, 'To mend:', *(remedies or ['see the versions above'])])
+    return '\n'.join(
+        [f'rass_mm cannot be imported: {error}', *lines, 'To mend:', *(remedies or ['see the versions above'])]
+    )

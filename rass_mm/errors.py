@@ -28,5 +28,5 @@ class ConfigError(RassError, ValueError):
     """A config asks for something that does not exist or does not fit together."""
 
 
-class EnvironmentProblem(RassError, ImportError):
+class InstallationError(RassError, ImportError):
     """A package that the task needs is absent, broken or of a version that does not work."""

@@ -11,7 +11,13 @@ SHARED = ROOT.parent / 'shared'
 
 def run(*command, cwd=ROOT, env=None, timeout=600):
     """Runs a command as a user would, one thread per process; returns the finished process with its output as text."""
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT), 'PYTHONWARNINGS': 'ignore', **(env or {})}
+    environment = {
+        **os.environ,
+        'OMP_NUM_THREADS': '1',
+        'PYTHONPATH': str(ROOT),
+        'PYTHONWARNINGS': 'ignore',
+        **(env or {}),
+    }
     return subprocess.run(
         [str(part) for part in command], cwd=cwd, env=environment, timeout=timeout, text=True, capture_output=True
     )

@@ -45,4 +45,3 @@ def scenes(tmp_path_factory):
     write_scenes(folder, {'train': 16, 'val': 4}, seed=0, size=(96, 96), workers=1)
     build_lq_dataset(folder / 'img_dir' / 'val', folder / 'img_lq' / 'val', seed=0, workers=1)
     return folder
-

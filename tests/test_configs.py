@@ -46,7 +46,9 @@ def test_rass_and_its_baseline_differ_in_the_model_only():
         for key in ('train_dataloader', 'test_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg'):
             assert rass[key] == baseline[key], key
         channels = {'in_channels'}
-        heads = [{k: v for k, v in config.model.decode_head.items() if k not in channels} for config in (rass, baseline)]
+        heads = [
+            {k: v for k, v in config.model.decode_head.items() if k not in channels} for config in (rass, baseline)
+        ]
         assert heads[0] == heads[1]
 
 

@@ -1,4 +1,4 @@
-"""Tests a checkpoint: python tools/test.py CONFIG CHECKPOINT [--out DIR] [--show-dir DIR] [--tta] [--cfg-options k=v ...]."""
+"""Tests: python tools/test.py CONFIG CHECKPOINT [--out DIR] [--show-dir DIR] [--tta] [--cfg-options k=v ...]."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Trains an mmseg or rass_mm config: python tools/train.py CONFIG [--work-dir DIR] [--resume] [--amp] [--cfg-options k=v ...]."""
+"""Trains: python tools/train.py CONFIG [--work-dir DIR] [--resume] [--amp] [--cfg-options k=v ...]."""
 
 import sys
 

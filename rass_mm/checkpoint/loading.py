@@ -24,14 +24,17 @@ def load_local(filename: str | os.PathLike, map_location: Any = None, *_: Any, *
     """
     filename = os.path.expanduser(filename)
     if not os.path.isfile(filename):
-        raise CheckpointError(f'Checkpoint {filename} does not exist. Give the path of a .pth file that training wrote.')
+        raise CheckpointError(
+            f'Checkpoint {filename} does not exist. Give the path of a .pth file that training wrote.'
+        )
     try:
         return torch.load(filename, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(filename, error)) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(
-            f'Checkpoint {filename} is damaged or incomplete ({_first_line(error)}). Copy it again, or resume from an older one.'
+            f'Checkpoint {filename} is damaged or incomplete ({_first_line(error)}). '
+            f'Copy it again, or resume from an older one.'
         ) from None
 
 
@@ -40,9 +43,14 @@ def _refusal(filename: str, error: Exception) -> str:
         blocked = torch.serialization.get_unsafe_globals_in_checkpoint(filename)
     except Exception:  # an old or foreign format cannot be listed; torch's own words must do
         blocked = []
-    named = ', '.join(blocked) or str(error).partition('WeightsUnpickler error: ')[2].strip().partition('\n')[0] or _first_line(error)
+    named = (
+        ', '.join(blocked)
+        or str(error).partition('WeightsUnpickler error: ')[2].strip().partition('\n')[0]
+        or _first_line(error)
+    )
     return (
-        f'Checkpoint {filename} is refused: besides tensors it holds Python objects that could run code when loaded: {named}. '
+        f'Checkpoint {filename} is refused: besides tensors it holds Python objects that could run code when loaded: '
+        f'{named}. '
         f'Nothing was loaded. If you trust its author, convert it to plain tensors where it was made: '
         f"torch.save({{'state_dict': model.state_dict()}}, path)."
     )
@@ -54,7 +62,7 @@ def _first_line(error: Exception) -> str:
 
 @register_backend('atomic_local')
 class AtomicLocalBackend(LocalBackend):
-    """Local files written under a temporary name and renamed: a run killed while saving leaves the last checkpoint whole."""
+    """Local files written under a temporary name and renamed: a kill while saving leaves the last checkpoint whole."""
 
     def put(self, obj: bytes, filepath: str | os.PathLike) -> None:
         """Writes bytes in one step."""

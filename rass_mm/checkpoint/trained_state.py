@@ -68,7 +68,7 @@ def read_provenance(state: Tensor) -> dict[str, Any]:
 
 
 def check_provenance(found: dict[str, Any], own: dict[str, Any]) -> None:
-    """Raises a CheckpointError that shows both sides where a checkpoint was trained on something else than this model."""
+    """Raises a CheckpointError that shows both sides where a checkpoint was trained on something else."""
     same_base = all(found['base'][key] == own['base'][key] for key in ('config', 'weights'))
     if not same_base and own['base']['weights'] != 'none':
         raise CheckpointError(
@@ -77,12 +77,14 @@ def check_provenance(found: dict[str, Any], own: dict[str, Any]) -> None:
         )
     if found['merged_adapters'] != own['merged_adapters']:
         raise CheckpointError(
-            f'The checkpoint was trained with other adapters merged into the base.\n  checkpoint: {found["merged_adapters"]}\n'
+            f'The checkpoint was trained with other adapters merged into the base.\n'
+            f'  checkpoint: {found["merged_adapters"]}\n'
             f'  this model: {own["merged_adapters"]}\nSet model.backbone.scr_adapter to the file it was trained with.'
         )
     if found['classes'] != own['classes']:
         raise CheckpointError(
-            f'The checkpoint has another class list.\n  checkpoint: {len(found["classes"])} classes, {_few(found["classes"])}\n'
+            f'The checkpoint has another class list.\n'
+            f'  checkpoint: {len(found["classes"])} classes, {_few(found["classes"])}\n'
             f'  this model: {len(own["classes"])} classes, {_few(own["classes"])}\n'
             f'Use the config it was trained with, or set model.classes and model.decode_head.num_classes to its list.'
         )
@@ -104,7 +106,9 @@ def check_tensors(given: dict[str, Tensor], own: dict[str, Tensor]) -> None:
     lines = [f'  {len(names)} {what}: {_few(names)}' for what, names in faults if names]
     if lines:
         raise CheckpointError(
-            'The checkpoint does not fit this model; nothing was loaded.\n' + '\n'.join(lines) + '\nUse the config it was trained '
+            'The checkpoint does not fit this model; nothing was loaded.\n'
+            + '\n'.join(lines)
+            + '\nUse the config it was trained '
             'with (it is stored in the checkpoint under meta.cfg and beside it in the work dir).'
         )
 

@@ -33,7 +33,9 @@ def check_complete(data: bytes, path: str) -> None:
     try:
         Image.open(io.BytesIO(data)).load()
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f'{path}: the image cannot be read ({error}). Copy it again or remove it from the data set.') from None
+        raise DataError(
+            f'{path}: the image cannot be read ({error}). Copy it again or remove it from the data set.'
+        ) from None
 
 
 @TRANSFORMS.register_module()
@@ -111,6 +113,7 @@ class LoadLabelStrict(LoadAnnotations):
         if wrong == [self.num_classes] and not results.get('reduce_zero_label'):
             hint = 'Ids 1 to num_classes with 0 as background: set reduce_zero_label=True in the data set.'
         raise DataError(
-            f'{results["seg_map_path"]} holds label ids {wrong[:8]}, but 0 to {self.num_classes - 1} and {self.ignore_index} (ignored) are '
-            f'valid (reduce_zero_label={bool(results.get("reduce_zero_label"))}). {hint}'
+            f'{results["seg_map_path"]} holds label ids {wrong[:8]}, but 0 to {self.num_classes - 1} and '
+            f'{self.ignore_index} (ignored) are valid (reduce_zero_label={bool(results.get("reduce_zero_label"))}). '
+            f'{hint}'
         )

@@ -30,7 +30,9 @@ def check_data_folders(loader: dict[str, Any] | None, name: str) -> None:
         raise DataError(f'{name}: the image folder {folder} does not exist. Put the data there or set {option}')
     suffix = dataset.get('img_suffix')
     wanted = {suffix} if suffix else SUFFIXES
-    if not any(path.suffix in wanted or path.name.endswith(tuple(wanted)) for path in folder.rglob('*') if path.is_file()):
+    if not any(
+        path.suffix in wanted or path.name.endswith(tuple(wanted)) for path in folder.rglob('*') if path.is_file()
+    ):
         raise DataError(
             f'{name}: the folder {folder} holds no image that ends in {", ".join(sorted(wanted))}. '
             f'Fill it, set {option}, or set {name}.dataset.img_suffix to the suffix your images have.'

@@ -30,9 +30,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rass_mm.atomic import write_bytes, write_text
+from rass_mm.degradation.recipe import OSEDIFF, Recipe, apply, draw
 from rass_mm.errors import ConfigError, DataError
 from rass_mm.version import __version__
-from rass_mm.degradation.recipe import OSEDIFF, Recipe, apply, draw
 
 logger = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 
-from rass_mm.errors import ConfigError, DataError
 from rass_mm.degradation import kernels
+from rass_mm.errors import ConfigError, DataError
 
 KERNELS = ('iso', 'aniso', 'generalized_iso', 'generalized_aniso', 'plateau_iso', 'plateau_aniso')
 RESIZES = ('up', 'down', 'keep')

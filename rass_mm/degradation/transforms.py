@@ -7,8 +7,8 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 
-from rass_mm.errors import ConfigError, DataError
 from rass_mm.degradation.recipe import OSEDIFF, apply, draw, override
+from rass_mm.errors import ConfigError, DataError
 
 
 @TRANSFORMS.register_module()

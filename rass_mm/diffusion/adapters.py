@@ -58,7 +58,9 @@ def layer_group(name: str) -> str:
     return 'decoder' if name.startswith('up_blocks') else 'mid'
 
 
-def add_adapter(unet: UNet2DConditionModel, name: str, spec: AdapterSpec | None = None, train_conv_in: bool = True) -> None:
+def add_adapter(
+    unet: UNet2DConditionModel, name: str, spec: AdapterSpec | None = None, train_conv_in: bool = True
+) -> None:
     """Adds a LoRA called `name` (A drawn with std 1/rank, B = 0) and makes it, and `conv_in` if asked, trainable.
 
     The output of the UNet does not change, because B is 0. All other parameters end up frozen.
@@ -68,7 +70,9 @@ def add_adapter(unet: UNet2DConditionModel, name: str, spec: AdapterSpec | None 
     """
     spec = spec or AdapterSpec()
     if name in getattr(unet, 'peft_config', {}):
-        raise AdapterError(f'The UNet already has an adapter {name!r}. Merge it (merge_adapter) or choose another name.')
+        raise AdapterError(
+            f'The UNet already has an adapter {name!r}. Merge it (merge_adapter) or choose another name.'
+        )
     layers = target_layers(unet, spec.targets)
     if not layers:
         raise AdapterError(f'No layer of the UNet ends in one of {spec.targets}: nothing to adapt.')
@@ -98,10 +102,14 @@ def merge_adapter(unet: UNet2DConditionModel, name: str) -> None:
     """
     present = list(getattr(unet, 'peft_config', {}))
     if present != [name]:
-        raise AdapterError(f'Cannot merge adapter {name!r}: the UNet carries {present or "no adapters"}, it alone is needed.')
+        raise AdapterError(
+            f'Cannot merge adapter {name!r}: the UNet carries {present or "no adapters"}, it alone is needed.'
+        )
     bad = [key for key, value in unet.named_parameters() if not torch.isfinite(value).all()]
     if bad:
-        raise AdapterError(f'Cannot merge adapter {name!r}: {bad[0]} holds NaN or infinity ({len(bad)} tensors in all).')
+        raise AdapterError(
+            f'Cannot merge adapter {name!r}: {bad[0]} holds NaN or infinity ({len(bad)} tensors in all).'
+        )
     unet.set_adapter(name)
     try:
         unet.fuse_lora(safe_fusing=True, adapter_names=[name])
@@ -110,7 +118,9 @@ def merge_adapter(unet: UNet2DConditionModel, name: str) -> None:
     unet.unload_lora()
     leftover = [key for key in unet.state_dict() if 'lora_' in key or 'base_layer' in key]
     if leftover:
-        raise AdapterError(f'Merging adapter {name!r} left {leftover[0]} behind; the peft version does not unload. See rass-mm doctor.')
+        raise AdapterError(
+            f'Merging adapter {name!r} left {leftover[0]} behind; the peft version does not unload. See rass-mm doctor.'
+        )
     unet.requires_grad_(False)
 
 
@@ -165,7 +175,9 @@ def read_adapter(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Ten
     except Exception as error:  # safetensors has one error type of its own, outside any common base class
         raise AdapterError(f'Adapter file {path} is damaged or not safetensors ({error}).') from None
     if header is None:
-        raise AdapterError(f'{path} is a safetensors file without the {HEADER!r} header: not an adapter of this package.')
+        raise AdapterError(
+            f'{path} is a safetensors file without the {HEADER!r} header: not an adapter of this package.'
+        )
     if tensors_hash(tensors) != header['hash']:
         raise AdapterError(f'{path}: the tensors do not match the hash in the header; the file was changed or damaged.')
     return header, tensors
@@ -192,7 +204,11 @@ def load_adapter(
     unknown = set_peft_model_state_dict(unet, lora, adapter_name=name).unexpected_keys
     if unknown:
         raise AdapterError(f'{path}: {len(unknown)} tensors have no place in this UNet, the first is {unknown[0]}.')
-    own = {('weight' if key.endswith('weight') else 'bias'): value for key, value in unet.named_parameters() if _is_conv_in(key)}
+    own = {
+        ('weight' if key.endswith('weight') else 'bias'): value
+        for key, value in unet.named_parameters()
+        if _is_conv_in(key)
+    }
     with torch.no_grad():
         for part, parameter in own.items():
             parameter.copy_(tensors[CONV_IN + part])

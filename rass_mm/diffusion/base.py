@@ -25,12 +25,19 @@ CONFIGS = {
     'scheduler': 'scheduler/scheduler_config.json',
     'text_encoder': 'text_encoder/config.json',
 }
-IGNORED_CONFIG_KEYS = ('_diffusers_version', '_name_or_path', '_class_name', 'transformers_version', 'torch_dtype', 'dtype')
+IGNORED_CONFIG_KEYS = (
+    '_diffusers_version',
+    '_name_or_path',
+    '_class_name',
+    'transformers_version',
+    'torch_dtype',
+    'dtype',
+)
 SAMPLED_VALUES = 64
 HOW_TO_GET = (
     'How to mend it:\n'
-    '  * real use: put a Stable Diffusion 2.1-base (or 1.5, or SD-Turbo) folder in diffusers layout there, with unet/, vae/,\n'
-    '    text_encoder/, tokenizer/ and scheduler/ inside and safetensors weights, or name yours with\n'
+    '  * real use: put a Stable Diffusion 2.1-base (or 1.5, or SD-Turbo) folder in diffusers layout there, with\n'
+    '    unet/, vae/, text_encoder/, tokenizer/ and scheduler/ inside and safetensors weights, or name yours with\n'
     '    --cfg-options model.backbone.base=/path/to/folder\n'
     '  * a small trained base for trials: rass-mm make-base {folder}\n'
     '  * a full-size folder with random weights, for tests only: rass-mm random-base {folder}'
@@ -66,9 +73,10 @@ class DiffusionBase:
 
     @cached_property
     def identity(self) -> dict[str, str]:
-        """Says which base this is: `name`, hash of the `config`, hash of the `weights` (sampled, see `weights_hash`)."""
+        """Says which base this is: `name`, hash of the `config`, hash of the `weights` (sampled, `weights_hash`)."""
         kept = {
-            part: {k: v for k, v in self.configs[part].items() if k not in IGNORED_CONFIG_KEYS} for part in ('unet', 'vae')
+            part: {k: v for k, v in self.configs[part].items() if k not in IGNORED_CONFIG_KEYS}
+            for part in ('unet', 'vae')
         }
         config = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
         return {'name': self.folder.name, 'config': config, 'weights': weights_hash(self.folder)}
@@ -97,7 +105,9 @@ def find_base(sources: str | os.PathLike | Sequence[str | os.PathLike]) -> Path:
     )
 
 
-def read_base(sources: str | os.PathLike | Sequence[str | os.PathLike], expect: dict[str, Any] | None = None) -> DiffusionBase:
+def read_base(
+    sources: str | os.PathLike | Sequence[str | os.PathLike], expect: dict[str, Any] | None = None
+) -> DiffusionBase:
     """Finds a base folder, parses its configs and checks that they fit together and fit the caller.
 
     Args:
@@ -111,9 +121,16 @@ def read_base(sources: str | os.PathLike | Sequence[str | os.PathLike], expect: 
     folder = find_base(sources)
     base = DiffusionBase(folder, {part: _read_json(folder, file) for part, file in CONFIGS.items()})
     unet, vae, text = base.configs['unet'], base.configs['vae'], base.configs['text_encoder']
-    _require(folder, 'unet', 'in_channels', unet.get('in_channels'), vae.get('latent_channels'), 'the VAE latent channels')
     _require(
-        folder, 'unet', 'cross_attention_dim', unet.get('cross_attention_dim'), text.get('hidden_size'), "the text encoder's width"
+        folder, 'unet', 'in_channels', unet.get('in_channels'), vae.get('latent_channels'), 'the VAE latent channels'
+    )
+    _require(
+        folder,
+        'unet',
+        'cross_attention_dim',
+        unet.get('cross_attention_dim'),
+        text.get('hidden_size'),
+        "the text encoder's width",
     )
     for key, needed in {'prediction_type': 'epsilon', **(expect or {})}.items():
         part = 'scheduler' if key == 'prediction_type' else 'unet'
@@ -166,8 +183,8 @@ def weight_files(folder: Path, part: str) -> tuple[list[Path], str | None]:
             return files, variant
     found = sorted(path.name for path in (folder / part).glob('*') if path.suffix != '.json')
     raise BaseFolderError(
-        f'{folder / part} holds no {stem}.safetensors (found: {", ".join(found) or "no weights at all"}). Only safetensors '
-        f'are read, because pickled weights can run code. Fetch the safetensors variant of this folder.'
+        f'{folder / part} holds no {stem}.safetensors (found: {", ".join(found) or "no weights at all"}). Only '
+        f'safetensors are read, because pickled weights can run code. Fetch the safetensors variant of this folder.'
     )
 
 
@@ -225,6 +242,10 @@ def _load(model_class: type, base: DiffusionBase, part: str) -> Any:
         for file in files:
             _open_weights(file).__exit__(None, None, None)
         model = model_class.from_pretrained(
-            str(base.folder / part), variant=variant, use_safetensors=True, local_files_only=True, torch_dtype=torch.float32
+            str(base.folder / part),
+            variant=variant,
+            use_safetensors=True,
+            local_files_only=True,
+            torch_dtype=torch.float32,
         )
     return model.requires_grad_(False).eval()

@@ -47,7 +47,9 @@ def _all_features(base: DiffusionBase) -> dict[str, FeatureInfo]:
     latent, vae_last, unet_last = base.vae_stride, len(vae) - 1, len(unet) - 1
     infos = [FeatureInfo(f'vae.down_blocks.{i}', vae[i], 2 ** min(i + 1, vae_last)) for i in range(len(vae))]
     # A down block ends with its halving and an up block with its doubling; only the last of each has none.
-    infos += [FeatureInfo(f'unet.down_blocks.{i}', unet[i], latent * 2 ** min(i + 1, unet_last)) for i in range(len(unet))]
+    infos += [
+        FeatureInfo(f'unet.down_blocks.{i}', unet[i], latent * 2 ** min(i + 1, unet_last)) for i in range(len(unet))
+    ]
     infos += [FeatureInfo('unet.mid_block', unet[-1], latent * 2**unet_last)]
     infos += [
         FeatureInfo(f'unet.up_blocks.{i}', unet[unet_last - i], latent * 2 ** max(unet_last - 1 - i, 0))

@@ -99,7 +99,7 @@ class EmptyPrompt(nn.Module):
 
 
 class TagPrompt(nn.Module):
-    """"tag, tag, tag" of each image, from a tagger; keeps the text encoder, as the released code does.
+    """ "tag, tag, tag" of each image, from a tagger; keeps the text encoder, as the released code does.
 
     Args:
         base: the base folder.
@@ -166,7 +166,7 @@ def _drop_prefix(state: dict[str, Tensor], prefix: str) -> None:
 
 
 def cache_folder() -> Path:
-    """Where computed things are kept between runs: `$RASS_MM_CACHE`, else `$XDG_CACHE_HOME/rass_mm`, else ~/.cache/rass_mm."""
+    """Where computed things are kept: `$RASS_MM_CACHE`, else `$XDG_CACHE_HOME/rass_mm`, else ~/.cache/rass_mm."""
     root = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     return Path(os.environ.get('RASS_MM_CACHE') or Path(root) / 'rass_mm')
 
@@ -175,7 +175,9 @@ def stored_class_tokens(base: DiffusionBase, classes: list[str], cache: Path) ->
     """The (K+1, C) class tokens, from the cache or computed and put there."""
     if on_meta():
         return torch.empty(len(classes) + 1, base.context_width)
-    key = hashlib.sha256('\n'.join([weights_hash(base.folder, ('text_encoder',)), TEMPLATE, *classes]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(
+        '\n'.join([weights_hash(base.folder, ('text_encoder',)), TEMPLATE, *classes]).encode()
+    ).hexdigest()[:16]
     file = cache / 'class_tokens' / f'{key}.safetensors'
     if not file.is_file():
         with atomic_path(file) as temporary:

@@ -40,8 +40,8 @@ class TextEncoder(nn.Module):
         room = self.length - 2
         if len(ids) > room:
             raise ConfigError(
-                f'A prompt of {len(ids)} tokens does not fit the {room} this text encoder has room for. Use fewer or shorter '
-                f"names, or prompts of type 'ClassTokens', which take one token per class."
+                f'A prompt of {len(ids)} tokens does not fit the {room} this text encoder has room for. Use fewer or '
+                f"shorter names, or prompts of type 'ClassTokens', which take one token per class."
             )
         tokenizer = self.tokenizer
         padding = [tokenizer.pad_token_id] * (room - len(ids))
@@ -82,6 +82,10 @@ def load_text_model(base: DiffusionBase) -> CLIPTextModel:
     else:
         _, variant = weight_files(base.folder, 'text_encoder')
         model = CLIPTextModel.from_pretrained(
-            str(base.folder / 'text_encoder'), variant=variant, use_safetensors=True, local_files_only=True, dtype=torch.float32
+            str(base.folder / 'text_encoder'),
+            variant=variant,
+            use_safetensors=True,
+            local_files_only=True,
+            dtype=torch.float32,
         )
     return model.requires_grad_(False).eval()

@@ -43,10 +43,10 @@ class BaseRecipe:
 
     scenes: int = 512
     image_size: int = 128
-    vae_steps: int = 220
+    vae_steps: int = 190
     vae_batch: int = 8
     vae_crop: int = 64
-    vae_rate: float = 2e-3
+    vae_rate: float = 5e-3
     unet_steps: int = 260
     unet_batch: int = 16
     unet_crop: int = 16
@@ -74,7 +74,9 @@ def make_base(folder: Path, recipe: BaseRecipe | None = None) -> dict[str, float
     if record.is_file() and json.loads(record.read_text())['key'] == recipe.key:
         return json.loads(record.read_text())['losses']
     if folder.exists() and any(folder.iterdir()):
-        raise BaseFolderError(f'{folder} is not empty and holds another base. Choose a new folder, or remove this one first.')
+        raise BaseFolderError(
+            f'{folder} is not empty and holds another base. Choose a new folder, or remove this one first.'
+        )
     cached = cache_folder() / 'bases' / recipe.key
     if not (cached / 'training.json').is_file():
         _BaseTraining(cached, recipe).run()
@@ -102,11 +104,19 @@ class _BaseTraining:
     def run(self) -> None:
         """Trains both parts and writes the folder's weights; `training.json` comes last and marks it complete."""
         recipe = self.recipe
-        columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn('{task.description}'),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, TextColumn('loss {task.fields[loss]:.4f}')) as self.progress:
             images, captions = self._scenes()
             vae = self.models['vae']
-            self._fit('vae', [vae], recipe.vae_steps, recipe.vae_rate, lambda generator: self._vae_loss(images, generator))
+            self._fit(
+                'vae', [vae], recipe.vae_steps, recipe.vae_rate, lambda generator: self._vae_loss(images, generator)
+            )
             latents = self._latents(images)
             prompts = self._prompts(captions)
             parts = [self.models['unet'], self.models['text_encoder']]
@@ -168,7 +178,9 @@ class _BaseTraining:
 
         return framed
 
-    def _fit(self, name: str, parts: list[nn.Module], steps: int, rate: float, loss_of: Callable[[torch.Generator], Tensor]) -> None:
+    def _fit(
+        self, name: str, parts: list[nn.Module], steps: int, rate: float, loss_of: Callable[[torch.Generator], Tensor]
+    ) -> None:
         """AdamW with a one-cycle rate; every 100 steps the state is saved, and a stopped run starts from it."""
         parameters = [parameter for part in parts for parameter in part.parameters()]
         optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-2)

@@ -10,6 +10,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,8 @@ from rass_mm.evaluation.tables import markdown_table, mean_iou
 
 logger = logging.getLogger(__name__)
 TAIL = 25
+Step = tuple[str, list[str]]
+"""Name and arguments of one `rass-mm` command."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ SPLITS = {'degraded': ('img_lq/val', '.png'), 'clean': ('img_dir/val', '.png')}
 def run_demo(out: Path) -> None:
     """Runs the demo into folder `out`: data, base, logs, `table.md` and `pictures.png`.
 
+    Two lanes, one core each: the base and then RASS on the first, data and the baseline on the second.
+
     Raises:
         RassError: a step failed; its last lines and its log are named.
     """
@@ -55,21 +61,45 @@ def run_demo(out: Path) -> None:
     started = time.monotonic()
     out = out.resolve()
     scenes, base = out / 'data' / 'scenes', out / 'bases' / 'scenes-tiny'
-    _together(out, {'scenes': ['make-scenes', str(scenes), '--workers', '1'], 'base': ['make-base', str(base)]})
-    images, degraded = scenes / 'img_dir' / 'val', scenes / 'img_lq' / 'val'
-    _together(out, {'degrade': ['make-lq', str(images), str(degraded), '--workers', '2']})
-    _together(out, {f'train-{system.stem}': _training(out, system) for system in SYSTEMS if not _trained(out, system)})
-    for split in SPLITS:
-        _together(out, {f'test-{system.stem}-{split}': _testing(out, system, split) for system in SYSTEMS})
+    degraded = scenes / 'img_lq' / 'val'
+    rass, baseline = SYSTEMS
+    first = [('base', ['make-base', str(base)])]
+    second = [
+        ('scenes', ['make-scenes', str(scenes), '--workers', '1']),
+        ('degrade', ['make-lq', str(scenes / 'img_dir' / 'val'), str(degraded), '--workers', '1']),
+        *_steps(out, baseline),
+    ]
+    _in_lanes(out, first, second)
+    *training, one, other = _steps(out, rass)
+    _in_lanes(out, training)
+    _in_lanes(out, [one], [other])
     table = demo_table(out, scenes)
     write_text(out / 'table.md', table)
-    comparison_page(out / 'pictures.png', scenes, {s.title: out / 'predictions' / f'{s.stem}-degraded' for s in SYSTEMS})
+    comparison_page(
+        out / 'pictures.png', scenes, {s.title: out / 'predictions' / f'{s.stem}-degraded' for s in SYSTEMS}
+    )
     Console().print(table, markup=False)
-    logger.info('Done in %.0f s. Table: %s  pictures: %s', time.monotonic() - started, out / 'table.md', out / 'pictures.png')
+    logger.info(
+        'Done in %.0f s. Table: %s  pictures: %s', time.monotonic() - started, out / 'table.md', out / 'pictures.png'
+    )
+
+
+def _steps(out: Path, system: System) -> list[Step]:
+    """Training (unless it is finished) and the two tests of one system."""
+    training = [] if _trained(out, system) else [(f'train {system.stem}', _training(out, system))]
+    return training + [(f'test {system.stem} {split}', _testing(out, system, split)) for split in SPLITS]
 
 
 def _training(out: Path, system: System) -> list[str]:
-    return ['train', system.config, '--resume', '--work-dir', str(out / system.stem), '--cfg-options', *_paths(out, system)]
+    return [
+        'train',
+        system.config,
+        '--resume',
+        '--work-dir',
+        str(out / system.stem),
+        '--cfg-options',
+        *_paths(out, system),
+    ]
 
 
 def _testing(out: Path, system: System, split: str) -> list[str]:
@@ -89,32 +119,30 @@ def _paths(out: Path, system: System) -> list[str]:
 
 
 def _checkpoint(out: Path, system: System) -> Path:
-    return Path((out / system.stem / 'last_checkpoint').read_text().strip())
+    return out / system.stem / f'iter_{load_config(system.config).train_cfg.max_iters}.pth'
 
 
 def _trained(out: Path, system: System) -> bool:
-    marker = out / system.stem / 'last_checkpoint'
-    return marker.is_file() and marker.read_text().strip().endswith(f'iter_{_iterations(system)}.pth')
+    return _checkpoint(out, system).is_file()
 
 
-def _iterations(system: System) -> int:
-    return load_config(system.config).train_cfg.max_iters
+def _in_lanes(out: Path, *lanes: Sequence[Step]) -> None:
+    """Runs lanes of steps side by side, one thread per process: on two cores, two of those beat one of two threads."""
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        for result in [pool.submit(_in_order, out, lane) for lane in lanes]:
+            result.result()
 
 
-def _together(out: Path, commands: dict[str, list[str]]) -> None:
-    """Runs commands side by side, one thread each: two one-thread processes beat one of two threads on two cores."""
-    (out / 'logs').mkdir(parents=True, exist_ok=True)
-    threads = str(max(1, (os.cpu_count() or 1) // max(len(commands), 1)))
-    environment = {**os.environ, 'OMP_NUM_THREADS': threads, 'MKL_NUM_THREADS': threads}
-    running = {}
-    for name, arguments in commands.items():
+def _in_order(out: Path, steps: Sequence[Step]) -> None:
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1'}
+    for name, arguments in steps:
+        started = time.monotonic()
         logger.info('%s ...', name)
-        with open(out / 'logs' / f'{name}.log', 'w') as log:
+        log = out / 'logs' / f'{name.replace(" ", "-")}.log'
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, 'w') as stream:
             command = [sys.executable, '-W', 'ignore', '-m', 'rass_mm', *arguments]
-            running[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment), time.monotonic()
-    for name, (process, started) in running.items():
-        status = process.wait()
-        log = out / 'logs' / f'{name}.log'
+            status = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, env=environment).returncode
         if status:
             tail = '\n'.join(log.read_text(errors='replace').splitlines()[-TAIL:])
             raise RassError(f'Step {name!r} failed with status {status}. The end of {log}:\n{tail}')
@@ -127,7 +155,9 @@ def demo_table(out: Path, scenes: Path) -> str:
     for system in SYSTEMS:
         files = [out / 'tests' / f'{system.stem}-{split}' / RESULT for split in SPLITS]
         rows.append([system.title, *(f'{json.loads(file.read_text())["metrics"]["mIoU"]:.2f}' for file in files)])
-    protocol = 'mIoU (%) over all pixels of 100 validation scenes, 12 classes, 128x128, seed 0; measured by `rass-mm demo`.'
+    protocol = (
+        'mIoU (%) over all pixels of 100 validation scenes, 12 classes, 128x128, seed 0; measured by `rass-mm demo`.'
+    )
     return f'{protocol}\n\n' + markdown_table(['system', *SPLITS], rows)
 
 
@@ -136,7 +166,9 @@ def majority_miou(scenes: Path) -> float:
     import cv2
 
     def counts(split: str) -> np.ndarray:
-        labels = (cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in sorted((scenes / 'ann_dir' / split).glob('*.png')))
+        labels = (
+            cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in sorted((scenes / 'ann_dir' / split).glob('*.png'))
+        )
         return sum(np.bincount(label.ravel(), minlength=256)[: len(SCENE_CLASSES)] for label in labels)
 
     majority, truth = int(counts('train').argmax()), counts('val')

@@ -13,8 +13,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from rass_mm.atomic import write_text
-from rass_mm.errors import BaseFolderError
 from rass_mm.embedded.tokenizer import write_tokenizer
+from rass_mm.errors import BaseFolderError
 
 Layout = dict[str, dict[str, Any]]
 
@@ -80,7 +80,12 @@ def _text(width: int, layers: int, heads: int, act: str, vocabulary: int = 49408
 
 SD21_UNET = _unet([320, 640, 1280, 1280], 1024, [5, 10, 20, 20], linear=True)
 LAYOUTS: dict[str, Layout] = {
-    'sd21-base': {'unet': SD21_UNET, 'vae': SD_VAE, 'text_encoder': _text(1024, 23, 16, 'gelu'), 'scheduler': SCHEDULER},
+    'sd21-base': {
+        'unet': SD21_UNET,
+        'vae': SD_VAE,
+        'text_encoder': _text(1024, 23, 16, 'gelu'),
+        'scheduler': SCHEDULER,
+    },
     'sd-turbo': {'unet': SD21_UNET, 'vae': SD_VAE, 'text_encoder': _text(1024, 23, 16, 'gelu'), 'scheduler': SCHEDULER},
     'sd15': {
         'unet': _unet([320, 640, 1280, 1280], 768, 8, linear=False),
@@ -113,7 +118,10 @@ def write_configs(folder: Path, layout: Layout, name: str) -> Layout:
     for part, config in layout.items():
         file = 'scheduler_config.json' if part == 'scheduler' else 'config.json'
         write_text(folder / part / file, json.dumps(config, indent=2))
-    write_text(folder / 'model_index.json', json.dumps({'_class_name': 'StableDiffusionPipeline', '_rass_mm_name': name}, indent=2))
+    write_text(
+        folder / 'model_index.json',
+        json.dumps({'_class_name': 'StableDiffusionPipeline', '_rass_mm_name': name}, indent=2),
+    )
     return layout
 
 
@@ -126,7 +134,9 @@ def build_models(layout: Layout) -> dict[str, Any]:
     }
 
 
-def write_random_base(folder: Path, name: str = 'sd21-base', seed: int = 0, half: bool = True, weights: bool = True) -> None:
+def write_random_base(
+    folder: Path, name: str = 'sd21-base', seed: int = 0, half: bool = True, weights: bool = True
+) -> None:
     """Writes a base folder with random weights of the true shapes, marked as random in its name file and a README.
 
     Args:
@@ -142,7 +152,9 @@ def write_random_base(folder: Path, name: str = 'sd21-base', seed: int = 0, half
     if name not in LAYOUTS:
         raise BaseFolderError(f'No base layout {name!r}. There are: {", ".join(LAYOUTS)}.')
     if folder.exists() and any(folder.iterdir()):
-        raise BaseFolderError(f'{folder} is not empty: random weights must never overwrite a base. Choose a new folder.')
+        raise BaseFolderError(
+            f'{folder} is not empty: random weights must never overwrite a base. Choose a new folder.'
+        )
     layout = write_configs(folder, LAYOUTS[name], f'RANDOM-{name}')
     note = f'RANDOM WEIGHTS, seed {seed}: the shapes of {name}, for tests and measurements. Its outputs mean nothing.\n'
     write_text(folder / 'README.md', note)

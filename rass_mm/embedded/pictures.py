@@ -15,7 +15,7 @@ TEXT = dict(fontFace=cv2.FONT_HERSHEY_SIMPLEX, fontScale=0.45, color=(20, 20, 20
 
 
 def comparison_page(target: Path, scenes: Path, predictions: dict[str, Path], count: int = 6) -> None:
-    """Writes a page: a row per scene; columns degraded input, each system's prediction, ground truth, clean image; a legend.
+    """Writes a page: a row per scene; degraded input, each system's prediction, ground truth, clean image; a legend.
 
     Args:
         target: the PNG to write.

@@ -11,7 +11,8 @@ START, END = '<|startoftext|>', '<|endoftext|>'
 SUFFIX = '</w>'
 WORDS = (
     'a photo of the , . sky grass road building tree car person pole water mountain sand snow rock fence wall wheel '
-    'pavement sidewalk sign symbol pedestrian bicyclist bicycle bus truck boat bridge house plant field path window door'
+    'pavement sidewalk sign symbol pedestrian bicyclist bicycle bus truck boat bridge house plant field path '
+    'window door'
 )
 """Words that become one token each; every other word is spelled in smaller pieces, and any text can be encoded."""
 
@@ -21,10 +22,18 @@ def train_merges(words: str = WORDS) -> tuple[dict[str, int], list[str]]:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix=SUFFIX))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.BpeTrainer(vocab_size=4096, end_of_word_suffix=SUFFIX, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=4096, end_of_word_suffix=SUFFIX, initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator([words] * 2, trainer)
     merges = [' '.join(merge) for merge in json.loads(tokenizer.to_str())['model']['merges']]
-    pieces = [*alphabet, *(letter + SUFFIX for letter in alphabet), *(merge.replace(' ', '') for merge in merges), START, END]
+    pieces = [
+        *alphabet,
+        *(letter + SUFFIX for letter in alphabet),
+        *(merge.replace(' ', '') for merge in merges),
+        START,
+        END,
+    ]
     return {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}, merges
 
 

@@ -66,5 +66,5 @@ class DiffusionBackbone(BaseModule):
         """Does nothing: the weights come from the base folder, and the LoRA was drawn when it was added."""
 
     def forward(self, images: Tensor, context: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) RGB in [-1, 1] and context tokens (B, T, C) to one (B, C_i, H/stride_i, W/stride_i) per feature."""
+        """(B, 3, H, W) RGB in [-1, 1] and context (B, T, C) to one (B, C_i, H/stride_i, W/stride_i) per feature."""
         return self.extractor(images, context)

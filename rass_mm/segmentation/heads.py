@@ -24,7 +24,7 @@ class RASSMask2FormerHead(Mask2FormerHead):
     """Mask2Former head whose matching and losses run in float32 under AMP."""
 
     def loss_by_feat(self, all_cls_scores: Any, all_mask_preds: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """mmdet's losses on float32 copies: the Hungarian matcher turns one NaN of a half-precision cost into a crash."""
+        """mmdet's losses on float32 copies: the Hungarian matcher turns a NaN of a half-precision cost into a crash."""
         with torch.autocast(all_cls_scores[0].device.type, enabled=False):
             scores, masks = ([value.float() for value in values] for values in (all_cls_scores, all_mask_preds))
             return super().loss_by_feat(scores, masks, *args, **kwargs)

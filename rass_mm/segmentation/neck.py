@@ -65,9 +65,11 @@ class FeatureProjection(BaseModule):
         )
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """One (B, C_i, H/s_i, W/s_i) tensor per feature to one (B, out_channels, H/s, W/s) per distinct stride, finest first."""
+        """One (B, C_i, H/s_i, W/s_i) per feature to one (B, out_channels, H/s, W/s) per stride, finest first."""
         sums: dict[int, Tensor] = {}
-        for feature, block, own, target in zip(features, self.projections, self.in_strides, self.target_strides, strict=True):
+        for feature, block, own, target in zip(
+            features, self.projections, self.in_strides, self.target_strides, strict=True
+        ):
             if own != target:
                 size = [side * own // target for side in feature.shape[-2:]]
                 feature = F.interpolate(feature, size=size, mode='bilinear', align_corners=False)

@@ -47,8 +47,8 @@ class RASS(TrainedStateMixin, EncoderDecoder):
         names = class_names(classes)
         if len(names) != decode_head.get('num_classes'):
             raise ConfigError(
-                f'decode_head.num_classes is {decode_head.get("num_classes")}, but the class list {classes!r} has {len(names)} '
-                f'names. Set model.decode_head.num_classes={len(names)}, or give the class list of the data set.'
+                f'decode_head.num_classes is {decode_head.get("num_classes")}, but the class list {classes!r} has '
+                f"{len(names)} names. Set model.decode_head.num_classes={len(names)}, or give the data set's class list."
             )
         super().__init__(backbone=backbone, decode_head=decode_head, **kwargs)
         self.classes = names
@@ -110,22 +110,28 @@ class RASS(TrainedStateMixin, EncoderDecoder):
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict], prompt: Prompt | None = None) -> Tensor:
         """Logits (B, K, h, w) of one batch of windows or whole images (B, 3, h, w)."""
-        # Heads size their output by these; inside a window the whole image's sizes would be wrong. mmseg's heads look at
-        # pad_shape unless img_shape is a torch.Size.
+        # Heads size their output by these; inside a window the whole image's sizes would be wrong. mmseg's heads
+        # look at pad_shape unless img_shape is a torch.Size.
         metas = [{**meta, 'img_shape': inputs.shape[2:], 'pad_shape': inputs.shape[2:]} for meta in batch_img_metas]
         return self.decode_head.predict(self.extract_feat(inputs, prompt), metas, self.test_cfg)
 
     def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict], prompt: Prompt | None = None) -> Tensor:
-        """Logits (B, K, H, W): mean over the overlapping windows of `crop_size` and `stride`, `window_batch` at a time."""
+        """Logits (B, K, H, W): mean over overlapping windows of `crop_size` and `stride`, `window_batch` at a time."""
         prompt = prompt or self.prompt(inputs)
         size = tuple(inputs.shape[2:])
         logits = inputs.new_zeros((len(inputs), self.out_channels, *size))
         count = inputs.new_zeros((1, 1, *size))
-        for chunk in batched(windows(size, self.test_cfg.crop_size, self.test_cfg.stride), self.test_cfg.get('window_batch', 4)):
+        for chunk in batched(
+            windows(size, self.test_cfg.crop_size, self.test_cfg.stride), self.test_cfg.get('window_batch', 4)
+        ):
             # Image-major order, so that one image's windows stand together as its repeated prompt does.
-            crops = torch.stack([inputs[..., top:bottom, left:right] for top, bottom, left, right in chunk], 1).flatten(0, 1)
+            crops = torch.stack([inputs[..., top:bottom, left:right] for top, bottom, left, right in chunk], 1).flatten(
+                0, 1
+            )
             metas = [meta for meta in batch_img_metas for _ in chunk]
-            parts = self.encode_decode(crops, metas, prompt.repeated(len(chunk))).unflatten(0, (len(inputs), len(chunk)))
+            parts = self.encode_decode(crops, metas, prompt.repeated(len(chunk))).unflatten(
+                0, (len(inputs), len(chunk))
+            )
             for index, (top, bottom, left, right) in enumerate(chunk):
                 logits[..., top:bottom, left:right] += parts[:, index]
                 count[..., top:bottom, left:right] += 1
@@ -142,7 +148,9 @@ def class_names(classes: str | Sequence[str]) -> list[str]:
         return list(classes)
     dataset = DATASETS.get(classes)
     if dataset is None:
-        raise ConfigError(f'classes={classes!r} is no registered data set. Give its registered name or the list of class names.')
+        raise ConfigError(
+            f'classes={classes!r} is no registered data set. Give its registered name or the list of class names.'
+        )
     return list(dataset.METAINFO['classes'])
 
 

@@ -12,7 +12,7 @@ from rass_mm.training.seeding import SeededSampler
 
 @LOOPS.register_module()
 class ResumableIterLoop(IterBasedTrainLoop):
-    """mmengine's loop; on resume a `SeededSampler` jumps to the right draw instead of loading and dropping every batch."""
+    """mmengine's loop; on resume a `SeededSampler` jumps to its draw instead of loading and dropping every batch."""
 
     def run(self) -> Any:
         """Trains up to `max_iters`, from where a resumed checkpoint left off."""

@@ -16,7 +16,9 @@ NAMES = {'upernet': 'rass/rass_scenes_tiny.py', 'mask2former': 'rass/rass_scenes
 def tiny_config(base, name='upernet', **options):
     """The shipped config with the random base and `options` merged into the model."""
     config = Config.fromfile(str(rass_mm.config_path(NAMES[name])))
-    config.merge_from_dict({'model.backbone.base': str(base), **{f'model.{key}': value for key, value in options.items()}})
+    config.merge_from_dict(
+        {'model.backbone.base': str(base), **{f'model.{key}': value for key, value in options.items()}}
+    )
     return config
 
 
@@ -39,4 +41,6 @@ def batch():
     images = torch.randn(2, 3, 96, 96, generator=generator)
     labels = torch.randint(0, 12, (2, 1, 12, 12), generator=generator).repeat_interleave(8, -1).repeat_interleave(8, -2)
     labels[0, :, :16] = 255
-    return images, [SegDataSample(gt_sem_seg=PixelData(data=label), metainfo={'img_shape': (96, 96)}) for label in labels]
+    return images, [
+        SegDataSample(gt_sem_seg=PixelData(data=label), metainfo={'img_shape': (96, 96)}) for label in labels
+    ]

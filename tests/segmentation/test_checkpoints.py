@@ -34,7 +34,9 @@ def test_provenance_names_base_classes_and_versions(build, tiny_base):
     record = read_provenance(build().state_dict()['_extra_state'])
     assert record['base']['name'] == tiny_base.name and len(record['base']['weights']) == 16
     assert record['classes'][:2] == ['sky', 'grass'] and record['merged_adapters'] == []
-    assert record['versions']['torch'] == torch.__version__.split()[0] or record['versions']['torch'] in torch.__version__
+    assert (
+        record['versions']['torch'] == torch.__version__.split()[0] or record['versions']['torch'] in torch.__version__
+    )
 
 
 @pytest.mark.parametrize('strict', [False, True])

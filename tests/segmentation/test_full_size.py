@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
+from commands import python
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
@@ -14,10 +15,15 @@ from mmseg.registry import MODELS
 import rass_mm
 from rass_mm.diffusion.adapters import layer_group
 from rass_mm.embedded.layouts import write_random_base
-from commands import python
 
 # As instantiated from the authors' released code (METHOD: 27.9 M in the paper).
-RELEASED = {'lora': 4_044_176, 'conv_in': 11_840, 'projections': 3_774_464, 'pixel_decoder': 5_577_152, 'decoder': 14_497_431}
+RELEASED = {
+    'lora': 4_044_176,
+    'conv_in': 11_840,
+    'projections': 3_774_464,
+    'pixel_decoder': 5_577_152,
+    'decoder': 14_497_431,
+}
 RELEASED_LORA = {'encoder': 1_253_776, 'decoder': 2_413_568, 'mid': 376_832}
 
 
@@ -95,5 +101,5 @@ def test_one_training_step_at_full_size_on_this_cpu(tmp_path, scenes):
     assert done.returncode == 0, done.stderr[-3000:]
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     record = json.loads(next((tmp_path / 'run').glob('*/vis_data/scalars.json')).read_text().splitlines()[0])
-    print(f'full-size step: {record["time"]:.0f} s, process {time.monotonic() - started:.0f} s, peak {peak:.1f} GiB, {record}')
+    print(f'full-size step: {record["time"]:.0f} s, process {seconds:.0f} s, peak {peak:.1f} GiB, {record}')
     assert record['loss'] > 0

@@ -28,7 +28,9 @@ def test_every_trainable_parameter_gets_a_gradient_and_no_frozen_one(build, batc
     dead = [key for key, parameter in trained.items() if not parameter.grad.abs().sum() > 0]
     # What acts before a norm over all positions or a softmax is shifted away by it: biases only.
     assert [key for key in dead if 'lora' in key or 'neck' in key or 'conv_in' in key] == []
-    assert [key for key, parameter in model.named_parameters() if not parameter.requires_grad and parameter.grad is not None] == []
+    assert [
+        key for key, parameter in model.named_parameters() if not parameter.requires_grad and parameter.grad is not None
+    ] == []
 
 
 def test_one_step_lowers_the_loss(build, batch):
@@ -122,7 +124,9 @@ def test_bfloat16_autocast_trains_close_to_float32(build, batch, name):
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize('prompt', [{'type': 'EmptyPrompt'}, {'type': 'TagPrompt', 'tagger': {'type': 'GroundTruthTagger'}}])
+@pytest.mark.parametrize(
+    'prompt', [{'type': 'EmptyPrompt'}, {'type': 'TagPrompt', 'tagger': {'type': 'GroundTruthTagger'}}]
+)
 def test_other_prompts_train(build, batch, prompt):
     model = build(prompt=prompt)
     assert total(model, batch) > 0
@@ -139,7 +143,9 @@ def test_training_the_whole_unet_frees_all_that_is_used(build, batch):
 def test_frozen_parts_keep_no_graph(build, batch):
     model = build()
     vae_features = []
-    model.backbone.extractor.vae.encoder.down_blocks[1].register_forward_hook(lambda *args: vae_features.append(args[2]))
+    model.backbone.extractor.vae.encoder.down_blocks[1].register_forward_hook(
+        lambda *args: vae_features.append(args[2])
+    )
     total(model, batch)
     assert vae_features and not vae_features[0].requires_grad
 

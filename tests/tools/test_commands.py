@@ -66,7 +66,9 @@ def test_test_writes_label_maps_pictures_and_metrics(trained, scenes, tiny_base,
 
 
 def test_test_time_augmentation_runs(trained, scenes, tiny_base, tmp_path):
-    done = python('tools/test.py', TINY, trained / 'iter_3.pth', '--tta', '--work-dir', tmp_path, *options(scenes, tiny_base))
+    done = python(
+        'tools/test.py', TINY, trained / 'iter_3.pth', '--tta', '--work-dir', tmp_path, *options(scenes, tiny_base)
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -93,7 +95,10 @@ def test_run_killed_between_checkpoints_resumes_with_the_same_losses(scenes, tin
 
 def test_two_gloo_processes_see_the_loss_of_one(scenes, tiny_base, tmp_path):
     exact = {'model.decode_head.dropout_ratio': 0.0, 'train_cfg.val_interval': 100}
-    one = python(*('tools/train.py', TINY, '--work-dir', tmp_path / 'one'), *options(scenes, tiny_base, 2, **exact, **{'train_dataloader.batch_size': 4}))
+    one = python(
+        *('tools/train.py', TINY, '--work-dir', tmp_path / 'one'),
+        *options(scenes, tiny_base, 2, **exact, **{'train_dataloader.batch_size': 4}),
+    )
     assert one.returncode == 0, one.stderr[-3000:]
     port = 20000 + int(time.time()) % 20000
     two = run(
@@ -108,10 +113,21 @@ def test_two_gloo_processes_see_the_loss_of_one(scenes, tiny_base, tmp_path):
 
 
 def test_dist_test_gives_the_metrics_of_one_process(trained, scenes, tiny_base, tmp_path):
-    one = python('tools/test.py', TINY, trained / 'iter_3.pth', '--work-dir', tmp_path / 'one', *options(scenes, tiny_base))
+    one = python(
+        'tools/test.py', TINY, trained / 'iter_3.pth', '--work-dir', tmp_path / 'one', *options(scenes, tiny_base)
+    )
     assert one.returncode == 0, one.stderr[-3000:]
     two = run(
-        *('bash', 'tools/dist_test.sh', TINY, trained / 'iter_3.pth', 2, '--work-dir', tmp_path / 'two', *options(scenes, tiny_base)),
+        *(
+            'bash',
+            'tools/dist_test.sh',
+            TINY,
+            trained / 'iter_3.pth',
+            2,
+            '--work-dir',
+            tmp_path / 'two',
+            *options(scenes, tiny_base),
+        ),
         env={'PYTHON': sys.executable, 'PORT': str(20001 + int(time.time()) % 20000)},
     )
     assert two.returncode == 0, two.stderr[-3000:]
@@ -120,7 +136,9 @@ def test_dist_test_gives_the_metrics_of_one_process(trained, scenes, tiny_base, 
 
 
 @pytest.mark.parametrize(
-    'config', ['rass/rass_scenes_tiny_mask2former.py', 'baselines/resnet_scenes_tiny.py'], ids=['mask2former', 'baseline']
+    'config',
+    ['rass/rass_scenes_tiny_mask2former.py', 'baselines/resnet_scenes_tiny.py'],
+    ids=['mask2former', 'baseline'],
 )
 def test_other_tiny_configs_train_and_validate(config, scenes, tiny_base, tmp_path):
     base = tiny_base if config.startswith('rass') else None
@@ -141,7 +159,13 @@ def test_camvid_trains_on_real_images(tiny_base, tmp_path):
     assert made.returncode == 0, made.stderr
     for name in ('img_dir', 'ann_dir'):
         (tmp_path / 'data' / name).symlink_to(SHARED / 'data' / 'camvid' / name)
-    done = python('tools/train.py', 'rass/rass_camvid_tiny.py', '--work-dir', tmp_path / 'run', *options(tmp_path / 'data', tiny_base, 2))
+    done = python(
+        'tools/train.py',
+        'rass/rass_camvid_tiny.py',
+        '--work-dir',
+        tmp_path / 'run',
+        *options(tmp_path / 'data', tiny_base, 2),
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert 'mIoU' in next((tmp_path / 'run').glob('*/*.log')).read_text()
 
@@ -168,7 +192,7 @@ def test_wheel_alone_trains_and_tests_a_plain_mmseg_config_elsewhere(scenes, tin
 PLAIN_CONFIG = """
 custom_imports = dict(imports=['rass_mm'], allow_failed_imports=False)
 default_scope = 'mmseg'
-pre = dict(type='SegDataPreProcessor', mean=[127.5] * 3, std=[127.5] * 3, bgr_to_rgb=True, size=(64, 64), pad_val=0, seg_pad_val=255)
+pre = dict(type='SegDataPreProcessor', mean=[127.5] * 3, std=[127.5] * 3, size=(64, 64), seg_pad_val=255)
 model = dict(
     type='RASS', data_preprocessor=pre, classes='ScenesDataset',
     backbone=dict(type='DiffusionBackbone', base='{base}', features=['vae.down_blocks.1', 'unet.up_blocks.1']),
@@ -221,7 +245,7 @@ def test_broken_installation_says_what_to_mend(tmp_path):
 
 
 def test_segmentation_runs_without_mmagic(tmp_path):
-    code = 'import sys; sys.modules["mmagic"] = None; import rass_mm; from mmseg.registry import MODELS; print(MODELS.get("RASS"))'
+    code = 'import sys; sys.modules["mmagic"] = None; from rass_mm.segmentation import RASS; print(RASS)'
     done = python('-c', code)
     assert done.returncode == 0 and 'RASS' in done.stdout
 

@@ -1,5 +1,5 @@
 # ADE20K: training images are degraded on the fly; validation reads the fixed degraded copy made by
-# python tools/make_lq_dataset.py data/ade/ADEChallengeData2016/images/validation data/ade/ADEChallengeData2016/images_lq/validation
+# cd data/ade/ADEChallengeData2016 && rass-mm make-lq images/validation images_lq/validation
 dataset_type = 'ADE20KDataset'
 data_root = 'data/ade/ADEChallengeData2016'
 crop_size = (512, 512)
@@ -31,7 +31,10 @@ tta_pipeline = [
         type='TestTimeAug',
         transforms=[
             [dict(type='Resize', scale=(2048, int(512 * factor)), keep_ratio=True) for factor in (0.75, 1.0, 1.25)],
-            [dict(type='RandomFlip', prob=0.0, direction='horizontal'), dict(type='RandomFlip', prob=1.0, direction='horizontal')],
+            [
+                dict(type='RandomFlip', prob=0.0, direction='horizontal'),
+                dict(type='RandomFlip', prob=1.0, direction='horizontal'),
+            ],
             [dict(type='LoadLabelStrict', num_classes=150, reduce_zero_label=True)],
             [dict(type='PackSegInputs')],
         ],
