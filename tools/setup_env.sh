@@ -14,7 +14,7 @@ if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q 
 
 say() { printf '[setup] %s\n' "$*" >&2; }
 version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-case $version in 3.10 | 3.11 | 3.12) ;; *) say "Python $version found, 3.10 to 3.12 needed: set PYTHON=/path/to/python3.11"; exit 1 ;; esac
+case $version in 3.11 | 3.12) ;; *) say "Python $version found, 3.11 or 3.12 needed: set PYTHON=/path/to/python3.11"; exit 1 ;; esac
 key=$(cat "$root"/requirements/*.txt <(echo "$version $kind") | sha256sum | cut -c1-12)
 env=$cache/envs/$key
 wheels=$cache/wheels/$(cat "$root"/requirements/{build,torch,mmcv}.txt <(echo "$version $kind $(uname -m)") | sha256sum | cut -c1-12)
@@ -23,6 +23,8 @@ build_mmcv() {
     # One wheel per torch, Python and kind of build: a change of any other package never compiles again.
     compgen -G "$wheels/mmcv-*.whl" >/dev/null && return
     command -v c++ >/dev/null || { say "a C++ compiler is needed for mmcv's operators: apt-get install g++"; exit 1; }
+    "$python" -c 'import os, sysconfig, sys; sys.exit(not os.path.isfile(sysconfig.get_path("include") + "/Python.h"))' ||
+        { say "Python's headers are needed for mmcv's operators: apt-get install python$version-dev"; exit 1; }
     export MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(nproc)}
     if [ "$kind" = cuda ]; then
         export FORCE_CUDA=1

@@ -104,6 +104,6 @@ class DiffusionExtractor(nn.Module):
         multiple = self.base.size_multiple
         if images.shape[-2] % multiple or images.shape[-1] % multiple:
             raise DataError(
-                f'Image of {images.shape[-2]}x{images.shape[-1]} pixels: both sides must be multiples of {multiple} for '
-                f'this base. Set data_preprocessor.test_cfg=dict(size_divisor={multiple}) and such a crop size.'
+                f'Image of {images.shape[-2]}x{images.shape[-1]} pixels: both sides must be multiples of {multiple} '
+                f'for this base. Set data_preprocessor.test_cfg=dict(size_divisor={multiple}) and such a crop size.'
             )

@@ -48,7 +48,7 @@ class RASS(TrainedStateMixin, EncoderDecoder):
         if len(names) != decode_head.get('num_classes'):
             raise ConfigError(
                 f'decode_head.num_classes is {decode_head.get("num_classes")}, but the class list {classes!r} has '
-                f"{len(names)} names. Set model.decode_head.num_classes={len(names)}, or give the data set's class list."
+                f"{len(names)} names. Set decode_head.num_classes={len(names)}, or give the data set's class list."
             )
         super().__init__(backbone=backbone, decode_head=decode_head, **kwargs)
         self.classes = names

@@ -99,6 +99,7 @@ def test_one_training_step_at_full_size_on_this_cpu(tmp_path, scenes):
         env={'OMP_NUM_THREADS': '2'},
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    seconds = time.monotonic() - started
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     record = json.loads(next((tmp_path / 'run').glob('*/vis_data/scalars.json')).read_text().splitlines()[0])
     print(f'full-size step: {record["time"]:.0f} s, process {seconds:.0f} s, peak {peak:.1f} GiB, {record}')

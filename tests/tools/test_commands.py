@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -172,7 +173,12 @@ def test_camvid_trains_on_real_images(tiny_base, tmp_path):
 
 def test_wheel_alone_trains_and_tests_a_plain_mmseg_config_elsewhere(scenes, tiny_base, tmp_path):
     """No checkout on the path: the package and its configs come from the wheel, the command from mmengine."""
-    built = python('-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', tmp_path, ROOT)
+    source = tmp_path / 'source'
+    for name in ('rass_mm', 'configs'):
+        shutil.copytree(ROOT / name, source / name)
+    for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
+        shutil.copy(ROOT / name, source)
+    built = python('-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', tmp_path, source)
     assert built.returncode == 0, built.stderr[-3000:]
     site = tmp_path / 'site'
     wheel = next(tmp_path.glob('rass_mm-*.whl'))
@@ -268,8 +274,6 @@ def test_missing_base_says_what_to_put_where(scenes, tmp_path):
 
 
 def test_truncated_image_stops_training_with_its_name(scenes, tiny_base, tmp_path):
-    import shutil
-
     copy = tmp_path / 'data'
     shutil.copytree(scenes, copy)
     for file in (copy / 'img_dir' / 'train').glob('*.png'):
