@@ -1,6 +1,7 @@
 """What the command-line tools do, for programs: prepare a config, train, test, find the shipped configs."""
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -57,23 +58,33 @@ def prepare_config(
 ) -> Config:
     """Fits a config to this machine and command line.
 
-    Mixed precision means bfloat16 here; without an accelerator it is switched off, with a warning, so that one config
-    serves both. Distributed runs without a GPU use gloo.
+    Mixed precision is bfloat16; where a machine cannot do that, `fitted_precision` says so and goes on, so that one
+    config serves all. Distributed runs without a GPU use gloo.
     """
     config.launcher = launcher
     config.work_dir = work_dir or config.get('work_dir') or f'./work_dirs/{stem}'
-    wrapper = config.get('optim_wrapper')
-    if wrapper is not None:
-        if amp and wrapper.get('type') != 'AmpOptimWrapper':
-            wrapper.type, wrapper.dtype = 'AmpOptimWrapper', 'bfloat16'
-        if wrapper.get('type') == 'AmpOptimWrapper' and not has_accelerator():
-            print_log('No accelerator here: training in float32 instead of mixed precision.', 'current', 30)
-            config.optim_wrapper = {k: v for k, v in wrapper.items() if k not in ('dtype', 'loss_scale')} | {
-                'type': 'OptimWrapper'
-            }
+    if config.get('optim_wrapper') is not None:
+        config.optim_wrapper = fitted_precision(dict(config.optim_wrapper), amp)
     if launcher == 'pytorch' and not has_accelerator():
         join_cpu_processes(config)
     return config
+
+
+def fitted_precision(wrapper: dict[str, Any], amp: bool = False) -> dict[str, Any]:
+    """An `optim_wrapper` config for this machine: bfloat16 where it is wanted and there, else float16 or float32."""
+    if not amp and wrapper.get('type') != 'AmpOptimWrapper':
+        return wrapper
+    plain = {key: value for key, value in wrapper.items() if key not in ('type', 'dtype', 'loss_scale')}
+    if not has_accelerator():
+        print_log('No accelerator here: training in float32 instead of mixed precision.', 'current', logging.WARNING)
+        return {**plain, 'type': 'OptimWrapper'}
+    if wrapper.get('type') == 'AmpOptimWrapper' and wrapper.get('dtype') not in (None, 'bfloat16'):
+        return wrapper  # the config's own choice
+    if is_cuda_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
+        print_log('This card has no bfloat16: training in float16 with loss scaling.', 'current', logging.WARNING)
+        return {**plain, 'type': 'AmpOptimWrapper', 'dtype': 'float16', 'loss_scale': 'dynamic'}
+    # bfloat16 has the range of float32, so there is no loss to scale.
+    return {**plain, 'type': 'AmpOptimWrapper', 'dtype': 'bfloat16', 'loss_scale': {'enabled': False}}
 
 
 def join_cpu_processes(config: Config) -> None:

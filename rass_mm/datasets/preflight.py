@@ -27,7 +27,8 @@ def check_data_folders(loader: dict[str, Any] | None, name: str) -> None:
     folder = Path(dataset.get('data_root') or '') / prefix
     option = f'--cfg-options {name}.dataset.data_root=/path/to/data'
     if not folder.is_dir():
-        raise DataError(f'{name}: the image folder {folder} does not exist. Put the data there or set {option}')
+        hint = f' Degraded copies are made by: rass-mm make-lq CLEAN_FOLDER {folder}' if 'lq' in str(prefix) else ''
+        raise DataError(f'{name}: the image folder {folder} does not exist. Put the data there or set {option}.{hint}')
     suffix = dataset.get('img_suffix')
     wanted = {suffix} if suffix else SUFFIXES
     if not any(

@@ -1,0 +1,58 @@
+"""Preparing configs for the machine at hand."""
+
+import pytest
+from mmengine.config import Config
+
+from rass_mm import apis
+from rass_mm.errors import ConfigError
+
+PLAIN = {'type': 'OptimWrapper', 'optimizer': {'type': 'AdamW'}}
+MIXED = {**PLAIN, 'type': 'AmpOptimWrapper', 'dtype': 'bfloat16', 'loss_scale': {'enabled': False}}
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """machine(gpu, bf16) pretends to be one with or without a GPU that knows bfloat16."""
+
+    def pretend(gpu, bf16=True):
+        monkeypatch.setattr(apis, 'is_cuda_available', lambda: gpu)
+        monkeypatch.setattr(apis, 'has_accelerator', lambda: gpu)
+        monkeypatch.setattr(apis.torch.cuda, 'is_bf16_supported', lambda **_: bf16)
+
+    return pretend
+
+
+def test_full_precision_stays_unless_amp_is_asked_for(machine):
+    machine(gpu=True)
+    assert apis.fitted_precision(PLAIN) == PLAIN
+    assert apis.fitted_precision(PLAIN, amp=True) == MIXED
+
+
+def test_mixed_precision_needs_an_accelerator(machine):
+    machine(gpu=False)
+    assert apis.fitted_precision(MIXED) == PLAIN
+    assert apis.fitted_precision(PLAIN, amp=True) == PLAIN
+
+
+def test_card_without_bfloat16_takes_float16_with_scaling(machine):
+    machine(gpu=True, bf16=False)
+    assert apis.fitted_precision(MIXED) == {**PLAIN, 'type': 'AmpOptimWrapper', 'dtype': 'float16', 'loss_scale': 'dynamic'}
+
+
+def test_the_configs_own_precision_is_kept(machine):
+    machine(gpu=True)
+    own = {**PLAIN, 'type': 'AmpOptimWrapper', 'dtype': 'float16', 'loss_scale': 512.0}
+    assert apis.fitted_precision(own, amp=True) == own
+
+
+def test_config_is_found_by_file_or_shipped_name(tmp_path):
+    own = tmp_path / 'own.py'
+    own.write_text('a = 1\n')
+    assert apis.load_config(own, {'a': 2}).a == 2
+    assert apis.load_config('rass/rass_scenes_tiny.py').model.type == 'RASS'
+
+
+def test_tta_without_a_pipeline_is_refused():
+    config = Config({'model': {}, 'test_dataloader': {}})
+    with pytest.raises(ConfigError, match='tta_pipeline'):
+        apis.use_tta(config)
