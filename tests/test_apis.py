@@ -36,7 +36,12 @@ def test_mixed_precision_needs_an_accelerator(machine):
 
 def test_card_without_bfloat16_takes_float16_with_scaling(machine):
     machine(gpu=True, bf16=False)
-    assert apis.fitted_precision(MIXED) == {**PLAIN, 'type': 'AmpOptimWrapper', 'dtype': 'float16', 'loss_scale': 'dynamic'}
+    assert apis.fitted_precision(MIXED) == {
+        **PLAIN,
+        'type': 'AmpOptimWrapper',
+        'dtype': 'float16',
+        'loss_scale': 'dynamic',
+    }
 
 
 def test_the_configs_own_precision_is_kept(machine):

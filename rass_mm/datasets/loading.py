@@ -87,14 +87,28 @@ class LoadLabelStrict(LoadAnnotations):
         """
         path = results['seg_map_path']
         try:
-            check_complete(fileio.get(path, backend_args=self.backend_args), path)
+            data = fileio.get(path, backend_args=self.backend_args)
         except FileNotFoundError:
             raise DataError(f'{path} does not exist: image {results.get("img_path")} has no label.') from None
+        check_complete(data, path)
+        self._check_depth(data, path)
         results = super().transform(results)
         label = results['gt_seg_map']
         self._check_size(label, results)
         self._check_ids(label, results)
         return results
+
+    def _check_depth(self, data: bytes, path: str) -> None:
+        """mmseg casts labels to uint8, where id 258 would become a valid 2; three channels it would keep."""
+        image = Image.open(io.BytesIO(data))
+        if image.mode in ('1', 'L', 'P'):
+            return
+        label = np.asarray(image)
+        if label.ndim > 2:
+            raise DataError(f'{path} is a colour picture ({image.mode}), but a label has one channel of class ids.')
+        if label.max() > 255:
+            wrong = np.unique(label[label > 255])[:8].tolist()
+            raise DataError(f'{path} holds label ids {wrong}, but ids above 255 are not supported.')
 
     def _check_size(self, label: np.ndarray, results: dict[str, Any]) -> None:
         size = results.get('ori_shape')

@@ -135,9 +135,10 @@ def adapter_tensors(unet: UNet2DConditionModel, name: str) -> dict[str, Tensor]:
     return {key: value.detach().cpu().contiguous() for key, value in {**tensors, **conv_in}.items()}
 
 
-def tensors_hash(tensors: dict[str, Tensor]) -> str:
-    """Hash of names, shapes and all values."""
-    digest = hashlib.sha256()
+def content_hash(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """Hash of all that shapes the update: rank, alpha, targets, and names, shapes and all values of the tensors."""
+    described = [header[key] for key in ('rank', 'alpha', 'targets')]
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for key in sorted(tensors):
         digest.update(f'{key}{list(tensors[key].shape)}'.encode())
         digest.update(tensors[key].float().numpy().tobytes())
@@ -154,8 +155,8 @@ def save_adapter(unet: UNet2DConditionModel, name: str, path: str | os.PathLike,
         'alpha': config.lora_alpha,
         'targets': sorted(config.target_modules),
         'base': base_identity,
-        'hash': tensors_hash(tensors),
     }
+    header['hash'] = content_hash(header, tensors)
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={HEADER: json.dumps(header)})
 
@@ -178,8 +179,10 @@ def read_adapter(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Ten
         raise AdapterError(
             f'{path} is a safetensors file without the {HEADER!r} header: not an adapter of this package.'
         )
-    if tensors_hash(tensors) != header['hash']:
-        raise AdapterError(f'{path}: the tensors do not match the hash in the header; the file was changed or damaged.')
+    if content_hash(header, tensors) != header['hash']:
+        raise AdapterError(
+            f'{path}: the content does not match the hash in the header; the file was changed or damaged.'
+        )
     return header, tensors
 
 

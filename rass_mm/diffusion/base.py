@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ CONFIGS = {
     'scheduler': 'scheduler/scheduler_config.json',
     'text_encoder': 'text_encoder/config.json',
 }
+IDENTIFIED = ('unet', 'vae', 'text_encoder')
 IGNORED_CONFIG_KEYS = (
     '_diffusers_version',
     '_name_or_path',
@@ -33,7 +33,7 @@ IGNORED_CONFIG_KEYS = (
     'torch_dtype',
     'dtype',
 )
-SAMPLED_VALUES = 64
+SAMPLED_VALUES, SAMPLED_ROWS = 64, 16
 HOW_TO_GET = (
     'How to mend it:\n'
     '  * real use: put a Stable Diffusion 2.1-base (or 1.5, or SD-Turbo) folder in diffusers layout there, with\n'
@@ -71,12 +71,11 @@ class DiffusionBase:
         """What a VAE latent is multiplied with before the UNet sees it (0.18215 in SD)."""
         return self.configs['vae'].get('scaling_factor', 0.18215)
 
-    @cached_property
+    @property
     def identity(self) -> dict[str, str]:
         """Says which base this is: `name`, hash of the `config`, hash of the `weights` (sampled, `weights_hash`)."""
         kept = {
-            part: {k: v for k, v in self.configs[part].items() if k not in IGNORED_CONFIG_KEYS}
-            for part in ('unet', 'vae')
+            part: {k: v for k, v in self.configs[part].items() if k not in IGNORED_CONFIG_KEYS} for part in IDENTIFIED
         }
         config = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
         return {'name': self.folder.name, 'config': config, 'weights': weights_hash(self.folder)}
@@ -91,8 +90,10 @@ def find_base(sources: str | os.PathLike | Sequence[str | os.PathLike]) -> Path:
         BaseFolderError: none is there; the message lists every place looked at and how to fill one.
     """
     names = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    if not names:
+        raise BaseFolderError('model.backbone.base is an empty list: name at least one Stable Diffusion folder.')
     places = []
-    for name in map(Path, names):
+    for name in (Path(name).expanduser() for name in names):
         places.append(name)
         if not name.is_absolute() and os.environ.get('RASS_MM_BASES'):
             places.append(Path(os.environ['RASS_MM_BASES']) / name)
@@ -188,25 +189,35 @@ def weight_files(folder: Path, part: str) -> tuple[list[Path], str | None]:
     )
 
 
-def weights_hash(folder: Path, parts: Sequence[str] = ('unet', 'vae')) -> str:
+def weights_hash(folder: Path, parts: Sequence[str] = IDENTIFIED) -> str:
     """Hash over names, shapes and a sample of the values of the weights of some parts.
 
-    The first values of each tensor are taken, rounded to float16, so that the float32 and float16 files of one base
+    Some values of each tensor are taken, rounded to float16, so that the float32 and float16 files of one base
     are the same base. 'none' where the tensors live on no device (see `on_meta`).
     """
     if on_meta():
         return 'none'
     digest = hashlib.sha256()
     for part in parts:
+        samples: dict[str, bytes] = {}
         for file in weight_files(folder, part)[0]:
             with _open_weights(file) as tensors:
-                for name in sorted(tensors.keys()):
-                    values = tensors.get_slice(name)
-                    shape = values.get_shape()
-                    sample = (values[:1] if len(shape) > 1 else values[:]).flatten()[:SAMPLED_VALUES]
-                    digest.update(f'{part}.{name}{list(shape)}'.encode())
-                    digest.update(sample.to(torch.float16).numpy().tobytes())
+                names = tensors.keys()
+                samples |= {name: _sample(tensors.get_slice(name)) for name in names}
+        for name in sorted(samples):  # over all shards: how a part is split must not matter
+            digest.update(f'{part}.{name}'.encode() + samples[name])
     return digest.hexdigest()[:16]
+
+
+def _sample(values: Any) -> bytes:
+    """Shape and some values, from rows spread over the tensor: an edit of a few embeddings should show too."""
+    shape = values.get_shape()
+    if len(shape) < 2:
+        rows = [values[:]]
+    else:
+        rows = [values[row : row + 1] for row in range(0, shape[0], max(1, shape[0] // SAMPLED_ROWS))]
+    sample = torch.cat([row.flatten()[:SAMPLED_VALUES] for row in rows])
+    return f'{list(shape)}'.encode() + sample.to(torch.float16).numpy().tobytes()
 
 
 def _open_weights(file: Path) -> Any:
@@ -236,16 +247,38 @@ def load_vae(base: DiffusionBase, decoder: bool = False) -> AutoencoderKL:
 
 def _load(model_class: type, base: DiffusionBase, part: str) -> Any:
     if on_meta():
-        model = model_class.from_config(base.configs[part])
-    else:
-        files, variant = weight_files(base.folder, part)
-        for file in files:
-            _open_weights(file).__exit__(None, None, None)
-        model = model_class.from_pretrained(
-            str(base.folder / part),
+        return model_class.from_config(base.configs[part]).requires_grad_(False).eval()
+    return load_whole(model_class, base.folder, part, torch_dtype=torch.float32)
+
+
+def load_whole(model_class: type, folder: Path, part: str, **options: Any) -> Any:
+    """A part of a base, frozen, in eval mode, with every weight from its files.
+
+    diffusers and transformers draw a weight that the files lack at random and only log it.
+
+    Raises:
+        BaseFolderError: a file is damaged, lacks weights, or does not fit the part's config.
+    """
+    files, variant = weight_files(folder, part)
+    for file in files:
+        _open_weights(file).__exit__(None, None, None)
+    try:
+        model, report = model_class.from_pretrained(
+            str(folder / part),
             variant=variant,
             use_safetensors=True,
             local_files_only=True,
-            torch_dtype=torch.float32,
+            output_loading_info=True,
+            **options,
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise BaseFolderError(
+            f'{files[0]} does not fit {folder / part}/config.json ({error}). Fetch the folder again.'
+        ) from None
+    missing = sorted(report['missing_keys'])
+    if missing:
+        raise BaseFolderError(
+            f'{files[0]} lacks {len(missing)} of the weights that {folder / part}/config.json asks for, the first is '
+            f'{missing[0]}. Fetch the folder again.'
         )
     return model.requires_grad_(False).eval()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from rass_mm.diffusion.adapters import AdapterSpec, add_adapter, load_adapter, merge_adapter
 from rass_mm.diffusion.base import DiffusionBase, load_unet, load_vae
 from rass_mm.diffusion.features import RASS_FEATURES, collected, describe_features
-from rass_mm.errors import DataError
+from rass_mm.errors import ConfigError, DataError
 
 
 class DiffusionExtractor(nn.Module):
@@ -50,6 +50,8 @@ class DiffusionExtractor(nn.Module):
             add_adapter(self.unet, 'seg', adapter)
         elif train == 'unet':
             self.unet.requires_grad_(True)
+        elif train != 'nothing':
+            raise ConfigError(f"train is {train!r}; 'adapter', 'unet' or 'nothing' is needed.")
         if train != 'nothing':
             self._freeze_unused()
         if gradient_checkpointing:

@@ -5,6 +5,7 @@ of them trains anything or writes into a checkpoint.
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -175,9 +176,9 @@ def stored_class_tokens(base: DiffusionBase, classes: list[str], cache: Path) ->
     """The (K+1, C) class tokens, from the cache or computed and put there."""
     if on_meta():
         return torch.empty(len(classes) + 1, base.context_width)
-    key = hashlib.sha256(
-        '\n'.join([weights_hash(base.folder, ('text_encoder',)), TEMPLATE, *classes]).encode()
-    ).hexdigest()[:16]
+    sources = [weights_hash(base.folder, ('text_encoder',)), json.dumps(base.configs['text_encoder'], sort_keys=True)]
+    sources += [file.read_text(encoding='utf-8') for file in sorted((base.folder / 'tokenizer').glob('*.*'))]
+    key = hashlib.sha256('\n'.join([*sources, TEMPLATE, *classes]).encode()).hexdigest()[:16]
     file = cache / 'class_tokens' / f'{key}.safetensors'
     if not file.is_file():
         with atomic_path(file) as temporary:

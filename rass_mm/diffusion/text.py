@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from rass_mm.diffusion.base import DiffusionBase, on_meta, weight_files
+from rass_mm.diffusion.base import DiffusionBase, load_whole, on_meta
 from rass_mm.errors import BaseFolderError, ConfigError
 
 
@@ -78,14 +78,5 @@ def load_tokenizer(base: DiffusionBase) -> CLIPTokenizer:
 def load_text_model(base: DiffusionBase) -> CLIPTextModel:
     """The base's text model in float32, frozen, in eval mode."""
     if on_meta():
-        model = CLIPTextModel(CLIPTextConfig(**base.configs['text_encoder']))
-    else:
-        _, variant = weight_files(base.folder, 'text_encoder')
-        model = CLIPTextModel.from_pretrained(
-            str(base.folder / 'text_encoder'),
-            variant=variant,
-            use_safetensors=True,
-            local_files_only=True,
-            dtype=torch.float32,
-        )
-    return model.requires_grad_(False).eval()
+        return CLIPTextModel(CLIPTextConfig(**base.configs['text_encoder'])).requires_grad_(False).eval()
+    return load_whole(CLIPTextModel, base.folder, 'text_encoder', dtype=torch.float32)

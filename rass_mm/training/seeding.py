@@ -70,12 +70,12 @@ class SeededSampler(Sampler):
             if draw // self.size != epoch:
                 epoch = draw // self.size
                 order = self._order(epoch)
-            yield Draw(order[draw % self.size], mixed_seed(self.seed, draw))
+            yield Draw(order[draw % self.size], mixed_seed(self.seed, draw, 1))
 
     def _order(self, epoch: int) -> list[int]:
         if not self.shuffle:
             return list(range(self.size))
-        generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch, 1))
+        generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch, 2))
         return torch.randperm(self.size, generator=generator).tolist()
 
 
@@ -102,7 +102,7 @@ class IterationSeedHook(Hook):
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Seeds all generators of this process, the accelerator's included."""
-        seed = mixed_seed(runner.seed or 0, runner.iter, get_dist_info()[0])
+        seed = mixed_seed(runner.seed or 0, runner.iter, get_dist_info()[0], 3)
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)

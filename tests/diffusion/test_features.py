@@ -198,7 +198,6 @@ def test_what_trains_is_what_was_asked_for(base, train):
     assert names == expected[train] and unused
 
 
-@pytest.mark.xfail(strict=True, reason='any other word trains nothing')
 def test_unknown_training_mode_is_refused(base):
     with pytest.raises(ConfigError, match="'adaptor'"):
         fresh(base, train='adaptor')

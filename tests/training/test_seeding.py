@@ -177,7 +177,6 @@ def test_mixed_seeds_are_distinct_32_bit_numbers():
     assert mixed_seed(1, 2) == mixed_seed(1, 2) != mixed_seed(2, 1)
 
 
-@pytest.mark.xfail(strict=True, reason='SeedSequence pads with zeros: (s, i) and (s, i, 0) are one seed')
 def test_draws_of_a_sample_an_epoch_and_an_iteration_share_no_seed(monkeypatch):
     seen = []
     monkeypatch.setattr(seeding.torch, 'manual_seed', seen.append)
