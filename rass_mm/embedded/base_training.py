@@ -47,7 +47,7 @@ class BaseRecipe:
     vae_batch: int = 8
     vae_crop: int = 64
     vae_rate: float = 5e-3
-    unet_steps: int = 260
+    unet_steps: int = 250
     unet_batch: int = 16
     unet_crop: int = 16
     unet_rate: float = 1e-3
