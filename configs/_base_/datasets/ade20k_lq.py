@@ -6,7 +6,7 @@ crop_size = (512, 512)
 train_pipeline = [
     dict(type='SeedSample'),
     dict(type='LoadImageStrict'),
-    dict(type='LoadLabelStrict', num_classes=150, reduce_zero_label=True),
+    dict(type='LoadLabelStrict', num_classes=150),
     dict(
         type='RandomChoiceResize',
         scales=[int(512 * factor * 0.1) for factor in range(5, 21)],
@@ -22,7 +22,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageStrict'),
     dict(type='Resize', scale=(2048, 512), keep_ratio=True),
-    dict(type='LoadLabelStrict', num_classes=150, reduce_zero_label=True),
+    dict(type='LoadLabelStrict', num_classes=150),
     dict(type='PackSegInputs'),
 ]
 tta_pipeline = [
@@ -35,7 +35,7 @@ tta_pipeline = [
                 dict(type='RandomFlip', prob=0.0, direction='horizontal'),
                 dict(type='RandomFlip', prob=1.0, direction='horizontal'),
             ],
-            [dict(type='LoadLabelStrict', num_classes=150, reduce_zero_label=True)],
+            [dict(type='LoadLabelStrict', num_classes=150)],
             [dict(type='PackSegInputs')],
         ],
     ),
