@@ -28,8 +28,9 @@ from rass_mm.embedded.layouts import LAYOUTS, build_models, write_configs
 from rass_mm.embedded.scenes import SCENE_CLASSES, make_scene
 from rass_mm.errors import BaseFolderError
 
-FORMAT = 1
+FORMAT = 2
 """Part of the cache key: raise it when a change below changes the trained weights."""
+STATE_INTERVAL = 100
 SCENE_STREAM = 1_000_000_007
 """First scene seed of the base's own images; data set splits draw theirs from hashed sequences."""
 
@@ -181,7 +182,7 @@ class _BaseTraining:
     def _fit(
         self, name: str, parts: list[nn.Module], steps: int, rate: float, loss_of: Callable[[torch.Generator], Tensor]
     ) -> None:
-        """AdamW with a one-cycle rate; every 100 steps the state is saved, and a stopped run starts from it."""
+        """AdamW with a one-cycle rate; every `STATE_INTERVAL` steps the state is saved, and a stopped run starts from it."""
         parameters = [parameter for part in parts for parameter in part.parameters()]
         optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
@@ -198,7 +199,7 @@ class _BaseTraining:
             schedule.step()
             mean = loss.item() if math.isnan(mean) else 0.95 * mean + 0.05 * loss.item()
             self.progress.update(task, advance=1, loss=mean)
-            if (step + 1) % 100 == 0 or step + 1 == steps:
+            if (step + 1) % STATE_INTERVAL == 0 or step + 1 == steps:
                 _store(state_file, parts, optimizer, schedule, step + 1, mean)
         self.losses[f'{name}_loss'] = round(mean, 5)
 

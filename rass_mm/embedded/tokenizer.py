@@ -1,9 +1,11 @@
 """A small CLIP tokenizer in CLIP's own file format, for bases that are written here and not downloaded."""
 
 import json
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 
 from rass_mm.atomic import write_text
 
@@ -18,23 +20,31 @@ WORDS = (
 
 
 def train_merges(words: str = WORDS) -> tuple[dict[str, int], list[str]]:
-    """Vocabulary and merges of a byte-level BPE whose pieces are the given words; the same on every machine."""
+    """Vocabulary and merges of a byte-level BPE whose pieces are the given words; the same on every machine.
+
+    Byte-pair encoding as in Sennrich et al. 2016 (arXiv 1508.07909, algorithm 1), ties broken by the alphabet. (The
+    trainer of the tokenizers library breaks them differently in every run.)
+    """
+    spelled = [[*word[:-1], word[-1] + SUFFIX] for word in words.split()]
+    merges: list[tuple[str, str]] = []
+    while counts := Counter(pair for pieces in spelled for pair in pairwise(pieces)):
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        merges.append(best)
+        spelled = [_merged(pieces, best) for pieces in spelled]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(end_of_word_suffix=SUFFIX))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.BpeTrainer(
-        vocab_size=4096, end_of_word_suffix=SUFFIX, initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator([words] * 2, trainer)
-    merges = [' '.join(merge) for merge in json.loads(tokenizer.to_str())['model']['merges']]
-    pieces = [
-        *alphabet,
-        *(letter + SUFFIX for letter in alphabet),
-        *(merge.replace(' ', '') for merge in merges),
-        START,
-        END,
-    ]
-    return {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}, merges
+    letters = [*alphabet, *(letter + SUFFIX for letter in alphabet)]
+    pieces = [*letters, *(''.join(merge) for merge in merges), START, END]
+    return {piece: index for index, piece in enumerate(pieces)}, [' '.join(merge) for merge in merges]
+
+
+def _merged(pieces: list[str], pair: tuple[str, str]) -> list[str]:
+    out: list[str] = []
+    for piece in pieces:
+        if out and (out[-1], piece) == pair:
+            out[-1] += piece
+        else:
+            out.append(piece)
+    return out
 
 
 def write_tokenizer(folder: Path) -> dict[str, int]:

@@ -1,0 +1,73 @@
+"""The small base: trained in seconds here, an ordinary Stable Diffusion folder as a result."""
+
+import json
+
+import pytest
+import torch
+
+from rass_mm.diffusion.base import load_unet, load_vae, read_base
+from rass_mm.diffusion.text import TextEncoder
+from rass_mm.embedded import base_training
+from rass_mm.embedded.base_training import BaseRecipe, make_base
+from rass_mm.errors import BaseFolderError
+
+SMALL = {'scenes': 6, 'image_size': 32, 'vae_steps': 4, 'vae_batch': 2, 'vae_crop': 32, 'unet_batch': 2, 'unet_crop': 8}
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv('RASS_MM_CACHE', str(tmp_path / 'cache'))
+    return tmp_path / 'cache'
+
+
+def test_result_is_an_ordinary_base_folder(cache, tmp_path):
+    losses = make_base(tmp_path / 'base', BaseRecipe(**SMALL, unet_steps=3))
+    assert set(losses) == {'vae_loss', 'vae_psnr', 'unet_loss'} and all(value == value for value in losses.values())
+    base = read_base(tmp_path / 'base', {'cross_attention_dim': 64})
+    latent = load_vae(base).encode(torch.zeros(1, 3, 32, 32)).latent_dist.mode() * base.scaling_factor
+    context = TextEncoder(base).encode_texts(['a photo of a sky, road'])[0]
+    assert load_unet(base)(latent, 5, encoder_hidden_states=context).sample.shape == (1, 4, 8, 8)
+    assert not list((tmp_path / 'base').rglob('*.pt'))
+
+
+def test_second_request_comes_from_the_cache(cache, tmp_path, monkeypatch):
+    recipe = BaseRecipe(**SMALL, unet_steps=2)
+    first = make_base(tmp_path / 'one', recipe)
+    monkeypatch.setattr(base_training, '_BaseTraining', None)
+    assert make_base(tmp_path / 'two', recipe) == first == make_base(tmp_path / 'two', recipe)
+    identities = [{**read_base(tmp_path / name).identity, 'name': ''} for name in ('one', 'two')]
+    assert identities[0] == identities[1]
+
+
+def test_stopped_training_goes_on_as_if_it_had_not(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(base_training, 'STATE_INTERVAL', 4)
+    recipe = BaseRecipe(**SMALL, unet_steps=6)
+    make_base(tmp_path / 'whole', recipe)
+    monkeypatch.setenv('RASS_MM_CACHE', str(tmp_path / 'other'))
+    honest = base_training._NoiseLoss.__call__
+    calls = []
+
+    def stopping(self, generator):
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return honest(self, generator)
+
+    monkeypatch.setattr(base_training._NoiseLoss, '__call__', stopping)
+    with pytest.raises(KeyboardInterrupt):
+        make_base(tmp_path / 'cut', recipe)
+    assert not (tmp_path / 'cut').exists()
+    make_base(tmp_path / 'cut', recipe)
+    assert len(calls) == 6 + 2  # two steps after the state at 4
+    whole, cut = (load_unet(read_base(tmp_path / name)).state_dict() for name in ('whole', 'cut'))
+    assert all(torch.equal(whole[key], cut[key]) for key in whole)
+    records = [json.loads((tmp_path / name / 'training.json').read_text())['losses'] for name in ('whole', 'cut')]
+    assert records[0] == records[1]
+
+
+def test_folder_with_something_else_is_refused(cache, tmp_path):
+    (tmp_path / 'base').mkdir()
+    (tmp_path / 'base' / 'note.txt').write_text('mine')
+    with pytest.raises(BaseFolderError, match='not empty'):
+        make_base(tmp_path / 'base', BaseRecipe(**SMALL, unet_steps=2))
+    assert (tmp_path / 'base' / 'note.txt').read_text() == 'mine'
