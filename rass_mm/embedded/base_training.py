@@ -182,7 +182,7 @@ class _BaseTraining:
     def _fit(
         self, name: str, parts: list[nn.Module], steps: int, rate: float, loss_of: Callable[[torch.Generator], Tensor]
     ) -> None:
-        """AdamW with a one-cycle rate; saves the state every `STATE_INTERVAL` steps, for a stopped run to go on from."""
+        """AdamW with a one-cycle rate; saves the state every `STATE_INTERVAL` steps, to go on from after a stop."""
         parameters = [parameter for part in parts for parameter in part.parameters()]
         optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
