@@ -32,7 +32,7 @@ build_mmcv() {
     else
         # Without a card the operators only have to be there and be right: -O1 without debug data halves the compile.
         export CFLAGS="${CFLAGS:--O1 -g0 -w}"
-        say "compiling mmcv with its operators (77 C++ files, $MAX_JOBS jobs): about 7 minutes on 2 cores"
+        say "compiling mmcv with its operators (77 C++ files, $MAX_JOBS jobs): about 8 minutes on 2 cores"
     fi
     mkdir -p "$wheels"
     local out
@@ -44,7 +44,7 @@ build_mmcv() {
 
 install_all() {
     local start=$SECONDS
-    say "making the environment $env (about 10 minutes on 2 cores, 6 GB; done once)"
+    say "making the environment $env (about 12 minutes on 2 cores, 6 GB; done once)"
     rm -rf "$env"
     "$python" -m venv "$env"
     export PIP_DISABLE_PIP_VERSION_CHECK=1
