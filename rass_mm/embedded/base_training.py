@@ -44,11 +44,11 @@ class BaseRecipe:
 
     scenes: int = 512
     image_size: int = 128
-    vae_steps: int = 190
+    vae_steps: int = 160
     vae_batch: int = 8
     vae_crop: int = 64
     vae_rate: float = 5e-3
-    unet_steps: int = 250
+    unet_steps: int = 200
     unet_batch: int = 16
     unet_crop: int = 16
     unet_rate: float = 1e-3

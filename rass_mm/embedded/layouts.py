@@ -94,7 +94,7 @@ LAYOUTS: dict[str, Layout] = {
         'scheduler': SCHEDULER,
     },
     'scenes-tiny': {
-        'unet': _unet([32, 64, 96, 96], 64, 2, linear=True, layers_per_block=1, norm_num_groups=8, sample_size=32),
+        'unet': _unet([24, 48, 96, 96], 64, 2, linear=True, layers_per_block=1, norm_num_groups=8, sample_size=32),
         'vae': {
             **SD_VAE,
             'block_out_channels': [16, 32, 64],

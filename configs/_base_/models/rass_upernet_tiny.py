@@ -1,4 +1,4 @@
-# RASS on the embedded scene base (f4 autoencoder, UNet of 32 to 96 channels) with a small UPerNet head.
+# RASS on the embedded scene base (f4 autoencoder, UNet of 24 to 96 channels) with a small UPerNet head.
 num_classes = 12
 data_preprocessor = dict(
     type='SegDataPreProcessor',

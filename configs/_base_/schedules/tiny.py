@@ -1,5 +1,5 @@
 # Minutes on two CPU cores: one rate for everything that trains, warm-up, poly decay.
-max_iters = 200
+max_iters = 170
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.01),
