@@ -186,7 +186,7 @@ def test_a_weight_the_file_lacks_is_never_drawn_at_random(copy, load, file):
 
 
 def test_weights_of_other_shapes_than_the_config_are_refused(copy):
-    edit_json(copy / 'unet' / 'config.json', block_out_channels=[32, 64, 128, 128])
+    edit_json(copy / 'unet' / 'config.json', block_out_channels=[24, 48, 128, 128])
     assert 'down_blocks.2' in refusal(load_unet, read_base(copy))
 
 
