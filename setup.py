@@ -11,7 +11,6 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'rass_mm' / 'version.py').read_text())[1]
 SEGMENTATION = [
     'torch>=2.4',
-    'torchvision',
     'numpy>=1.26',
     'scipy',
     'mmengine>=0.10.4,<1.0',
@@ -28,7 +27,7 @@ SEGMENTATION = [
     'pillow',
     'rich',
 ]
-RESTORATION = ['mmagic==1.2.0', 'albumentations', 'lpips', 'pandas', 'einops', 'lmdb', 'resize-right']
+RESTORATION = ['mmagic==1.2.0', 'torchvision', 'albumentations', 'lpips', 'pandas', 'einops', 'lmdb', 'resize-right']
 
 
 class BuildWithConfigs(build_py):
