@@ -71,7 +71,13 @@ def prepare_config(
 
 
 def fitted_precision(wrapper: dict[str, Any], amp: bool = False) -> dict[str, Any]:
-    """An `optim_wrapper` config for this machine: bfloat16 where it is wanted and there, else float16 or float32."""
+    """An `optim_wrapper` config for this machine: bfloat16 where it is wanted and there, else float16 or float32.
+
+    A config of several named wrappers (SCR has two) is fitted one by one.
+    """
+    if 'optimizer' not in wrapper:
+        parts = {key: fitted_precision(dict(part), amp) for key, part in wrapper.items() if isinstance(part, dict)}
+        return {**wrapper, **parts}
     if not amp and wrapper.get('type') != 'AmpOptimWrapper':
         return wrapper
     plain = {key: value for key, value in wrapper.items() if key not in ('type', 'dtype', 'loss_scale')}
@@ -89,8 +95,9 @@ def fitted_precision(wrapper: dict[str, Any], amp: bool = False) -> dict[str, An
 
 def join_cpu_processes(config: Config) -> None:
     """Starts gloo for the processes torchrun made; mmengine's own start and wrapper need a GPU per process."""
-    wrapper = {'type': 'MMDistributedDataParallel', 'device_ids': None, 'broadcast_buffers': False}
-    config.model_wrapper_cfg = {**wrapper, 'find_unused_parameters': config.get('find_unused_parameters', False)}
+    if config.get('model_wrapper_cfg') is None:
+        wrapper = {'type': 'MMDistributedDataParallel', 'device_ids': None, 'broadcast_buffers': False}
+        config.model_wrapper_cfg = {**wrapper, 'find_unused_parameters': config.get('find_unused_parameters', False)}
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo')
 
@@ -119,18 +126,13 @@ def test(
     Args:
         config: a prepared config.
         checkpoint: the file to load.
-        out: folder for the predicted label maps (PNG of ids); None writes none.
-        show_dir: folder for pictures of prediction over image; None draws none.
+        out: folder for the predicted label maps (PNG of ids) or restored images; None writes none.
+        show_dir: folder for pictures of the predictions; None draws none.
         tta: test-time augmentation, by the config's `tta_model` and `tta_pipeline`.
     """
     config.load_from, config.resume = checkpoint, False
     check_data_folders(config.get('test_dataloader'), 'test_dataloader')
-    if out:
-        config.test_evaluator = {**config.test_evaluator, 'output_dir': out, 'keep_results': True}
-    if show_dir:
-        hook = config.default_hooks.get('visualization') or {'type': 'SegVisualizationHook'}
-        config.default_hooks.visualization = {**hook, 'draw': True, 'interval': 1}
-        config.visualizer = {**config.visualizer, 'save_dir': show_dir}
+    write_outputs(config, out, show_dir)
     if tta:
         use_tta(config)
     metrics = {key: float(value) for key, value in Runner.from_cfg(config).test().items()}
@@ -148,6 +150,19 @@ def test(
         }
         write_text(Path(config.work_dir) / RESULT, json.dumps(record, indent=2))
     return metrics
+
+
+def write_outputs(config: Config, out: str | None, show_dir: str | None) -> None:
+    """Has a test write its results into `out` (label maps or restored images) and pictures of them into `show_dir`."""
+    if config.test_evaluator.type.endswith('RestorationMetrics'):
+        config.test_evaluator = {**config.test_evaluator, 'output_dir': out, 'show_dir': show_dir}
+        return
+    if out:
+        config.test_evaluator = {**config.test_evaluator, 'output_dir': out, 'keep_results': True}
+    if show_dir:
+        hook = config.default_hooks.get('visualization') or {'type': 'SegVisualizationHook'}
+        config.default_hooks.visualization = {**hook, 'draw': True, 'interval': 1}
+        config.visualizer = {**config.visualizer, 'save_dir': show_dir}
 
 
 def use_tta(config: Config) -> None:

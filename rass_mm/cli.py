@@ -1,4 +1,5 @@
-"""The commands: `rass-mm doctor | train | test | make-scenes | make-base | random-base | make-lq | configs | demo`.
+"""The commands: `rass-mm doctor | train | test | make-scenes | make-base | random-base | make-lq | restore | configs |
+demo`.
 
 Imports of heavy libraries stay inside the commands, so that `rass-mm doctor` answers on a broken installation.
 """
@@ -30,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         _add_base,
         _add_random_base,
         _add_lq,
+        _add_restore,
         _add_configs,
         _add_demo,
     ):
@@ -155,20 +157,31 @@ def _run_scenes(arguments: argparse.Namespace) -> int:
 
 
 def _add_base(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser('make-base', help='train the small scene base and write it as a diffusers folder')
+    from mmengine.config import DictAction
+
+    parser = commands.add_parser('make-base', help='train a small base and write it as a diffusers folder')
     parser.add_argument('out', type=Path)
-    for name, default in {'scenes': None, 'vae-steps': None, 'unet-steps': None, 'seed': 0}.items():
-        parser.add_argument(f'--{name}', type=int, default=default)
+    parser.add_argument('--data', help='a segmentation config whose training images to use (default: drawn scenes)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='overrides of that config')
+    for name in RECIPE_OPTIONS:
+        parser.add_argument(f'--{name.replace("_", "-")}', type=int)
     parser.set_defaults(run=_run_base)
+
+
+RECIPE_OPTIONS = ('scenes', 'vae_steps', 'vae_batch', 'vae_crop', 'unet_steps', 'unet_batch', 'unet_crop', 'seed')
 
 
 def _run_base(arguments: argparse.Namespace) -> int:
     import rass_mm  # noqa: F401  (prepares the libraries)
+    from rass_mm.apis import load_config
+    from rass_mm.embedded.base_images import ConfiguredImages
     from rass_mm.embedded.base_training import BaseRecipe, make_base
 
-    names = ('scenes', 'vae_steps', 'unet_steps', 'seed')
-    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    losses = make_base(arguments.out, BaseRecipe(**given))
+    given = {name: getattr(arguments, name) for name in RECIPE_OPTIONS if getattr(arguments, name) is not None}
+    source = None
+    if arguments.data:
+        source = ConfiguredImages(load_config(arguments.data, arguments.cfg_options).train_dataloader.dataset)
+    losses = make_base(arguments.out, BaseRecipe(**given), source)
     sys.stdout.write(f'{arguments.out}: ' + ', '.join(f'{name} {value}' for name, value in losses.items()) + '\n')
     return 0
 
@@ -197,6 +210,12 @@ def _add_lq(commands: argparse._SubParsersAction) -> None:
     from rass_mm.degradation.cli import add_arguments
 
     add_arguments(commands.add_parser('make-lq', help='write a fixed degraded copy of an image folder'))
+
+
+def _add_restore(commands: argparse._SubParsersAction) -> None:
+    from rass_mm.restoring.cli import add_arguments
+
+    add_arguments(commands.add_parser('restore', help='restore image files of any size with a trained adapter'))
 
 
 def _add_configs(commands: argparse._SubParsersAction) -> None:

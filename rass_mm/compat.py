@@ -85,10 +85,10 @@ def prepare_mmagic() -> None:
     if not hasattr(np, 'bool8'):
         np.bool8 = np.bool_
     for old, new in {'diffusers.models.unet_2d_condition': 'diffusers.models.unets.unet_2d_condition'}.items():
-        if importlib.util.find_spec(old) is None:
+        if old not in sys.modules and importlib.util.find_spec(old) is None:
             sys.modules[old] = importlib.import_module(new)
     painter = 'diffusers.pipelines.paint_by_example'
-    if importlib.util.find_spec(painter) is None:
+    if painter not in sys.modules and importlib.util.find_spec(painter) is None:
         # mmagic names this encoder in one editing model; a placeholder is enough for the import.
         stub = types.ModuleType(painter)
         stub.PaintByExampleImageEncoder = None

@@ -49,3 +49,13 @@ def explain(error: ImportError) -> str:
     return '\n'.join(
         [f'rass_mm cannot be imported: {error}', *lines, 'To mend:', *(remedies or ['see the versions above'])]
     )
+
+
+def explain_restoration(error: ImportError) -> str:
+    """The message where the restoration side cannot be imported: the error and the command that installs it."""
+    rows = [row for row in compat.package_reports() if row.name in compat.OPTIONAL]
+    found = ', '.join(f'{row.name} {row.installed or "absent"} (proved: {row.proved})' for row in rows)
+    return (
+        f'The restoration side cannot be imported: {error}. Found: {found}.\n'
+        f'To mend: pip install "rass_mm[restoration]" (mmagic and what it needs). Segmentation works without it.'
+    )

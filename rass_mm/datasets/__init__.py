@@ -1,7 +1,14 @@
 """Data sets and loading transforms, registered in mmseg's registries."""
 
 from rass_mm.datasets.camvid import CamVidDataset
-from rass_mm.datasets.loading import LoadImageStrict, LoadLabelStrict
+from rass_mm.datasets.loading import KeepCleanImage, LoadCleanImage, LoadImageStrict, LoadLabelStrict
 from rass_mm.datasets.scenes import ScenesDataset
 
-__all__ = ['CamVidDataset', 'LoadImageStrict', 'LoadLabelStrict', 'ScenesDataset']
+__all__ = [
+    'CamVidDataset',
+    'KeepCleanImage',
+    'LoadCleanImage',
+    'LoadImageStrict',
+    'LoadLabelStrict',
+    'ScenesDataset',
+]

@@ -5,12 +5,13 @@ assert far from its cause. Both are caught here, where the file name is known.
 """
 
 import io
+from pathlib import Path
 from typing import Any
 
 import mmcv
 import mmengine.fileio as fileio
 import numpy as np
-from mmcv.transforms import LoadImageFromFile
+from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
 from PIL import Image
@@ -131,3 +132,54 @@ class LoadLabelStrict(LoadAnnotations):
             f'{self.ignore_index} (ignored) are valid (reduce_zero_label={bool(results.get("reduce_zero_label"))}). '
             f'{hint}'
         )
+
+
+@TRANSFORMS.register_module()
+class KeepCleanImage(BaseTransform):
+    """Keeps a copy of `img` as `gt` before a degradation changes it; place it after crops, flips and colours."""
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Adds `gt` (H, W, 3) BGR."""
+        return {**results, 'gt': results['img'].copy()}
+
+
+@TRANSFORMS.register_module()
+class LoadCleanImage(BaseTransform):
+    """Loads the clean partner of a degraded image as `gt`, by `gt_path` or by a folder and suffix in place of its own.
+
+    Args:
+        lq: name of the folder in `img_path` that the degraded images are below.
+        clean: name of the folder in its place.
+        suffix: of the clean files; None keeps the degraded one's.
+        upscale: enlarges `img` (cubic) to the clean image's size where it is smaller.
+    """
+
+    def __init__(self, lq: str = '', clean: str = '', suffix: str | None = None, upscale: bool = False) -> None:
+        self.lq, self.clean, self.suffix, self.upscale = lq, clean, suffix, upscale
+        self.load = LoadImageStrict()
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Adds `gt` (H, W, 3) uint8 BGR and `gt_path`.
+
+        Raises:
+            DataError: there is no such file, it is damaged, or of another size than the image.
+        """
+        path = results.get('gt_path') or self._partner(Path(results['img_path']))
+        clean, image = self.load({'img_path': str(path)})['img'], results['img']
+        if image.shape != clean.shape and self.upscale:
+            image = mmcv.imresize(image, clean.shape[1::-1], interpolation='bicubic')
+        if image.shape != clean.shape:
+            raise DataError(
+                f'{results["img_path"]} is {image.shape[1]}x{image.shape[0]} (width x height), its clean partner '
+                f'{path} is {clean.shape[1]}x{clean.shape[0]}. They must have the same size (or set upscale=True).'
+            )
+        return {**results, 'img': image, 'img_shape': image.shape[:2], 'gt': clean, 'gt_path': str(path)}
+
+    def _partner(self, path: Path) -> Path:
+        parts = list(path.parts)
+        if self.lq not in parts:
+            raise DataError(f'{path} has no folder {self.lq!r} to replace by {self.clean!r}: set LoadCleanImage.lq.')
+        last = len(parts) - 1 - parts[::-1].index(self.lq)
+        parts[last] = self.clean
+        partner = Path(*parts)
+        return partner.with_suffix(self.suffix) if self.suffix else partner

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, set_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -124,15 +124,42 @@ def merge_adapter(unet: UNet2DConditionModel, name: str) -> None:
     unet.requires_grad_(False)
 
 
+def adapter_parameters(unet: UNet2DConditionModel, name: str) -> dict[str, nn.Parameter]:
+    """The parameters of adapter `name` (`<layer>.lora_A.weight`, ...) plus the full `conv_in`, as files name them."""
+    found = {}
+    for key, parameter in unet.named_parameters():
+        if f'.lora_A.{name}.' in key or f'.lora_B.{name}.' in key:
+            found[key.replace(f'.{name}.', '.')] = parameter
+        elif _is_conv_in(key):
+            found[CONV_IN + ('weight' if key.endswith('weight') else 'bias')] = parameter
+    return found
+
+
 def adapter_tensors(unet: UNet2DConditionModel, name: str) -> dict[str, Tensor]:
-    """The tensors of adapter `name` (`<layer>.lora_A.weight`, ...) plus the full `conv_in`, on the CPU."""
-    tensors = get_peft_model_state_dict(unet, adapter_name=name)
-    conv_in = {
-        CONV_IN + ('weight' if key.endswith('weight') else 'bias'): value
-        for key, value in unet.state_dict().items()
-        if _is_conv_in(key)
-    }
-    return {key: value.detach().cpu().contiguous() for key, value in {**tensors, **conv_in}.items()}
+    """The tensors of `adapter_parameters`, on the CPU."""
+    return {key: value.detach().cpu().contiguous() for key, value in adapter_parameters(unet, name).items()}
+
+
+def copy_adapter(unet: UNet2DConditionModel, name: str, path: str | os.PathLike, base_identity: dict[str, str]) -> None:
+    """Copies a file's tensors into adapter `name` and `conv_in`, to go on training from them.
+
+    Raises:
+        AdapterError: the file is unusable, of another base, or of another rank, scale or targets.
+    """
+    header, tensors = read_adapter(path)
+    check_base(header, path, base_identity)
+    own, config = adapter_parameters(unet, name), unet.peft_config[name]
+    wrong = sorted(own.keys() ^ tensors.keys())
+    wrong += [key for key in own.keys() & tensors.keys() if own[key].shape != tensors[key].shape]
+    if wrong or header['alpha'] != config.lora_alpha:
+        raise AdapterError(
+            f'{path} has rank {header["rank"]} and alpha {header["alpha"]}, this model rank {config.r} and alpha '
+            f'{config.lora_alpha}; {len(wrong)} tensors differ{", the first is " + wrong[0] if wrong else ""}. Set '
+            f'adapter.rank and adapter.alpha to those of the file.'
+        )
+    with torch.no_grad():
+        for key, parameter in own.items():
+            parameter.copy_(tensors[key])
 
 
 def content_hash(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
@@ -145,8 +172,18 @@ def content_hash(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def save_adapter(unet: UNet2DConditionModel, name: str, path: str | os.PathLike, base_identity: dict[str, str]) -> None:
-    """Writes adapter `name` and the full `conv_in` to one safetensors file with a JSON header (spec, base, hash)."""
+def save_adapter(
+    unet: UNet2DConditionModel,
+    name: str,
+    path: str | os.PathLike,
+    base_identity: dict[str, str],
+    recipe: dict[str, Any] | None = None,
+) -> None:
+    """Writes adapter `name` and the full `conv_in` to one safetensors file with a JSON header (spec, base, hash).
+
+    `recipe` says how the adapter is to be used (a restorer's form, timestep, prompt and classes); it goes into the
+    header as it is.
+    """
     tensors = adapter_tensors(unet, name)
     config = unet.peft_config[name]
     header = {
@@ -155,6 +192,7 @@ def save_adapter(unet: UNet2DConditionModel, name: str, path: str | os.PathLike,
         'alpha': config.lora_alpha,
         'targets': sorted(config.target_modules),
         'base': base_identity,
+        **({'recipe': recipe} if recipe else {}),
     }
     header['hash'] = content_hash(header, tensors)
     with atomic_path(path) as temporary:
@@ -186,6 +224,16 @@ def read_adapter(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Ten
     return header, tensors
 
 
+def check_base(header: dict[str, Any], path: str | os.PathLike, base_identity: dict[str, str]) -> None:
+    """Raises an AdapterError that shows both identities where an adapter was trained on another base."""
+    differing = [key for key in ('config', 'weights') if header['base'][key] != base_identity[key]]
+    if differing and base_identity['weights'] != 'none':
+        raise AdapterError(
+            f'Adapter {path} belongs to another base ({" and ".join(differing)} differ).\n  adapter: {header["base"]}\n'
+            f'  given:   {base_identity}\nGive the base it was trained on, or train an adapter on this one.'
+        )
+
+
 def load_adapter(
     unet: UNet2DConditionModel, path: str | os.PathLike, base_identity: dict[str, str], name: str | None = None
 ) -> dict[str, Any]:
@@ -195,12 +243,7 @@ def load_adapter(
         AdapterError: the file is unusable, or was trained on another base (both identities are shown).
     """
     header, tensors = read_adapter(path)
-    differing = [key for key in ('config', 'weights') if header['base'][key] != base_identity[key]]
-    if differing and base_identity['weights'] != 'none':
-        raise AdapterError(
-            f'Adapter {path} belongs to another base ({" and ".join(differing)} differ).\n  adapter: {header["base"]}\n'
-            f'  given:   {base_identity}\nGive the base it was trained on, or train an adapter on this one.'
-        )
+    check_base(header, path, base_identity)
     name = name or header['name']
     add_adapter(unet, name, AdapterSpec(header['rank'], header['alpha'], tuple(header['targets'])), train_conv_in=False)
     lora = {key: value for key, value in tensors.items() if 'lora_' in key}

@@ -99,6 +99,10 @@ class EmptyPrompt(nn.Module):
         return Prompt(self.tokens.expand(batch, -1, -1), self.owners.expand(batch, -1))
 
 
+PROMPTS = {'ClassTokens': ClassTokens, 'EmptyPrompt': EmptyPrompt}
+"""Prompts that need nothing but the base and class names: what a restorer can use on an image without labels."""
+
+
 class TagPrompt(nn.Module):
     """ "tag, tag, tag" of each image, from a tagger; keeps the text encoder, as the released code does.
 

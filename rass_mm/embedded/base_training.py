@@ -1,4 +1,4 @@
-"""Trains the small base on procedural scenes: autoencoder, then text-conditional UNet. Seconds to minutes on a CPU.
+"""Trains a small base on labelled images: autoencoder, then text-conditional UNet. Minutes on a CPU.
 
 The result is an ordinary Stable Diffusion folder in diffusers layout, read by the same code as the real one. It is kept
 in the cache folder under a hash of its recipe, and copied to where it is asked for.
@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler
@@ -24,15 +23,15 @@ from rass_mm.atomic import atomic_path, write_text
 from rass_mm.diffusion.base import read_base
 from rass_mm.diffusion.prompts import cache_folder
 from rass_mm.diffusion.text import load_tokenizer
+from rass_mm.embedded.base_images import BaseImages, ConfiguredImages, cut, draw_scenes, random_crops
 from rass_mm.embedded.layouts import LAYOUTS, build_models, write_configs
-from rass_mm.embedded.scenes import SCENE_CLASSES, make_scene
+from rass_mm.embedded.linear_start import start_linear
 from rass_mm.errors import BaseFolderError
 
-FORMAT = 2
+FORMAT = 3
 """Part of the cache key: raise it when a change below changes the trained weights."""
 STATE_INTERVAL = 100
-SCENE_STREAM = 1_000_000_007
-"""First scene seed of the base's own images; data set splits draw theirs from hashed sequences."""
+ENCODED_TOGETHER = 4
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class BaseRecipe:
     vae_steps: int = 160
     vae_batch: int = 8
     vae_crop: int = 64
-    vae_rate: float = 5e-3
+    vae_rate: float = 2e-3
     unet_steps: int = 200
     unet_batch: int = 16
     unet_crop: int = 16
@@ -55,32 +54,40 @@ class BaseRecipe:
     empty_prompts: float = 0.1
     seed: int = 0
 
-    @property
-    def key(self) -> str:
-        """Cache key: recipe, layout and code format."""
-        parts = json.dumps([FORMAT, asdict(self), LAYOUTS['scenes-tiny']], sort_keys=True)
-        return hashlib.sha256(parts.encode()).hexdigest()[:12]
+    def key(self, source: ConfiguredImages | None = None) -> str:
+        """Cache key: recipe, layout, code format and, if they are not scenes, the images."""
+        parts = [FORMAT, asdict(self), LAYOUTS['scenes-tiny'], *([source.key] if source else [])]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def make_base(folder: Path, recipe: BaseRecipe | None = None) -> dict[str, float]:
-    """Puts the trained scene base into `folder`, training it first if the cache has none; returns its final losses.
+def make_base(
+    folder: Path, recipe: BaseRecipe | None = None, source: ConfiguredImages | None = None
+) -> dict[str, float]:
+    """Puts a trained small base into `folder`, training it first if the cache has none; returns its final losses.
 
     Training that was stopped goes on where its last checkpoint left it.
 
+    Args:
+        folder: where the base goes.
+        recipe: sizes, steps, rates and seed.
+        source: labelled images to train on; None draws procedural scenes.
+
     Raises:
         BaseFolderError: the folder holds something else.
+        DataError: the images cannot be used.
     """
     recipe = recipe or BaseRecipe()
+    key = recipe.key(source)
     record = folder / 'training.json'
-    if record.is_file() and json.loads(record.read_text())['key'] == recipe.key:
+    if record.is_file() and json.loads(record.read_text())['key'] == key:
         return json.loads(record.read_text())['losses']
     if folder.exists() and any(folder.iterdir()):
         raise BaseFolderError(
             f'{folder} is not empty and holds another base. Choose a new folder, or remove this one first.'
         )
-    cached = cache_folder() / 'bases' / recipe.key
+    cached = cache_folder() / 'bases' / key
     if not (cached / 'training.json').is_file():
-        _BaseTraining(cached, recipe).run()
+        _BaseTraining(cached, recipe, key, source).run()
     folder.parent.mkdir(parents=True, exist_ok=True)
     copy = folder.with_name(f'.{folder.name}.part')
     shutil.rmtree(copy, ignore_errors=True)
@@ -94,10 +101,9 @@ def make_base(folder: Path, recipe: BaseRecipe | None = None) -> dict[str, float
 class _BaseTraining:
     """One training, in a folder of its own; `run` may be called again after a stop."""
 
-    def __init__(self, folder: Path, recipe: BaseRecipe) -> None:
-        self.folder = folder
-        self.recipe = recipe
-        self.layout = write_configs(folder, LAYOUTS['scenes-tiny'], f'scenes-tiny-{recipe.key}')
+    def __init__(self, folder: Path, recipe: BaseRecipe, key: str, source: ConfiguredImages | None) -> None:
+        self.folder, self.recipe, self.key, self.source = folder, recipe, key, source
+        self.layout = write_configs(folder, LAYOUTS['scenes-tiny'], f'scenes-tiny-{key}')
         torch.manual_seed(recipe.seed)
         self.models = build_models(self.layout)
         self.losses: dict[str, float] = {}
@@ -113,40 +119,29 @@ class _BaseTraining:
             TimeRemainingColumn(),
         )
         with Progress(*columns, TextColumn('loss {task.fields[loss]:.4f}')) as self.progress:
-            images, captions = self._scenes()
+            data = self.source.load(self.progress) if self.source else self._scenes()
             vae = self.models['vae']
-            self._fit(
-                'vae', [vae], recipe.vae_steps, recipe.vae_rate, lambda generator: self._vae_loss(images, generator)
-            )
-            latents = self._latents(images)
-            prompts = self._prompts(captions)
+            start_linear(vae, data.images, torch.Generator().manual_seed(recipe.seed))
+            self._fit('vae', [vae], recipe.vae_steps, recipe.vae_rate, lambda g: self._vae_loss(data.images, g))
+            latents = self._latents(data.images)
             parts = [self.models['unet'], self.models['text_encoder']]
-            step = _NoiseLoss(parts, latents, prompts, recipe)
+            step = _NoiseLoss(parts, latents, data, load_tokenizer(read_base(self.folder)), recipe)
             self._fit('unet', parts, recipe.unet_steps, recipe.unet_rate, step)
         for name, model in self.models.items():
             model.save_pretrained(self.folder / name, safe_serialization=True)
         for state in self.folder.glob('*.pt'):
             state.unlink()
-        record = {'key': recipe.key, 'recipe': asdict(recipe), 'losses': self.losses, 'classes': list(SCENE_CLASSES)}
+        record = {'key': self.key, 'recipe': asdict(recipe), 'losses': self.losses, 'classes': list(data.classes)}
         write_text(self.folder / 'training.json', json.dumps(record, indent=2))
 
-    def _scenes(self) -> tuple[Tensor, list[list[str]]]:
-        """Images (N, 3, S, S) uint8 RGB, and the names of the classes that cover at least 1 % of each."""
-        size = self.recipe.image_size
-        task = self.progress.add_task('scenes', total=self.recipe.scenes, loss=math.nan)
-        images, captions = [], []
-        for index in range(self.recipe.scenes):
-            image, label = make_scene(SCENE_STREAM + index, size, size)
-            shares = np.bincount(label.ravel(), minlength=256)[: len(SCENE_CLASSES)] / label.size
-            images.append(torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1))))
-            captions.append([name for name, share in zip(SCENE_CLASSES, shares, strict=True) if share >= 0.01])
-            self.progress.advance(task)
-        return torch.stack(images), captions
+    def _scenes(self) -> BaseImages:
+        return draw_scenes(self.recipe.scenes, self.recipe.image_size, self.progress)
 
     def _vae_loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """L1 of a random crop's round trip plus a light pull of the posterior towards N(0, 1)."""
         recipe = self.recipe
-        batch = _crops(images, recipe.vae_batch, recipe.vae_crop, generator).float() / 127.5 - 1
+        crops = random_crops(recipe.vae_batch, len(images), images.shape[-2:], recipe.vae_crop, generator)
+        batch = cut(images, crops, recipe.vae_crop).float() / 127.5 - 1
         posterior = self.models['vae'].encode(batch).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator)
         decoded = self.models['vae'].decode(posterior.mean + posterior.std * noise).sample
@@ -154,30 +149,16 @@ class _BaseTraining:
 
     @torch.no_grad()
     def _latents(self, images: Tensor) -> Tensor:
-        """Latents of all scenes scaled to unit spread; the scale goes into the VAE's config, as in Stable Diffusion."""
+        """Latents of all images scaled to unit spread; the scale goes into the VAE's config, as in Stable Diffusion."""
         vae = self.models['vae'].eval().requires_grad_(False)
-        chunks = [vae.encode(chunk.float() / 127.5 - 1).latent_dist.mode() for chunk in images.split(16)]
+        chunks = [vae.encode(chunk.float() / 127.5 - 1).latent_dist.mode() for chunk in images.split(ENCODED_TOGETHER)]
         latents = torch.cat(chunks)
         scale = round(1.0 / latents.std().item(), 5)
         vae.register_to_config(scaling_factor=scale)
-        with torch.no_grad():
-            decoded = vae.decode(chunks[0]).sample
-        error = ((decoded - (images[:16].float() / 127.5 - 1)) / 2).square().mean().item()
+        decoded = vae.decode(chunks[0]).sample
+        error = ((decoded - (images[:ENCODED_TOGETHER].float() / 127.5 - 1)) / 2).square().mean().item()
         self.losses['vae_psnr'] = round(-10 * math.log10(error), 2)
         return latents * scale
-
-    def _prompts(self, captions: list[list[str]]) -> Callable[[int, torch.Generator], list[int]]:
-        """A function (scene, generator) -> framed token ids of a caption; the names come in a random order."""
-        tokenizer = load_tokenizer(read_base(self.folder))
-
-        def framed(scene: int, generator: torch.Generator) -> list[int]:
-            names = captions[scene]
-            order = torch.randperm(len(names), generator=generator).tolist()
-            empty = torch.rand(1, generator=generator).item() < self.recipe.empty_prompts
-            text = '' if empty else 'a photo of a ' + ', '.join(names[i] for i in order)
-            return tokenizer(text, padding='max_length', truncation=True, max_length=77)['input_ids']
-
-        return framed
 
     def _fit(
         self, name: str, parts: list[nn.Module], steps: int, rate: float, loss_of: Callable[[torch.Generator], Tensor]
@@ -205,34 +186,40 @@ class _BaseTraining:
 
 
 class _NoiseLoss:
-    """The noise-prediction loss of latent diffusion (Ho et al. 2020, eq. 14) on random crops of cached latents."""
+    """The noise-prediction loss of latent diffusion (Ho et al. 2020, eq. 14) on random crops of cached latents.
 
-    def __init__(self, parts: list[nn.Module], latents: Tensor, prompts: Callable, recipe: BaseRecipe) -> None:
+    The caption of a crop names the classes in it, in a random order, so that words differ between crops of one image.
+    """
+
+    def __init__(
+        self, parts: list[nn.Module], latents: Tensor, data: BaseImages, tokenizer: Any, recipe: BaseRecipe
+    ) -> None:
         self.unet, self.text = parts
-        self.latents, self.prompts, self.recipe = latents, prompts, recipe
+        self.latents, self.data, self.tokenizer, self.recipe = latents, data, tokenizer, recipe
+        self.stride = data.labels.shape[-1] // latents.shape[-1]
         self.scheduler = DDPMScheduler(beta_schedule='scaled_linear', beta_start=0.00085, beta_end=0.012)
 
     def __call__(self, generator: torch.Generator) -> Tensor:
         recipe = self.recipe
-        scenes = torch.randint(len(self.latents), (recipe.unet_batch,), generator=generator)
-        clean = _crops(self.latents, recipe.unet_batch, recipe.unet_crop, generator, scenes)
-        ids = torch.tensor([self.prompts(int(scene), generator) for scene in scenes])
+        size = self.latents.shape[-2:]
+        crops = random_crops(recipe.unet_batch, len(self.latents), size, recipe.unet_crop, generator)
+        clean = cut(self.latents, crops, recipe.unet_crop)
+        ids = torch.tensor([self._caption(crop, generator) for crop in crops])
         noise = torch.randn(clean.shape, generator=generator)
         timesteps = torch.randint(1000, (len(clean),), generator=generator)
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
         context = self.text(input_ids=ids).last_hidden_state
         return F.mse_loss(self.unet(noisy, timesteps, encoder_hidden_states=context).sample, noise)
 
-
-def _crops(images: Tensor, count: int, size: int, generator: torch.Generator, chosen: Tensor | None = None) -> Tensor:
-    """(count, C, size, size) random crops, half of them mirrored, of random or chosen images."""
-    if chosen is None:
-        chosen = torch.randint(len(images), (count,), generator=generator)
-    tops = torch.randint(images.shape[-2] - size + 1, (count,), generator=generator).tolist()
-    lefts = torch.randint(images.shape[-1] - size + 1, (count,), generator=generator).tolist()
-    mirrored = (torch.rand(count, generator=generator) < 0.5).tolist()
-    cut = [images[i, :, y : y + size, x : x + size] for i, y, x in zip(chosen.tolist(), tops, lefts, strict=True)]
-    return torch.stack([crop.flip(-1) if flip else crop for crop, flip in zip(cut, mirrored, strict=True)])
+    def _caption(self, crop: tuple[int, int, int, bool], generator: torch.Generator) -> list[int]:
+        """Framed token ids."""
+        image, top, left, mirrored = crop
+        place = (image, top * self.stride, left * self.stride, mirrored)
+        names = self.data.names(cut(self.data.labels, [place], self.recipe.unet_crop * self.stride)[0])
+        order = torch.randperm(len(names), generator=generator).tolist()
+        empty = torch.rand(1, generator=generator).item() < self.recipe.empty_prompts
+        text = '' if empty else 'a photo of a ' + ', '.join(names[i] for i in order)
+        return self.tokenizer(text, padding='max_length', truncation=True, max_length=77)['input_ids']
 
 
 def _store(file: Path, parts: list[nn.Module], optimizer: Any, schedule: Any, step: int, mean: float) -> None:

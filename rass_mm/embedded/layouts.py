@@ -94,21 +94,33 @@ LAYOUTS: dict[str, Layout] = {
         'scheduler': SCHEDULER,
     },
     'scenes-tiny': {
-        'unet': _unet([24, 48, 96, 96], 64, 2, linear=True, layers_per_block=1, norm_num_groups=8, sample_size=32),
+        'unet': _unet(
+            [24, 48, 96, 96],
+            64,
+            2,
+            linear=True,
+            layers_per_block=1,
+            norm_num_groups=8,
+            sample_size=32,
+            in_channels=8,
+            out_channels=8,
+        ),
         'vae': {
             **SD_VAE,
             'block_out_channels': [16, 32, 64],
             'down_block_types': ['DownEncoderBlock2D'] * 3,
             'up_block_types': ['UpDecoderBlock2D'] * 3,
+            'latent_channels': 8,
             'layers_per_block': 1,
-            'norm_num_groups': 8,
+            'norm_num_groups': 4,
             'sample_size': 128,
         },
         'text_encoder': _text(64, 2, 4, 'gelu', vocabulary=0),
         'scheduler': SCHEDULER,
     },
 }
-"""Known bases. `scenes-tiny` has an f4 autoencoder: at f8 a 128-pixel scene would be 16 latent pixels wide."""
+"""Known bases. `scenes-tiny` has an f4 autoencoder (at f8 a 128-pixel scene would be 16 latent pixels wide) of 8 latent
+channels: the best linear code of 4x4 patches loses 3.8 dB less with 8 numbers than with 4 (CamVid, training images)."""
 
 
 def write_configs(folder: Path, layout: Layout, name: str) -> Layout:

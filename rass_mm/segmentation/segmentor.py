@@ -7,10 +7,11 @@ import torch
 from mmengine.dist import all_reduce_dict, get_world_size
 from mmengine.model import BaseModel
 from mmseg.models.segmentors import EncoderDecoder
-from mmseg.registry import DATASETS, MODELS
+from mmseg.registry import MODELS
 from torch import Tensor
 
 from rass_mm.checkpoint.trained_state import TrainedStateMixin
+from rass_mm.datasets.names import class_names
 from rass_mm.diffusion.prompts import Prompt
 from rass_mm.diffusion.tiling import batched, windows
 from rass_mm.errors import ConfigError
@@ -136,22 +137,6 @@ class RASS(TrainedStateMixin, EncoderDecoder):
                 logits[..., top:bottom, left:right] += parts[:, index]
                 count[..., top:bottom, left:right] += 1
         return logits / count
-
-
-def class_names(classes: str | Sequence[str]) -> list[str]:
-    """The list itself, or the METAINFO classes of the data set registered under that name.
-
-    Raises:
-        ConfigError: no such data set.
-    """
-    if not isinstance(classes, str):
-        return list(classes)
-    dataset = DATASETS.get(classes)
-    if dataset is None:
-        raise ConfigError(
-            f'classes={classes!r} is no registered data set. Give its registered name or the list of class names.'
-        )
-    return list(dataset.METAINFO['classes'])
 
 
 def build_prompt(config: dict[str, Any], base: Any, names: list[str]) -> Any:

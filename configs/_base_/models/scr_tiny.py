@@ -1,0 +1,14 @@
+# SCR on a small base. No LPIPS (its weights must be fetched) and no VSD (a small base is no judge of images).
+_base_ = ['./scr.py']
+model = dict(
+    classes='ScenesDataset',
+    base=['bases/scenes-tiny'],
+    expect=dict(_delete_=True, cross_attention_dim=64, prediction_type='epsilon'),
+    adapter=dict(rank=8, alpha=16),
+    losses=dict(
+        pixel=dict(loss_weight=10.0),
+        perceptual=None,
+        score=None,
+    ),
+    test_cfg=dict(_delete_=True, mode='restore', attention=True),
+)

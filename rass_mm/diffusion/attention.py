@@ -1,0 +1,116 @@
+"""Explicit cross-attention maps from chosen layers of a UNet; all other layers keep PyTorch's fused attention.
+
+The fused kernel never forms the probabilities. Where they are wanted, a processor computes them the plain way, keeps
+their mean over the heads and gives the same output (to float rounding).
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
+from torch import Tensor
+
+from rass_mm.diffusion.prompts import NOBODY
+from rass_mm.errors import ConfigError
+
+SECOND_HALF = ('mid_block', 'up_blocks')
+"""Where the maps are taken by default: after the encoder, where the UNet has seen the whole image."""
+
+
+def cross_attention_layers(unet: UNet2DConditionModel, places: Sequence[str] = SECOND_HALF) -> list[str]:
+    """Names of the cross-attention layers (`...attn2`) at or below the named places, in the order of the UNet.
+
+    Raises:
+        ConfigError: a place without any; the message lists the blocks that have some.
+    """
+    layers = [name for name, module in unet.named_modules() if isinstance(module, Attention) and name.endswith('attn2')]
+    for place in places:
+        if not any(_below(name, place) for name in layers):
+            blocks = sorted({'.'.join(name.split('.')[: 1 if name.startswith('mid') else 2]) for name in layers})
+            raise ConfigError(
+                f'The UNet has no cross-attention at {place!r}. It has some at: {", ".join(blocks)} '
+                f'(and `mid_block`, `up_blocks`, `down_blocks` mean all of a kind).'
+            )
+    return [name for name in layers if any(_below(name, place) for place in places)]
+
+
+def _below(name: str, place: str) -> bool:
+    return name == place or name.startswith(place + '.')
+
+
+@contextmanager
+def captured_attention(unet: UNet2DConditionModel, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Yields a dict that the attention probabilities of `layers` fall into while the block runs.
+
+    Each value is (B, N, T): mean over the heads, N = h*w positions row by row, T context tokens, rows sum to 1. A
+    second call of the UNet overwrites the first one's maps. All processors are put back at the end. With gradient
+    checkpointing the backward pass runs the layers again: keep it inside the block, and read the maps before it.
+    """
+    store: dict[str, Tensor] = {}
+    modules = {name: unet.get_submodule(name) for name in layers}
+    before = {name: module.processor for name, module in modules.items()}
+    try:
+        for name, module in modules.items():
+            module.processor = _StoringProcessor(store, name)
+        yield store
+    finally:
+        for name, module in modules.items():
+            module.processor = before[name]
+
+
+class _StoringProcessor:
+    """Attention by explicit probabilities, which are kept."""
+
+    def __init__(self, store: dict[str, Tensor], name: str) -> None:
+        self.store, self.name = store, name
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        **_: Any,
+    ) -> Tensor:
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query, key, value = (
+            attn.head_to_batch_dim(part) for part in (attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context))
+        )
+        probabilities = attn.get_attention_scores(query, key, attention_mask)
+        self.store[self.name] = probabilities.unflatten(0, (len(hidden_states), attn.heads)).mean(1)
+        output = attn.batch_to_head_dim(torch.bmm(probabilities, value))
+        return attn.to_out[1](attn.to_out[0](output)) / attn.rescale_output_factor
+
+
+def class_maps(attention: Tensor, owners: Tensor, classes: Sequence[int], size: tuple[int, int]) -> Tensor:
+    """Attention of class names: the sum over the tokens that belong to each class.
+
+    Args:
+        attention: (N, T) probabilities of one image, N = h*w.
+        owners: (T,) class id of each token, `NOBODY` for the others.
+        classes: the K class ids wanted.
+        size: (h, w).
+
+    Returns:
+        (K, h, w), in [0, 1]; all zero for a class without a token.
+    """
+    wanted = torch.as_tensor(list(classes), device=owners.device).reshape(-1, 1)
+    chosen = (owners.reshape(1, -1) == wanted) & (owners.reshape(1, -1) != NOBODY)
+    return (attention @ chosen.to(attention.dtype).T).T.unflatten(1, size)
+
+
+def map_size(positions: int, image: tuple[int, int]) -> tuple[int, int]:
+    """(h, w) of a map of `positions` = h*w values over an image of (height, width), of the image's aspect.
+
+    Raises:
+        ConfigError: no power-of-two stride gives that number of positions.
+    """
+    stride = 1
+    while (image[0] // stride) * (image[1] // stride) > positions:
+        stride *= 2
+    if (image[0] // stride) * (image[1] // stride) != positions or image[0] % stride or image[1] % stride:
+        raise ConfigError(f'{positions} attention positions do not tile an image of {image[0]}x{image[1]} pixels.')
+    return image[0] // stride, image[1] // stride

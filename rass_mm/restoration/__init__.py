@@ -1,0 +1,19 @@
+"""The mmagic side: registers the SCR restorer, its losses, packing, metrics and training parts in mmagic's registries.
+
+`custom_imports = dict(imports=['rass_mm', 'rass_mm.restoration'], allow_failed_imports=False)` is what a config writes.
+"""
+
+from rass_mm import compat, doctor
+from rass_mm.errors import InstallationError
+
+try:
+    compat.prepare_mmagic()
+    from mmagic.utils import register_all_modules
+
+    register_all_modules(init_default_scope=False)
+    from rass_mm.restoration import hooks, losses, metrics, optimization, packing, prompts  # noqa: F401  (registers)
+    from rass_mm.restoration.restorer import SCRRestorer
+except ImportError as error:
+    raise InstallationError(doctor.explain_restoration(error)) from error
+
+__all__ = ['SCRRestorer']

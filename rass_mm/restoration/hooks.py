@@ -1,0 +1,33 @@
+"""Writes the restorer's adapter beside every checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+from mmagic.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+
+
+@HOOKS.register_module()
+class SaveAdapterHook(Hook):
+    """Writes `scr_adapter.safetensors` into the work dir at every `interval` iterations and at the end.
+
+    Args:
+        interval: in iterations.
+        name: the file's name.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self, interval: int = 1000, name: str = 'scr_adapter.safetensors') -> None:
+        self.interval, self.name = interval, name
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Writes when due."""
+        if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
+            self._write(runner)
+
+    def _write(self, runner: Any) -> None:
+        if runner.rank == 0:
+            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            model.save_adapter(Path(runner.work_dir) / self.name)

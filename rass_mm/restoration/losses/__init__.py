@@ -1,0 +1,7 @@
+"""The losses of SCR, each a small module, registered in mmagic."""
+
+from rass_mm.restoration.losses.perceptual import LPIPSLoss
+from rass_mm.restoration.losses.semantic_constraint import SemanticConstraintLoss, attention_ratio
+from rass_mm.restoration.losses.vsd import VSDLoss
+
+__all__ = ['LPIPSLoss', 'SemanticConstraintLoss', 'VSDLoss', 'attention_ratio']

@@ -1,0 +1,191 @@
+"""L_SCL, the semantic-constrained loss: cross-attention of a class's words must lie on the class's mask.
+
+The paper names the loss and does not publish its formula. This one is the ratio form of TokenCompose (arXiv 2312.03626)
+and CoMat (arXiv 2404.03653): the share of a word's attention that falls inside its mask. Being a ratio it does not
+depend on how much attention the start token drinks up.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from mmagic.registry import MODELS
+from torch import Tensor, nn
+
+from rass_mm.diffusion.attention import class_maps, map_size
+from rass_mm.diffusion.prompts import NOBODY
+from rass_mm.errors import ConfigError
+
+FORMS = ('ratio', 'mse', 'dice')
+
+
+@dataclass(frozen=True)
+class ClassTarget:
+    """What one image asks of one layer's maps: class ids (K,), masks (K, h, w) and counted cells (h, w), all 0 or 1."""
+
+    classes: list[int]
+    masks: Tensor
+    counted: Tensor
+
+
+@MODELS.register_module()
+class SemanticConstraintLoss(nn.Module):
+    """Mean over layers, images and classes of one class's misplaced attention (paper, eq. of L_SCL not published).
+
+    `ratio`: (1 - sum(A M) / (sum(A) + eps))^2, both sums over the cells that carry a label (TokenCompose's and CoMat's
+    token loss; unsquared as in CODSR). `mse`: mean (A' - M)^2 and `dice`: 1 - 2 sum(A' M) / (sum(A') + sum(M)), with A'
+    scaled to [0, 1] by its own minimum and maximum. `pixel_weight` adds that many times the binary cross-entropy
+    between A and M (TokenCompose's pixel loss).
+
+    Args:
+        loss_weight: lambda_SCL.
+        form: 'ratio', 'mse' or 'dice'.
+        squared: squares the ratio form.
+        pixel_weight: weight of the binary cross-entropy inside the loss.
+        min_area: a class below this share of the labelled pixels is left out.
+        ignore_index: label id that is no class.
+        eps: keeps quotients finite.
+
+    Raises:
+        ConfigError: another form.
+    """
+
+    def __init__(
+        self,
+        loss_weight: float = 0.1,
+        form: str = 'ratio',
+        squared: bool = True,
+        pixel_weight: float = 0.0,
+        min_area: float = 0.005,
+        ignore_index: int = 255,
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__()
+        if form not in FORMS:
+            raise ConfigError(f'SemanticConstraintLoss: form is {form!r}; one of {", ".join(FORMS)} is needed.')
+        self.loss_weight, self.form, self.squared, self.pixel_weight = loss_weight, form, squared, pixel_weight
+        self.min_area, self.ignore_index, self.eps = min_area, ignore_index, eps
+
+    def forward(self, maps: Mapping[str, Tensor], owners: Tensor, labels: Tensor) -> Tensor:
+        """The loss, exactly 0 (with zero gradients) where no class of any image counts.
+
+        Args:
+            maps: layer -> (B, N, T) attention probabilities, N = h*w.
+            owners: (B, T) class id of each context token, or `NOBODY`.
+            labels: (B, H, W) class ids of the images.
+        """
+        total = sum(attention.sum() for attention in maps.values()) * 0.0
+        layers = []
+        for attention in maps.values():
+            terms = [self._terms(one.float(), *pair) for one, *pair in zip(attention, owners, labels, strict=True)]
+            terms = torch.cat(terms)
+            if len(terms):
+                layers.append(terms.mean())
+        return total + self.loss_weight * torch.stack(layers).mean() if layers else total
+
+    def _terms(self, attention: Tensor, owners: Tensor, label: Tensor) -> Tensor:
+        """(K,) loss of each counting class of one image in one layer."""
+        size = map_size(attention.shape[0], tuple(label.shape))
+        target = class_target(label, present_owners(owners), size, self.min_area, self.ignore_index)
+        if not target.classes:
+            return attention.new_zeros(0)
+        with torch.autocast(attention.device.type, enabled=False):
+            maps = class_maps(attention, owners, target.classes, size)
+            return self._compare(maps, target.masks, target.counted)
+
+    def _compare(self, maps: Tensor, masks: Tensor, counted: Tensor) -> Tensor:
+        if self.form == 'ratio':
+            missed = 1 - inside_share(maps, masks, counted, self.eps)
+            terms = missed.square() if self.squared else missed
+        else:
+            scaled = _min_max(maps, counted, self.eps)
+            if self.form == 'mse':
+                terms = ((scaled - masks).square() * counted).sum((1, 2)) / counted.sum()
+            else:
+                overlap = (scaled * masks * counted).sum((1, 2))
+                terms = 1 - 2 * overlap / ((scaled * counted).sum((1, 2)) + masks.sum((1, 2)) + self.eps)
+        if self.pixel_weight:
+            inside = maps.clamp(self.eps, 1 - 1e-6)
+            pixels = F.binary_cross_entropy(inside, masks, reduction='none')
+            terms = terms + self.pixel_weight * (pixels * counted).sum((1, 2)) / counted.sum()
+        return terms
+
+
+def _min_max(maps: Tensor, counted: Tensor, eps: float) -> Tensor:
+    """Each map scaled to [0, 1] over the counted cells."""
+    infinity = torch.finfo(maps.dtype).max
+    low = maps.masked_fill(counted == 0, infinity).amin((1, 2), keepdim=True)
+    high = maps.masked_fill(counted == 0, -infinity).amax((1, 2), keepdim=True)
+    return ((maps - low) / (high - low + eps)).clamp(0, 1)
+
+
+def inside_share(maps: Tensor, masks: Tensor, counted: Tensor, eps: float = 1e-8) -> Tensor:
+    """(K,) share of each map's (K, h, w) attention inside its mask (K, h, w), over the counted cells (h, w)."""
+    return (maps * masks).sum((1, 2)) / ((maps * counted).sum((1, 2)) + eps)
+
+
+def present_owners(owners: Tensor) -> list[int]:
+    """Class ids that own a token of the prompt (T,)."""
+    return [i for i in torch.unique(owners).tolist() if i != NOBODY]
+
+
+def class_target(
+    label: Tensor, candidates: Sequence[int], size: tuple[int, int], min_area: float, ignore_index: int
+) -> ClassTarget:
+    """Masks of the classes that count at a layer's resolution.
+
+    A cell is counted if at least half of it carries a label, and belongs to a class if the class has at least half of
+    its labelled part. A class counts if it owns a token, covers `min_area` of the labelled pixels and has a cell.
+
+    Args:
+        label: (H, W) class ids; H and W multiples of h and w.
+        candidates: class ids that own a token.
+        size: (h, w) of the maps.
+        min_area: share of the labelled pixels.
+        ignore_index: label id that is no class.
+    """
+    labelled = (label != ignore_index).float()
+    share = F.adaptive_avg_pool2d(labelled[None], size)[0]
+    counted = (share >= 0.5).float()
+    areas = torch.bincount(label.flatten().long(), minlength=256).float() / labelled.sum().clamp(min=1)
+    large = [i for i in candidates if i != ignore_index and areas[i] >= max(min_area, 1e-12)]
+    if not large:
+        return ClassTarget([], label.new_zeros((0, *size), dtype=torch.float32), counted)
+    wanted = torch.as_tensor(large, device=label.device).view(-1, 1, 1)
+    covered = F.adaptive_avg_pool2d((label[None] == wanted).float(), size)
+    masks = ((covered >= 0.5 * share.clamp(min=1e-6)) & (counted > 0)).float()
+    kept = masks.sum((1, 2)) > 0
+    return ClassTarget([i for i, keep in zip(large, kept.tolist(), strict=True) if keep], masks[kept], counted)
+
+
+@torch.no_grad()
+def attention_ratio(
+    maps: Mapping[str, Tensor], owners: Tensor, labels: Tensor, min_area: float = 0.005, ignore_index: int = 255
+) -> tuple[Tensor, Tensor]:
+    """How much of the words' attention lies on their masks, and how much would by chance.
+
+    Mean over layers and classes of sum(A M) / sum(A), and of the mask's share of the counted cells.
+
+    Args:
+        maps: layer -> (B, N, T).
+        owners: (B, T).
+        labels: (B, H, W).
+        min_area: as in the loss.
+        ignore_index: label id that is no class.
+
+    Returns:
+        Ratio and chance, (B,) each; NaN for an image without a counting class.
+    """
+    ratios, chances = [], []
+    for index, (own, label) in enumerate(zip(owners, labels, strict=True)):
+        shares, areas = [], []
+        for attention in maps.values():
+            size = map_size(attention.shape[1], tuple(label.shape))
+            target = class_target(label, present_owners(own), size, min_area, ignore_index)
+            found = class_maps(attention[index].float(), own, target.classes, size)
+            shares.append(inside_share(found, target.masks, target.counted))
+            areas.append(target.masks.sum((1, 2)) / target.counted.sum().clamp(min=1))
+        ratios.append(torch.cat(shares).mean())
+        chances.append(torch.cat(areas).mean())
+    return torch.stack(ratios), torch.stack(chances)

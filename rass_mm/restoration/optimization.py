@@ -1,0 +1,114 @@
+"""Two optimisers on one network: how they are built, stepped and run on several cards."""
+
+import logging
+from typing import Any
+
+import torch
+from mmagic.registry import MODEL_WRAPPERS, OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.dist import all_reduce_params, broadcast
+from mmengine.logging import print_log
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
+from torch import Tensor, nn
+
+from rass_mm.errors import ConfigError, DataError
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class SCROptimWrapperConstructor:
+    """Builds one optimiser wrapper per group of `SCRRestorer.trained_parameters`.
+
+    Args:
+        optim_wrapper_cfg: `generator` and `critic`, each a config of an optimiser wrapper with its `optimizer`.
+        paramwise_cfg: not used; for mmengine's signature.
+    """
+
+    def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
+        self.configs = {key: value for key, value in optim_wrapper_cfg.items() if key != 'constructor'}
+
+    def __call__(self, module: nn.Module) -> OptimWrapperDict:
+        """One wrapper for each group that the model trains.
+
+        Raises:
+            ConfigError: a group has no config.
+        """
+        module = getattr(module, 'module', module)
+        groups = module.trained_parameters()
+        missing = groups.keys() - self.configs.keys()
+        if missing:
+            raise ConfigError(
+                f'optim_wrapper has no {sorted(missing)[0]!r}: the model trains {", ".join(groups)}, '
+                f'the config has {", ".join(self.configs) or "none"}.'
+            )
+        spare = self.configs.keys() - groups.keys()
+        if spare:
+            print_log(f'optim_wrapper.{sorted(spare)[0]} is not used: no loss trains it.', 'current', logging.INFO)
+        return OptimWrapperDict(**{name: _build(self.configs[name], groups[name]) for name in groups})
+
+
+def _build(config: dict[str, Any], parameters: list[nn.Parameter]) -> OptimWrapper:
+    config = dict(config)
+    optimizer = OPTIMIZERS.build({**config.pop('optimizer'), 'params': parameters})
+    config.setdefault('type', 'OptimWrapper')
+    return OPTIM_WRAPPERS.build(config, default_args={'optimizer': optimizer})
+
+
+def update(wrapper: OptimWrapper, loss: Tensor, parts: dict[str, Tensor]) -> None:
+    """Backward pass and, when due, one step, with the gradients averaged over all processes in between.
+
+    Args:
+        wrapper: the optimiser's wrapper.
+        loss: the scalar to minimise.
+        parts: named values the loss is made of, for the message.
+
+    Raises:
+        DataError: the loss is not finite; nothing was changed.
+    """
+    if not torch.isfinite(loss):
+        shown = ', '.join(f'{name} {float(value):.4g}' for name, value in parts.items())
+        raise DataError(
+            f'The loss is not finite ({shown}). Lower the learning rate, train in bfloat16 or float32 instead of '
+            f'float16, and look at the images of this batch. The last checkpoint is intact.'
+        )
+    wrapper.backward(wrapper.scale_loss(loss))
+    if wrapper.should_update():
+        gradients = [p.grad for group in wrapper.param_groups for p in group['params'] if p.grad is not None]
+        all_reduce_params(gradients, op='mean')
+        wrapper.step()
+        wrapper.zero_grad()
+
+
+@MODEL_WRAPPERS.register_module()
+class WholeModelDistributed(nn.Module):
+    """Data parallelism for models that step their own optimisers.
+
+    PyTorch's wrapper hooks one forward and one backward pass; here two optimisers share one network and each averages
+    its own few million gradients in `update`. All processes start from the first one's trained parameters.
+
+    Args:
+        module: the model.
+        kwargs: options of PyTorch's wrapper, which have no meaning here.
+    """
+
+    def __init__(self, module: nn.Module, **kwargs: Any) -> None:
+        super().__init__()
+        self.module = module
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                broadcast(parameter.data)
+
+    def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
+        """The model's own."""
+        return self.module.train_step(data, optim_wrapper)
+
+    def val_step(self, data: Any) -> list:
+        """The model's own."""
+        return self.module.val_step(data)
+
+    def test_step(self, data: Any) -> list:
+        """The model's own."""
+        return self.module.test_step(data)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's own."""
+        return self.module(*args, **kwargs)

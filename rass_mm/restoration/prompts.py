@@ -1,0 +1,8 @@
+"""Registers the prompts of the diffusion core in mmagic, under their own names."""
+
+from mmagic.registry import MODELS
+
+from rass_mm.diffusion.prompts import ClassTokens, EmptyPrompt, GroundTruthTagger, TagPrompt
+
+for _part in (ClassTokens, EmptyPrompt, TagPrompt, GroundTruthTagger):
+    MODELS.register_module(module=_part)
