@@ -45,8 +45,8 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         test_prompt: the prompt where there are no labels; None takes `prompt` if that needs none, else `ClassTokens`.
         form, timestep, start, autoencoder, attention_layers, gradient_checkpointing: see `OneStepRestorer`.
         adapter: `rank` and `alpha` of the LoRA.
-        losses: configs of up to four losses, any of which may be None: `pixel` (images, e.g. MSELoss), `perceptual`
-            (LPIPSLoss), `score` (VSDLoss) and `constraint` (SemanticConstraintLoss).
+        losses: configs of up to four losses, any of which may be None or weigh 0: `pixel` (images, e.g. MSELoss),
+            `perceptual` (LPIPSLoss), `score` (VSDLoss) and `constraint` (SemanticConstraintLoss).
         test_cfg: `mode` 'restore', 'roundtrip' (the autoencoder alone: the ceiling) or 'input' (nothing: the floor);
             `window`, `overlap` and `window_batch` for tiled restoration (no window: whole images); `attention=True`
             also measures the attention ratio where there are labels.
@@ -279,8 +279,12 @@ def build_losses(configs: dict[str, Any]) -> nn.ModuleDict:
     if unknown:
         raise ConfigError(f'losses has no {unknown[0]!r}; there are {", ".join(LOSSES)}.')
     # The scope is named, because a config of mmseg's default scope would send the types to mmseg's registry.
-    switched_on = {name: {**configs[name], '_scope_': 'mmagic'} for name in LOSSES if configs.get(name)}
+    switched_on = {name: {**configs[name], '_scope_': 'mmagic'} for name in LOSSES if _is_on(configs.get(name))}
     return nn.ModuleDict({name: MODELS.build(config) for name, config in switched_on.items()})
+
+
+def _is_on(config: dict[str, Any] | None) -> bool:
+    return config is not None and config.get('loss_weight', 1.0) != 0
 
 
 def labels_of(data_samples: Sequence[DataSample] | None, device: torch.device) -> Tensor | None:

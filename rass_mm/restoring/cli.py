@@ -29,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument('--adapter', type=Path, required=True, help='file of the trained restorer, scr_*.safetensors')
     parser.add_argument('--base', type=Path, required=True, help='Stable Diffusion folder that it was trained on')
     parser.add_argument('--autoencoder', type=Path, help="folder of a tiny autoencoder in place of the VAE's decoder")
+    parser.add_argument(
+        '--autoencoder-ends', choices=('decoder', 'both'), default='decoder', help='which ends it takes the place of'
+    )
     parser.add_argument('--upscale', type=float, default=defaults.upscale, help='enlargement (default: 1)')
     parser.add_argument(
         '--window', type=int, default=defaults.window, help=f'side of a window in pixels (default: {defaults.window})'
@@ -46,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ... (default: cuda if there is one, else cpu)')
     parser.add_argument(
         '--dtype', choices=DTYPES, help='precision (default: bfloat16 on a cuda device that has it, else float32)'
+    )
+    parser.add_argument(
+        '--seed', type=int, default=0, help='of every random draw; the restorer itself makes none (default: 0)'
     )
     parser.set_defaults(run=run)
     return parser
@@ -68,11 +74,13 @@ def run(arguments: argparse.Namespace) -> int:
         'autoencoder': arguments.autoencoder,
     }
     model = {**{name: content_hash(path) for name, path in parts.items()}, 'dtype': dtype}
+    model |= {'ends': arguments.autoencoder_ends, 'seed': arguments.seed}
 
     def load() -> Restoring:
         from rass_mm.diffusion.restorer import load_restorer
 
-        return load_restorer(**parts, device=str(device), dtype=dtype)
+        torch.manual_seed(arguments.seed)
+        return load_restorer(**parts, ends=arguments.autoencoder_ends, device=str(device), dtype=dtype)
 
     try:
         summary = restore_files(arguments.source, arguments.out, load, options, model)

@@ -7,8 +7,8 @@ model = dict(
     adapter=dict(rank=8, alpha=16),
     losses=dict(
         pixel=dict(loss_weight=10.0),
-        perceptual=None,
-        score=None,
+        perceptual=dict(loss_weight=0.0),
+        score=dict(loss_weight=0.0, negative_prompt='blurring, low quality'),
     ),
     test_cfg=dict(_delete_=True, mode='restore', attention=True),
 )
