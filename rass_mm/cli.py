@@ -1,5 +1,5 @@
-"""The commands: `rass-mm doctor | train | test | make-scenes | make-base | random-base | make-lq | restore | configs |
-demo`.
+"""The commands: `rass-mm doctor | train | test | make-scenes | make-base | random-base | make-lq | restore |
+attention | configs | demo`.
 
 Imports of heavy libraries stay inside the commands, so that `rass-mm doctor` answers on a broken installation.
 """
@@ -32,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         _add_random_base,
         _add_lq,
         _add_restore,
+        _add_attention,
         _add_configs,
         _add_demo,
     ):
@@ -216,6 +217,12 @@ def _add_restore(commands: argparse._SubParsersAction) -> None:
     from rass_mm.restoring.cli import add_arguments
 
     add_arguments(commands.add_parser('restore', help='restore image files of any size with a trained adapter'))
+
+
+def _add_attention(commands: argparse._SubParsersAction) -> None:
+    from rass_mm.restoring.attention import add_arguments
+
+    add_arguments(commands.add_parser('attention', help='pictures of where a restorer attends to each class name'))
 
 
 def _add_configs(commands: argparse._SubParsersAction) -> None:

@@ -1,12 +1,16 @@
 """Every shipped config parses, stays small, names registered parts and builds."""
 
+import importlib
+
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 
 import rass_mm
+from rass_mm.apis import fitted_precision
 from rass_mm.embedded.layouts import write_random_base
 from rass_mm.errors import ConfigError
 
@@ -17,18 +21,38 @@ LEAVES = sorted(path for path in rass_mm.config_path().rglob('*.py') if '_base_'
 def test_config_builds_without_weights(path, tmp_path):
     config = Config.fromfile(str(path))
     init_default_scope('mmseg')
-    if config.model.type == 'RASS':
+    model = config.model
+    if model.type == 'RestoreThenSegment':
+        assert MODELS.get(model.type) and MODELS.get(model.restorer.type)  # which loads a trained file
+        model = model.segmentor
+    restores = model.type == 'mmagic.SCRRestorer'
+    if restores:
+        pytest.importorskip('mmagic', reason='mmagic (rass_mm[restoration]) is not installed')
+        importlib.import_module('rass_mm.restoration')  # what the config's custom_imports do
+    if restores or model.type == 'RASS':
         layout = 'scenes-tiny' if 'tiny' in path.stem else 'sd21-base'
         write_random_base(tmp_path / 'base', layout, weights=False)
-        config.model.backbone.base = str(tmp_path / 'base')
+        (model if restores else model.backbone).base = str(tmp_path / 'base')
     with torch.device('meta'):
-        model = MODELS.build(config.model)
-    assert any(parameter.requires_grad for parameter in model.parameters())
-    for loader in (config.train_dataloader, config.val_dataloader):
-        classes = DATASETS.get(loader.dataset.type).METAINFO['classes']
-        assert len(classes) == config.model.decode_head.num_classes
-        for step in loader.dataset.pipeline:
-            assert TRANSFORMS.build(step) is not None
+        built = MODELS.build(model)
+    assert any(parameter.requires_grad for parameter in built.parameters())
+    check_data(config, built.classes if restores else range(model.decode_head.num_classes))
+    if restores and 'optim_wrapper' in config:
+        optimizers = build_optim_wrapper(built, fitted_precision(dict(config.optim_wrapper))).optim_wrappers
+        assert set(optimizers) == {'generator'} | ({'critic'} if model.losses.score.loss_weight else set())
+
+
+def check_data(config, classes):
+    """The data sets are registered, their classes are the model's, and their pipelines build."""
+    loaders = [config[key] for key in ('train_dataloader', 'val_dataloader', 'test_dataloader') if key in config]
+    assert loaders
+    for loader in loaders:
+        named = DATASETS.get(loader.dataset.type).METAINFO.get('classes')
+        labels = [step.num_classes for step in loader.dataset.pipeline if step.type == 'LoadLabelStrict']
+        if named is not None:  # a data set of image pairs has no labels
+            assert len(named) == len(classes) and (isinstance(classes, range) or list(named) == classes)
+        assert labels == ([len(classes)] if named is not None else [])
+        assert all(TRANSFORMS.build(step) is not None for step in loader.dataset.pipeline)
 
 
 @pytest.mark.parametrize('path', LEAVES, ids=lambda path: path.stem)

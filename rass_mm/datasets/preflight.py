@@ -11,7 +11,7 @@ SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
 def check_data_folders(loader: dict[str, Any] | None, name: str) -> None:
     """Checks that the data set of a dataloader config has images.
 
-    Only local data sets with a `data_prefix.img_path` are looked at; wrappers and others are left to themselves.
+    Only local data sets with a `data_prefix` for images are looked at; wrappers and others are left to themselves.
 
     Args:
         loader: `train_dataloader`, `val_dataloader` or `test_dataloader` of a config.
@@ -21,7 +21,8 @@ def check_data_folders(loader: dict[str, Any] | None, name: str) -> None:
         DataError: a folder is missing or holds no image with the wanted suffix.
     """
     dataset = (loader or {}).get('dataset', {})
-    prefix = (dataset.get('data_prefix') or {}).get('img_path')
+    prefixes = dataset.get('data_prefix') or {}
+    prefix = prefixes.get('img_path', prefixes.get('img'))  # mmseg's and mmagic's name for it
     if prefix is None or '://' in str(prefix):
         return
     folder = Path(dataset.get('data_root') or '') / prefix

@@ -203,7 +203,8 @@ def read_adapter(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Ten
     """Header and tensors of an adapter file.
 
     Raises:
-        AdapterError: no such file, damaged, not written by `save_adapter`, or its content was changed.
+        AdapterError: no such file, damaged, not written by `save_adapter`, its content was changed, or it holds values
+            that are not finite.
     """
     try:
         with safe_open(path, 'pt') as file:
@@ -220,6 +221,12 @@ def read_adapter(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Ten
     if content_hash(header, tensors) != header['hash']:
         raise AdapterError(
             f'{path}: the content does not match the hash in the header; the file was changed or damaged.'
+        )
+    bad = [key for key in sorted(tensors) if not torch.isfinite(tensors[key]).all()]
+    if bad:
+        raise AdapterError(
+            f'{path}: {bad[0]} holds NaN or infinity ({len(bad)} tensors in all); its training had diverged. Take an '
+            f'adapter of an earlier checkpoint.'
         )
     return header, tensors
 

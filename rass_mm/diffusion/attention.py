@@ -18,18 +18,21 @@ from rass_mm.errors import ConfigError
 
 SECOND_HALF = ('mid_block', 'up_blocks')
 """Where the maps are taken by default: after the encoder, where the UNet has seen the whole image."""
+ORDER = ('down_blocks', *SECOND_HALF)
+"""In which a UNet runs its blocks; it registers them in another one."""
 
 
 def cross_attention_layers(unet: UNet2DConditionModel, places: Sequence[str] = SECOND_HALF) -> list[str]:
-    """Names of the cross-attention layers (`...attn2`) at or below the named places, in the order of the UNet.
+    """Names of the cross-attention layers (`...attn2`) at or below the named places, in the order in which they run.
 
     Raises:
-        ConfigError: a place without any; the message lists the blocks that have some.
+        ConfigError: a place without any, or no place; the message lists the blocks that have some.
     """
     layers = [name for name, module in unet.named_modules() if isinstance(module, Attention) and name.endswith('attn2')]
-    for place in places:
+    layers.sort(key=lambda name: ORDER.index(name.split('.')[0]))
+    for place in places or ('',):
         if not any(_below(name, place) for name in layers):
-            blocks = sorted({'.'.join(name.split('.')[: 1 if name.startswith('mid') else 2]) for name in layers})
+            blocks = dict.fromkeys('.'.join(name.split('.')[: 1 if name.startswith('mid') else 2]) for name in layers)
             raise ConfigError(
                 f'The UNet has no cross-attention at {place!r}. It has some at: {", ".join(blocks)} '
                 f'(and `mid_block`, `up_blocks`, `down_blocks` mean all of a kind).'

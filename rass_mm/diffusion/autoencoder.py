@@ -112,7 +112,7 @@ def build_autoencoder(
 ) -> BaseAutoencoder | TinyAutoencoder:
     """The base's VAE, or with a folder `tiny` a `TinyAutoencoder`; frozen, in eval mode."""
     if tiny is None:
-        return BaseAutoencoder(base, gradient_checkpointing)
+        return BaseAutoencoder(base, gradient_checkpointing).eval()
     return TinyAutoencoder(base, tiny, ends).requires_grad_(False).eval()
 
 

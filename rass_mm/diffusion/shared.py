@@ -44,7 +44,8 @@ class SharedUNet:
             add_adapter(unet, CRITIC, critic, train_conv_in=False)
         add_adapter(unet, GENERATOR, generator)
         self._trained = self.parameters_of(GENERATOR) + (self.parameters_of(CRITIC) if critic else [])
-        self._restore_gradients()
+        for parameter in self._trained:
+            parameter.requires_grad_(True)
 
     def parameters_of(self, name: str) -> list[nn.Parameter]:
         """The trained parameters of 'scr' (LoRA and `conv_in`) or 'vsd' (LoRA)."""
@@ -81,17 +82,15 @@ class SharedUNet:
             self._activate(GENERATOR)
 
     def _activate(self, name: str | None) -> None:
+        # peft freezes whatever is not active; here several adapters train in turn.
+        flags = [parameter.requires_grad for parameter in self._trained]
         for module in self.unet.modules():
             if isinstance(module, BaseTunerLayer):
                 module.enable_adapters(name is not None)
                 if name is not None:
                     module.set_adapter([name])
-        self._restore_gradients()
-
-    def _restore_gradients(self) -> None:
-        # peft freezes whatever is not active; here several adapters train in turn.
-        for parameter in self._trained:
-            parameter.requires_grad_(True)
+        for parameter, flag in zip(self._trained, flags, strict=True):
+            parameter.requires_grad_(flag)
 
     def _conv_in_holder(self) -> nn.Module:
         """The plain convolution in `conv_in`, below the LoRA where there is one."""

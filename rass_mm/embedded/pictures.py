@@ -14,20 +14,16 @@ GAP = 6
 TEXT = dict(fontFace=cv2.FONT_HERSHEY_SIMPLEX, fontScale=0.45, color=(20, 20, 20), thickness=1, lineType=cv2.LINE_AA)
 
 
-def comparison_page(target: Path, scenes: Path, predictions: dict[str, Path], count: int = 6) -> None:
-    """Writes a page: a row per scene; degraded input, each system's prediction, ground truth, clean image; a legend.
+def comparison_page(target: Path, titles: Sequence[str], rows: Sequence[Sequence[np.ndarray]]) -> None:
+    """Writes a page of pictures with titles above and a legend of the classes below.
 
     Args:
         target: the PNG to write.
-        scenes: the scene data set with its degraded copy.
-        predictions: title -> folder of label maps named like the images.
-        count: scenes shown, evenly spaced over the validation split.
+        titles: one per column.
+        rows: per row, one (h, w, 3) uint8 BGR picture per column; all of one size.
     """
-    names = sorted(file.name for file in (scenes / 'ann_dir' / 'val').glob('*.png'))
-    chosen = [names[i] for i in np.linspace(0, len(names) - 1, count).round().astype(int)]
-    titles = ['degraded input', *predictions, 'ground truth', 'clean image']
-    rows = [_row(name, scenes, list(predictions.values())) for name in chosen]
-    page = np.vstack([_header(titles, rows[0].shape[1]), *rows, _legend(rows[0].shape[1])])
+    lines = [np.hstack([_framed(cell) for cell in row]) for row in rows]
+    page = np.vstack([_header(titles, lines[0].shape[1]), *lines, _legend(lines[0].shape[1])])
     with atomic_path(target) as temporary:
         cv2.imwrite(str(temporary), page)
 
@@ -39,14 +35,18 @@ def colored(label: np.ndarray) -> np.ndarray:
     return table[label]
 
 
-def _row(name: str, scenes: Path, folders: Sequence[Path]) -> np.ndarray:
-    def read(file: Path) -> np.ndarray:
-        return cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+def heated(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """A map (H, W), scaled to its maximum, as colours over an image (H, W, 3) uint8 BGR."""
+    scaled = np.clip(heat / max(float(heat.max()), 1e-12), 0, 1)
+    colors = cv2.applyColorMap((255 * scaled).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    return cv2.addWeighted(image, 0.4, colors, 0.6, 0)
 
-    truth = read(scenes / 'ann_dir' / 'val' / name)
-    cells = [read(scenes / 'img_lq' / 'val' / name), *(colored(read(folder / name)) for folder in folders)]
-    cells += [colored(truth), read(scenes / 'img_dir' / 'val' / name)]
-    return np.hstack([_framed(cell) for cell in cells])
+
+def labelled(image: np.ndarray, text: str) -> np.ndarray:
+    """A copy of an image (H, W, 3) with a short text in its lower left corner."""
+    image = image.copy()
+    cv2.putText(image, text, (3, image.shape[0] - 4), **{**TEXT, 'fontScale': 0.35, 'color': (255, 255, 255)})
+    return image
 
 
 def _framed(cell: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ from rass_mm.errors import ConfigError
 from rass_mm.restoration.losses import attention_ratio
 from rass_mm.restoration.optimization import update
 
-TEST_MODES = ('restore', 'roundtrip', 'input')
+TEST_MODES = ('restore', 'ceiling', 'input')
 LOSSES = ('pixel', 'perceptual', 'score', 'constraint')
 
 
@@ -47,7 +47,7 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         adapter: `rank` and `alpha` of the LoRA.
         losses: configs of up to four losses, any of which may be None or weigh 0: `pixel` (images, e.g. MSELoss),
             `perceptual` (LPIPSLoss), `score` (VSDLoss) and `constraint` (SemanticConstraintLoss).
-        test_cfg: `mode` 'restore', 'roundtrip' (the autoencoder alone: the ceiling) or 'input' (nothing: the floor);
+        test_cfg: `mode` 'restore', 'ceiling' (the clean image through the autoencoder) or 'input' (left as it is);
             `window`, `overlap` and `window_batch` for tiled restoration (no window: whole images); `attention=True`
             also measures the attention ratio where there are labels.
         data_preprocessor: mmagic's, giving RGB in [-1, 1] and data samples as a list.
@@ -213,10 +213,22 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         samples = data_samples if data_samples is not None else [DataSample() for _ in inputs]
         for image, sample in zip(inputs, samples, strict=True):
             with self._measuring(image, sample):
-                restored = self.restore(image)
+                restored = self.restore(self._source(image, sample))
             sample.output = DataSample(pred_img=to_bgr(restored))
             sample.set_field(to_bgr(image), 'input')
         return samples
+
+    def _source(self, image: Tensor, sample: DataSample) -> Tensor:
+        """What goes in: the degraded image, or for the ceiling the clean one.
+
+        Raises:
+            ConfigError: there is no clean one.
+        """
+        if self.test_cfg['mode'] != 'ceiling':
+            return image
+        if 'gt_img' not in sample:
+            raise ConfigError("test_cfg.mode='ceiling' needs clean images: pack `gt`.")
+        return (sample.gt_img.to(image).flip(0) / 127.5) - 1
 
     def restore(self, image: Tensor) -> Tensor:
         """One image (3, H, W) RGB in [-1, 1] of any size, by `test_cfg`: whole or in blended windows."""
@@ -225,13 +237,13 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
             return image
 
         def apply(images: Tensor) -> Tensor:
-            if mode == 'roundtrip':
+            if mode == 'ceiling':
                 return model.decode(model.encode(images))
             return model(images, self.test_prompt(images).context)
 
         window = self.test_cfg.get('window')
         if window is None:
-            return blended(image, apply, max(image.shape[1:]) + multiple, 0, 1, multiple)
+            return blended(image, apply, -(-max(image.shape[1:]) // multiple) * multiple, 0, 1, multiple)
         return blended(
             image, apply, window, self.test_cfg.get('overlap', 0), self.test_cfg.get('window_batch', 1), multiple
         )
@@ -266,7 +278,10 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
     def _encoded(self, text: str) -> Tensor:
         if on_meta():
             return torch.empty(1, 77, self.base.context_width)
-        return TextEncoder(self.base).encode_texts([text])[0]
+        try:
+            return TextEncoder(self.base).encode_texts([text])[0]
+        except ConfigError as error:
+            raise ConfigError(f'losses.score.negative_prompt does not suit this base. {error}') from None
 
 
 def build_losses(configs: dict[str, Any]) -> nn.ModuleDict:

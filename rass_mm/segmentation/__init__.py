@@ -1,9 +1,18 @@
-"""The mmsegmentation side: registers the backbone, neck, heads, prompts and segmentor in mmseg's registries."""
+"""The mmsegmentation side: registers the backbone, neck, heads, prompts and segmentors in mmseg's registries."""
 
 from rass_mm.segmentation import prompts  # noqa: F401  (registers on import)
 from rass_mm.segmentation.backbone import DiffusionBackbone
 from rass_mm.segmentation.heads import Float32PixelDecoder, RASSMask2FormerHead
 from rass_mm.segmentation.neck import FeatureProjection
+from rass_mm.segmentation.restore_then_segment import FileRestorer, RestoreThenSegment
 from rass_mm.segmentation.segmentor import RASS
 
-__all__ = ['RASS', 'DiffusionBackbone', 'FeatureProjection', 'Float32PixelDecoder', 'RASSMask2FormerHead']
+__all__ = [
+    'RASS',
+    'DiffusionBackbone',
+    'FeatureProjection',
+    'FileRestorer',
+    'Float32PixelDecoder',
+    'RASSMask2FormerHead',
+    'RestoreThenSegment',
+]

@@ -49,7 +49,8 @@ def file(base, tmp_path_factory):
 
 def run(unet, grad=False):
     generator = torch.Generator().manual_seed(0)
-    latent, context = torch.randn(2, 4, 8, 16, generator=generator), torch.randn(2, 3, 64, generator=generator)
+    latent = torch.randn(2, unet.config.in_channels, 8, 16, generator=generator)
+    context = torch.randn(2, 3, unet.config.cross_attention_dim, generator=generator)
     with torch.set_grad_enabled(grad):
         return unet(latent, 1, encoder_hidden_states=context).sample
 

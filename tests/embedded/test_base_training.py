@@ -26,7 +26,8 @@ def test_result_is_an_ordinary_base_folder(cache, tmp_path):
     base = read_base(tmp_path / 'base', {'cross_attention_dim': 64})
     latent = load_vae(base).encode(torch.zeros(1, 3, 32, 32)).latent_dist.mode() * base.scaling_factor
     context = TextEncoder(base).encode_texts(['a photo of a sky, road'])[0]
-    assert load_unet(base)(latent, 5, encoder_hidden_states=context).sample.shape == (1, 4, 8, 8)
+    channels = base.configs['vae']['latent_channels']
+    assert load_unet(base)(latent, 5, encoder_hidden_states=context).sample.shape == (1, channels, 8, 8)
     assert not list((tmp_path / 'base').rglob('*.pt'))
 
 

@@ -171,28 +171,15 @@ def test_camvid_trains_on_real_images(tiny_base, tmp_path):
     assert 'mIoU' in next((tmp_path / 'run').glob('*/*.log')).read_text()
 
 
-def test_wheel_alone_trains_and_tests_a_plain_mmseg_config_elsewhere(scenes, tiny_base, tmp_path):
+def test_wheel_alone_trains_and_tests_a_plain_mmseg_config_elsewhere(wheel_site, scenes, tiny_base, tmp_path):
     """No checkout on the path: the package and its configs come from the wheel, the command from mmengine."""
-    source = tmp_path / 'source'
-    for name in ('rass_mm', 'configs'):
-        shutil.copytree(ROOT / name, source / name)
-    for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
-        shutil.copy(ROOT / name, source)
-    built = python('-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', tmp_path, source)
-    assert built.returncode == 0, built.stderr[-3000:]
-    site = tmp_path / 'site'
-    wheel = next(tmp_path.glob('rass_mm-*.whl'))
-    installed = python('-m', 'pip', 'install', '-q', '--no-deps', '--target', site, wheel)
-    assert installed.returncode == 0, installed.stderr[-3000:]
-    elsewhere = tmp_path / 'elsewhere'
-    elsewhere.mkdir()
-    (elsewhere / 'mine.py').write_text(PLAIN_CONFIG.format(scenes=scenes, base=tiny_base))
-    (elsewhere / 'go.py').write_text(PLAIN_SCRIPT)
-    done = python('go.py', cwd=elsewhere, env={'PYTHONPATH': str(site)})
+    (tmp_path / 'mine.py').write_text(PLAIN_CONFIG.format(scenes=scenes, base=tiny_base))
+    (tmp_path / 'go.py').write_text(PLAIN_SCRIPT)
+    done = python('go.py', cwd=tmp_path, env={'PYTHONPATH': str(wheel_site)})
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    assert f'from {site}' in done.stdout and 'tested' in done.stdout
-    listed = python('-m', 'rass_mm', 'configs', cwd=elsewhere, env={'PYTHONPATH': str(site)})
-    assert str(site) in listed.stdout and 'rass/rass_ade20k_lq.py' in listed.stdout
+    assert f'from {wheel_site}' in done.stdout and 'tested' in done.stdout
+    listed = python('-m', 'rass_mm', 'configs', cwd=tmp_path, env={'PYTHONPATH': str(wheel_site)})
+    assert str(wheel_site) in listed.stdout and 'rass/rass_ade20k_lq.py' in listed.stdout
 
 
 PLAIN_CONFIG = """

@@ -57,7 +57,7 @@ def test_training_writes_checkpoint_adapter_and_scores(trained):
     assert all(name in log for name in ('loss_pixel', 'loss_constraint', 'loss_score', 'critic', 'PSNR', 'attention'))
 
 
-@pytest.mark.parametrize('mode', ['restore', 'roundtrip', 'input'])
+@pytest.mark.parametrize('mode', ['restore', 'ceiling', 'input'])
 def test_test_writes_scores_and_images(mode, trained, scenes, tiny_base, tmp_path):
     done = python(
         *('tools/test.py', SCR, trained / 'iter_3.pth', '--work-dir', tmp_path / 'test', '--out', tmp_path / 'out'),

@@ -4,7 +4,7 @@ model = dict(
     classes='ScenesDataset',
     base=['bases/scenes-tiny'],
     expect=dict(_delete_=True, cross_attention_dim=64, prediction_type='epsilon'),
-    adapter=dict(rank=8, alpha=16),
+    adapter=dict(rank=16, alpha=32),
     losses=dict(
         pixel=dict(loss_weight=10.0),
         perceptual=dict(loss_weight=0.0),

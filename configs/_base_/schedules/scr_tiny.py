@@ -2,7 +2,7 @@
 max_iters = 150
 _optimizer = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01),
+    optimizer=dict(type='AdamW', lr=3e-3, weight_decay=0.01),
     clip_grad=dict(max_norm=1.0, norm_type=2),
 )
 optim_wrapper = dict(constructor='mmagic.SCROptimWrapperConstructor', generator=_optimizer, critic=_optimizer)

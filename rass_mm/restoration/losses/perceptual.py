@@ -42,6 +42,12 @@ class LPIPSLoss(nn.Module):
         self.loss_weight = loss_weight
         self.network = load_lpips(net, weights)
 
+    def train(self, mode: bool = True) -> 'LPIPSLoss':
+        """Leaves the network in eval mode: in training mode the library drops half of its linear layers' inputs."""
+        super().train(mode)
+        self.network.eval()
+        return self
+
     def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
         """Mean distance of (B, 3, H, W) RGB images in [-1, 1]; weighted."""
         with torch.autocast(restored.device.type, enabled=False):

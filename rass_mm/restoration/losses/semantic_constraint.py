@@ -75,7 +75,8 @@ class SemanticConstraintLoss(nn.Module):
             owners: (B, T) class id of each context token, or `NOBODY`.
             labels: (B, H, W) class ids of the images.
         """
-        total = sum(attention.sum() for attention in maps.values()) * 0.0
+        # Of nothing: exactly 0 with zero gradients. The sum of float16 maps times 0 is NaN where the sum overflows.
+        total = sum(attention[:0].float().sum() for attention in maps.values())
         layers = []
         for attention in maps.values():
             terms = [self._terms(one.float(), *pair) for one, *pair in zip(attention, owners, labels, strict=True)]
@@ -148,8 +149,9 @@ def class_target(
     labelled = (label != ignore_index).float()
     share = F.adaptive_avg_pool2d(labelled[None], size)[0]
     counted = (share >= 0.5).float()
-    areas = torch.bincount(label.flatten().long(), minlength=256).float() / labelled.sum().clamp(min=1)
-    large = [i for i in candidates if i != ignore_index and areas[i] >= max(min_area, 1e-12)]
+    # As a list: a comparison of each class on an accelerator would wait for it a thousand times a step.
+    pixels = torch.bincount(label[label != ignore_index].long(), minlength=256).tolist()
+    large = [i for i in candidates if pixels[i] > 0 and pixels[i] >= min_area * sum(pixels)]
     if not large:
         return ClassTarget([], label.new_zeros((0, *size), dtype=torch.float32), counted)
     wanted = torch.as_tensor(large, device=label.device).view(-1, 1, 1)

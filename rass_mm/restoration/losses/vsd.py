@@ -1,10 +1,10 @@
 """Variational score distillation with one base UNet: generator, critic and teacher are adapters of it."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
 from mmagic.registry import MODELS
 from torch import Tensor, nn
 
@@ -17,8 +17,6 @@ NEGATIVE_PROMPT = (
     'lowres, over-smooth'
 )
 """What the guided teacher moves away from (OSEDiff's list)."""
-Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(latent (B, C, h, w), timesteps (B,), context (B, T, C)) -> predicted noise (B, C, h, w)."""
 
 
 @MODELS.register_module()
@@ -61,6 +59,7 @@ class VSDLoss(nn.Module):
             context: (B, T, C) the prompt.
             negative: (B, T', C) the negative prompt.
         """
+        latent = latent.float()
         noise = torch.randn_like(latent)
         timesteps = torch.randint(*self.timesteps, (len(latent),), device=latent.device)
         with torch.no_grad():
@@ -70,28 +69,31 @@ class VSDLoss(nn.Module):
             with shared.teacher():
                 base = guided(shared.unet, noisy, timesteps, context, negative, self.guidance)
                 base = clean_estimate(noisy, base, timesteps, alphas)
-            direction = vsd_direction(latent.float(), own.float(), base.float())
-        return self.loss_weight * F.mse_loss(latent.float(), (latent.float() - direction).detach())
+            direction = vsd_direction(latent, own, base)
+        return self.loss_weight * F.mse_loss(latent, (latent - direction).detach())
 
     def critic_loss(self, shared: SharedUNet, alphas: Tensor, latent: Tensor, context: Tensor) -> Tensor:
         """Noise-prediction MSE of the critic on restored latents (B, C, h, w), t drawn from all timesteps.
 
         Call it, and its backward pass, inside `shared.critic()`.
         """
-        latent = latent.detach()
+        latent = latent.detach().float()
         noise = torch.randn_like(latent)
         timesteps = torch.randint(len(alphas), (len(latent),), device=latent.device)
         noisy = add_noise(latent, noise, timesteps, alphas)
-        return F.mse_loss(predict(shared.unet, noisy, timesteps, context).float(), noise.float())
+        return F.mse_loss(predict(shared.unet, noisy, timesteps, context), noise)
 
 
-def predict(unet: nn.Module, latent: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-    """The UNet's noise prediction."""
-    return unet(latent, timesteps, encoder_hidden_states=context, return_dict=False)[0]
+def predict(unet: UNet2DConditionModel, latent: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+    """The UNet's noise prediction, in float32.
+
+    All around it stays in float32 too: bfloat16 rounds the first alphas to 1, and the noise of those steps to nothing.
+    """
+    return unet(latent.to(unet.dtype), timesteps, encoder_hidden_states=context, return_dict=False)[0].float()
 
 
 def guided(
-    unet: nn.Module, latent: Tensor, timesteps: Tensor, context: Tensor, negative: Tensor, scale: float
+    unet: UNet2DConditionModel, latent: Tensor, timesteps: Tensor, context: Tensor, negative: Tensor, scale: float
 ) -> Tensor:
     """Classifier-free guidance (arXiv 2207.12598): negative + scale * (prompt - negative)."""
     prompted, away = predict(unet, latent, timesteps, context), predict(unet, latent, timesteps, negative)

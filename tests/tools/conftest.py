@@ -1,0 +1,23 @@
+"""The package as a user installs it."""
+
+import shutil
+
+import pytest
+from commands import ROOT, python
+
+
+@pytest.fixture(scope='session')
+def wheel_site(tmp_path_factory):
+    """A folder with nothing but the installed wheel of this checkout, for PYTHONPATH."""
+    folder = tmp_path_factory.mktemp('wheel')
+    source = folder / 'source'
+    for name in ('rass_mm', 'configs'):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__'))
+    for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
+        shutil.copy(ROOT / name, source)
+    built = python('-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', folder, source)
+    assert built.returncode == 0, built.stderr[-3000:]
+    wheel = next(folder.glob('rass_mm-*.whl'))
+    installed = python('-m', 'pip', 'install', '-q', '--no-deps', '--target', folder / 'site', wheel)
+    assert installed.returncode == 0, installed.stderr[-3000:]
+    return folder / 'site'
