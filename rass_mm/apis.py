@@ -145,6 +145,7 @@ def test(
         }
         record |= {
             'data': config.test_dataloader.dataset.get('data_prefix'),
+            'restorer': config.model.get('restorer'),
             'metrics': metrics,
             'versions': recorded_versions(),
         }

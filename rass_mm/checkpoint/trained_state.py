@@ -73,7 +73,7 @@ def check_provenance(found: dict[str, Any], own: dict[str, Any]) -> None:
     if not same_base and own['base']['weights'] != 'none':
         raise CheckpointError(
             f'The checkpoint was trained on another base.\n  checkpoint: {found["base"]}\n  this model: {own["base"]}\n'
-            f'Set model.backbone.base to the folder it was trained on.'
+            f'Set model.backbone.base (a restorer: model.base) to the folder it was trained on.'
         )
     if found['merged_adapters'] != own['merged_adapters']:
         raise CheckpointError(

@@ -166,12 +166,13 @@ class LoadCleanImage(BaseTransform):
         """
         path = results.get('gt_path') or self._partner(Path(results['img_path']))
         clean, image = self.load({'img_path': str(path)})['img'], results['img']
-        if image.shape != clean.shape and self.upscale:
+        smaller = all(own <= other for own, other in zip(image.shape, clean.shape, strict=True))
+        if self.upscale and smaller and image.shape != clean.shape:
             image = mmcv.imresize(image, clean.shape[1::-1], interpolation='bicubic')
         if image.shape != clean.shape:
             raise DataError(
                 f'{results["img_path"]} is {image.shape[1]}x{image.shape[0]} (width x height), its clean partner '
-                f'{path} is {clean.shape[1]}x{clean.shape[0]}. They must have the same size (or set upscale=True).'
+                f'{path} is {clean.shape[1]}x{clean.shape[0]}. They must have the same size (upscale=True enlarges).'
             )
         return {**results, 'img': image, 'img_shape': image.shape[:2], 'gt': clean, 'gt_path': str(path)}
 

@@ -38,7 +38,7 @@ HOW_TO_GET = (
     'How to mend it:\n'
     '  * real use: put a Stable Diffusion 2.1-base (or 1.5, or SD-Turbo) folder in diffusers layout there, with\n'
     '    unet/, vae/, text_encoder/, tokenizer/ and scheduler/ inside and safetensors weights, or name yours with\n'
-    '    --cfg-options model.backbone.base=/path/to/folder\n'
+    '    --cfg-options model.backbone.base=/path/to/folder (a restorer: model.base=, a command: --base)\n'
     '  * a small trained base for trials: rass-mm make-base {folder}\n'
     '  * a full-size folder with random weights, for tests only: rass-mm random-base {folder}'
 )
@@ -91,7 +91,7 @@ def find_base(sources: str | os.PathLike | Sequence[str | os.PathLike]) -> Path:
     """
     names = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     if not names:
-        raise BaseFolderError('model.backbone.base is an empty list: name at least one Stable Diffusion folder.')
+        raise BaseFolderError('The list of base folders (model.backbone.base, model.base) is empty: name at least one.')
     places = []
     for name in (Path(name).expanduser() for name in names):
         places.append(name)

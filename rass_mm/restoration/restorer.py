@@ -128,6 +128,8 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
     def forward(self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor') -> Any:
         """mmagic's three modes.
 
+        With gradient checkpointing, the backward pass of a loss belongs inside `generator.capturing()` with its call.
+
         Args:
             inputs: (B, 3, H, W) RGB in [-1, 1], degraded.
             data_samples: per image; 'loss' needs `gt_img` (3, H, W) in [-1, 1] and for the constraint `gt_sem_seg`.

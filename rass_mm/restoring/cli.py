@@ -13,7 +13,9 @@ from rass_mm.diffusion.base import find_base
 from rass_mm.errors import ConfigError
 from rass_mm.restoring.color import COLOR_FIXES
 from rass_mm.restoring.folder import Restoring, restore_files
+from rass_mm.restoring.plan import plan_files
 from rass_mm.restoring.restore import RestoreOptions
+from rass_mm.restoring.sheet import check_sheet, write_sheet
 
 DTYPES = ('float32', 'float16', 'bfloat16')
 SAMPLE = 2**20
@@ -51,6 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         '--dtype', choices=DTYPES, help='precision (default: bfloat16 on a cuda device that has it, else float32)'
     )
     parser.add_argument(
+        '--sheet', type=Path, help='also writes a contact sheet, input beside restored, to this picture'
+    )
+    parser.add_argument(
         '--seed', type=int, default=0, help='of every random draw; the restorer itself makes none (default: 0)'
     )
     parser.set_defaults(run=run)
@@ -82,11 +87,15 @@ def run(arguments: argparse.Namespace) -> int:
         torch.manual_seed(arguments.seed)
         return load_restorer(**parts, ends=arguments.autoencoder_ends, device=str(device), dtype=dtype)
 
+    if arguments.sheet:
+        check_sheet(arguments.sheet)
     try:
         summary = restore_files(arguments.source, arguments.out, load, options, model)
     except KeyboardInterrupt:
         Console(stderr=True).print('Interrupted; finished images are kept: run the same command again to go on.')
         return 130
+    if arguments.sheet:
+        write_sheet(arguments.sheet, plan_files(arguments.source, arguments.out).tasks)
     Console().print(
         f'{arguments.out}: {summary.made} of {summary.images} images restored now ({summary.seconds:.1f} s)',
         markup=False,

@@ -1,5 +1,6 @@
 """Captured attention maps against the formula, and the UNet around them, which must not notice."""
 
+import copy
 import math
 
 import pytest
@@ -24,9 +25,8 @@ def base(tiny_base):
     return read_base(tiny_base)
 
 
-@pytest.fixture
-def unet(base):
-    """With an adapter whose B is not 0, so that the projections are the wrapped ones."""
+@pytest.fixture(scope='module')
+def adapted(base):
     torch.manual_seed(0)
     unet = load_unet(base)
     add_adapter(unet, 'scr')
@@ -34,6 +34,12 @@ def unet(base):
         if 'lora_B' in name:
             torch.nn.init.normal_(parameter, std=0.05)
     return unet
+
+
+@pytest.fixture
+def unet(adapted):
+    """With an adapter whose B is not 0, so that the projections are the wrapped ones."""
+    return copy.deepcopy(adapted)
 
 
 def inputs(base, tokens=6):

@@ -144,7 +144,9 @@ def test_a_missing_file_is_named_with_what_is_needed(broken, name):
     assert f'{broken / name} is missing' in str(caught.value) and 'diffusers folder' in str(caught.value)
 
 
-@pytest.mark.parametrize('fault', ['truncated', 'empty', 'no tensors', 'one tensor missing', 'another shape', 'swapped'])
+@pytest.mark.parametrize(
+    'fault', ['truncated', 'empty', 'no tensors', 'one tensor missing', 'another shape', 'swapped']
+)
 def test_a_damaged_file_is_refused(broken, fault):
     file = broken / TAESD_FILES['decoder']
     if fault == 'truncated':

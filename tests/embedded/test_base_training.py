@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from rass_mm.diffusion.base import load_unet, load_vae, read_base
-from rass_mm.diffusion.text import TextEncoder
+from rass_mm.diffusion.text import TextEncoder, load_tokenizer
 from rass_mm.embedded import base_training
+from rass_mm.embedded.base_images import BaseImages, cut, random_crops
 from rass_mm.embedded.base_training import BaseRecipe, make_base
+from rass_mm.embedded.scenes import SCENE_CLASSES
 from rass_mm.errors import BaseFolderError
 
 SMALL = {'scenes': 6, 'image_size': 32, 'vae_steps': 4, 'vae_batch': 2, 'vae_crop': 32, 'unet_batch': 2, 'unet_crop': 8}
@@ -72,3 +74,44 @@ def test_folder_with_something_else_is_refused(cache, tmp_path):
     with pytest.raises(BaseFolderError, match='not empty'):
         make_base(tmp_path / 'base', BaseRecipe(**SMALL, unet_steps=2))
     assert (tmp_path / 'base' / 'note.txt').read_text() == 'mine'
+
+
+def test_captions_name_what_is_in_their_crop_and_nothing_else(tiny_base):
+    """Two halves of different classes, a sliver below 1 % and an id without a name; latents at stride 4."""
+    label = torch.zeros(1, 64, 64, dtype=torch.uint8)
+    label[:, :, 32:], label[:, :3, :3], label[:, 40:, 40:] = 3, 5, 255
+    data = BaseImages(torch.zeros(1, 3, 64, 64).byte(), label, tuple(SCENE_CLASSES))
+    tokenizer = load_tokenizer(read_base(tiny_base))
+
+    def caption(crop, place, seed=0, empty=0.0):
+        recipe = BaseRecipe(unet_crop=crop, empty_prompts=empty)
+        loss = base_training._NoiseLoss([None, None], torch.zeros(1, 8, 16, 16), data, tokenizer, recipe)
+        ids = loss._caption(place, torch.Generator().manual_seed(seed))
+        assert len(ids) == 77
+        return tokenizer.decode(ids, skip_special_tokens=True)
+
+    first, second = SCENE_CLASSES[0], SCENE_CLASSES[3]
+    assert caption(8, (0, 0, 0, False)).split() == f'a photo of a {first}'.split()
+    assert caption(8, (0, 4, 8, True)).split() == f'a photo of a {second}'.split()
+    orders = {caption(16, (0, 0, 0, False), seed) for seed in range(8)}
+    assert len(orders) == 2 and all(first in text and second in text for text in orders)
+    assert caption(16, (0, 0, 0, False), empty=1.0) == ''
+
+
+def test_crops_of_latents_and_labels_show_the_same_place():
+    labels = torch.arange(2 * 32 * 48).view(2, 32, 48)
+    latents = labels[:, ::4, ::4]
+    crops = random_crops(20, 2, latents.shape[-2:], 4, torch.Generator().manual_seed(0))
+    assert {crop[3] for crop in crops} == {True, False} and {crop[0] for crop in crops} == {0, 1}
+    for image, top, left, mirrored in crops:
+        small = cut(latents, [(image, top, left, mirrored)], 4)[0]
+        large = cut(labels, [(image, 4 * top, 4 * left, mirrored)], 16)[0]
+        assert torch.equal(large[::4, 3::4] if mirrored else large[::4, ::4], small)
+
+
+def test_the_key_follows_recipe_and_images():
+    class Source:
+        key = 'abc'
+
+    keys = {BaseRecipe().key(), BaseRecipe(seed=1).key(), BaseRecipe(unet_steps=9).key(), BaseRecipe().key(Source())}
+    assert len(keys) == 4 and BaseRecipe().key() in keys and BaseRecipe().key(Source()) in keys

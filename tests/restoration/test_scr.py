@@ -1,7 +1,6 @@
 """The SCR restorer of mmagic's registry: its steps, its losses, its files and all ways in which they can go wrong."""
 
 import copy
-import json
 
 import pytest
 import torch
@@ -125,6 +124,22 @@ def test_gradient_checkpointing_gives_the_same_step(build, batch):
     largest = max(step.abs().max().item() for step in plain.values())
     for key, step in plain.items():
         torch.testing.assert_close(again[key], step, rtol=1e-3, atol=1e-5 * largest, msg=key)
+
+
+def test_losses_in_bfloat16_are_close_and_differentiable(build, batch):
+    built = build().moved()
+    data = built.model.train().data_preprocessor(batch(), True)
+    losses = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
+            losses.append(built.model(**data, mode='loss'))
+    exact, half = losses
+    for name, value in exact.items():
+        assert half[name].dtype == torch.float32 and half[name].item() == pytest.approx(value.item(), rel=0.05), name
+    built.model.parse_losses(half)[0].backward()
+    gradients = [p.grad for p in built.model.trained_parameters()['generator']]
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
 def test_accumulated_halves_make_the_step_of_the_whole(build, batch):
@@ -317,7 +332,9 @@ def test_ceiling_and_input_modes_leave_the_restorer_out(build, batch, tiny_base)
             expected = scaled(image)
             if mode == 'ceiling':
                 with torch.no_grad():
-                    expected = vae.decode(vae.encode(scaled(given.gt_img)[None]).latent_dist.mean).sample[0].clamp(-1, 1)
+                    expected = (
+                        vae.decode(vae.encode(scaled(given.gt_img)[None]).latent_dist.mean).sample[0].clamp(-1, 1)
+                    )
             torch.testing.assert_close(scaled(sample.output.pred_img), expected, rtol=0, atol=1e-4)
 
 
@@ -384,12 +401,13 @@ def test_two_processes_make_the_step_of_one_with_the_double_batch(tiny_base, tmp
         for name, value in one['logs'][step].items():
             assert first['logs'][step][name] == pytest.approx(value, rel=10 ** (step - 5)), (step, name)
         assert first['logs'][step] == second['logs'][step]
+    moved = []
     for key, start in one['start'].items():
-        assert torch.equal(first['end'][key], second['end'][key])  # the ranks stay together
+        moved.append((one['end'][key] - start).abs().max().item())
         assert torch.equal(first['start'][key], start)
-        moved = (one['end'][key] - start).abs().max().item()
-        print(key, moved, (first['end'][key] - one['end'][key]).abs().max().item())
-        torch.testing.assert_close(first['end'][key], one['end'][key], rtol=0, atol=1e-3 * moved + 1e-6)
+        assert torch.equal(first['end'][key], second['end'][key])  # the ranks stay together
+        torch.testing.assert_close(first['end'][key], one['end'][key], rtol=0, atol=1e-3 * moved[-1] + 1e-6, msg=key)
+    assert sum(step > 1e-4 for step in moved) > 0.9 * len(moved)
 
 
 PROCESSES = """
@@ -414,7 +432,7 @@ torch.set_num_threads(1)
 
 def batch(first, count):
     generator = torch.Generator().manual_seed(0)
-    images = (torch.rand(4, 2, 3, 32, 32, generator=generator) * 256).byte()[first : first + count]
+    images = (torch.rand(2, 2, 3, 32, 32, generator=generator) * 256).byte()[first : first + count]
     samples = [DataSample(gt_img=image[1]) for image in images]
     for sample in samples:  # the same classes in each image: the constraint is a mean over classes
         sample.gt_sem_seg = PixelData(data=torch.arange(4).repeat_interleave(8).expand(1, 32, 32))
@@ -424,7 +442,11 @@ def batch(first, count):
 def go(name, rank):
     if name != 'one':
         torch.distributed.init_process_group('gloo', init_method=f'file://{out}/gloo', rank=rank, world_size=2)
-    built = Built(base, optimizer={'type': 'OptimWrapper', 'optimizer': {'type': 'SGD', 'lr': 0.3}}).moved()
+    targets = ('attn2.to_q', 'attn2.to_v', 'conv_in', 'conv_shortcut')  # of many, for speed
+    sgd = {'type': 'OptimWrapper', 'optimizer': {'type': 'SGD', 'lr': 0.3}}
+    built = Built(
+        base, optimizer=sgd, **{'adapter.targets': targets, 'losses.score.adapter.targets': targets}
+    ).moved()
     if rank:  # the first process's values must win
         for parameter in built.model.parameters():
             parameter.data += 0.1 * parameter.requires_grad
@@ -434,7 +456,7 @@ def go(name, rank):
     torch.randn_like = lambda x: torch.sin(3 * x.detach())
     torch.randint = lambda *arguments, device=None: torch.full(arguments[-1], 500)
     for _ in range(2):
-        data = batch(0, 4) if name == 'one' else batch(2 * rank, 2)
+        data = batch(0, 2) if name == 'one' else batch(rank, 1)
         log = model.train().train_step(data, built.optimizers)
         record['logs'].append({key: value.item() for key, value in log.items()})
     record['end'] = {key: p.detach() for key, p in parameters.items()}

@@ -132,7 +132,7 @@ def test_the_fixture_has_all_the_cases():
 )
 def test_each_form_and_its_gradient_equal_the_loop(options):
     maps, label = attention(), labels()
-    loss = MODELS.build({'type': 'SemanticConstraintLoss', 'loss_weight': 0.7, **options})
+    loss = MODELS.build({'type': 'mmagic.SemanticConstraintLoss', 'loss_weight': 0.7, **options})
     value = loss(maps, torch.tensor(OWNERS), label)
     value.backward()
     exact = {name: part.detach().double().requires_grad_() for name, part in maps.items()}
@@ -200,6 +200,15 @@ def test_one_image_without_a_class_leaves_the_others_as_they_are():
     value.backward()
     for part in maps.values():
         assert not part.grad[1].any() and torch.isfinite(part.grad).all()
+
+
+@pytest.mark.parametrize(('pixels', 'counts'), [(10, True), (9, False)])
+def test_a_class_counts_from_half_a_percent_of_the_labelled_pixels(pixels, counts):
+    label = torch.zeros(1, 32, 64, dtype=torch.long)
+    label[0, 0, :48], label[0, 9, :pixels] = IGNORED, 1  # 2000 pixels carry a label
+    maps = torch.rand(1, 32 * 64, 2).softmax(-1).requires_grad_()
+    SemanticConstraintLoss()({'a': maps}, torch.tensor([[NOBODY, 1]]), label).backward()
+    assert bool(maps.grad.any()) == counts
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])

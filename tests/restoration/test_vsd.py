@@ -153,7 +153,11 @@ def test_loss_and_gradients_equal_three_separate_unets(shared, base, alphas):
     noise = (noisy - alphas[steps].sqrt().view(-1, 1, 1, 1) * restored) / (1 - alphas[steps]).sqrt().view(-1, 1, 1, 1)
     assert abs(noise.mean().item()) < 0.1 and abs(noise.std().item() - 1) < 0.1
 
-    generator, critic, teacher = SeparateUNet(base, shared, 'scr'), SeparateUNet(base, shared, 'vsd'), SeparateUNet(base)
+    generator, critic, teacher = (
+        SeparateUNet(base, shared, 'scr'),
+        SeparateUNet(base, shared, 'vsd'),
+        SeparateUNet(base),
+    )
     latent, context, negative, noisy, a = (
         part.double() for part in (latent, context, negative, noisy, alphas[steps].view(-1, 1, 1, 1))
     )

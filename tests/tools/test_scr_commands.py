@@ -137,7 +137,7 @@ def test_restore_command_writes_the_same_images_as_the_test(trained, scenes, tin
     assert tested.returncode == 0, tested.stderr[-3000:]
     done = python(
         *('-m', 'rass_mm', 'restore', scenes / 'img_lq' / 'val', tmp_path / 'restored', '--base', tiny_base),
-        *('--adapter', trained / 'scr_adapter.safetensors', '--window', 128),
+        *('--adapter', trained / 'scr_adapter.safetensors', '--window', 128, '--sheet', tmp_path / 'sheet.png'),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     import cv2
@@ -145,6 +145,7 @@ def test_restore_command_writes_the_same_images_as_the_test(trained, scenes, tin
 
     files = sorted((tmp_path / 'tested').glob('*.png'))
     assert len(files) == 4
+    assert cv2.imread(str(tmp_path / 'sheet.png')).shape[1] == 4 * (2 * 192 + 3 * 4)
     for file in files:
         other = cv2.imread(str(tmp_path / 'restored' / file.name)).astype(int)
         assert np.abs(cv2.imread(str(file)).astype(int) - other).max() <= 1
