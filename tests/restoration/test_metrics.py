@@ -47,7 +47,7 @@ def sample(name='one', offset=0, clean=True, degraded=True, size=(40, 56), **fie
 
 def evaluate(samples, **options):
     """The scores of one pass in batches of two."""
-    evaluator = Evaluator(METRICS.build(dict(type='RestorationMetrics', **options)))
+    evaluator = Evaluator(METRICS.build(dict(type='mmagic.RestorationMetrics', **options)))
     for start in range(0, len(samples), 2):
         evaluator.process(samples[start : start + 2])
     return evaluator.evaluate(len(samples))

@@ -191,7 +191,9 @@ def test_state_of_another_base_or_class_list_is_refused(build, other_base):
     assert not changed(other, before)
 
 
-@pytest.mark.parametrize('options', [{}, {'form': 'x0', 'timestep': 700}, {'test_prompt': {'type': 'EmptyPrompt'}}])
+@pytest.mark.parametrize(
+    'options', [{}, {**QUICK, 'form': 'x0', 'timestep': 700}, {**QUICK, 'test_prompt': {'type': 'EmptyPrompt'}}]
+)
 def test_the_adapter_file_restores_as_the_model_does(build, batch, tiny_base, tmp_path, options):
     model = build(**options).moved().model.eval()
     model.save_adapter(tmp_path / 'scr.safetensors')
@@ -261,7 +263,7 @@ def test_a_segmentation_adapter_is_no_restorer(saved, tiny_base, tmp_path):
 
 
 def test_tags_in_training_and_class_tokens_at_test(build, batch):
-    built = build(**TAGS)
+    built = build(**QUICK, **TAGS)
     log = built.train_step(batch)
     assert log['loss_constraint'] > 0 and not any('text' in key for key in built.model.state_dict())
     data = built.model.eval().data_preprocessor(batch(), False)
@@ -274,9 +276,9 @@ def test_tags_in_training_and_class_tokens_at_test(build, batch):
     assert set(prompt.owners[0].tolist()) - {-1} == present and prompt.context.shape[1] == 77
 
 
-@pytest.mark.parametrize('prompt', [{}, TAGS], ids=['class_tokens', 'tags'])
-def test_a_crop_without_any_class_trains_on(build, batch, prompt):
-    built = build(**prompt).moved()
+@pytest.mark.parametrize('options', [{}, {**QUICK, **TAGS}], ids=['class_tokens', 'tags'])
+def test_a_crop_without_any_class_trains_on(build, batch, options):
+    built = build(**options).moved()
     before = values(built.model)
     log = built.train_step(lambda: batch(label=torch.full((1, 32, 64), 255)))
     assert log['loss_constraint'] == 0 and log['attention_ratio'] == 0 and torch.isfinite(log['loss'])
