@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from rich.console import Console
 
 from rass_mm.diffusion.base import find_base
-from rass_mm.errors import ConfigError
+from rass_mm.errors import ConfigError, RassError
 from rass_mm.restoring.color import COLOR_FIXES
 from rass_mm.restoring.folder import Restoring, restore_files
 from rass_mm.restoring.plan import plan_files
@@ -94,8 +95,11 @@ def run(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         Console(stderr=True).print('Interrupted; finished images are kept: run the same command again to go on.')
         return 130
-    if arguments.sheet:
-        write_sheet(arguments.sheet, plan_files(arguments.source, arguments.out).tasks)
+    finally:
+        if arguments.sheet:
+            # Of what there is, even if some images failed; their error is the one to show.
+            with suppress(RassError):
+                write_sheet(arguments.sheet, plan_files(arguments.source, arguments.out).tasks)
     Console().print(
         f'{arguments.out}: {summary.made} of {summary.images} images restored now ({summary.seconds:.1f} s)',
         markup=False,
