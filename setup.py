@@ -42,7 +42,7 @@ class BuildWithConfigs(build_py):
 setup(
     name='rass_mm',
     version=VERSION,
-    description='Segmentation of low-quality images with a diffusion backbone, as an mmsegmentation plugin',
+    description='Restoration and segmentation of bad images with a diffusion UNet, for mmsegmentation and mmagic',
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',

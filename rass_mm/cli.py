@@ -19,7 +19,7 @@ Command = Callable[[argparse.Namespace], int]
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns the process's exit status. Deliberate errors are printed without a traceback."""
     parser = argparse.ArgumentParser(
-        'rass-mm', description='Segmentation of low-quality images with a diffusion backbone.'
+        'rass-mm', description='Restoration and segmentation of low-quality images with a diffusion UNet.'
     )
     parser.add_argument('--version', action='version', version=__version__)
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
