@@ -6,7 +6,7 @@ import torch
 from mmseg.evaluation import IoUMetric
 
 from rass_mm.embedded.demo import majority_miou
-from rass_mm.embedded.pictures import colored, comparison_page
+from rass_mm.embedded.pictures import colored, comparison_page, heated
 from rass_mm.embedded.scenes import PALETTE
 from rass_mm.evaluation.tables import markdown_table, mean_iou
 
@@ -38,12 +38,22 @@ def test_table_is_markdown():
     assert lines == ['| system  |  mIoU |', '|---------|------:|', '| one     |  1.00 |', '| another | 12.34 |']
 
 
-def test_picture_shows_the_truth_in_its_colours(scenes, tmp_path):
-    truth = scenes / 'ann_dir' / 'val'
-    comparison_page(tmp_path / 'page.png', scenes, {'itself': truth}, count=2)
+def test_page_shows_each_picture_twice_as_large_in_its_column(tmp_path):
+    rng = np.random.default_rng(0)
+    first, second = (rng.integers(0, 256, (96, 96, 3), np.uint8) for _ in range(2))
+    truth = colored(np.full((96, 96), 3))
+    comparison_page(tmp_path / 'page.png', ['one', 'two', 'truth'], [[first, second, truth], [second, first, truth]])
     page = cv2.imread(str(tmp_path / 'page.png'))
-    height = 2 * 96 + 6
-    assert page.shape[1] == 4 * height
-    predicted, shown = page[24 : 24 + height, height : 2 * height], page[24 : 24 + height, 2 * height : 3 * height]
-    assert np.array_equal(predicted, shown)
-    assert tuple(colored(np.array([[3]]))[0, 0][::-1]) == PALETTE[3]
+    side = 2 * 96 + 6
+    assert page.shape[1] == 3 * side
+    upper, lower = page[24 : 24 + side], page[24 + side : 24 + 2 * side]
+    assert np.array_equal(upper[:, :side], lower[:, side : 2 * side])
+    assert np.array_equal(upper[3 : side - 3, 3 : side - 3][::2, ::2], first)
+    assert tuple(upper[50, 2 * side + 50][::-1]) == PALETTE[3]
+
+
+def test_heat_is_brightest_where_the_map_is_largest():
+    heat = np.zeros((32, 32), np.float32)
+    heat[4, 5] = 0.02  # scaled to its own maximum
+    shown = heated(np.full((32, 32, 3), 100, np.uint8), heat).astype(int).sum(-1)
+    assert np.unravel_index(shown.argmax(), shown.shape) == (4, 5) and (shown != shown[4, 5]).sum() == 32 * 32 - 1
