@@ -13,7 +13,7 @@ demo:
 	@$(SETUP) python -m rass_mm demo --out demo_out
 
 test:
-	@$(SETUP) python -m pytest $(ARGS)
+	@$(SETUP) tools/run_tests.sh $(ARGS)
 
 test-slow:
 	@$(SETUP) python -m pytest -m slow $(ARGS)

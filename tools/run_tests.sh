@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Runs the suite as two processes side by side, one thread each: the commands (tests/tools) and everything else. With
+# arguments it is plain pytest.
+set -u
+[ $# -gt 0 ] && exec python -m pytest "$@"
+export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+python -m pytest tests/tools >"$log" 2>&1 &
+commands=$!
+python -m pytest --ignore=tests/tools
+rest=$?
+echo "tests/tools:"
+wait $commands
+status=$?
+cat "$log"
+[ $rest -eq 0 ] && [ $status -eq 0 ]
