@@ -92,8 +92,7 @@ def test_run_killed_between_checkpoints_resumes_with_the_same_losses(scenes, tin
     expected, found = losses(tmp_path / 'whole'), losses(tmp_path / 'cut')
     assert sorted(found) == list(range(1, 9))
     apart = {step: abs(found[step] - expected[step]) for step in range(1, 9)}
-    # The first resumed step shows whether all state came back; later ones let the last bits of a sum grow.
-    assert max(apart[step] for step in range(1, 5)) <= 1e-6 and max(apart.values()) <= 1e-4, apart
+    assert max(apart.values()) <= 1e-6, apart
 
 
 def test_two_gloo_processes_see_the_loss_of_one(scenes, tiny_base, tmp_path):

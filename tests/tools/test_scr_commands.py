@@ -88,7 +88,7 @@ def test_run_killed_between_checkpoints_resumes_with_the_same_losses(scenes, tin
     expected, found = logged(tmp_path / 'whole'), logged(tmp_path / 'cut')
     assert sorted(found) == list(range(1, 7))
     for step in range(1, 7):
-        assert found[step] == pytest.approx(expected[step], abs=1e-5 if step <= 4 else 1e-4), (expected, found)
+        assert found[step] == pytest.approx(expected[step], abs=1e-5), (expected, found)
 
 
 def test_two_gloo_processes_see_the_loss_of_one(scenes, tiny_base, tmp_path):
