@@ -37,8 +37,7 @@ class TrainedStateMixin(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """Provenance as a uint8 tensor."""
-        record = {**self.provenance, 'versions': recorded_versions()}
-        return torch.frombuffer(bytearray(json.dumps(record, sort_keys=True).encode()), dtype=torch.uint8)
+        return pack_provenance({**self.provenance, 'versions': recorded_versions()})
 
     def set_extra_state(self, state: Tensor) -> None:
         """Compares a checkpoint's provenance with this model's.
@@ -60,6 +59,11 @@ class TrainedStateMixin(nn.Module):
 def recorded_versions() -> dict[str, str]:
     """Versions of this package and of those that shape a checkpoint."""
     return {'rass_mm': __version__, **{name: importlib.metadata.version(name) for name in RECORDED_PACKAGES}}
+
+
+def pack_provenance(record: dict[str, Any]) -> Tensor:
+    """A JSON-able dict as a uint8 tensor, see `read_provenance`."""
+    return torch.frombuffer(bytearray(json.dumps(record, sort_keys=True).encode()), dtype=torch.uint8)
 
 
 def read_provenance(state: Tensor) -> dict[str, Any]:

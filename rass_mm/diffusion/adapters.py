@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from peft import LoraConfig, set_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -28,6 +28,8 @@ TARGETS = (
 """Endings of the layers that get a LoRA (the released list; `conv_out`, whose output RASS never uses, is not in it)."""
 HEADER = 'rass_mm.adapter'
 CONV_IN = 'conv_in.'
+VAE = 'vae.'
+"""What the tensors of a VAE adapter start with in a file; OSEDiff's has one beside the UNet's."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,10 @@ def copy_adapter(unet: UNet2DConditionModel, name: str, path: str | os.PathLike,
     """
     header, tensors = read_adapter(path)
     check_base(header, path, base_identity)
+    if 'vae' in header:
+        raise AdapterError(
+            f'{path} also adapts the VAE, which is frozen in training: use it (trainable=False), do not train it on.'
+        )
     own, config = adapter_parameters(unet, name), unet.peft_config[name]
     wrong = sorted(own.keys() ^ tensors.keys())
     wrong += [key for key in own.keys() & tensors.keys() if own[key].shape != tensors[key].shape]
@@ -164,7 +170,7 @@ def copy_adapter(unet: UNet2DConditionModel, name: str, path: str | os.PathLike,
 
 def content_hash(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     """Hash of all that shapes the update: rank, alpha, targets, and names, shapes and all values of the tensors."""
-    described = [header[key] for key in ('rank', 'alpha', 'targets')]
+    described = [header[key] for key in ('rank', 'alpha', 'targets', 'vae') if key in header]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for key in sorted(tensors):
         digest.update(f'{key}{list(tensors[key].shape)}'.encode())
@@ -194,7 +200,12 @@ def save_adapter(
         'base': base_identity,
         **({'recipe': recipe} if recipe else {}),
     }
-    header['hash'] = content_hash(header, tensors)
+    write_adapter(path, header, tensors)
+
+
+def write_adapter(path: str | os.PathLike, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Writes an adapter file: `header` has `name`, `rank`, `alpha`, `targets`, `base` and may have `recipe`, `vae`."""
+    header = {**header, 'hash': content_hash(header, tensors)}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={HEADER: json.dumps(header)})
 
@@ -244,19 +255,15 @@ def check_base(header: dict[str, Any], path: str | os.PathLike, base_identity: d
 def load_adapter(
     unet: UNet2DConditionModel, path: str | os.PathLike, base_identity: dict[str, str], name: str | None = None
 ) -> dict[str, Any]:
-    """Adds the adapter of a file to the UNet, frozen, under its own or the given name; returns the file's header.
+    """Adds the UNet's adapter of a file to it, frozen, under its own or the given name; returns the file's header.
 
     Raises:
         AdapterError: the file is unusable, or was trained on another base (both identities are shown).
     """
     header, tensors = read_adapter(path)
     check_base(header, path, base_identity)
-    name = name or header['name']
-    add_adapter(unet, name, AdapterSpec(header['rank'], header['alpha'], tuple(header['targets'])), train_conv_in=False)
-    lora = {key: value for key, value in tensors.items() if 'lora_' in key}
-    unknown = set_peft_model_state_dict(unet, lora, adapter_name=name).unexpected_keys
-    if unknown:
-        raise AdapterError(f'{path}: {len(unknown)} tensors have no place in this UNet, the first is {unknown[0]}.')
+    lora = {key: value for key, value in tensors.items() if 'lora_' in key and not key.startswith(VAE)}
+    _attach(unet, name or header['name'], header, lora, path)
     own = {
         ('weight' if key.endswith('weight') else 'bias'): value
         for key, value in unet.named_parameters()
@@ -266,4 +273,46 @@ def load_adapter(
         for part, parameter in own.items():
             parameter.copy_(tensors[CONV_IN + part])
     unet.requires_grad_(False)
+    return header
+
+
+def _attach(
+    model: nn.Module, name: str, spec: dict[str, Any], lora: dict[str, Tensor], path: str | os.PathLike
+) -> None:
+    add_adapter(model, name, AdapterSpec(spec['rank'], spec['alpha'], tuple(spec['targets'])), train_conv_in=False)
+    try:
+        unknown = set_peft_model_state_dict(model, lora, adapter_name=name).unexpected_keys
+    except RuntimeError as error:  # of another shape
+        raise AdapterError(f'{path} does not fit this model: {str(error).splitlines()[-1].strip()}') from None
+    if unknown:
+        raise AdapterError(f'{path}: {len(unknown)} tensors have no place in this model, the first is {unknown[0]}.')
+
+
+def merge_file(
+    unet: UNet2DConditionModel, vae: AutoencoderKL | None, path: str | os.PathLike, base_identity: dict[str, str]
+) -> dict[str, Any]:
+    """Merges an adapter file into the UNet, and into the VAE where the file has a part for it; returns its header.
+
+    Args:
+        unet: the base's UNet, without adapters.
+        vae: the base's VAE, or its encoder alone; None where a tiny autoencoder is in its place.
+        path: the file.
+        base_identity: of the base that both come from.
+
+    Raises:
+        AdapterError: as `load_adapter` and `merge_adapter`; or the file has a VAE part and there is no VAE.
+    """
+    header = load_adapter(unet, path, base_identity, name='merged')
+    merge_adapter(unet, 'merged')
+    if 'vae' not in header:
+        return header
+    if vae is None:
+        raise AdapterError(
+            f"{path} also adapts the base's VAE, but a tiny autoencoder is in its place. Keep the VAE's encoder: leave "
+            "the tiny autoencoder out, or use it for the decoder only (ends='decoder')."
+        )
+    _, tensors = read_adapter(path)
+    lora = {key.removeprefix(VAE): value for key, value in tensors.items() if key.startswith(VAE)}
+    _attach(vae, 'merged', header['vae'], lora, path)
+    merge_adapter(vae, 'merged')
     return header

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from diffusers import AutoencoderTiny
+from diffusers import AutoencoderKL, AutoencoderTiny
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -25,6 +25,8 @@ class Autoencoder(Protocol):
 
     stride: int
     """Image pixels per latent pixel."""
+    vae: AutoencoderKL | None
+    """The base's VAE, as far as it is in use."""
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) RGB in [-1, 1] to the scaled latent (B, C, H/stride, W/stride); no graph is kept."""
@@ -91,6 +93,11 @@ class TinyAutoencoder(nn.Module):
             self.full = load_vae(base)
             self.tiny.encoder = None
         self.scale = base.scaling_factor
+
+    @property
+    def vae(self) -> AutoencoderKL | None:
+        """The base's encoder where it is in use."""
+        return self.full
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:

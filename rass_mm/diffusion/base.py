@@ -282,3 +282,12 @@ def load_whole(model_class: type, folder: Path, part: str, **options: Any) -> An
             f'{missing[0]}. Fetch the folder again.'
         )
     return model.requires_grad_(False).eval()
+
+
+def models_on_meta(base: DiffusionBase) -> dict[str, Any]:
+    """The base's `unet` and whole `vae` with shapes and names but no values."""
+    with torch.device('meta'):
+        return {
+            'unet': UNet2DConditionModel.from_config(base.configs['unet']),
+            'vae': AutoencoderKL.from_config(base.configs['vae']),
+        }

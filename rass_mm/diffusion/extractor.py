@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rass_mm.diffusion.adapters import AdapterSpec, add_adapter, load_adapter, merge_adapter
+from rass_mm.diffusion.adapters import AdapterSpec, add_adapter, merge_file
 from rass_mm.diffusion.base import DiffusionBase, load_unet, load_vae
 from rass_mm.diffusion.features import RASS_FEATURES, collected, describe_features
 from rass_mm.errors import ConfigError, DataError
@@ -43,8 +43,7 @@ class DiffusionExtractor(nn.Module):
         self.unet = load_unet(base)
         self.merged: list[dict] = []
         if merged_adapter is not None:
-            header = load_adapter(self.unet, merged_adapter, base.identity, name='merged')
-            merge_adapter(self.unet, 'merged')
+            header = merge_file(self.unet, self.vae, merged_adapter, base.identity)
             self.merged.append({'name': header['name'], 'hash': header['hash']})
         if train == 'adapter':
             add_adapter(self.unet, 'seg', adapter)

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from rass_mm.diffusion.adapters import (
     AdapterSpec,
     copy_adapter,
-    load_adapter,
-    merge_adapter,
+    merge_file,
     read_adapter,
     save_adapter,
 )
@@ -37,7 +36,7 @@ class OneStepRestorer(nn.Module):
         adapter: rank and scale of the LoRA.
         critic: rank and scale of the critic's LoRA for the VSD loss; None leaves the critic out.
         start: an adapter file to start from; None starts from a fresh LoRA, which restores nothing yet.
-        trainable: False merges the adapter of `start` into the UNet, frozen: the same output, faster.
+        trainable: False merges the adapter of `start` into UNet and VAE, frozen: the same output, faster.
         autoencoder: keyword arguments of `build_autoencoder`, e.g. `dict(tiny='weights/taesd', ends='both')`.
         attention_layers: where attention maps are taken when they are asked for.
         gradient_checkpointing: recompute the activations of UNet and decoder in the backward pass.
@@ -73,6 +72,7 @@ class OneStepRestorer(nn.Module):
         self.unet = load_unet(base)
         self.shared = SharedUNet(self.unet, adapter, critic) if trainable else None
         self.plain_conv_in = self.shared.plain_conv_in if self.shared else None
+        self.merged: list[dict[str, str]] = []
         if start is not None:
             self._start(start)
         self.attention_layers = cross_attention_layers(self.unet, attention_layers)
@@ -84,8 +84,8 @@ class OneStepRestorer(nn.Module):
         if self.shared is not None:
             copy_adapter(self.unet, GENERATOR, path, self.base.identity)
             return
-        load_adapter(self.unet, path, self.base.identity, name=GENERATOR)
-        merge_adapter(self.unet, GENERATOR)
+        header = merge_file(self.unet, self.autoencoder.vae, path, self.base.identity)
+        self.merged.append({'name': header['name'], 'hash': header['hash']})
 
     @property
     def size_multiple(self) -> int:

@@ -30,6 +30,29 @@ def _starts(size: int, window: int, stride: int) -> list[int]:
     return [max(min(index * stride, size - window), 0) for index in range(count)]
 
 
+def mean_weights(starts: Sequence[int], window: int) -> dict[int, Tensor]:
+    """Weights along one side by window start: each pixel's mean over the windows that hold it."""
+    count = torch.zeros(starts[-1] + window, dtype=torch.float64)
+    for start in starts:
+        count[start : start + window] += 1
+    return {start: 1 / count[start : start + window] for start in starts}
+
+
+def window_weights(
+    grid: Sequence[Window], along: Callable[[Sequence[int], int], dict[int, Tensor]]
+) -> dict[tuple[int, int], Tensor]:
+    """(h, w) weights of each window of a grid by its top and left; they sum to 1 at every pixel.
+
+    Args:
+        grid: windows of one size, as `windows` gives them.
+        along: `mean_weights` or `ramp_weights`.
+    """
+    top, bottom, left, right = grid[0]
+    rows = along(sorted({window[0] for window in grid}), bottom - top)
+    columns = along(sorted({window[2] for window in grid}), right - left)
+    return {(top, left): rows[top][:, None] * columns[left] for top, _, left, _ in grid}
+
+
 def batched(items: Sequence[Window], size: int) -> Iterator[list[Window]]:
     """`items` in lists of at most `size`."""
     if size < 1:
@@ -67,8 +90,8 @@ def blended(
         raise ConfigError(f'Window {window} and overlap {overlap} must be multiples of {multiple}, the overlap less.')
     padded = [-(-side // multiple) * multiple for side in image.shape[-2:]]
     grid = windows(tuple(padded), (window, window), (window - overlap, window - overlap))
-    rows = _weights(sorted({top for top, *_ in grid}), min(window, padded[0]))
-    columns = _weights(sorted({left for *_, left, _ in grid}), min(window, padded[1]))
+    rows = ramp_weights(sorted({top for top, *_ in grid}), min(window, padded[0]))
+    columns = ramp_weights(sorted({left for *_, left, _ in grid}), min(window, padded[1]))
     result = torch.zeros_like(image)
     for boxes in batched(grid, batch):
         inputs = torch.stack([_cut(image, box) for box in boxes])
@@ -82,7 +105,7 @@ def blended(
     return result
 
 
-def _weights(starts: Sequence[int], window: int) -> dict[int, Tensor]:
+def ramp_weights(starts: Sequence[int], window: int) -> dict[int, Tensor]:
     """Weights along one side by window start; at each pixel they sum to 1 over all windows.
 
     Each window but the first rises from 0 to 1 over the middle half of its overlap with the one before, which falls by

@@ -1,7 +1,7 @@
 """SCR, the semantic-constrained restorer, as a model of mmagic."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from rass_mm.diffusion.tiling import blended
 from rass_mm.errors import ConfigError
 from rass_mm.restoration.losses import attention_ratio
 from rass_mm.restoration.optimization import update
+from rass_mm.restoring.color import fix_colors
 
 TEST_MODES = ('restore', 'ceiling', 'input')
 LOSSES = ('pixel', 'perceptual', 'score', 'constraint')
@@ -43,13 +44,14 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         expect: what the base must be, see `read_base`.
         prompt: config of the prompt in training: `ClassTokens` (default), `EmptyPrompt` or `TagPrompt`.
         test_prompt: the prompt where there are no labels; None takes `prompt` if that needs none, else `ClassTokens`.
-        form, timestep, start, autoencoder, attention_layers, gradient_checkpointing: see `OneStepRestorer`.
+        form, timestep, start, trainable, autoencoder, attention_layers, gradient_checkpointing: see `OneStepRestorer`.
         adapter: `rank` and `alpha` of the LoRA.
         losses: configs of up to four losses, any of which may be None or weigh 0: `pixel` (images, e.g. MSELoss),
             `perceptual` (LPIPSLoss), `score` (VSDLoss) and `constraint` (SemanticConstraintLoss).
         test_cfg: `mode` 'restore', 'ceiling' (the clean image through the autoencoder) or 'input' (left as it is);
             `window`, `overlap` and `window_batch` for tiled restoration (no window: whole images); `attention=True`
-            also measures the attention ratio where there are labels.
+            also measures the attention ratio where there are labels; `color_fix` 'adain' or 'wavelet' gives the restored
+            image its input's colours (`rass_mm.restoring.color`).
         data_preprocessor: mmagic's, giving RGB in [-1, 1] and data samples as a list.
 
     Raises:
@@ -67,6 +69,7 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         timestep: int | None = None,
         adapter: dict[str, Any] | None = None,
         start: str | None = None,
+        trainable: bool = True,
         autoencoder: dict[str, Any] | None = None,
         attention_layers: Sequence[str] = SECOND_HALF,
         gradient_checkpointing: bool = False,
@@ -88,6 +91,7 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
             adapter=AdapterSpec(**(adapter or {})),
             critic=score.adapter if score is not None else None,
             start=start,
+            trainable=trainable,
             autoencoder=autoencoder,
             attention_layers=attention_layers,
             gradient_checkpointing=gradient_checkpointing,
@@ -95,10 +99,15 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         prompt = prompt or {'type': 'ClassTokens'}
         self.prompt = self._build_prompt(prompt)
         fallback = prompt if prompt['type'] in PROMPTS else {'type': 'ClassTokens'}
-        self.test_prompt_type = (test_prompt or fallback)['type']
-        if self.test_prompt_type not in PROMPTS:
-            raise ConfigError(f'test_prompt is {self.test_prompt_type!r}; one of {", ".join(PROMPTS)} is needed.')
-        self.test_prompt = self._build_prompt(test_prompt or fallback)
+        chosen = test_prompt or fallback
+        needed = f'one of {", ".join(PROMPTS)} is needed, or a TagPrompt whose tagger reads no labels'
+        if chosen['type'] not in PROMPTS and 'tagger' not in chosen:
+            raise ConfigError(f'test_prompt is {chosen["type"]!r}; {needed}.')
+        self.test_prompt = self._build_prompt(chosen)
+        if getattr(self.test_prompt, 'needs_labels', False):
+            raise ConfigError(f'test_prompt takes its tags from labels, which there are none of; {needed}.')
+        # What others can use the adapter with: no tagger comes with it.
+        self.test_prompt_type = chosen['type'] if chosen['type'] in PROMPTS else 'EmptyPrompt'
         self.test_cfg = {'mode': 'restore', **(test_cfg or {})}
         if self.test_cfg['mode'] not in TEST_MODES:
             raise ConfigError(f'test_cfg.mode is {self.test_cfg["mode"]!r}; one of {", ".join(TEST_MODES)} is needed.')
@@ -110,7 +119,7 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
     @property
     def provenance(self) -> dict[str, Any]:
         """What a checkpoint of this model depends on."""
-        return {'base': self.identity, 'merged_adapters': [], 'classes': self.classes}
+        return {'base': self.identity, 'merged_adapters': self.generator.merged, 'classes': self.classes}
 
     def init_weights(self) -> None:
         """Does nothing: the weights come from the base folder, and the LoRA was drawn when it was added."""
@@ -122,6 +131,8 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
     def trained_parameters(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by optimiser: `generator`, and `critic` if there is a VSD loss."""
         shared = self.generator.shared
+        if shared is None:
+            raise ConfigError('This restorer is frozen (model.trainable=False): it can be tested, not trained.')
         groups = {'generator': shared.parameters_of(GENERATOR)}
         return {**groups, 'critic': shared.parameters_of(CRITIC)} if shared.has_critic else groups
 
@@ -186,8 +197,10 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         """
         data = self.data_preprocessor(data, True)
         wrapper = optim_wrapper['generator']
-        # Gradient checkpointing runs the layers again in the backward pass, which must find them capturing.
-        with self.generator.capturing():
+        # Gradient checkpointing runs the layers again in the backward pass, which must find them capturing. Without it
+        # the critic and the teacher keep the fused attention.
+        again = self.generator.unet.is_gradient_checkpointing
+        with self.generator.capturing() if again else nullcontext():
             with wrapper.optim_context(self):
                 losses, latent, prompt = self.generator_losses(data['inputs'], data['data_samples'])
             total, log = self.parse_losses(losses)
@@ -215,7 +228,7 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         samples = data_samples if data_samples is not None else [DataSample() for _ in inputs]
         for image, sample in zip(inputs, samples, strict=True):
             with self._measuring(image, sample):
-                restored = self.restore(self._source(image, sample))
+                restored = self.restore(self._source(image, sample), sample)
             sample.output = DataSample(pred_img=to_bgr(restored))
             sample.set_field(to_bgr(image), 'input')
         return samples
@@ -232,23 +245,34 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
             raise ConfigError("test_cfg.mode='ceiling' needs clean images: pack `gt`.")
         return (sample.gt_img.to(image).flip(0) / 127.5) - 1
 
-    def restore(self, image: Tensor) -> Tensor:
-        """One image (3, H, W) RGB in [-1, 1] of any size, by `test_cfg`: whole or in blended windows."""
+    def restore(self, image: Tensor, sample: DataSample | None = None) -> Tensor:
+        """One image (3, H, W) RGB in [-1, 1] of any size, by `test_cfg`: whole or in blended windows.
+
+        The prompt is that of the whole image; a tagger may look at `sample`.
+        """
         model, mode, multiple = self.generator, self.test_cfg['mode'], self.generator.size_multiple
         if mode == 'input':
             return image
 
+        prompt = self.test_prompt(image[None], None if sample is None else [sample]) if mode == 'restore' else None
+
         def apply(images: Tensor) -> Tensor:
-            if mode == 'ceiling':
+            if prompt is None:
                 return model.decode(model.encode(images))
-            return model(images, self.test_prompt(images).context)
+            return model(images, prompt.repeated(len(images)).context)
 
         window = self.test_cfg.get('window')
-        if window is None:
-            return blended(image, apply, -(-max(image.shape[1:]) // multiple) * multiple, 0, 1, multiple)
-        return blended(
-            image, apply, window, self.test_cfg.get('overlap', 0), self.test_cfg.get('window_batch', 1), multiple
-        )
+        tiles = (-(-max(image.shape[1:]) // multiple) * multiple, 0, 1)
+        if window is not None:
+            tiles = (window, self.test_cfg.get('overlap', 0), self.test_cfg.get('window_batch', 1))
+        return self._color_fixed(blended(image, apply, *tiles, multiple), image)
+
+    def _color_fixed(self, restored: Tensor, source: Tensor) -> Tensor:
+        method = self.test_cfg.get('color_fix', 'none')
+        if method == 'none':
+            return restored
+        ours, given = (image.permute(1, 2, 0).float().cpu().numpy() / 2 + 0.5 for image in (restored, source))
+        return torch.from_numpy(fix_colors(ours, given, method)).permute(2, 0, 1).to(restored) * 2 - 1
 
     @contextmanager
     def _measuring(self, image: Tensor, sample: DataSample) -> Iterator[None]:

@@ -1,12 +1,16 @@
 """mmseg's Mask2Former head and mmdet's pixel decoder, kept in float32 where half precision breaks them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from mmdet.models.layers import MSDeformAttnPixelDecoder
 from mmseg.models.decode_heads import Mask2FormerHead
 from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
 from torch import Tensor
+
+from rass_mm.segmentation.rows import Rows, resized_rows
 
 
 @MODELS.register_module()
@@ -21,10 +25,27 @@ class Float32PixelDecoder(MSDeformAttnPixelDecoder):
 
 @MODELS.register_module()
 class RASSMask2FormerHead(Mask2FormerHead):
-    """Mask2Former head whose matching and losses run in float32 under AMP."""
+    """Mask2Former head whose matching and losses run in float32 under AMP, and which gives its logits row by row."""
 
     def loss_by_feat(self, all_cls_scores: Any, all_mask_preds: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """mmdet's losses on float32 copies: the Hungarian matcher turns a NaN of a half-precision cost into a crash."""
         with torch.autocast(all_cls_scores[0].device.type, enabled=False):
             scores, masks = ([value.float() for value in values] for values in (all_cls_scores, all_mask_preds))
             return super().loss_by_feat(scores, masks, *args, **kwargs)
+
+    def rows(self, features: Sequence[Tensor], metas: list[dict], size: tuple[int, int]) -> Rows:
+        """The semantic logits of `predict` at (H, W) = `size`, any rows at a time; see `rows.head_rows`.
+
+        Args:
+            features: (B, C, H/s, W/s), finest first.
+            metas: meta information of each image.
+            size: of the input image.
+        """
+        scores, masks = (stages[-1] for stages in self(features, [SegDataSample(metainfo=meta) for meta in metas]))
+        classes = scores.softmax(-1)[..., :-1]
+
+        def rows(top: int, bottom: int) -> Tensor:
+            inside = resized_rows(masks, size, top, bottom).sigmoid()
+            return torch.einsum('bqc,bqhw->bchw', classes, inside)
+
+        return rows

@@ -1,6 +1,6 @@
-# ADE20K for the restorer: clean crops with labels, degraded on the fly; validation pairs are the images and their fixed
-# degraded copy, made by: rass-mm make-lq DATA/images/validation DATA/images_lq/validation
-data_root = 'data/ade/ADEChallengeData2016'
+# The images of ade20k_lq.py as pairs for the restorer: the clean crop is kept beside the degraded one. Every image is at
+# least as large as a crop, because a padded border is nothing to restore.
+_base_ = ['./ade20k_lq.py']
 train_pipeline = [
     dict(type='SeedSample'),
     dict(type='LoadImageStrict'),
@@ -23,31 +23,9 @@ test_pipeline = [
     dict(type='LoadCleanImage', lq='images_lq', clean='images', suffix='.jpg'),
     dict(type='mmagic.PackSCRInputs'),
 ]
-train_dataloader = dict(
-    batch_size=4,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='SeededSampler', shuffle=True),
-    dataset=dict(
-        type='ADE20KDataset',
-        data_root=data_root,
-        data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
-        pipeline=train_pipeline,
-    ),
-)
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='ADE20KDataset',
-        data_root=data_root,
-        img_suffix='.png',
-        data_prefix=dict(img_path='images_lq/validation', seg_map_path='annotations/validation'),
-        pipeline=test_pipeline,
-    ),
-)
+train_dataloader = dict(batch_size=4, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(type='mmagic.RestorationMetrics', scores=['PSNR', 'SSIM'])
+val_evaluator = dict(_delete_=True, type='mmagic.RestorationMetrics', scores=['PSNR', 'SSIM'])
 test_evaluator = val_evaluator
+tta_pipeline = None  # the base's segments

@@ -1,6 +1,5 @@
-# Embedded scenes for the restorer (rass-mm make-scenes data/scenes); validation pairs need the degraded copy made by
-# python tools/make_lq_dataset.py data/scenes/img_dir/val data/scenes/img_lq/val
-data_root = 'data/scenes'
+# The scenes of scenes_lq.py as pairs for the restorer: the clean crop is kept beside the degraded one.
+_base_ = ['./scenes_lq.py']
 train_pipeline = [
     dict(type='SeedSample'),
     dict(type='LoadImageStrict'),
@@ -17,29 +16,9 @@ test_pipeline = [
     dict(type='LoadCleanImage', lq='img_lq', clean='img_dir', suffix='.png'),
     dict(type='mmagic.PackSCRInputs'),
 ]
-train_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    sampler=dict(type='SeededSampler', shuffle=True),
-    dataset=dict(
-        type='ScenesDataset',
-        data_root=data_root,
-        data_prefix=dict(img_path='img_dir/train', seg_map_path='ann_dir/train'),
-        pipeline=train_pipeline,
-    ),
-)
-val_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='ScenesDataset',
-        data_root=data_root,
-        img_suffix='.png',
-        data_prefix=dict(img_path='img_lq/val', seg_map_path='ann_dir/val'),
-        pipeline=test_pipeline,
-    ),
-)
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(type='mmagic.RestorationMetrics', scores=['PSNR', 'SSIM'])
+val_evaluator = dict(_delete_=True, type='mmagic.RestorationMetrics', scores=['PSNR', 'SSIM'])
 test_evaluator = val_evaluator
+tta_pipeline = None  # the base's segments

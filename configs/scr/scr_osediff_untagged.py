@@ -1,0 +1,12 @@
+# OSEDiff's weights with the empty prompt: what can be run without the tagger (scr_osediff.py has it).
+# rass-mm convert osediff.pkl weights/osediff.safetensors --base bases/stable-diffusion-2-1-base; test without a checkpoint.
+_base_ = ['./scr_pairs.py']
+model = dict(
+    start='weights/osediff.safetensors',
+    trainable=False,
+    form='x0',
+    timestep=999,
+    prompt=dict(type='EmptyPrompt'),
+    test_prompt=dict(type='EmptyPrompt'),
+    test_cfg=dict(window=512, overlap=128, color_fix='adain'),
+)

@@ -1,0 +1,153 @@
+"""Class logits a few rows at a time: 150 classes of a 12-megapixel image would be 7 GB at once.
+
+Decode heads give coarse maps, and what is large is only their enlargement. `head_rows` enlarges any rows on demand,
+`Labels` turns bands of rows into a label map as they come.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from torch import Tensor, nn
+
+Rows = Callable[[int, int], Tensor]
+"""(top, bottom) to the logits (B, K, bottom - top, W) of these rows."""
+BAND = 64
+CHUNK_VALUES = 2**25
+"""How many logits are enlarged at once, about: 128 MB in float32."""
+
+
+def resized_rows(
+    x: Tensor,
+    size: tuple[int, int],
+    top: int,
+    bottom: int,
+    align_corners: bool = False,
+    whole: tuple[int, int] | None = None,
+) -> Tensor:
+    """Rows `top` to `bottom` of `F.interpolate(x, size, mode='bilinear')`, without the others.
+
+    Args:
+        x: (B, C, h, w), or with `whole` = (first row, height) some rows of such a map: those that are needed.
+        size: (H, W) of the resized map.
+        top: first row wanted, of H.
+        bottom: row after the last one wanted.
+        align_corners: as in `F.interpolate`.
+        whole: where `x` stands in the whole map; None if it is the whole.
+
+    Returns:
+        (B, C, bottom - top, W).
+    """
+    first, height = whole or (0, x.shape[-2])
+    low, high, fraction = source_rows(height, size[0], top, bottom, align_corners)
+    low, high = low.to(x.device) - first, high.to(x.device) - first
+    rows = torch.lerp(x[..., low, :], x[..., high, :], fraction.to(x)[:, None])
+    return F.interpolate(rows, (bottom - top, size[1]), mode='bilinear', align_corners=align_corners)
+
+
+def source_rows(height: int, target: int, top: int, bottom: int, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """For target rows `top` to `bottom`: the two source rows each lies between, and how far it is from the first."""
+    rows = torch.arange(top, bottom, dtype=torch.float64)
+    if align_corners:
+        place = rows * ((height - 1) / max(target - 1, 1))
+    else:
+        place = ((rows + 0.5) * (height / target) - 0.5).clamp(min=0)
+    low = place.floor().long().clamp(max=height - 1)
+    return low, (low + 1).clamp(max=height - 1), place - low
+
+
+def head_rows(
+    head: nn.Module, features: Sequence[Tensor], metas: list[dict], size: tuple[int, int], test_cfg: Any
+) -> Rows:
+    """The logits of a decode head at the size of its input image, row by row.
+
+    Args:
+        head: any mmseg decode head. One with a method `rows(features, metas, size)` is asked for it; the output of one
+            that resizes as mmseg's base class does is resized here; any other is asked for all rows at once.
+        features: what the head reads, finest first.
+        metas: meta information of each image.
+        size: (H, W) of the input image.
+        test_cfg: mmseg's.
+    """
+    if hasattr(head, 'rows'):
+        return head.rows(features, metas, size)
+    kept = type(head).predict is BaseDecodeHead.predict and type(head).predict_by_feat is BaseDecodeHead.predict_by_feat
+    if kept:
+        coarse = head.forward(features)
+        return lambda top, bottom: resized_rows(coarse, size, top, bottom, head.align_corners)
+    logits = head.predict(features, metas, test_cfg)
+    return lambda top, bottom: logits[..., top:bottom, :]
+
+
+def in_bands(rows: Rows, height: int) -> Iterator[Tensor]:
+    """All rows in consecutive bands, from the top."""
+    for top in range(0, height, BAND):
+        yield rows(top, min(top + BAND, height))
+
+
+class Labels:
+    """The label map of one image, painted from bands of logits.
+
+    As mmseg does it with the whole map: padding is cut off, the logits are resized to the original size, and the
+    largest one wins.
+
+    Args:
+        size: (H, W) of the logits, padding included.
+        meta: meta information of the image: `ori_shape`, `padding_size` (left, right, top, bottom), `flip`.
+        align_corners: of the resizing.
+        threshold: of a head with a single class.
+    """
+
+    def __init__(
+        self, size: tuple[int, int], meta: dict[str, Any], align_corners: bool = False, threshold: float | None = None
+    ) -> None:
+        padding = meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
+        self.left, right, self.top, bottom = padding
+        self.inner = (size[0] - self.top - bottom, size[1] - self.left - right)
+        self.target = tuple(meta.get('ori_shape', self.inner)[:2])
+        self.flip = meta.get('flip_direction') if meta.get('flip') else None
+        self.align_corners, self.threshold = align_corners, threshold
+        self.seen = 0
+        self.painted = 0
+        self.kept: Tensor | None = None
+        self.parts: list[Tensor] = []
+
+    def add(self, band: Tensor) -> None:
+        """Takes the next rows (K, h, W) of the logits."""
+        start, self.seen = self.seen, self.seen + band.shape[1]
+        first, last = (min(max(row - self.top, 0), self.inner[0]) for row in (start, self.seen))
+        if last == first:
+            return
+        band = band[:, first + self.top - start : last + self.top - start, self.left : self.left + self.inner[1]]
+        if self.inner == self.target:
+            self.parts.append(self._decided(band))
+            return
+        rows = band if self.kept is None else torch.cat([self.kept, band], 1)
+        self._paint(rows, last - rows.shape[1], last)
+        self.kept = rows[:, -1:].clone()  # a row of the result may lie between this one and the next
+
+    def _paint(self, rows: Tensor, first: int, last: int) -> None:
+        """Decides the rows of the result that lie between the source rows `first` to `last`."""
+        _, high, _ = source_rows(self.inner[0], self.target[0], self.painted, self.target[0], self.align_corners)
+        ready = self.painted + int((high < last).sum())
+        step = max(1, CHUNK_VALUES // (len(rows) * max(self.target[1], rows.shape[-1])))
+        for top in range(self.painted, ready, step):
+            bottom = min(top + step, ready)
+            place = (first, self.inner[0])
+            logits = resized_rows(rows[None], self.target, top, bottom, self.align_corners, place)[0]
+            self.parts.append(self._decided(logits))
+        self.painted = ready
+
+    def _decided(self, logits: Tensor) -> Tensor:
+        if self.threshold is None:
+            return logits.argmax(0)
+        return (logits[0].sigmoid() > self.threshold).to(logits)
+
+    def finished(self) -> Tensor:
+        """(1, H, W) class ids at the original size, on the device of the logits."""
+        labels = torch.cat(self.parts)
+        if self.flip is not None:
+            labels = labels.flip(1 if self.flip == 'horizontal' else 0)
+        return labels[None]
