@@ -15,13 +15,15 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from rass_mm.atomic import write_text
+from rass_mm.checkpoint.pretrained import check_pretrained
 from rass_mm.checkpoint.trained_state import recorded_versions
 from rass_mm.datasets.preflight import check_data_folders
 from rass_mm.errors import ConfigError
+from rass_mm.evaluation.records import command_line, device_name, protocol_line
 
 PACKAGE = Path(__file__).resolve().parent
 RESULT = 'metrics.json'
-"""What a test leaves in its work dir: metrics, checkpoint, data, seed and versions."""
+"""What a test leaves in its work dir: metrics, protocol, command, checkpoint, data, seed and versions."""
 
 
 def config_path(name: str = '') -> Path:
@@ -114,43 +116,68 @@ def train(config: Config, resume: bool | str = False) -> Runner:
     for name in ('train_dataloader', 'val_dataloader'):
         check_data_folders(config.get(name), name)
     runner = Runner.from_cfg(config)
+    check_pretrained(runner.model)
     runner.train()
     return runner
 
 
 def test(
-    config: Config, checkpoint: str, out: str | None = None, show_dir: str | None = None, tta: bool = False
+    config: Config,
+    checkpoint: str | None = None,
+    out: str | None = None,
+    show_dir: str | None = None,
+    tta: bool = False,
 ) -> dict[str, float]:
     """Tests a checkpoint with a prepared config, writes `metrics.json` into its work dir and returns the metrics.
 
     Args:
         config: a prepared config.
-        checkpoint: the file to load.
+        checkpoint: the file to load; None tests the model as it is built, if nothing in it is trained.
         out: folder for the predicted label maps (PNG of ids) or restored images; None writes none.
         show_dir: folder for pictures of the predictions; None draws none.
         tta: test-time augmentation, by the config's `tta_model` and `tta_pipeline`.
+
+    Raises:
+        ConfigError: a model with trained parameters and no checkpoint.
     """
     config.load_from, config.resume = checkpoint, False
     check_data_folders(config.get('test_dataloader'), 'test_dataloader')
+    record = described_test(config, checkpoint, tta)
     write_outputs(config, out, show_dir)
     if tta:
         use_tta(config)
-    metrics = {key: float(value) for key, value in Runner.from_cfg(config).test().items()}
+    runner = Runner.from_cfg(config)
+    if checkpoint is None and any(parameter.requires_grad for parameter in runner.model.parameters()):
+        raise ConfigError(
+            f'{config.filename}: its model has trained parameters, but no checkpoint was given. Give the .pth file '
+            f'that training wrote: tools/test.py CONFIG CHECKPOINT.'
+        )
+    metrics = {key: float(value) for key, value in runner.test().items()}
+    images = len(runner.test_dataloader.dataset)
     if is_main_process():
-        record = {
-            'config': str(config.filename),
-            'checkpoint': str(checkpoint),
-            'tta': tta,
-            'seed': (config.get('randomness') or {}).get('seed'),
-        }
-        record |= {
-            'data': config.test_dataloader.dataset.get('data_prefix'),
-            'restorer': config.model.get('restorer'),
-            'metrics': metrics,
-            'versions': recorded_versions(),
-        }
+        record |= {'images': images, 'protocol': protocol_line(config, images), 'metrics': metrics}
         write_text(Path(config.work_dir) / RESULT, json.dumps(record, indent=2))
     return metrics
+
+
+def described_test(config: Config, checkpoint: str | None, tta: bool) -> dict[str, Any]:
+    """What `metrics.json` holds besides the metrics, as far as it is known before the test."""
+    dataset = config.test_dataloader.dataset
+    return {
+        'kind': 'test',
+        'config': str(config.filename),
+        'checkpoint': None if checkpoint is None else str(checkpoint),
+        'tta': tta,
+        'seed': (config.get('randomness') or {}).get('seed'),
+        'dataset': dataset.get('type'),
+        'data_root': dataset.get('data_root'),
+        'data': dataset.get('data_prefix'),
+        'mode': (config.model.get('test_cfg') or {}).get('mode'),
+        'restorer': config.model.get('restorer'),
+        'command': command_line(),
+        'device': device_name(),
+        'versions': recorded_versions(),
+    }
 
 
 def write_outputs(config: Config, out: str | None, show_dir: str | None) -> None:
@@ -172,10 +199,13 @@ def use_tta(config: Config) -> None:
     Raises:
         ConfigError: the config has none.
     """
-    if 'tta_pipeline' not in config or 'tta_model' not in config:
+    if config.get('tta_pipeline') is None or config.get('tta_model') is None:
         raise ConfigError(
             "--tta needs 'tta_pipeline' and 'tta_model' in the config, as in configs/_base_/datasets/*.py."
         )
     config.test_dataloader.dataset.pipeline = config.tta_pipeline
+    # What is merged are the logits, which RASS else gives away image by image.
+    segmentor = config.model.get('segmentor') or config.model
+    segmentor.test_cfg = {**(segmentor.get('test_cfg') or {}), 'keep_logits': True}
     config.tta_model.module = config.model
     config.model = config.tta_model

@@ -1,5 +1,5 @@
-"""The commands: `rass-mm doctor | train | test | make-scenes | make-base | random-base | make-lq | restore |
-attention | configs | demo`.
+"""The commands: `rass-mm doctor | train | test | make-scenes | make-base | random-base | make-lq | check-data |
+restore | attention | robustness | report | benchmark | configs | demo`.
 
 Imports of heavy libraries stay inside the commands, so that `rass-mm doctor` answers on a broken installation.
 """
@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rass_mm.errors import RassError
 from rass_mm.version import __version__
@@ -31,8 +32,13 @@ def main(argv: list[str] | None = None) -> int:
         _add_base,
         _add_random_base,
         _add_lq,
+        _add_check_data,
         _add_restore,
         _add_attention,
+        _add_robustness,
+        _add_convert,
+        _add_report,
+        _add_benchmark,
         _add_configs,
         _add_demo,
     ):
@@ -85,12 +91,26 @@ def _train_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser
 
 def _test_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     _common_arguments(parser)
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', nargs='?', help='checkpoint file; none for a model that nothing trained')
     parser.add_argument('--out', help='folder for the predicted label maps')
     parser.add_argument('--show-dir', help='folder for pictures of the predictions')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     parser.set_defaults(run=_run_test)
+    _take_late_checkpoint(parser)
     return parser
+
+
+def _take_late_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Lets options stand between CONFIG and an optional CHECKPOINT, which argparse before Python 3.13 does not take."""
+    known = parser.parse_known_args
+
+    def parse(*given: Any) -> tuple[argparse.Namespace, list[str]]:
+        arguments, rest = known(*given)
+        if rest and arguments.checkpoint is None and not rest[0].startswith('-'):
+            arguments.checkpoint = rest.pop(0)
+        return arguments, rest
+
+    parser.parse_known_args = parse
 
 
 def _prepared(arguments: argparse.Namespace, amp: bool = False) -> object:
@@ -213,6 +233,12 @@ def _add_lq(commands: argparse._SubParsersAction) -> None:
     add_arguments(commands.add_parser('make-lq', help='write a fixed degraded copy of an image folder'))
 
 
+def _add_check_data(commands: argparse._SubParsersAction) -> None:
+    from rass_mm.datasets.checking_cli import add_arguments
+
+    add_arguments(commands.add_parser('check-data', help='read all images and labels of a config, say what is wrong'))
+
+
 def _add_restore(commands: argparse._SubParsersAction) -> None:
     from rass_mm.restoring.cli import add_arguments
 
@@ -223,6 +249,30 @@ def _add_attention(commands: argparse._SubParsersAction) -> None:
     from rass_mm.restoring.attention import add_arguments
 
     add_arguments(commands.add_parser('attention', help='pictures of where a restorer attends to each class name'))
+
+
+def _add_convert(commands: argparse._SubParsersAction) -> None:
+    from rass_mm.checkpoint.published.cli import add_arguments
+
+    add_arguments(commands.add_parser('convert', help="convert published weights: OSEDiff's, SCR's or RASS's"))
+
+
+def _add_robustness(commands: argparse._SubParsersAction) -> None:
+    from rass_mm.robustness.cli import add_arguments
+
+    add_arguments(commands.add_parser('robustness', help='mIoU of a segmentor over the severity of each degradation'))
+
+
+def _add_report(commands: argparse._SubParsersAction) -> None:
+    from rass_mm.evaluation.report_cli import add_arguments
+
+    add_arguments(commands.add_parser('report', help='tables of recorded tests and benchmarks, in Markdown'))
+
+
+def _add_benchmark(commands: argparse._SubParsersAction) -> None:
+    from rass_mm.benchmarking.cli import add_arguments
+
+    add_arguments(commands.add_parser('benchmark', help='images per second, stage by stage, of configs in turns'))
 
 
 def _add_configs(commands: argparse._SubParsersAction) -> None:

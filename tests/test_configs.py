@@ -1,20 +1,51 @@
 """Every shipped config parses, stays small, names registered parts and builds."""
 
+import copy
+import functools
 import importlib
+from pathlib import Path
 
+import mmseg
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS, TRANSFORMS
+from torch.overrides import TorchFunctionMode
 
 import rass_mm
 from rass_mm.apis import fitted_precision
 from rass_mm.embedded.layouts import write_random_base
 from rass_mm.errors import ConfigError
 
+RASS_ADE = 'rass/rass_ade20k_lq.py'
+BASELINES = ('mask2former_swin_l', 'segformer_b0', 'segformer_b5', 'segnext_l')
 LEAVES = sorted(path for path in rass_mm.config_path().rglob('*.py') if '_base_' not in path.parts)
+
+
+class LinspaceOnCPU(TorchFunctionMode):
+    """mmseg's Swin reads the values of one small `linspace`, which the meta device does not have."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if func is torch.linspace:
+            kwargs.setdefault('device', 'cpu')
+        return func(*args, **kwargs)
+
+
+def build_on_meta(model):
+    with torch.device('meta'), LinspaceOnCPU():
+        return MODELS.build(model)
+
+
+@functools.cache
+def read(name):
+    return Config.fromfile(str(rass_mm.config_path(name)))
+
+
+def shipped(name):
+    return copy.deepcopy(read(name))
 
 
 @pytest.mark.parametrize('path', LEAVES, ids=lambda path: path.stem)
@@ -25,19 +56,22 @@ def test_config_builds_without_weights(path, tmp_path):
     if model.type == 'RestoreThenSegment':
         assert MODELS.get(model.type) and MODELS.get(model.restorer.type)  # which loads a trained file
         model = model.segmentor
-    restores = model.type == 'mmagic.SCRRestorer'
+    restores = model.type.startswith('mmagic.')
     if restores:
         pytest.importorskip('mmagic', reason='mmagic (rass_mm[restoration]) is not installed')
         importlib.import_module('rass_mm.restoration')  # what the config's custom_imports do
-    if restores or model.type == 'RASS':
+    based = model if 'base' in model else model.backbone if model.type == 'RASS' else None
+    if based is not None:
         layout = 'scenes-tiny' if 'tiny' in path.stem else 'sd21-base'
         write_random_base(tmp_path / 'base', layout, weights=False)
-        (model if restores else model.backbone).base = str(tmp_path / 'base')
-    with torch.device('meta'):
-        built = MODELS.build(model)
-    assert any(parameter.requires_grad for parameter in built.parameters())
-    check_data(config, built.classes if restores else range(model.decode_head.num_classes))
-    if restores and 'optim_wrapper' in config:
+        based.base = str(tmp_path / 'base')
+    if model.get('start'):
+        model.start = None  # a trained file
+    built = build_on_meta(model)
+    learns = 'optim_wrapper' in config
+    assert any(parameter.requires_grad for parameter in built.parameters()) or not learns
+    check_data(config, getattr(built, 'classes', ()) if restores else range(model.decode_head.num_classes))
+    if restores and learns:
         optimizers = build_optim_wrapper(built, fitted_precision(dict(config.optim_wrapper))).optim_wrappers
         assert set(optimizers) == {'generator'} | ({'critic'} if model.losses.score.loss_weight else set())
 
@@ -83,6 +117,127 @@ def test_ade20k_config_has_the_papers_schedule():
     assert wrapper.paramwise_cfg.custom_keys.backbone.lr_mult == wrapper.paramwise_cfg.custom_keys.neck.lr_mult == 0.1
     assert wrapper.clip_grad.max_norm == 0.01
     assert config.train_cfg.max_iters == 160000 and config.train_dataloader.batch_size * 8 == 16
+
+
+def plain(config):
+    """A config as nested dicts and lists, without what differs between any two files."""
+    return {key: value for key, value in config.to_dict().items() if key not in ('filename', 'text')}
+
+
+@pytest.mark.parametrize('model', BASELINES)
+def test_dt_and_ft_of_a_baseline_differ_in_the_degradation_of_training_images_only(model):
+    dt, ft = (plain(shipped(f'baselines/{model}_{kind}_ade20k_lq.py')) for kind in ('dt', 'ft'))
+    clean, degraded = (config['train_dataloader']['dataset'].pop('pipeline') for config in (dt, ft))
+    assert clean == [step for step in degraded if step['type'] != 'LQDegradation'] != degraded
+    assert (dt.pop('train_pipeline'), ft.pop('train_pipeline')) == (clean, degraded)
+    assert dt == ft
+
+
+@pytest.mark.parametrize('data', ['ade20k_lq', 'reallq'])
+@pytest.mark.parametrize('model', BASELINES)
+def test_r2s_of_a_baseline_is_its_dt_behind_the_restorer(model, data):
+    dt, r2s = (plain(shipped(f'baselines/{model}_{kind}_{data}.py')) for kind in ('dt', 'r2s'))
+    whole, inner = r2s.pop('model'), dt.pop('model')
+    assert whole['segmentor'] == inner and set(whole) == {'type', 'restorer', 'segmentor'}
+    assert whole['restorer']['base'] == shipped('scr/scr_ade20k.py').model.base
+    assert (whole['restorer']['window'], whole['restorer']['overlap'], whole['restorer']['window_batch']) == (
+        512,
+        128,
+        4,
+    )
+    assert r2s == dt
+
+
+@pytest.mark.parametrize('kind', ['dt', 'ft', 'r2s'])
+@pytest.mark.parametrize('model', BASELINES)
+def test_reallq_variant_of_a_baseline_differs_in_the_test_data_only(model, kind):
+    ade, real = (plain(shipped(f'baselines/{model}_{kind}_{data}.py')) for data in ('ade20k_lq', 'reallq'))
+    own = real.pop('test_dataloader')
+    assert own == plain(shipped('_base_/datasets/reallq.py'))['test_dataloader']
+    assert ade.pop('test_dataloader') == ade['val_dataloader'] and own['dataset']['type'] == 'RealLQDataset'
+    assert real == ade
+
+
+@pytest.mark.parametrize('model', BASELINES)
+def test_ft_baseline_shares_data_degradation_seed_and_length_with_rass(model):
+    rass, baseline = (plain(shipped(name)) for name in (RASS_ADE, f'baselines/{model}_ft_ade20k_lq.py'))
+    kept = {'model', 'optim_wrapper', 'param_scheduler', 'data_preprocessor', 'num_classes'}
+    own = {key for key in {*rass, *baseline} if rass.get(key) != baseline.get(key)}
+    assert {key for key in own if not key.startswith('_')} - {'embed', 'crop_size'} <= kept
+    assert baseline['train_cfg'] == rass['train_cfg'] and baseline['randomness'] == {'seed': 0}
+    assert baseline['param_scheduler'][-1]['end'] == baseline['train_cfg']['max_iters'] == 160000
+    assert baseline['data_preprocessor']['size'] == rass['data_preprocessor']['size'] == (512, 512)
+    assert baseline['model']['data_preprocessor'] == baseline['data_preprocessor']
+    assert baseline['model']['decode_head']['num_classes'] == 150
+
+
+def test_rass_on_reallq_differs_from_rass_in_the_test_data_only():
+    ade, real = (plain(shipped(name)) for name in (RASS_ADE, 'rass/rass_reallq.py'))
+    assert real.pop('test_dataloader') != ade.pop('test_dataloader')
+    assert real == ade
+
+
+def test_clean_images_of_the_degraded_copy_are_named():
+    config = shipped(RASS_ADE)
+    assert config.clean_val == dict(img_path='images/validation', img_suffix='.jpg')
+    assert config.train_dataloader.dataset.type == 'ADE20KDataset'
+    for loader in (config.val_dataloader, config.test_dataloader):
+        assert (loader.dataset.type, loader.dataset.img_suffix) == ('ADE20KLQDataset', '.png')
+
+
+@pytest.mark.parametrize(
+    ('model', 'millions'),
+    # The paper's Mask2Former has 215.5 M; its SegFormer (84.7 M) has the authors' wider head.
+    [('mask2former_swin_l', 215.5), ('segformer_b5', 82.0), ('segformer_b0', 3.8), ('segnext_l', 48.9)],
+)
+def test_baselines_have_the_published_number_of_parameters(model, millions):
+    init_default_scope('mmseg')
+    config = shipped(f'baselines/{model}_ft_ade20k_lq.py').model
+    assert count(config) == millions
+    if model == 'segformer_b5':
+        config.decode_head.channels = 768
+        assert count(config) == 84.7
+
+
+def count(model):
+    return round(sum(parameter.numel() for parameter in build_on_meta(model).parameters()) / 1e6, 1)
+
+
+PUBLISHED = {
+    'mask2former_swin_l': 'mask2former/mask2former_swin-l-in22k-384x384-pre_8xb2-160k_ade20k-640x640.py',
+    'segformer_b0': 'segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py',
+    'segformer_b5': 'segformer/segformer_mit-b5_8xb2-160k_ade20k-512x512.py',
+    'segnext_l': 'segnext/segnext_mscan-l_1xb16-adamw-160k_ade20k-512x512.py',
+}
+
+
+@pytest.mark.parametrize('model', BASELINES)
+def test_baselines_are_built_and_optimised_as_mmsegs_own(model):
+    """Tensors, learning rates, weight decays and schedule against the configs that come with mmsegmentation."""
+    path = Path(mmseg.__file__).parent / '.mim' / 'configs' / PUBLISHED[model]
+    if not path.is_file():
+        pytest.skip('this installation of mmsegmentation carries no configs')
+    init_default_scope('mmseg')
+    found, expected = (
+        settings(Config.fromfile(str(file)))
+        for file in (rass_mm.config_path(f'baselines/{model}_ft_ade20k_lq.py'), path)
+    )
+    assert found[0].keys() == expected[0].keys() and found == expected
+
+
+def settings(config):
+    """Parameter -> shape, learning rate, weight decay; and what else of the optimiser and the schedule counts."""
+    built = build_on_meta(config.model)
+    names = {id(parameter): name for name, parameter in built.named_parameters()}
+    optimizer = build_optim_wrapper(built, {**config.optim_wrapper, 'type': 'OptimWrapper'}).optimizer
+    parameters = {
+        names[id(parameter)]: (tuple(parameter.shape), group['lr'], group['weight_decay'])
+        for group in optimizer.param_groups
+        for parameter in group['params']
+    }
+    others = {key: config.model.data_preprocessor[key] for key in ('mean', 'std', 'bgr_to_rgb', 'pad_val')}
+    schedulers = [{'eta_min': None, **step} for step in config.param_scheduler]
+    return parameters, type(optimizer), config.optim_wrapper.get('clip_grad'), schedulers, others
 
 
 def test_unknown_config_lists_those_there_are():

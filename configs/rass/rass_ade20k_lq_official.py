@@ -1,7 +1,7 @@
-# The released segmentor: tags of the whole image as prompt, short side 512, square windows of the short side whose features
-# are stitched and averaged, one head pass. Base and checkpoint come from: rass-mm convert rass.pth weights/rass --base SD21
-# In training the tags are taken of the clean crop. The released code draws the latent, also at test, where ours takes the
-# posterior's mode: model.backbone.sample_latent=True draws it too.
+# The released segmentor: tags of the whole image as prompt, short side 512, square windows of the short side whose
+# features are stitched and averaged, one head pass. Base and checkpoint: rass-mm convert rass.pth weights/rass --base
+# SD21. In training the tags are taken of the clean crop. The released code draws the latent, also at test, where ours
+# takes the posterior's mode: model.backbone.sample_latent=True draws it too.
 _base_ = ['./rass_ade20k_lq.py']
 train_pipeline = [
     *_base_.train_pipeline[:-2],

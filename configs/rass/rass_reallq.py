@@ -1,4 +1,4 @@
-# rass_ade20k_lq.py, tested on RealLQ; takes the same checkpoint.
+# The model of rass_ade20k_lq.py, tested on RealLQ; takes the same checkpoint.
 _base_ = [
     '../_base_/models/rass_mask2former.py',
     '../_base_/datasets/reallq.py',

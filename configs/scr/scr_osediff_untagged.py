@@ -1,5 +1,5 @@
 # OSEDiff's weights with the empty prompt: what can be run without the tagger (scr_osediff.py has it).
-# rass-mm convert osediff.pkl weights/osediff.safetensors --base bases/stable-diffusion-2-1-base; test without a checkpoint.
+# rass-mm convert osediff.pkl weights/osediff.safetensors --base SD21; tools/test.py takes no checkpoint.
 _base_ = ['./scr_pairs.py']
 model = dict(
     start='weights/osediff.safetensors',

@@ -5,6 +5,7 @@ assert far from its cause. Both are caught here, where the file name is known.
 """
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from rass_mm.errors import DataError
 
@@ -31,12 +32,24 @@ def check_complete(data: bytes, path: str) -> None:
     for start, end in ENDINGS.items():
         if data.startswith(start) and end in data[-TAIL:]:
             return
+    decode_fully(data, path)
+
+
+def decode_fully(data: bytes, path: str) -> Image.Image:
+    """Decodes an image file to its end with PIL; finds damage in the middle, too.
+
+    Raises:
+        DataError: the bytes are truncated, damaged, or no image.
+    """
     try:
-        Image.open(io.BytesIO(data)).load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(
-            f'{path}: the image cannot be read ({error}). Copy it again or remove it from the data set.'
-        ) from None
+        image = Image.open(io.BytesIO(data))
+        image.load()
+        return image
+    except UnidentifiedImageError:  # its own message names a memory address
+        reason = 'not an image of a known type'
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = str(error)
+    raise DataError(f'{path}: the image cannot be read ({reason}). Copy it again or remove it from the data set.')
 
 
 @TRANSFORMS.register_module()
@@ -164,7 +177,7 @@ class LoadCleanImage(BaseTransform):
         Raises:
             DataError: there is no such file, it is damaged, or of another size than the image.
         """
-        path = results.get('gt_path') or self._partner(Path(results['img_path']))
+        path = results.get('gt_path') or self.partner(results['img_path'])
         clean, image = self.load({'img_path': str(path)})['img'], results['img']
         smaller = all(own <= other for own, other in zip(image.shape, clean.shape, strict=True))
         if self.upscale and smaller and image.shape != clean.shape:
@@ -176,8 +189,13 @@ class LoadCleanImage(BaseTransform):
             )
         return {**results, 'img': image, 'img_shape': image.shape[:2], 'gt': clean, 'gt_path': str(path)}
 
-    def _partner(self, path: Path) -> Path:
-        parts = list(path.parts)
+    def partner(self, path: str | os.PathLike) -> Path:
+        """The clean image that belongs to a degraded one.
+
+        Raises:
+            DataError: the degraded image is not below a folder `lq`.
+        """
+        parts = list(Path(path).parts)
         if self.lq not in parts:
             raise DataError(f'{path} has no folder {self.lq!r} to replace by {self.clean!r}: set LoadCleanImage.lq.')
         last = len(parts) - 1 - parts[::-1].index(self.lq)

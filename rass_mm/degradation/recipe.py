@@ -173,7 +173,7 @@ def _draw_final(recipe: Recipe, rng: np.random.Generator, height: int, width: in
 
     Resize and sinc stay together, as in Real-ESRGAN, whose authors report twisted lines from sinc, JPEG, resize.
     """
-    back = [_resize_step('back', 1.0, 'bilinear', height, width)]
+    back = [resize_step('back', 1.0, 'bilinear', height, width)]
     if rng.random() < recipe.final_sinc_prob:
         size = int(rng.choice(recipe.second.kernel_sizes))
         back.append({'op': 'blur', 'kernel': 'sinc', 'size': size, 'omega': float(rng.uniform(np.pi / 3, np.pi))})
@@ -205,10 +205,11 @@ def _draw_resize(stage: Stage, rng: np.random.Generator, height: int, width: int
     mode = str(rng.choice(RESIZES, p=stage.resize_probs))
     low, high = {'up': (1.0, stage.resize_scale[1]), 'down': (stage.resize_scale[0], 1.0), 'keep': (1.0, 1.0)}[mode]
     scale = float(rng.uniform(low, high))
-    return _resize_step(mode, scale, str(rng.choice(list(INTERPOLATIONS))), height, width)
+    return resize_step(mode, scale, str(rng.choice(list(INTERPOLATIONS))), height, width)
 
 
-def _resize_step(mode: str, scale: float, interpolation: str, height: int, width: int) -> dict:
+def resize_step(mode: str, scale: float, interpolation: str, height: int, width: int) -> dict:
+    """A resize of an image of `height` and `width` pixels by `scale`, as `draw` writes it down."""
     size = {'height': max(1, int(height * scale)), 'width': max(1, int(width * scale))}
     return {'op': 'resize', 'mode': mode, 'scale': scale, 'interpolation': interpolation, **size}
 
@@ -248,11 +249,11 @@ def single(kind: str, severity: float, height: int, width: int, seed: int = 0) -
         return mild + severity * (hard - mild)
 
     sigma, noise = between(*stage.sigma), {'op': 'noise', 'grey': False, 'seed': seed}
-    small = _resize_step('down', between(1.0, stage.resize_scale[0]), 'area', height, width)
+    small = resize_step('down', between(1.0, stage.resize_scale[0]), 'area', height, width)
     blur = {'op': 'blur', 'kernel': 'iso', 'size': 21, 'sigma_x': sigma, 'sigma_y': sigma, 'rotation': 0.0}
     steps = {
         'blur': [blur],
-        'downscale': [small, _resize_step('back', 1.0, 'bilinear', height, width)],
+        'downscale': [small, resize_step('back', 1.0, 'bilinear', height, width)],
         'gaussian': [{**noise, 'kind': 'gaussian', 'sigma': between(*stage.gaussian_sigma)}],
         'poisson': [{**noise, 'kind': 'poisson', 'scale': between(*stage.poisson_scale)}],
         'jpeg': [{'op': 'jpeg', 'quality': round(between(*reversed(stage.jpeg_quality)))}],

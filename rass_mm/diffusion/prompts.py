@@ -43,7 +43,11 @@ class Prompt:
 
 @runtime_checkable
 class Tagger(Protocol):
-    """Names what is in an image."""
+    """Names what is in an image.
+
+    A tagger that reads labels says so by an attribute `needs_labels = True`. One that is a module follows the prompt's
+    device and mode.
+    """
 
     def tags(self, images: Tensor, data_samples: Sequence[Any] | None = None) -> list[list[str]]:
         """Tags of each image.
@@ -110,35 +114,54 @@ class TagPrompt(nn.Module):
         base: the base folder.
         classes: class names; a tag equal to one of them gives its tokens to that class.
         tagger: gives the tags.
+        truncate: cuts tags that do not fit the text encoder, from the end, as the released code's tokenizer does;
+            without it they are an error.
+        suffix: text after the tags; OSEDiff's is ', ,'.
     """
 
-    def __init__(self, base: DiffusionBase, classes: Sequence[str], tagger: Tagger) -> None:
+    def __init__(
+        self, base: DiffusionBase, classes: Sequence[str], tagger: Tagger, truncate: bool = False, suffix: str = ''
+    ) -> None:
         super().__init__()
         if not isinstance(tagger, Tagger):
             raise ConfigError(f'{type(tagger).__name__} is no tagger: it needs a method tags(images, data_samples).')
         self.text = TextEncoder(base)
         self.tagger = tagger
+        self.truncate, self.suffix = truncate, suffix
         self.class_ids = {name: index for index, name in enumerate(classes)}
-        # Frozen and part of the base: no business of a checkpoint.
-        self.text.register_state_dict_post_hook(lambda _m, state, prefix, _l: _drop_prefix(state, prefix))
+        for part in (self.text, tagger):
+            if isinstance(part, nn.Module):
+                # Frozen, and found again beside the base or by its own files: no business of a checkpoint.
+                part.requires_grad_(False)
+                part.register_state_dict_post_hook(lambda _m, state, prefix, _l: _drop_prefix(state, prefix))
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the tagger reads labels, so that it cannot serve images without them."""
+        return getattr(self.tagger, 'needs_labels', False)
 
     def forward(self, images: Tensor, data_samples: Sequence[Any] | None = None) -> Prompt:
-        """Context (B, 77, C) for (B, 3, H, W) images in [-1, 1]."""
-        spans = [self._spans(tags) for tags in self.tagger.tags(images, data_samples)]
-        ids = torch.tensor([self.text.framed([i for token, _ in span for i in token]) for span in spans])
+        """Context (B, 77, C) for (B, 3, H, W) images in [-1, 1].
+
+        Raises:
+            ConfigError: an image's tags do not fit the text encoder, and `truncate` is off.
+        """
+        rows = [self._tokens(tags) for tags in self.tagger.tags(images, data_samples)]
+        ids = torch.tensor([self.text.framed([token for token, _ in row]) for row in rows])
         owners = torch.full(ids.shape, NOBODY)
-        for row, span in enumerate(spans):
-            flat = [owner for token, owner in span for _ in token]
-            owners[row, 1 : 1 + len(flat)] = torch.tensor(flat, dtype=torch.long)
+        for owned, row in zip(owners, rows, strict=True):
+            owned[1 : 1 + len(row)] = torch.tensor([owner for _, owner in row], dtype=torch.long)
         return Prompt(self.text.encode(ids).to(images.device), owners.to(images.device))
 
-    def _spans(self, tags: Sequence[str]) -> list[tuple[list[int], int]]:
-        """(token ids, owner) of each tag and of the commas between them."""
-        comma = (self.text.token_ids(','), NOBODY)
-        spans: list[tuple[list[int], int]] = []
+    def _tokens(self, tags: Sequence[str]) -> list[tuple[int, int]]:
+        """(id, owner) of the tokens of the tags and of the commas between them."""
+        comma = [(token, NOBODY) for token in self.text.token_ids(',')]
+        tokens: list[tuple[int, int]] = []
         for tag in tags:
-            spans += ([comma] if spans else []) + [(self.text.token_ids(tag), self.class_ids.get(tag, NOBODY))]
-        return spans
+            owner = self.class_ids.get(tag, NOBODY)
+            tokens += (comma if tokens else []) + [(token, owner) for token in self.text.token_ids(tag)]
+        tokens += [(token, NOBODY) for token in self.text.token_ids(self.suffix)]
+        return tokens[: self.text.length - 2] if self.truncate else tokens
 
 
 class GroundTruthTagger:
@@ -148,6 +171,8 @@ class GroundTruthTagger:
         classes: class names, index = class id.
         ignore_index: label id that is no class.
     """
+
+    needs_labels = True
 
     def __init__(self, classes: Sequence[str], ignore_index: int = 255) -> None:
         self.classes = list(classes)

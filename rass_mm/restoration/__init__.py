@@ -11,7 +11,15 @@ try:
     from mmagic.utils import register_all_modules
 
     register_all_modules(init_default_scope=False)
-    from rass_mm.restoration import hooks, losses, metrics, optimization, packing, prompts  # noqa: F401  (registers)
+    from rass_mm.restoration import (  # noqa: F401  (registers)
+        as_they_are,
+        hooks,
+        losses,
+        metrics,
+        optimization,
+        packing,
+        prompts,
+    )
     from rass_mm.restoration.restorer import SCRRestorer
 except ImportError as error:
     raise InstallationError(doctor.explain_restoration(error)) from error

@@ -207,3 +207,39 @@ def test_repeated_keeps_each_images_windows_together():
     prompt = Prompt(torch.arange(2).view(2, 1, 1).float(), torch.tensor([[5], [6]])).repeated(3)
     assert prompt.context.flatten().tolist() == [0, 0, 0, 1, 1, 1]
     assert prompt.owners.flatten().tolist() == [5, 5, 5, 6, 6, 6]
+
+
+class LearnedTagger(torch.nn.Module):
+    """A tagger with weights of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 2)
+
+    def tags(self, images, data_samples=None):
+        return [['sky']] * len(images)
+
+
+def test_tagger_that_is_a_module_follows_but_is_neither_saved_nor_trained(base):
+    prompt = TagPrompt(base, CLASSES, LearnedTagger()).eval().double()
+    assert not prompt.tagger.training and prompt.tagger.layer.weight.dtype == torch.float64
+    assert not prompt.state_dict() and not any(parameter.requires_grad for parameter in prompt.parameters())
+
+
+def test_prompt_says_whether_it_needs_labels(base):
+    assert TagPrompt(base, CLASSES, GroundTruthTagger(CLASSES)).needs_labels
+    assert not TagPrompt(base, CLASSES, FixedTagger([])).needs_labels
+
+
+def test_truncated_tags_are_those_the_tokenizer_would_keep(base, tiny_base, reference):
+    names = ['traffic light', 'a tree', 'sky'] * 20
+    prompt = TagPrompt(base, CLASSES, FixedTagger(names, ['sky']), truncate=True)
+    assert len(prompt._tokens(names)) == 75
+    tokenizer = CLIPTokenizer.from_pretrained(tiny_base / 'tokenizer')
+    cut = tokenizer(', '.join(names), truncation=True, max_length=77, return_tensors='pt').input_ids
+    model = CLIPTextModel.from_pretrained(tiny_base / 'text_encoder').eval()
+    found = prompt(IMAGES)
+    torch.testing.assert_close(found.context[0], model(cut).last_hidden_state[0].detach(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.context[1], reference('sky')[2], atol=1e-5, rtol=1e-5)
+    whole = TagPrompt(base, CLASSES, FixedTagger(), truncate=False)._tokens(names)
+    assert found.owners[0].tolist() == [NOBODY, *(owner for _, owner in whole[:75]), NOBODY]

@@ -1,7 +1,7 @@
 # ADE20K: training images are degraded on the fly; validation reads the fixed degraded copy made by
 # cd data/ade/ADEChallengeData2016 && rass-mm make-lq images/validation images_lq/validation
-dataset_type = 'ADE20KDataset'
 data_root = 'data/ade/ADEChallengeData2016'
+clean_val = dict(img_path='images/validation', img_suffix='.jpg')  # what the degraded copy was made of
 crop_size = (512, 512)
 train_pipeline = [
     dict(type='SeedSample'),
@@ -46,7 +46,7 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='SeededSampler', shuffle=True),
     dataset=dict(
-        type=dataset_type,
+        type='ADE20KDataset',
         data_root=data_root,
         data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
         pipeline=train_pipeline,
@@ -58,7 +58,7 @@ val_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type=dataset_type,
+        type='ADE20KLQDataset',
         data_root=data_root,
         img_suffix='.png',
         data_prefix=dict(img_path='images_lq/validation', seg_map_path='annotations/validation'),

@@ -1,5 +1,5 @@
-# The images of ade20k_lq.py as pairs for the restorer: the clean crop is kept beside the degraded one. Every image is at
-# least as large as a crop, because a padded border is nothing to restore.
+# The images of ade20k_lq.py as pairs for the restorer: the clean crop is kept beside the degraded one. Every image is
+# at least as large as a crop, because a padded border is nothing to restore.
 _base_ = ['./ade20k_lq.py']
 train_pipeline = [
     dict(type='SeedSample'),

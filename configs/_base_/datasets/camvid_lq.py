@@ -2,6 +2,7 @@
 # python tools/make_lq_dataset.py data/camvid/img_dir/val data/camvid/img_lq/val
 dataset_type = 'CamVidDataset'
 data_root = 'data/camvid'
+clean_val = dict(img_path='img_dir/val', img_suffix='.jpg')  # what the degraded copy was made of
 crop_size = (192, 192)
 train_pipeline = [
     dict(type='SeedSample'),

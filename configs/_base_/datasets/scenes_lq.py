@@ -2,6 +2,7 @@
 # python tools/make_lq_dataset.py data/scenes/img_dir/val data/scenes/img_lq/val
 dataset_type = 'ScenesDataset'
 data_root = 'data/scenes'
+clean_val = dict(img_path='img_dir/val', img_suffix='.png')  # what the degraded copy was made of
 crop_size = (96, 96)
 train_pipeline = [
     dict(type='SeedSample'),

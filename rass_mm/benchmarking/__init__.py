@@ -1,0 +1,1 @@
+"""How fast a config runs, stage by stage, beside other configs and beside what the device could do."""

@@ -1,0 +1,184 @@
+"""The files of a config's data set, as the data set itself lists them, and the rules its labels follow."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmseg.registry import DATASETS, TRANSFORMS
+
+from rass_mm.datasets.preflight import SUFFIXES, check_data_folders
+from rass_mm.errors import ConfigError, DataError
+
+IGNORED = 255
+"""What mmseg makes of id 0 under `reduce_zero_label`."""
+
+
+@dataclass(frozen=True)
+class LabelRules:
+    """What the ids of a label file mean.
+
+    Args:
+        classes: names by class id; shorter than `num_classes` where the data set has no names.
+        num_classes: class ids 0 to num_classes - 1 are valid; None where nobody says how many there are.
+        reduce_zero_label: whether id 0 of a file is ignored and id k is class k - 1.
+        ignore_index: the class id that is no class.
+        label_map: of a data set with chosen classes: its own class id -> the chosen one.
+    """
+
+    classes: tuple[str, ...]
+    num_classes: int | None
+    reduce_zero_label: bool = False
+    ignore_index: int = IGNORED
+    label_map: dict[int, int] | None = None
+
+    def class_of(self, raw: int) -> int | None:
+        """The class id of an id in a file, as mmseg's loading makes it; None if it is ignored."""
+        value = raw
+        if self.reduce_zero_label:
+            value = IGNORED if raw in (0, IGNORED) else raw - 1
+        value = (self.label_map or {}).get(value, value)
+        return None if value == self.ignore_index else value
+
+    def valid(self, raw: int) -> bool:
+        """Whether an id in a file is a class or ignored."""
+        value = self.class_of(raw)
+        return value is None or self.num_classes is None or value < self.num_classes
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image and the files that belong to it; `label` and `clean` are None where there is none."""
+
+    image: str
+    label: str | None = None
+    clean: str | None = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a data set consists of.
+
+    Args:
+        samples: all its images; files of a sample other than the image exist.
+        without_partner: images whose label or clean image is missing.
+        without_image: labels or clean images whose image is missing.
+        rules: None for a data set without labels.
+        enlarged: whether images may be smaller than their clean partners.
+        hints: what looks wrong but need not be.
+    """
+
+    samples: list[Sample]
+    without_partner: list[str]
+    without_image: list[str]
+    rules: LabelRules | None
+    enlarged: bool = False
+    hints: list[str] = field(default_factory=list)
+
+
+def leaf_datasets(config: dict[str, Any], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The data set configs inside wrappers such as `ConcatDataset` and `RepeatDataset`, with names like `train[0]`."""
+    if 'datasets' in config:
+        for number, part in enumerate(config['datasets']):
+            yield from leaf_datasets(part, f'{name}[{number}]')
+    elif 'dataset' in config:
+        yield from leaf_datasets(config['dataset'], name)
+    else:
+        yield name, config
+
+
+def list_dataset(config: dict[str, Any], loader: str) -> Listing:
+    """Lists the files of a data set: mmseg's with `img_path` and `seg_map_path`, or mmagic's pairs with `img` and `gt`.
+
+    Args:
+        config: the data set's config.
+        loader: name of its data loader, for messages.
+
+    Raises:
+        DataError: a folder is missing or empty.
+        ConfigError: the data set is not registered, or of a kind without image folders.
+    """
+    check_data_folders({'dataset': config}, loader)
+    if DATASETS.get(config['type']) is None:
+        raise ConfigError(f"{loader}: {config['type']} is no registered data set. Is its package in 'custom_imports'?")
+    dataset = DATASETS.build({**config, 'pipeline': [], 'lazy_init': True})
+    prefixes = dataset.data_prefix
+    image_key, partner_key = ('img_path', 'seg_map_path') if 'img_path' in prefixes else ('img', 'gt')
+    if image_key not in prefixes or '://' in prefixes[image_key]:
+        raise ConfigError(f'{loader}: {config["type"]} has no local image folder in data_prefix; it cannot be checked.')
+    folders = Path(prefixes[image_key]), prefixes.get(partner_key)
+    if folders[1] is not None and not Path(folders[1]).is_dir():
+        raise DataError(
+            f'{loader}: the folder {folders[1]} does not exist. Put the labels or clean images there, or set '
+            f'{loader}.dataset.data_prefix.{partner_key}.'
+        )
+    found = dataset.load_data_list()
+    if partner_key == 'gt':
+        return _pairs(found, folders, config)
+    return _labelled(found, folders, dataset, config)
+
+
+def _labelled(found: list[dict], folders: tuple[Path, str | None], dataset: Any, config: dict[str, Any]) -> Listing:
+    images, labels = folders
+    cleaner = _step(config, 'LoadCleanImage')
+    cleaner = TRANSFORMS.build(cleaner) if cleaner else None
+    samples = [
+        Sample(info['img_path'], info.get('seg_map_path'), cleaner and str(cleaner.partner(info['img_path'])))
+        for info in found
+    ]
+    hints, without_image = [], []
+    if labels is not None:
+        suffixes = dataset.img_suffix, dataset.seg_map_suffix
+        known = {sample.label for sample in samples}
+        spare = [file for file in _files(Path(labels), (suffixes[1],)) if str(file) not in known]
+        expected = [
+            images / f'{str(file.relative_to(labels)).removesuffix(suffixes[1])}{suffixes[0]}' for file in spare
+        ]
+        without_image = [str(file) for file, image in zip(spare, expected, strict=True) if not image.exists()]
+    unused = [file for file in _files(images, tuple(SUFFIXES)) if not file.name.endswith(dataset.img_suffix)]
+    if unused and labels != str(images):
+        hints.append(f'{len(unused)} files in {images} are not used: they do not end in {dataset.img_suffix}.')
+    rules = None if labels is None else _rules(dataset, config, hints)
+    enlarged = bool(cleaner and cleaner.upscale)
+    return _complete(samples, without_image, rules, enlarged, hints)
+
+
+def _pairs(found: list[dict], folders: tuple[Path, str | None], config: dict[str, Any]) -> Listing:
+    samples = [Sample(info['img_path'], clean=info.get('gt_path')) for info in found]
+    known = {sample.clean for sample in samples}
+    spare = [] if folders[1] is None else _files(Path(folders[1]), tuple(SUFFIXES))
+    cleaner = _step(config, 'LoadCleanImage')
+    enlarged = cleaner is None or bool(cleaner.get('upscale'))  # without that step the scale is the network's business
+    return _complete(samples, [str(file) for file in spare if str(file) not in known], None, enlarged, [])
+
+
+def _complete(
+    samples: list[Sample], without_image: list[str], rules: LabelRules | None, enlarged: bool, hints: list[str]
+) -> Listing:
+    """Takes the partners that do not exist out of the samples."""
+    kept, lacking = [], []
+    for sample in samples:
+        label, clean = (path if path and Path(path).is_file() else None for path in (sample.label, sample.clean))
+        kept.append(Sample(sample.image, label, clean))
+        if (label, clean) != (sample.label, sample.clean):
+            lacking.append(sample.image)
+    return Listing(kept, lacking, without_image, rules, enlarged, hints)
+
+
+def _rules(dataset: Any, config: dict[str, Any], hints: list[str]) -> LabelRules:
+    classes = tuple(dataset.metainfo.get('classes') or ())
+    step = _step(config, 'LoadLabelStrict') or {}
+    num_classes = step.get('num_classes') or len(classes) or None
+    if classes and num_classes != len(classes):
+        hints.append(f'LoadLabelStrict has num_classes={num_classes}, but the data set has {len(classes)} classes.')
+    ignore = step.get('ignore_index', dataset.ignore_index)
+    return LabelRules(classes, num_classes, bool(dataset.reduce_zero_label), ignore, dataset.label_map)
+
+
+def _step(config: dict[str, Any], name: str) -> dict[str, Any] | None:
+    steps = config.get('pipeline') or ()
+    return next((step for step in steps if str(step['type']).rpartition('.')[2] == name), None)
+
+
+def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    return sorted(file for file in folder.rglob('*') if file.name.endswith(suffixes) and file.is_file())

@@ -1,0 +1,81 @@
+"""Many small jobs in processes, with progress: what commands that go through folders of files share."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+import cv2
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from rass_mm.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+Job = TypeVar('Job')
+Result = TypeVar('Result')
+
+
+def run_jobs(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[Result]:
+    """Yields `function(job)` for each job, in the order in which they are ready.
+
+    Args:
+        function: a function of a module; it, its jobs and its results are pickled.
+        jobs: what to do.
+        workers: number of processes; 1 works in this process.
+
+    Raises:
+        ConfigError: fewer than one worker.
+        DataError: a process was killed from outside.
+    """
+    if workers < 1:
+        raise ConfigError(f'The number of workers is {workers}; it must be 1 or more.')
+    workers = min(workers, len(jobs))
+    if workers <= 1:
+        yield from map(function, jobs)
+        return
+    # Forking a process whose libraries run threads can hang; a fork server imports once and has none.
+    method = 'forkserver' if 'forkserver' in multiprocessing.get_all_start_methods() else 'spawn'
+    context = multiprocessing.get_context(method)
+    context.set_forkserver_preload([function.__module__])
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    try:
+        for future in as_completed([pool.submit(function, job) for job in jobs]):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise DataError(
+            'A worker process ended unexpectedly, most often for lack of memory. Use fewer workers.'
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """One thread per worker; the parent alone answers Ctrl-C, and no worker waits for ever for a killed parent."""
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def watched(results: Iterable[Result], total: int, title: str) -> Iterator[Result]:
+    """Yields the results and shows progress: a bar in a terminal, a log line for every tenth elsewhere."""
+    console = Console(stderr=True)
+    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        row = bar.add_task(title, total=total)
+        for done, result in enumerate(results, 1):
+            bar.advance(row)
+            if bar.disable and done * 10 // total > (done - 1) * 10 // total:
+                logger.info('%s: %d of %d', title, done, total)
+            yield result

@@ -1,0 +1,36 @@
+"""The model that changes nothing: scores of enlarged inputs, and of images that others have restored."""
+
+from typing import Any
+
+from mmagic.registry import MODELS
+from mmagic.structures import DataSample
+from mmengine.model import BaseModel
+from torch import Tensor
+
+
+@MODELS.register_module()
+class AsTheyAre(BaseModel):
+    """Predicts its input. It has no parameters, so it is tested without a checkpoint.
+
+    Args:
+        data_preprocessor: mmagic's, leaving images as they are: mean 0, std 1, BGR.
+    """
+
+    def __init__(self, data_preprocessor: dict[str, Any] | None = None) -> None:
+        super().__init__(data_preprocessor=data_preprocessor)
+
+    def forward(self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor') -> Any:
+        """The images themselves.
+
+        Args:
+            inputs: (B, 3, H, W) BGR in 0..255.
+            data_samples: per image, or None.
+            mode: 'predict' gives samples with `output.pred_img` and `input` (3, H, W), 'tensor' the images.
+        """
+        if mode != 'predict':
+            return inputs
+        samples = data_samples if data_samples is not None else [DataSample() for _ in inputs]
+        for image, sample in zip(inputs, samples, strict=True):
+            sample.output = DataSample(pred_img=image.cpu())
+            sample.set_field(image.cpu(), 'input')
+        return samples
