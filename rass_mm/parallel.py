@@ -50,7 +50,8 @@ def run_jobs(function: Callable[[Job], Result], jobs: Sequence[Job], workers: in
             yield future.result()
     except BrokenProcessPool as error:
         raise DataError(
-            'A worker process ended unexpectedly, most often for lack of memory. Use fewer workers.'
+            'A worker process ended unexpectedly, most often for lack of memory. Run the same command again with fewer '
+            'workers; files that are finished are kept.'
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -68,8 +69,15 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def watched(results: Iterable[Result], total: int, title: str) -> Iterator[Result]:
-    """Yields the results and shows progress: a bar in a terminal, a log line for every tenth elsewhere."""
+def watched(results: Iterable[Result], total: int, title: str, unit: str = '') -> Iterator[Result]:
+    """Yields the results and shows progress: a bar in a terminal, a log line for every tenth elsewhere.
+
+    Args:
+        results: as they come.
+        total: their number.
+        title: what is going on ('reading').
+        unit: what is counted ('images').
+    """
     console = Console(stderr=True)
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
@@ -77,5 +85,5 @@ def watched(results: Iterable[Result], total: int, title: str) -> Iterator[Resul
         for done, result in enumerate(results, 1):
             bar.advance(row)
             if bar.disable and done * 10 // total > (done - 1) * 10 // total:
-                logger.info('%s: %d of %d', title, done, total)
+                logger.info(f'{title}: {done} of {total} {unit}'.rstrip())
             yield result

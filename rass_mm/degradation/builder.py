@@ -9,16 +9,9 @@ import hashlib
 import io
 import json
 import logging
-import multiprocessing
 import os
 import re
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -26,12 +19,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rass_mm.atomic import write_bytes, write_text
 from rass_mm.degradation.recipe import OSEDIFF, Recipe, apply, draw
 from rass_mm.errors import ConfigError, DataError
+from rass_mm.parallel import run_jobs, watched
 from rass_mm.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -231,55 +223,21 @@ def _run(tasks: list[_Task], workers: int, partial: Path, lines: dict[str, dict]
     if not tasks:
         return broken
     try:
-        with partial.open('a', encoding='utf-8') as file, _progress(len(tasks)) as advance:
-            for image, line, reason in _results(tasks, min(workers, len(tasks))):
+        with partial.open('a', encoding='utf-8') as file:
+            results = run_jobs(_degrade_file, tasks, workers)
+            for image, line, reason in watched(results, len(tasks), 'degrading', 'images'):
                 if line is None:
                     broken[image] = reason
                 else:
                     lines[image] = line
                     file.write(json.dumps(line) + '\n')
                     file.flush()  # a line that reached the system survives the end of this process
-                advance()
-    except BrokenProcessPool as error:
-        raise DataError(
-            'A worker process ended unexpectedly, most often for lack of memory. Finished images are kept: run the '
-            'same command again with fewer workers.'
-        ) from error
     except OSError as error:
         raise DataError(
             f'Cannot write to {partial.parent}: {error}. Finished images are kept: make room and run the same command '
             'again.'
         ) from error
     return broken
-
-
-def _results(tasks: list[_Task], workers: int) -> Iterator[tuple[str, dict | None, str]]:
-    """Results of `_degrade_file`, in the order in which they are ready."""
-    if workers == 1:
-        yield from map(_degrade_file, tasks)
-        return
-    # Forking a process whose libraries run threads can hang; a fork server imports once and has none.
-    method = 'forkserver' if 'forkserver' in multiprocessing.get_all_start_methods() else 'spawn'
-    context = multiprocessing.get_context(method)
-    context.set_forkserver_preload([__name__])
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    try:
-        for future in as_completed([pool.submit(_degrade_file, task) for task in tasks]):
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """One thread per worker; the parent alone answers Ctrl-C, and no worker waits for ever for a killed parent."""
-    cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
 
 
 def _degrade_file(task: _Task) -> tuple[str, dict | None, str]:
@@ -318,21 +276,3 @@ def read_image(path: Path) -> tuple[np.ndarray, str]:
     if decoded is None:
         raise DataError('OpenCV cannot decode it')
     return decoded, hashlib.sha256(data).hexdigest()
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """Yields a function to call after each image: it moves a bar in a terminal and logs every tenth elsewhere."""
-    console = Console(stderr=True)
-    columns = (TextColumn('degrading'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        row, done = bar.add_task('degrading', total=total), 0
-
-        def advance() -> None:
-            nonlocal done
-            done += 1
-            bar.advance(row)
-            if bar.disable and done * 10 // total > (done - 1) * 10 // total:
-                logger.info('%d of %d images', done, total)
-
-        yield advance

@@ -156,7 +156,7 @@ def run_sweep(
             'kind': kind,
             'severity': severity,
             'parameter': None if clean else parameter(kind, severity),
-            **{name: float(metrics[name]) for name in ('mIoU', 'aAcc', 'mAcc')},
+            **{name: round(float(metrics[name]), 4) for name in ('mIoU', 'aAcc', 'mAcc')},
             'IoU': dict(zip(curve.header['data']['classes'], metrics['IoU'], strict=True)),
             'images': len(loop.dataloader.dataset),
             'seconds': round(time.monotonic() - started, 2),

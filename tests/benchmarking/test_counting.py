@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from rass_mm.apis import load_config
-from rass_mm.benchmarking.measure import counted
+from rass_mm.benchmarking.measure import counted, measure, passes
+from rass_mm.benchmarking.memory import RESET, PeakMemory
 from rass_mm.benchmarking.models import count_parameters
 from rass_mm.benchmarking.stages import StageMeter, stage_points
 from rass_mm.embedded.layouts import write_random_base
@@ -38,13 +39,16 @@ class Small(nn.Module):
 
 
 class SmallJob:
-    """What `counted` asks of a job."""
+    """What `measure` asks of a job; notes every pass in `calls`."""
 
-    def __init__(self):
+    device = torch.device('cpu')
+
+    def __init__(self, name='', calls=None):
         self.model = Small()
+        self.name, self.calls = name, [] if calls is None else calls
 
     def active(self, compiled):
-        assert not compiled
+        self.calls.append(self.name + ('' if compiled else ' eagerly'))
         return torch.no_grad()
 
     def points(self):
@@ -69,6 +73,26 @@ def test_operations_of_a_small_model_equal_the_formula(attention):
     assert operations['head'] == 2 * batch * (2 * pixels * pixels * 6 + pixels * 6 * 4)
     assert operations['other'] == 0
     assert parameters == {'all': 168 + 24 + 30, 'read': 168 + 24}
+
+
+def test_jobs_run_in_turns():
+    calls, ticks = [], []
+    jobs = [SmallJob('A', calls), SmallJob('B', calls)]
+    found = measure(jobs, iterations=3, warmup=2, advance=lambda: ticks.append(1))
+    assert calls == ['A eagerly', 'B eagerly', *['A', 'B'] * (2 + 3 + 3)]
+    assert len(ticks) == len(calls) == passes(2, iterations=3, warmup=2)
+    for measured in found:
+        assert len(measured.seconds) == len(measured.stage_seconds) == 3
+        assert all(list(seconds) == ['backbone', 'head', 'other'] for seconds in measured.stage_seconds)
+
+
+@pytest.mark.skipif(not RESET.exists(), reason='peaks of resident memory are measured on Linux only')
+def test_peak_memory_is_what_a_pass_took_above_the_level_before():
+    kept = torch.ones(2**25)  # 128 MiB that are there before
+    with PeakMemory(torch.device('cpu')) as memory:
+        for _ in range(2):  # one after the other: the peak is one of them
+            torch.ones(2**24).sum()
+    assert 60 * 2**20 < memory.peak < 90 * 2**20 and kept.numel() == 2**25
 
 
 @pytest.fixture(scope='module')
@@ -106,6 +130,7 @@ def test_full_size_parameters_are_the_known_ones(full_size):
     assert parts['base'] == 865_910_724 and parts['lora'] == 4_044_176
     trained = count_parameters(p for p in full_size.parameters() if p.requires_grad)
     assert trained == 27_905_063
-    assert count_parameters([*vae.parameters(), *vae.parameters()]) == count_parameters(vae.parameters())
-    everything = count_parameters(full_size.parameters())
-    assert everything == 865_910_724 + count_parameters(vae.parameters()) + trained - 11_840 + 0  # conv_in trains
+    encoder = count_parameters(vae.parameters())
+    assert encoder == pytest.approx(34.2e6, rel=0.01)
+    conv_in = 11_840  # trained, and of the base
+    assert count_parameters(full_size.parameters()) == 865_910_724 + encoder + trained - conv_in

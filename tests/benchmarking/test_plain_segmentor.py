@@ -3,8 +3,9 @@
 import json
 
 import pytest
+import torch
 
-from rass_mm.benchmarking.cli import main
+from rass_mm.cli import main
 from rass_mm.diffusion.base import read_base
 from rass_mm.diffusion.restorer import OneStepRestorer
 
@@ -20,7 +21,20 @@ def record(tmp_path_factory, tiny_base):
     restorer = f'model.restorer.adapter={folder}/scr.safetensors model.restorer.base={tiny_base}'
     status = main(
         [
-            *(PLAIN, '--size', '64x64', '--iterations', '1', '--warmup', '1', '--out', str(folder), '--windows', '2'),
+            *(
+                'benchmark',
+                PLAIN,
+                '--size',
+                '64x64',
+                '--iterations',
+                '1',
+                '--warmup',
+                '1',
+                '--out',
+                str(folder),
+                '--windows',
+                '2',
+            ),
             *('--variant', f'r2s: {R2S} {restorer} model.restorer.window=32'),
             *('--variant', f'half: {R2S} dtype=bfloat16 {restorer}'),
         ]
@@ -50,3 +64,14 @@ def test_windows_without_effect_are_said_so(record):
     plain, restoring, half = record['variants']
     for variant, said in ((plain, True), (restoring, False), (half, True)):
         assert any('windows=2 has no effect' in note for note in variant['notes']) == said
+
+
+def test_compilation_without_a_compiler_is_explained(monkeypatch, tmp_path, capsys):
+    import torch._inductor.config
+
+    monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path))  # nothing compiled earlier may serve
+    with torch._inductor.config.patch({'cpp.cxx': (None, '/no/compiler')}):
+        options = ['--compile', '--size', '32x32', '--iterations', '1', '--warmup', '1', '--device', 'cpu']
+        assert main(['benchmark', PLAIN, *options]) == 1
+    message = capsys.readouterr().err
+    assert 'torch.compile failed' in message and 'leave --compile out' in message and 'Traceback' not in message
