@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from rass_mm.benchmarking.report import markdown, write
 
-    logging.getLogger('mmengine').setLevel(logging.ERROR)
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
     try:
         record = benchmark(arguments)
     except KeyboardInterrupt:

@@ -1,9 +1,10 @@
 """Counts and times jobs, several of them in turns, so that a slow minute of the machine hits all alike."""
 
 import gc
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +14,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from rass_mm.benchmarking.ceiling import synchronise
+from rass_mm.benchmarking.ceiling import TERA, synchronise
 from rass_mm.benchmarking.job import Job
 from rass_mm.benchmarking.memory import PeakMemory
 from rass_mm.benchmarking.stages import StageMeter
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -55,25 +58,34 @@ def measure(
         advance: called after every pass.
     """
     found = [Measured() for _ in jobs]
-    with many_compiled_modules():
+    compiles = any(job.variant.compile for job in jobs)
+    with many_compiled_modules() if compiles else nullcontext():
         for job, measured in zip(jobs, found, strict=True):
             measured.operations, measured.parameters = counted(job)
+            logger.info('%s: %.4g TFLOP per pass', job.variant.name, sum(measured.operations.values()) / TERA)
             advance()
-        for _ in range(warmup):
-            for job in jobs:
-                timed(job)
-                advance()
+        for number in range(warmup + iterations):
+            seconds = [_advanced(timed(job), advance) for job in jobs]
+            _log_round('warm-up' if number < warmup else 'timed', jobs, seconds)
+            for measured, value in zip(found, seconds if number >= warmup else [], strict=False):
+                measured.seconds.append(value)
         for _ in range(iterations):
             for job, measured in zip(jobs, found, strict=True):
-                measured.seconds.append(timed(job))
-                advance()
-        for _ in range(iterations):
-            for job, measured in zip(jobs, found, strict=True):
-                seconds, peak = timed_by_stage(job)
+                seconds, peak = _advanced(timed_by_stage(job), advance)
                 measured.stage_seconds.append(seconds)
                 measured.peaks += [] if peak is None else [peak]
-                advance()
+            _log_round('timed by stages', jobs, [sum(measured.stage_seconds[-1].values()) for measured in found])
     return found
+
+
+def _advanced(value: Any, advance: Callable[[], Any]) -> Any:
+    advance()
+    return value
+
+
+def _log_round(what: str, jobs: Sequence[Job], seconds: Sequence[float]) -> None:
+    parts = [f'{job.variant.name} {value:.3g} s' for job, value in zip(jobs, seconds, strict=True)]
+    logger.info('%s: %s', what, ', '.join(parts))
 
 
 @contextmanager

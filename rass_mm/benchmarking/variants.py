@@ -132,7 +132,8 @@ def check_names(variants: list[Variant]) -> None:
 def settled(variant: Variant) -> tuple[Config, list[str]]:
     """The variant's config as it is run, and what a reader of the numbers should know about it.
 
-    A perceptual loss is left out: it is no part of the job, and its weights need not be there.
+    A restorer's losses are no part of the job: the perceptual one is left out, because its weights need not be there;
+    the VSD loss stays for its critic, which a checkpoint holds.
 
     Raises:
         ConfigError: no such config, or one without a model.
@@ -143,8 +144,11 @@ def settled(variant: Variant) -> tuple[Config, list[str]]:
     model = config.model
     if config.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', config.data_preprocessor)
-    if model.get('losses'):
-        model.losses.perceptual = None
+    losses = model.get('losses') or {}
+    if losses:
+        losses.perceptual = None
+    if losses.get('score'):
+        losses.score.negative_prompt = ''  # of the loss alone; a base with random weights has no room for the real one
     notes = released_path(model) if variant.released else []
     if variant.checkpoint is None:
         notes.append('fresh weights (no checkpoint); speed does not depend on their values')

@@ -50,8 +50,8 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
             `perceptual` (LPIPSLoss), `score` (VSDLoss) and `constraint` (SemanticConstraintLoss).
         test_cfg: `mode` 'restore', 'ceiling' (the clean image through the autoencoder) or 'input' (left as it is);
             `window`, `overlap` and `window_batch` for tiled restoration (no window: whole images); `attention=True`
-            also measures the attention ratio where there are labels; `color_fix` 'adain' or 'wavelet' gives the restored
-            image its input's colours (`rass_mm.restoring.color`).
+            also measures the attention ratio where there are labels; `color_fix` 'adain' or 'wavelet' gives the result
+            its input's colours (`rass_mm.restoring.color`).
         data_preprocessor: mmagic's, giving RGB in [-1, 1] and data samples as a list.
 
     Raises:

@@ -2,6 +2,7 @@
 
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,8 @@ COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#00
 MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X')
 COLUMNS = 3
 TICKS = 6
+LETTERS = 12
+"""Letters of the title that fit into an inch."""
 
 
 def draw_curves(path: Path, curves: Sequence[Curve]) -> None:
@@ -32,7 +35,8 @@ def draw_curves(path: Path, curves: Sequence[Curve]) -> None:
     kinds = kinds_of(curves)
     columns = min(COLUMNS, max(len(kinds), 1))
     rows = max(math.ceil(len(kinds) / columns), 1)
-    figure = Figure(figsize=(max(4.0 * columns, 6.0), 3.1 * rows + 1.1), dpi=120, layout='constrained')
+    width = max(4.0 * columns, 6.0)
+    figure = Figure(figsize=(width, 3.1 * rows + 1.1), dpi=120, layout='constrained')
     FigureCanvasAgg(figure)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     bounds = _bounds(curves)
@@ -43,11 +47,13 @@ def draw_curves(path: Path, curves: Sequence[Curve]) -> None:
             panel.set_ylabel('mIoU (%)')
     for panel in panels[len(kinds) :]:
         panel.set_axis_off()
-    figure.suptitle(protocol_text(curves[0]), fontsize=10)
+    figure.suptitle(textwrap.fill(protocol_text(curves[0]), int(LETTERS * width)), fontsize=10)
     handles = [_sample(number, curve.name) for number, curve in enumerate(curves)]
     if any(curve.value(CLEAN, None) is not None for curve in curves):
         handles.append(Line2D([], [], color='grey', linestyle='--', label='the same model on clean images'))
-    figure.legend(handles=handles, loc='outside lower center', ncols=min(len(handles), 4), frameon=False)
+    figure.legend(
+        handles=handles, loc='outside lower center', ncols=min(len(handles), columns + (columns > 2)), frameon=False
+    )
     encoded = io.BytesIO()
     figure.savefig(encoded, format='png')
     write_bytes(path, encoded.getvalue())

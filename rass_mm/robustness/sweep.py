@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from rass_mm.apis import check_data_folders
+from rass_mm.datasets.preflight import check_data_folders
 from rass_mm.degradation.severity import KINDS, parameter
 from rass_mm.degradation.transforms import FixedDegradation
 from rass_mm.errors import ConfigError

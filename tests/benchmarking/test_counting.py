@@ -12,6 +12,7 @@ from rass_mm.benchmarking.measure import counted, measure, passes
 from rass_mm.benchmarking.memory import RESET, PeakMemory
 from rass_mm.benchmarking.models import count_parameters
 from rass_mm.benchmarking.stages import StageMeter, stage_points
+from rass_mm.benchmarking.variants import Variant
 from rass_mm.embedded.layouts import write_random_base
 
 
@@ -45,10 +46,10 @@ class SmallJob:
 
     def __init__(self, name='', calls=None):
         self.model = Small()
-        self.name, self.calls = name, [] if calls is None else calls
+        self.variant, self.calls = Variant(name, 'none.py'), [] if calls is None else calls
 
     def active(self, compiled):
-        self.calls.append(self.name + ('' if compiled else ' eagerly'))
+        self.calls.append(self.variant.name + ('' if compiled else ' eagerly'))
         return torch.no_grad()
 
     def points(self):

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import torch
 
 from rass_mm.cli import main
 from rass_mm.diffusion.base import read_base
