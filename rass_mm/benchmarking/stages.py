@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 from torch import nn
@@ -134,7 +135,9 @@ class StageMeter:
         def wrap(method: Callable) -> Callable:
             def call(*args: Any, **kwargs: Any) -> Any:
                 with self.stage(stage):
-                    return method(*args, **kwargs)
+                    result = method(*args, **kwargs)
+                # A head may give a function that computes rows when they are asked for: its work too.
+                return wrap(result) if isinstance(result, FunctionType) else result
 
             return call
 
