@@ -1,5 +1,5 @@
 """The commands: `rass-mm doctor | train | test | make-scenes | make-base | random-base | make-lq | check-data |
-restore | attention | robustness | report | benchmark | configs | demo`.
+restore | attention | convert | robustness | report | benchmark | configs | demo`.
 
 Imports of heavy libraries stay inside the commands, so that `rass-mm doctor` answers on a broken installation.
 """

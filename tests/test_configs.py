@@ -66,7 +66,7 @@ def test_config_builds_without_weights(path, tmp_path):
         write_random_base(tmp_path / 'base', layout, weights=False)
         based.base = str(tmp_path / 'base')
     if model.get('start'):
-        model.start = None  # a trained file
+        model.start, model.trainable = None, True  # a trained file
     built = build_on_meta(model)
     learns = 'optim_wrapper' in config
     assert any(parameter.requires_grad for parameter in built.parameters()) or not learns

@@ -3,6 +3,7 @@
 Both are registered under mmengine's own extension points, so `Runner`, `init_model` and `load_checkpoint` all use them.
 """
 
+import json
 import os
 import pickle
 import pickletools
@@ -34,7 +35,7 @@ def load_local(filename: str | os.PathLike, map_location: Any = None, *_: Any, *
             f'.safetensors file that rass-mm convert wrote.'
         )
     if filename.endswith('.safetensors'):
-        return {'state_dict': _read_safetensors(filename)}
+        return _read_safetensors(filename)
     return read_tensors(filename, map_location)
 
 
@@ -68,11 +69,19 @@ def tensors_only() -> Iterator[None]:
         torch.serialization.add_safe_globals(allowed)
 
 
-def _read_safetensors(filename: str) -> dict[str, torch.Tensor]:
+def _read_safetensors(filename: str) -> dict[str, Any]:
+    """A converted checkpoint in mmengine's form; `meta` has the class names, which mmseg's `init_model` asks for."""
     try:
-        return load_file(filename)
+        state = load_file(filename)
     except Exception as error:  # safetensors has one error type of its own, outside any common base class
         raise _damaged(filename, _first_line(error)) from None
+    if '_extra_state' not in state:
+        raise CheckpointError(
+            f"{filename} is no checkpoint: it does not say what it was trained on. A restorer's adapter is given as "
+            'model.start (a restorer) or model.backbone.scr_adapter (a segmentor), or to rass-mm restore --adapter.'
+        )
+    classes = json.loads(bytes(state['_extra_state'].tolist()))['classes']
+    return {'state_dict': state, 'meta': {'dataset_meta': {'classes': classes}}}
 
 
 def _damaged(filename: str, reason: str) -> CheckpointError:
@@ -86,6 +95,11 @@ def _refusal(filename: str, error: Exception) -> str:
         blocked = torch.serialization.get_unsafe_globals_in_checkpoint(filename)
     except Exception:  # an old or foreign format cannot be listed; torch's own words must do
         blocked = _named_globals(filename)
+    if not blocked and 'Unsupported operand' in str(error):
+        return (
+            f'{filename} is no PyTorch checkpoint: its bytes are not those of one. Was a web page or a Git LFS pointer '
+            f'saved in its place? Fetch the file itself.'
+        )
     named = (
         ', '.join(blocked)
         or str(error).partition('WeightsUnpickler error: ')[2].strip().partition('\n')[0]

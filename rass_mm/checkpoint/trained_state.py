@@ -15,7 +15,9 @@ from rass_mm.errors import CheckpointError
 from rass_mm.version import __version__
 
 RECORDED_PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmsegmentation', 'diffusers', 'peft')
-HEAD = 'decode_head'
+OWN_CONFIG = (
+    'Use the config it was trained with (it is stored in the checkpoint under meta.cfg and beside it in the work dir).'
+)
 
 
 class TrainedStateMixin(nn.Module):
@@ -98,8 +100,20 @@ def _few(names: list[str]) -> str:
     return ', '.join(names[:6]) + (', ...' if len(names) > 6 else '')
 
 
-def check_tensors(given: dict[str, Tensor], own: dict[str, Tensor]) -> None:
-    """Raises a CheckpointError that lists missing, unknown and misshapen tensors."""
+def check_tensors(
+    given: dict[str, Tensor],
+    own: dict[str, Tensor],
+    what: str = 'The checkpoint does not fit this model; nothing was loaded',
+    remedy: str = OWN_CONFIG,
+) -> None:
+    """Raises a CheckpointError that lists missing, unknown and misshapen tensors.
+
+    Args:
+        given: what a file holds.
+        own: what is needed.
+        what: how the message begins.
+        remedy: how it ends.
+    """
     missing, unknown = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
     shapes = [
         f'{key} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}'
@@ -109,12 +123,7 @@ def check_tensors(given: dict[str, Tensor], own: dict[str, Tensor]) -> None:
     faults = [('missing', missing), ('unknown', unknown), ('of another shape', sorted(shapes))]
     lines = [f'  {len(names)} {what}: {_few(names)}' for what, names in faults if names]
     if lines:
-        raise CheckpointError(
-            'The checkpoint does not fit this model; nothing was loaded.\n'
-            + '\n'.join(lines)
-            + '\nUse the config it was trained '
-            'with (it is stored in the checkpoint under meta.cfg and beside it in the work dir).'
-        )
+        raise CheckpointError(f'{what}.\n' + '\n'.join(lines) + f'\n{remedy}')
 
 
 def frozen_keys(module: nn.Module) -> set[str]:

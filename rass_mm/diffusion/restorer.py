@@ -75,6 +75,10 @@ class OneStepRestorer(nn.Module):
         self.merged: list[dict[str, str]] = []
         if start is not None:
             self._start(start)
+        elif not trainable:
+            raise ConfigError(
+                'A restorer with trainable=False needs the adapter file that it restores with: set start (model.start).'
+            )
         self.attention_layers = cross_attention_layers(self.unet, attention_layers)
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
@@ -85,6 +89,14 @@ class OneStepRestorer(nn.Module):
             copy_adapter(self.unet, GENERATOR, path, self.base.identity)
             return
         header = merge_file(self.unet, self.autoencoder.vae, path, self.base.identity)
+        recipe = header.get('recipe') or {}
+        made = (recipe.get('form', self.form), recipe.get('timestep', self.timestep))
+        if made != (self.form, self.timestep):
+            raise ConfigError(
+                f'{path} was made for form {made[0]!r} at timestep {made[1]}, but form {self.form!r} at '
+                f'{self.timestep} is asked for, which is another computation. Set form and timestep (model.form, '
+                f'model.timestep) to those of the file.'
+            )
         self.merged.append({'name': header['name'], 'hash': header['hash']})
 
     @property
@@ -155,6 +167,14 @@ class OneStepRestorer(nn.Module):
         save_adapter(self.unet, GENERATOR, path, identity, recipe)
 
 
+def clamped(restored: Tensor) -> Tensor:
+    """Images around [-1, 1] as they can be seen, in [-1, 1].
+
+    Clamping would turn an infinity into white; it becomes NaN, which survives and is found by whoever writes the image.
+    """
+    return restored.masked_fill(restored.isinf(), torch.nan).clamp(-1, 1)
+
+
 class Restorer(nn.Module):
     """A trained restorer with its prompt: images in, images out. What `load_restorer` gives.
 
@@ -181,9 +201,7 @@ class Restorer(nn.Module):
         """
         place = next(self.model.unet.parameters())
         inside = images.to(place.device, place.dtype)
-        restored = self.model(inside, self._prompt(inside).context).to(images.device, images.dtype)
-        # Clamping would turn an infinity into white; NaN survives it and is found by whoever writes the image.
-        return restored.masked_fill(restored.isinf(), torch.nan).clamp(-1, 1)
+        return clamped(self.model(inside, self._prompt(inside).context).to(images.device, images.dtype))
 
     @torch.inference_mode()
     def attention(self, images: Tensor) -> tuple[dict[str, Tensor], Prompt]:

@@ -19,7 +19,7 @@ from rass_mm.diffusion.attention import SECOND_HALF
 from rass_mm.diffusion.base import on_meta, read_base
 from rass_mm.diffusion.one_step import cumulated_alphas
 from rass_mm.diffusion.prompts import PROMPTS, Prompt
-from rass_mm.diffusion.restorer import OneStepRestorer
+from rass_mm.diffusion.restorer import OneStepRestorer, clamped
 from rass_mm.diffusion.shared import CRITIC, GENERATOR
 from rass_mm.diffusion.text import TextEncoder
 from rass_mm.diffusion.tiling import blended
@@ -259,7 +259,7 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         def apply(images: Tensor) -> Tensor:
             if prompt is None:
                 return model.decode(model.encode(images))
-            return model(images, prompt.repeated(len(images)).context)
+            return clamped(model(images, prompt.repeated(len(images)).context))
 
         window = self.test_cfg.get('window')
         tiles = (-(-max(image.shape[1:]) // multiple) * multiple, 0, 1)
@@ -271,8 +271,8 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         method = self.test_cfg.get('color_fix', 'none')
         if method == 'none':
             return restored
-        ours, given = (image.permute(1, 2, 0).float().cpu().numpy() / 2 + 0.5 for image in (restored, source))
-        return torch.from_numpy(fix_colors(ours, given, method)).permute(2, 0, 1).to(restored) * 2 - 1
+        ours, given = (image.permute(1, 2, 0).float().cpu() / 2 + 0.5 for image in (restored, source))
+        return torch.from_numpy(fix_colors(ours.numpy(), given.numpy(), method)).permute(2, 0, 1).to(restored) * 2 - 1
 
     @contextmanager
     def _measuring(self, image: Tensor, sample: DataSample) -> Iterator[None]:
@@ -292,7 +292,7 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         multiple = self.generator.size_multiple
         height, width = (-side % multiple for side in image.shape[1:])
         labels = F.pad(labels, (0, width, 0, height), value=255)
-        ratio, chance = attention_ratio(maps, self.test_prompt(image[None]).owners, labels)
+        ratio, chance = attention_ratio(maps, self.test_prompt(image[None], [sample]).owners, labels)
         sample.set_field({'ratio': ratio.item(), 'chance': chance.item()}, 'attention')
 
     def _build_prompt(self, config: dict[str, Any]) -> nn.Module:

@@ -149,5 +149,5 @@ class Labels:
         """(1, H, W) class ids at the original size, on the device of the logits."""
         labels = torch.cat(self.parts)
         if self.flip is not None:
-            labels = labels.flip(1 if self.flip == 'horizontal' else 0)
+            labels = labels.flip({'horizontal': (1,), 'vertical': (0,), 'diagonal': (0, 1)}[self.flip])
         return labels[None]

@@ -40,7 +40,7 @@ class RASS(TrainedStateMixin, EncoderDecoder):
         kwargs: everything else of `EncoderDecoder`.
 
     Raises:
-        ConfigError: the class list does not fit the head, or the prompt is unknown.
+        ConfigError: the class list does not fit the head, the head cannot do one class, or the prompt is unknown.
     """
 
     def __init__(
@@ -59,6 +59,11 @@ class RASS(TrainedStateMixin, EncoderDecoder):
                 f"{len(names)} names. Set decode_head.num_classes={len(names)}, or give the data set's class list."
             )
         super().__init__(backbone=backbone, decode_head=decode_head, **kwargs)
+        if self.out_channels == 1 and not hasattr(self.decode_head, 'threshold'):
+            raise ConfigError(
+                f'{type(self.decode_head).__name__} cannot tell one class from none: it has no threshold. Give it two '
+                f'classes (background and yours), or use a head of single logits such as UPerHead.'
+            )
         self.classes = names
         if neck is not None:
             sizes = {'in_channels': self.backbone.channels, 'in_strides': self.backbone.strides}
@@ -141,6 +146,8 @@ class RASS(TrainedStateMixin, EncoderDecoder):
         prompt = prompt or self.prompt(inputs)
         mode = self.test_cfg.get('mode', 'whole')
         if mode == 'slide':
+            if not {'crop_size', 'stride'} <= set(self.test_cfg):
+                raise ConfigError("test_cfg.mode='slide' needs crop_size and stride, (height, width) in pixels each.")
             return self._slide(inputs, batch_img_metas, prompt)
         if mode not in ('whole', 'stitched'):
             raise ConfigError(f"test_cfg.mode is {mode!r}; 'whole' or 'slide' or 'stitched' is needed.")

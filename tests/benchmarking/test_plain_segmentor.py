@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from rass_mm.benchmarking import ceiling
 from rass_mm.cli import main
 from rass_mm.diffusion.base import read_base
 from rass_mm.diffusion.restorer import OneStepRestorer
@@ -18,26 +19,29 @@ def record(tmp_path_factory, tiny_base):
     base = read_base(tiny_base)
     OneStepRestorer(base).save(folder / 'scr.safetensors', base.identity, 'EmptyPrompt', ['road'])
     restorer = f'model.restorer.adapter={folder}/scr.safetensors model.restorer.base={tiny_base}'
-    status = main(
-        [
-            *(
-                'benchmark',
-                PLAIN,
-                '--size',
-                '64x64',
-                '--iterations',
-                '1',
-                '--warmup',
-                '1',
-                '--out',
-                str(folder),
-                '--windows',
-                '2',
-            ),
-            *('--variant', f'r2s: {R2S} {restorer} model.restorer.window=32'),
-            *('--variant', f'half: {R2S} dtype=bfloat16 {restorer}'),
-        ]
-    )
+    with pytest.MonkeyPatch.context() as quick:  # what the device can do is not looked at here
+        quick.setattr(ceiling, 'SIDES', {'cpu': 64, 'cuda': 64})
+        quick.setattr(ceiling, 'CONVOLUTIONS', ((8, 8),))
+        status = main(
+            [
+                *(
+                    'benchmark',
+                    PLAIN,
+                    '--size',
+                    '64x64',
+                    '--iterations',
+                    '1',
+                    '--warmup',
+                    '1',
+                    '--out',
+                    str(folder),
+                    '--windows',
+                    '2',
+                ),
+                *('--variant', f'r2s: {R2S} {restorer} model.restorer.window=32'),
+                *('--variant', f'half: {R2S} dtype=bfloat16 {restorer}'),
+            ]
+        )
     assert status == 0
     return json.loads((folder / 'benchmark.json').read_text())
 

@@ -1,5 +1,6 @@
 """OSEDiff's and SCR's published layouts against the formula W + (8 / r) B A, and broken files against clear errors."""
 
+import copy
 import json
 import os
 import pickle
@@ -11,6 +12,7 @@ from checkpoint_layouts import drawer, restorer_file, unet_groups
 from commands import SHARED, python
 from mmengine.logging.history_buffer import HistoryBuffer
 
+from rass_mm.checkpoint.loading import load_local
 from rass_mm.checkpoint.published.convert import convert as convert_file
 from rass_mm.checkpoint.published.restorers import map_restorer
 from rass_mm.cli import main
@@ -18,7 +20,7 @@ from rass_mm.diffusion.adapters import read_adapter
 from rass_mm.diffusion.base import load_unet, load_vae, models_on_meta, read_base
 from rass_mm.diffusion.extractor import DiffusionExtractor
 from rass_mm.diffusion.one_step import cumulated_alphas
-from rass_mm.diffusion.restorer import load_restorer
+from rass_mm.diffusion.restorer import OneStepRestorer, load_restorer
 from rass_mm.diffusion.text import TextEncoder
 from rass_mm.embedded.layouts import write_random_base
 from rass_mm.errors import CheckpointError, ConfigError
@@ -152,31 +154,65 @@ def test_converted_adapter_restores_files_and_merges_into_a_segmentor(contents, 
     torch.testing.assert_close(merged.vae.quant_conv.weight, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_full_shapes_on_meta_use_every_published_tensor(tmp_path):
+@pytest.mark.parametrize('name', ['osediff', 'scr'])
+def test_full_shapes_on_meta_use_every_published_tensor(tmp_path, name):
     write_random_base(tmp_path / 'base', 'sd21-base', weights=False)
-    for name in ('osediff', 'scr'):
-        with torch.device('meta'):
-            base = read_base(tmp_path / 'base')
-            models = models_on_meta(base)
-            content = restorer_file(models['unet'], models['vae'] if name == 'osediff' else None, draw=torch.empty)
-            mapped = map_restorer(name, content, base)
-        assert not mapped.left_out
-        assert len(mapped.used) == len(mapped.tensors) == (582 if name == 'osediff' else 518)
-        assert len(mapped.header['targets']) == 258 and mapped.header['rank'] == 4
-        file = LAYOUTS / f'{name}_pkl.json'
-        if not file.is_file():
-            pytest.skip('the published layouts (shared data) are not here')
-        layout = json.loads(file.read_text())
-        shapes = {key: tuple(record['shape']) for key, record in layout['tensors'].items()}
-        ours = {
-            f'{entry}/{key}': tuple(value.shape)
-            for entry, part in content.items()
-            if entry.startswith('state_dict')
-            for key, value in part.items()
-        }
-        assert ours == shapes and set(mapped.used) == set(shapes)
-        for group, layers in unet_groups(models['unet']).items():
-            assert sorted(layers) == sorted(layout['module_lists'][f'unet_lora_{group}_modules'])
+    with torch.device('meta'):
+        base = read_base(tmp_path / 'base')
+        models = models_on_meta(base)
+        content = restorer_file(models['unet'], models['vae'] if name == 'osediff' else None, draw=torch.empty)
+        mapped = map_restorer(name, content, base)
+    assert not mapped.left_out
+    assert len(mapped.used) == len(mapped.tensors) == (582 if name == 'osediff' else 518)
+    assert len(mapped.header['targets']) == 258 and mapped.header['rank'] == 4
+    file = LAYOUTS / f'{name}_pkl.json'
+    if not file.is_file():
+        pytest.skip('the published layouts (shared data) are not here')
+    layout = json.loads(file.read_text())
+    shapes = {key: tuple(record['shape']) for key, record in layout['tensors'].items()}
+    ours = {
+        f'{entry}/{key}': tuple(value.shape)
+        for entry, part in content.items()
+        if entry.startswith('state_dict')
+        for key, value in part.items()
+    }
+    assert ours == shapes and set(mapped.used) == set(shapes)
+    for group, layers in unet_groups(models['unet']).items():
+        assert sorted(layers) == sorted(layout['module_lists'][f'unet_lora_{group}_modules'])
+
+
+def test_half_precision_parameters_and_shared_tensors_convert(contents, tiny_base, tmp_path):
+    content = copy.deepcopy(contents['scr'])
+    tensors = {key: torch.nn.Parameter(value.half()) for key, value in content['state_dict_unet'].items()}
+    first, second = (f'mid_block.resnets.{i}.conv1.lora_A.default_others.weight' for i in (0, 1))
+    tensors[second] = tensors[first]
+    torch.save({**content, 'state_dict_unet': tensors}, tmp_path / 'a.pkl')
+    convert_file(tmp_path / 'a.pkl', tmp_path / 'o.safetensors', tiny_base, build=None)
+    _, converted = read_adapter(tmp_path / 'o.safetensors')
+    assert all(value.dtype == torch.float32 for value in converted.values())
+    torch.testing.assert_close(converted['mid_block.resnets.1.conv1.lora_A.weight'], tensors[first].detach().float())
+
+
+def test_the_files_own_form_is_kept_to(contents, tiny_base, tmp_path):
+    torch.save(contents['osediff'], tmp_path / 'a.pkl')
+    result = convert_file(tmp_path / 'a.pkl', tmp_path / 'o.safetensors', tiny_base, build=None)
+    assert '--kind scr' in result.summary()
+    base = read_base(tiny_base)
+    with pytest.raises(ConfigError, match="made for form 'x0' at timestep 999, but form 'residual' at 1"):
+        OneStepRestorer(base, start=tmp_path / 'o.safetensors', trainable=False)
+    with pytest.raises(ConfigError, match='needs the adapter file'):
+        OneStepRestorer(base, trainable=False)
+
+
+def test_adapter_is_no_checkpoint_and_other_files_are_not_called_dangerous(contents, tiny_base, tmp_path):
+    torch.save(contents['scr'], tmp_path / 'a.pkl')
+    convert_file(tmp_path / 'a.pkl', tmp_path / 'o.safetensors', tiny_base, build=None)
+    with pytest.raises(CheckpointError, match='is no checkpoint.*model.backbone.scr_adapter'):
+        load_local(tmp_path / 'o.safetensors')
+    for text in ('version https://git-lfs.github.com/spec/v1', '<!DOCTYPE html><html></html>'):
+        (tmp_path / 'page.pkl').write_text(text)
+        with pytest.raises(CheckpointError, match='no PyTorch checkpoint.*web page or a Git LFS pointer'):
+            convert_file(tmp_path / 'page.pkl', tmp_path / 'p.safetensors', tiny_base, build=None)
 
 
 class Evil:
@@ -269,6 +305,7 @@ def test_truncated_and_foreign_files_are_clear_errors(contents, tiny_base, tmp_p
     torch.save({'state_dict': {'x': torch.ones(1)}}, tmp_path / 'other.pkl')
     torch.save({**contents['scr'], 'names': {1, 2}}, tmp_path / 'set.pkl')
     (tmp_path / 'kept.safetensors').write_text('mine')
+    (tmp_path / 'reported.conversion.json').write_text('mine')
     for source, out, error, message in (
         ('cut.pkl', 'o.safetensors', CheckpointError, 'damaged or incomplete'),
         ('none.pkl', 'o.safetensors', CheckpointError, 'does not exist'),
@@ -276,6 +313,7 @@ def test_truncated_and_foreign_files_are_clear_errors(contents, tiny_base, tmp_p
         ('set.pkl', 'o.safetensors', CheckpointError, 'set at names|builtins.set'),
         ('a.pkl', 'folder', ConfigError, 'ends in .safetensors'),
         ('a.pkl', 'kept.safetensors', ConfigError, 'exists already'),
+        ('a.pkl', 'reported.safetensors', ConfigError, 'reported.conversion.json exists already'),
     ):
         with pytest.raises(error, match=message):
             convert_file(tmp_path / source, tmp_path / out, tiny_base, build=None)

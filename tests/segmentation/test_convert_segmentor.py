@@ -2,19 +2,22 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
 import torch.nn.functional as F
-from checkpoint_layouts import FEATURES, drawer, others, projection_keys, segmentor_base_keys
+from checkpoint_layouts import FEATURES, drawer, others, projection_keys, restorer_file, segmentor_base_keys
 from commands import SHARED
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
+from mmseg.apis import init_model
 from mmseg.registry import MODELS
 from published_head import PublishedHead, head_shapes, projected
 
 import rass_mm
+from rass_mm.checkpoint.published.convert import convert
 from rass_mm.checkpoint.published.segmentor import head_name, map_segmentor
 from rass_mm.checkpoint.trained_state import read_provenance
 from rass_mm.cli import main
@@ -223,6 +226,10 @@ BROKEN = {
         r'of another shape: decode_head.cls_embed.bias \(151,\) instead of \(13,\)',
     ),
     'part of the vae': (lambda m: m.pop(f'{FEATURES}sd.vae.quant_conv.weight'), 'vae in the file does not fit'),
+    'not finite': (
+        lambda m: m.update({'sem_seg_head.predictor.query_feat.weight': torch.full((30, 64), torch.nan)}),
+        'decode_head.query_feat.weight holds NaN or infinity',
+    ),
     'no merged unet': (
         lambda m: [m.pop(key) for key in list(m) if '.sd.unet.' in key and 'lora_' not in key and 'conv_in' not in key],
         '--scr-adapter',
@@ -248,6 +255,73 @@ def test_config_of_another_rank_is_refused(content, tiny_base, tmp_path, capsys)
     arguments = (tmp_path / 'rass.pth', tmp_path / 'out', '--base', tiny_base, '--config', tmp_path / 'c.py')
     assert main(['convert', *map(str, arguments)]) == 1
     assert re.search('rank 8 and alpha 8.*the file one of rank 4', capsys.readouterr().err)
+
+
+def converted_command(content, tmp_path, base, config, *options):
+    torch.save(content, tmp_path / 'rass.pth')
+    return main(
+        ['convert', *map(str, (tmp_path / 'rass.pth', tmp_path / 'out', '--base', base, '--config', config, *options))]
+    )
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [('baselines/resnet_scenes_tiny.py', 'is of a EncoderDecoder'), ('scr/scr_scenes_tiny.py', 'is of a mmagic.SCR')],
+)
+def test_config_of_another_model_is_refused(content, tiny_base, tmp_path, capsys, name, message):
+    assert converted_command(content, tmp_path, tiny_base, name) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_file_without_the_merged_unet_names_the_restorer(content, config, tiny_base, other_base, tmp_path, capsys):
+    torch.save(restorer_file(load_unet(read_base(tiny_base))), tmp_path / 'scr.pkl')
+    convert(tmp_path / 'scr.pkl', tmp_path / 'scr.safetensors', tiny_base, build=None)
+    kept = {
+        key: value
+        for key, value in content['model'].items()
+        if '.sd.' not in key or '.lora_' in key or 'conv_in.base_layer' in key
+    }
+    scr = ('--scr-adapter', tmp_path / 'scr.safetensors')
+    assert converted_command({'model': kept}, tmp_path, other_base, config, *scr) == 1
+    assert 'another base' in capsys.readouterr().err
+    assert converted_command({'model': kept}, tmp_path, tiny_base, config, *scr) == 0
+    changed_config = Config.fromfile(str(config))
+    changed_config.model.backbone.update(base=str(tmp_path / 'out' / 'base'), scr_adapter=str(scr[1]))
+    model = MODELS.build(changed_config.model)
+    load_checkpoint(model, str(tmp_path / 'out' / 'rass.safetensors'), strict=True)
+    place = 'mid_block.resnets.0.conv1.lora_A'
+    published = kept[f'{FEATURES}sd.unet.{place}.default_others_s2.weight']
+    assert torch.equal(model.backbone.extractor.unet.get_submodule(place)['seg'].weight, published)
+    report = json.loads((tmp_path / 'out' / 'conversion.json').read_text())
+    assert report['used'][f'{FEATURES}sd.unet.conv_in.base_layer.weight'].startswith('backbone.extractor.unet.conv_in')
+
+
+def test_restorer_beside_a_whole_file_is_refused(content, config, tiny_base, tmp_path, capsys):
+    assert converted_command(content, tmp_path, tiny_base, config, '--scr-adapter', 'any.safetensors') == 1
+    assert 'leave --scr-adapter out' in capsys.readouterr().err
+
+
+def test_half_precision_shared_tensors_and_a_sharded_base(content, config, other_base, tmp_path):
+    base = shutil.copytree(other_base, tmp_path / 'sharded')
+    (base / 'unet' / 'diffusion_pytorch_model.safetensors').unlink()
+    load_unet(read_base(other_base)).save_pretrained(base / 'unet', max_shard_size='200KB')
+    assert (base / 'unet' / 'diffusion_pytorch_model.safetensors.index.json').is_file()
+    model = {key: value.half() if value.is_floating_point() else value for key, value in content['model'].items()}
+    first, second = (f'{FEATURES}sd.unet.mid_block.resnets.{i}.norm1.weight' for i in (0, 1))
+    model[second] = model[first]
+    assert converted_command({'model': model}, tmp_path, base, config) == 0
+    built = build(config, tmp_path / 'out' / 'base')
+    load_checkpoint(built, str(tmp_path / 'out' / 'rass.safetensors'), strict=True)
+    unet = built.backbone.extractor.unet
+    assert torch.equal(unet.mid_block.resnets[0].norm1.weight, unet.mid_block.resnets[1].norm1.weight)
+
+
+def test_mmsegs_own_loading_takes_a_converted_checkpoint(converted, config, tmp_path):
+    given = Config.fromfile(str(config))
+    given.model.backbone.base = str(converted / 'base')
+    given.dump(str(tmp_path / 'whole.py'))
+    model = init_model(str(tmp_path / 'whole.py'), str(converted / 'rass.safetensors'), device='cpu')
+    assert list(model.dataset_meta['classes']) == model.classes and len(model.classes) == 12
 
 
 def test_stripped_file_takes_what_it_lacks_from_the_base(content, config, other_base, tmp_path, capsys):

@@ -166,6 +166,28 @@ def test_single_class_head_uses_its_threshold(build):
     assert torch.equal(labels.data[0].bool(), logits[0, 0].sigmoid() > 0.4)
 
 
+def test_single_class_head_without_a_threshold_is_refused(build):
+    with pytest.raises(ConfigError, match='cannot tell one class from none'):
+        build(
+            'mask2former',
+            classes=['sky'],
+            **{'decode_head.num_classes': 1, 'decode_head.loss_cls.class_weight': [1, 0.1]},
+        )
+
+
+def test_sliding_without_sizes_is_refused(build):
+    model = build()
+    model.test_cfg = ConfigDict(mode='slide')
+    with pytest.raises(ConfigError, match='needs crop_size and stride'):
+        model.inference(torch.zeros(1, 3, 64, 64), [{}])
+
+
+def test_diagonal_flip_is_undone():
+    labels = Labels((4, 4), {'flip': True, 'flip_direction': 'diagonal'})
+    labels.add(F.one_hot(torch.arange(16).reshape(4, 4)).permute(2, 0, 1).float())
+    assert labels.finished()[0, 0].tolist() == [15, 14, 13, 12]
+
+
 @torch.no_grad()
 def test_no_more_than_a_few_rows_of_logits_exist_at_once(build):
     """150 classes of a wide image: the largest tensor made while predicting stays far below the whole map's size."""

@@ -10,6 +10,7 @@ import torch
 from rass_mm.checkpoint.published.convert import convert
 from rass_mm.checkpoint.published.lora import ALPHA
 from rass_mm.checkpoint.published.reading import KINDS
+from rass_mm.diffusion.adapters import AdapterSpec
 from rass_mm.diffusion.one_step import FORMS
 from rass_mm.errors import ConfigError
 
@@ -37,11 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return parser
 
 
-def check_adapter(adapter: dict[str, Any], rank: int, config: str) -> None:
+def check_adapter(adapter: AdapterSpec, rank: int, config: str) -> None:
     """Raises a ConfigError where a config's LoRA is not the file's: the result would not load, or load and be wrong."""
-    if (adapter.get('rank'), adapter.get('alpha')) != (rank, ALPHA):
+    if (adapter.rank, adapter.alpha) != (rank, ALPHA):
         raise ConfigError(
-            f'{config} has a LoRA of rank {adapter.get("rank")} and alpha {adapter.get("alpha")}, the file one of rank '
+            f'{config} has a LoRA of rank {adapter.rank} and alpha {adapter.alpha:g}, the file one of rank '
             f'{rank} and alpha {ALPHA:g}. Give --config a config with model.backbone.adapter=dict(rank={rank}, '
             f'alpha={ALPHA:g}).'
         )
@@ -62,7 +63,11 @@ def run(arguments: argparse.Namespace) -> int:
 
         init_default_scope('mmseg')
         config = load_config(arguments.config, {'model.backbone.base': str(base)})
-        check_adapter(dict(config.model.backbone.adapter), rank, arguments.config)
+        if config.model.get('type') != 'RASS':
+            raise ConfigError(
+                f'--config {arguments.config} is of a {config.model.get("type")}; one of a RASS is needed.'
+            )
+        check_adapter(AdapterSpec(**(config.model.backbone.get('adapter') or {})), rank, arguments.config)
         # Names and shapes are wanted; a tagger, which they do not depend on, may not be installed.
         config.model.prompt = {'type': 'EmptyPrompt'}
         with torch.device('meta'):

@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rass_mm.atomic import write_text
-from rass_mm.checkpoint.published.reading import RASS, listed_tensors, read_published
+from rass_mm.checkpoint.published.reading import OSEDIFF, RASS, listed_tensors, read_published
 from rass_mm.checkpoint.published.restorers import map_restorer
 from rass_mm.checkpoint.published.segmentor import BASE_PARTS, MappedSegmentor, map_segmentor
 from rass_mm.checkpoint.trained_state import check_tensors, pack_provenance, recorded_versions
-from rass_mm.diffusion.adapters import read_adapter, write_adapter
+from rass_mm.diffusion.adapters import check_base, read_adapter, write_adapter
 from rass_mm.diffusion.base import DiffusionBase, models_on_meta, read_base, weight_files
 from rass_mm.diffusion.text import load_text_model
 from rass_mm.errors import CheckpointError, ConfigError
@@ -100,20 +100,28 @@ def _write_restorer(
 ) -> Conversion:
     if out.suffix != '.safetensors':
         raise ConfigError(f'{out}: a restorer becomes one file; give it a name that ends in .safetensors.')
-    mapped = map_restorer(kind, content, base, form)
-    bad = [name for name, value in mapped.tensors.items() if not torch.isfinite(value).all()]
-    if bad:
-        raise CheckpointError(f'{bad[0]} holds NaN or infinity ({len(bad)} tensors in all): the file is of no use.')
     report = out.with_suffix('.' + REPORT)
+    if report.exists():
+        raise ConfigError(f'{report} exists already: nothing is overwritten. Choose another name or remove it.')
+    mapped = map_restorer(kind, content, base, form)
+    _check_finite(mapped.tensors)
     recipe = mapped.header['recipe']
     notes = [
         f'form {recipe["form"]} at timestep {recipe["timestep"]}, prompt: the empty text (tags need a tagger)',
         f"rank {mapped.header['rank']}, alpha {mapped.header['alpha']:g} (the file has none: peft's default)",
     ]
+    if kind == OSEDIFF:
+        notes.append('taken for OSEDiff, because it adapts the VAE; if this is scr.pkl, convert it with --kind scr')
     result = Conversion(kind, [str(out), str(report)], mapped.used, mapped.left_out, notes)
-    write_adapter(out, {**mapped.header, 'source': provenance}, mapped.tensors)
     _write_report(report, result, provenance)
+    write_adapter(out, {**mapped.header, 'source': provenance}, unshared(mapped.tensors))
     return result
+
+
+def _check_finite(tensors: Mapping[str, Tensor]) -> None:
+    bad = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+    if bad:
+        raise CheckpointError(f'{bad[0]} holds NaN or infinity ({len(bad)} tensors in all): the file is of no use.')
 
 
 def _write_segmentor(
@@ -130,14 +138,22 @@ def _write_segmentor(
             "The file lacks the UNet's base weights, so the restorer merged into them must be named: convert scr.pkl "
             'first and give its result as --scr-adapter.'
         )
+    if whole and scr_adapter is not None:
+        raise ConfigError('The file holds the UNet with the restorer merged in: leave --scr-adapter out.')
     merged = []
     if not whole:
         mapped.base.pop('unet', None)
         header, _ = read_adapter(scr_adapter)
+        check_base(header, scr_adapter, base.identity)
         merged = [{'name': header['name'], 'hash': header['hash']}]
+    for part in (mapped.trained, *mapped.base.values()):
+        _check_finite(part)
     _check_parts(mapped.base, base)
     own = build(base.folder, mapped.rank)
-    check_tensors(mapped.trained, {key: value for key, value in own.state_dict().items() if key != '_extra_state'})
+    needed = {key: value for key, value in own.state_dict().items() if key != '_extra_state'}
+    check_tensors(
+        mapped.trained, needed, 'The file does not fit the model of --config', 'Give the config it was made for.'
+    )
     with _folder(out) as temporary:
         notes = _write_base(mapped.base, base, temporary / BASE)
         record = {
@@ -148,7 +164,7 @@ def _write_segmentor(
             'source': provenance,
         }
         trained = {**mapped.trained, '_extra_state': pack_provenance(record)}
-        save_file({key: value.contiguous() for key, value in trained.items()}, temporary / CHECKPOINT)
+        save_file(unshared(trained), temporary / CHECKPOINT)
         written = [str(out / name) for name in (CHECKPOINT, BASE, REPORT)]
         result = Conversion(RASS, written, mapped.used, mapped.left_out, [f'rank {mapped.rank}', *notes])
         _write_report(temporary / REPORT, result, provenance)
@@ -161,10 +177,9 @@ def _check_parts(parts: Mapping[str, dict[str, Tensor]], base: DiffusionBase) ->
         models = {**models_on_meta(base), 'text_encoder': load_text_model(base)}
     for part, model in models.items():
         if part in parts:
-            try:
-                check_tensors(_unprefixed(parts[part]), _unprefixed(model.state_dict()))
-            except CheckpointError as error:
-                raise CheckpointError(f'The {part} in the file does not fit the base {base.folder}. {error}') from None
+            what = f'The {part} in the file does not fit the base {base.folder}'
+            remedy = 'Give --base the Stable Diffusion folder it was made for.'
+            check_tensors(_unprefixed(parts[part]), _unprefixed(model.state_dict()), what, remedy)
 
 
 def _unprefixed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -174,20 +189,34 @@ def _unprefixed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _write_base(parts: Mapping[str, dict[str, Tensor]], base: DiffusionBase, folder: Path) -> list[str]:
     """A base folder: weights from the file where it has them, all else from `base`; returns notes about that."""
-    shutil.copytree(base.folder, folder, ignore=shutil.ignore_patterns('*.safetensors', '*.bin', '*.ckpt', '.*'))
+    weights = ('*.safetensors', '*.safetensors.index*.json', '*.bin', '*.bin.index*.json', '*.ckpt', '.*')
+    shutil.copytree(base.folder, folder, ignore=shutil.ignore_patterns(*weights))
     notes = []
     for part in BASE_PARTS:
         if part in parts:
             name = 'model' if part == 'text_encoder' else 'diffusion_pytorch_model'
             (folder / part).mkdir(exist_ok=True)
-            tensors = {key: value.contiguous() for key, value in parts[part].items()}
+            tensors = unshared(parts[part])
             save_file(tensors, folder / part / f'{name}.safetensors', metadata={'format': 'pt'})
             notes.append(f'base/{part}: from the file ({len(tensors)} tensors)')
         else:
-            for file in weight_files(base.folder, part)[0]:
+            for file in [*weight_files(base.folder, part)[0], *(base.folder / part).glob('*.safetensors.index*.json')]:
                 shutil.copy(file, folder / part)
             notes.append(f'base/{part}: not in the file, taken from {base.folder.name}')
     return notes
+
+
+def unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without graph, contiguous, each with a storage of its own, as safetensors wants them."""
+    seen: set[int] = set()
+    result = {}
+    for key, value in tensors.items():
+        value = value.detach().contiguous()
+        place = value.untyped_storage().data_ptr()
+        whole = value.untyped_storage().nbytes() == value.numel() * value.element_size()
+        result[key] = value if whole and place not in seen else value.clone()
+        seen.add(place)
+    return result
 
 
 @contextmanager

@@ -64,7 +64,9 @@ def map_restorer(kind: str, content: dict[str, Any], base: DiffusionBase, form: 
         for entry in content.keys() - SETTINGS - {UNET, VAE_ENTRY}
         if not any(name.split('/')[0] == entry for name in left_out)
     }
-    return Mapped(header, {name: value.float().contiguous() for name, value in tensors.items()}, used, left_out)
+    return Mapped(
+        header, {name: value.detach().float().contiguous() for name, value in tensors.items()}, used, left_out
+    )
 
 
 def _collect(

@@ -124,6 +124,7 @@ def _add_lora(model: Mapping[str, Tensor], unet: nn.Module, result: MappedSegmen
         key = f'conv_in.base_layer.{end}'
         if key in own:
             result.trained[EXTRACTOR + key] = own[key]
+            result.used[UNET + key] = EXTRACTOR + key
 
 
 def _place(key: str) -> tuple[str, str] | None:
