@@ -1,6 +1,12 @@
 # OSEDiff's weights with the empty prompt: what can be run without the tagger (scr_osediff.py has it).
 # rass-mm convert osediff.pkl weights/osediff.safetensors --base SD21; tools/test.py takes no checkpoint.
 _base_ = ['./scr_pairs.py']
+test_pipeline = [
+    dict(type='LoadImageStrict'),
+    dict(type='LoadCleanImage', upscale=True, backend='pillow'),
+    dict(type='mmagic.PackSCRInputs'),
+]
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 model = dict(
     start='weights/osediff.safetensors',
     trainable=False,

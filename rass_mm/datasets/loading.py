@@ -165,10 +165,13 @@ class LoadCleanImage(BaseTransform):
         clean: name of the folder in its place.
         suffix: of the clean files; None keeps the degraded one's.
         upscale: enlarges `img` (cubic) to the clean image's size where it is smaller.
+        backend: whose cubic: 'cv2' or 'pillow' (OSEDiff's); their kernels differ.
     """
 
-    def __init__(self, lq: str = '', clean: str = '', suffix: str | None = None, upscale: bool = False) -> None:
-        self.lq, self.clean, self.suffix, self.upscale = lq, clean, suffix, upscale
+    def __init__(
+        self, lq: str = '', clean: str = '', suffix: str | None = None, upscale: bool = False, backend: str = 'cv2'
+    ) -> None:
+        self.lq, self.clean, self.suffix, self.upscale, self.backend = lq, clean, suffix, upscale, backend
         self.load = LoadImageStrict()
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
@@ -181,7 +184,7 @@ class LoadCleanImage(BaseTransform):
         clean, image = self.load({'img_path': str(path)})['img'], results['img']
         smaller = all(own <= other for own, other in zip(image.shape, clean.shape, strict=True))
         if self.upscale and smaller and image.shape != clean.shape:
-            image = mmcv.imresize(image, clean.shape[1::-1], interpolation='bicubic')
+            image = mmcv.imresize(image, clean.shape[1::-1], interpolation='bicubic', backend=self.backend)
         if image.shape != clean.shape:
             raise DataError(
                 f'{results["img_path"]} is {image.shape[1]}x{image.shape[0]} (width x height), its clean partner '

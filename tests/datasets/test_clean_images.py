@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from rass_mm.datasets import KeepCleanImage, LoadCleanImage
 from rass_mm.errors import DataError
@@ -56,6 +57,15 @@ def test_smaller_images_are_enlarged_on_request_only(pair):
     assert np.array_equal(loaded['img'], expected)
     with pytest.raises(DataError, match=r'a\.b\.png is 12x8 .*a\.b\.jpg is 48x32'):
         LoadCleanImage('lq', 'gt', '.jpg')(small)
+
+
+def test_pillows_enlargement_is_pillows(pair):
+    small = {**pair, 'img': cv2.resize(CLEAN, (12, 8))}
+    loaded = LoadCleanImage('lq', 'gt', '.jpg', upscale=True, backend='pillow')(small)
+    expected = np.asarray(Image.fromarray(small['img'][..., ::-1]).resize((48, 32), Image.BICUBIC))
+    assert np.array_equal(loaded['img'][..., ::-1], expected)
+    other = LoadCleanImage('lq', 'gt', '.jpg', upscale=True)(small)['img']
+    assert not np.array_equal(other, loaded['img'])
 
 
 @pytest.mark.parametrize('size', [(96, 64), (96, 16)])
