@@ -26,11 +26,11 @@ from rass_mm.atomic import write_text
 from rass_mm.diffusion.base import on_meta
 from rass_mm.diffusion.prompts import cache_folder
 from rass_mm.errors import CheckpointError, ConfigError, InstallationError
+from rass_mm.hashing import update_sampled
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's, per channel of RGB in [0, 1]."""
 SEPARATORS = re.compile(r'[|,]')
-SAMPLE = 2**20
 REMEDY = 'pip install git+https://github.com/xinyu1205/recognize-anything'
 FORKS = 'the folder ram/ of SeeSR or OSEDiff, put on PYTHONPATH,'
 
@@ -183,12 +183,8 @@ def file_identity(path: Path) -> str:
             f"{path} does not exist. Put RAM's weights there (ram_swin_large_14m.pth from the recognize-anything "
             f'project, DAPE.pth from SeeSR) or name your file: tagger.weights=..., tagger.condition=....'
         )
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with path.open('rb') as opened:
-        digest.update(opened.read(SAMPLE))
-        opened.seek(max(size - SAMPLE, 0))
-        digest.update(opened.read(SAMPLE))
+    digest = hashlib.sha256(str(path.stat().st_size).encode())
+    update_sampled(digest, path)
     return digest.hexdigest()[:16]
 
 

@@ -39,18 +39,21 @@ def mean_weights(starts: Sequence[int], window: int) -> dict[int, Tensor]:
 
 
 def window_weights(
-    grid: Sequence[Window], along: Callable[[Sequence[int], int], dict[int, Tensor]]
-) -> dict[tuple[int, int], Tensor]:
-    """(h, w) weights of each window of a grid by its top and left; they sum to 1 at every pixel.
+    grid: Sequence[Window], along: Callable[[Sequence[int], int], dict[int, Tensor]], like: Tensor
+) -> Callable[[Window], Tensor]:
+    """Gives the (h, w) weights of any window of a grid; over all windows they sum to 1 at every pixel.
 
     Args:
         grid: windows of one size, as `windows` gives them.
         along: `mean_weights` or `ramp_weights`.
+        like: a tensor of the weights' dtype and device, on which they are multiplied out.
     """
     top, bottom, left, right = grid[0]
-    rows = along(sorted({window[0] for window in grid}), bottom - top)
-    columns = along(sorted({window[2] for window in grid}), right - left)
-    return {(top, left): rows[top][:, None] * columns[left] for top, _, left, _ in grid}
+    sides = ({window[0] for window in grid}, bottom - top), ({window[2] for window in grid}, right - left)
+    rows, columns = (
+        {start: weights.to(like) for start, weights in along(sorted(starts), side).items()} for starts, side in sides
+    )
+    return lambda window: rows[window[0]][:, None] * columns[window[2]]
 
 
 def batched(items: Sequence[Window], size: int) -> Iterator[list[Window]]:

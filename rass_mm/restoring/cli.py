@@ -12,6 +12,7 @@ from rich.console import Console
 
 from rass_mm.diffusion.base import find_base
 from rass_mm.errors import ConfigError, RassError
+from rass_mm.hashing import update_sampled
 from rass_mm.restoring.color import COLOR_FIXES
 from rass_mm.restoring.folder import Restoring, restore_files
 from rass_mm.restoring.plan import plan_files
@@ -19,7 +20,6 @@ from rass_mm.restoring.restore import RestoreOptions
 from rass_mm.restoring.sheet import check_sheet, write_sheet
 
 DTYPES = ('float32', 'float16', 'bfloat16')
-SAMPLE = 2**20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -145,13 +145,9 @@ def content_hash(path: Path | None) -> Any:
     files = [path] if path.is_file() else sorted(file for file in path.rglob('*') if _is_weights_or_config(file))
     digest = hashlib.sha256()
     for file in files:
-        size = file.stat().st_size
         name = '' if path.is_file() else file.relative_to(path).as_posix()  # a renamed adapter is the same adapter
-        digest.update(f'{name}:{size}:'.encode())
-        with file.open('rb') as opened:
-            digest.update(opened.read(SAMPLE))
-            opened.seek(max(size - SAMPLE, 0))
-            digest.update(opened.read(SAMPLE))
+        digest.update(f'{name}:{file.stat().st_size}:'.encode())
+        update_sampled(digest, file)
     return digest.hexdigest()[:16]
 
 

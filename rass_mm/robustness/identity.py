@@ -11,6 +11,7 @@ from mmseg.registry import DATASETS
 
 from rass_mm.diffusion.base import find_base
 from rass_mm.errors import CheckpointError, DataError
+from rass_mm.hashing import file_sha256, update_whole
 from rass_mm.restoring.cli import content_hash
 from rass_mm.robustness.curve import FORMAT
 
@@ -52,7 +53,7 @@ def describe(config: Config, source: str, checkpoint: Path, name: str, seed: int
         'format': FORMAT,
         'name': name,
         'config': source,
-        'checkpoint': {'name': checkpoint.name, 'sha256': sha256([checkpoint])},
+        'checkpoint': {'name': checkpoint.name, 'sha256': file_sha256(checkpoint)},
         'seed': seed,
         'data': {
             'type': dataset.type,
@@ -69,14 +70,11 @@ def describe(config: Config, source: str, checkpoint: Path, name: str, seed: int
 
 
 def sha256(files: Sequence[Path]) -> str:
-    """SHA-256 over the files' names and contents, in order; of one file over its content alone."""
+    """SHA-256 over the files' names, sizes and contents, in order."""
     digest = hashlib.sha256()
     for file in files:
-        if len(files) > 1:
-            digest.update(f'{file.name}:{file.stat().st_size}:'.encode())
-        with file.open('rb') as opened:
-            while block := opened.read(2**20):
-                digest.update(block)
+        digest.update(f'{file.name}:{file.stat().st_size}:'.encode())
+        update_whole(digest, file)
     return digest.hexdigest()
 
 

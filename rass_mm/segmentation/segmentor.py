@@ -164,18 +164,19 @@ class RASS(TrainedStateMixin, EncoderDecoder):
         blend = BLENDS.get(config.get('blend', 'mean'))
         if blend is None:
             raise ConfigError(f'test_cfg.blend is {config.blend!r}; one of {", ".join(BLENDS)} is needed.')
-        weights = window_weights(grid, blend)
-        start, sums = 0, None
+        start, sums, weight_of = 0, None, None
         for chunk, done in chunked(grid, config.get('window_batch', 4), size[0]):
             parts = self.encode_decode(
                 cut(inputs, chunk), [meta for meta in metas for _ in chunk], prompt.repeated(len(chunk))
             ).unflatten(0, (len(inputs), len(chunk)))
-            sums = parts.new_zeros((len(inputs), parts.shape[2], 0, size[1])) if sums is None else sums
+            if sums is None:
+                sums = parts.new_zeros((len(inputs), parts.shape[2], 0, size[1]))
+                weight_of = window_weights(grid, blend, parts)
             missing = max(bottom for _, bottom, *_ in chunk) - start - sums.shape[2]
             sums = F.pad(sums, (0, 0, 0, max(missing, 0)))
-            for index, (top, bottom, left, right) in enumerate(chunk):
-                weight = weights[top, left].to(parts)
-                sums[..., top - start : bottom - start, left:right] += parts[:, index] * weight
+            for index, window in enumerate(chunk):
+                top, bottom, left, right = window
+                sums[..., top - start : bottom - start, left:right] += parts[:, index] * weight_of(window)
             if done > start:
                 yield sums[..., : done - start, :]
                 start, sums = done, sums[..., done - start :, :].clone()
@@ -189,7 +190,7 @@ class RASS(TrainedStateMixin, EncoderDecoder):
         size = tuple(inputs.shape[2:])
         side = min(size)
         grid = windows(size, (side, side), (side, side))
-        weights = {}  # by stride
+        weight_of = {}  # by stride
         sums: list[Tensor] = []
         for chunk in batched(grid, self.test_cfg.get('window_batch', 4)):
             levels = self.extract_feat(cut(inputs, chunk), prompt.repeated(len(chunk)))
@@ -197,12 +198,11 @@ class RASS(TrainedStateMixin, EncoderDecoder):
                 stride = side // level.shape[-1]
                 if number == len(sums):
                     sums.append(level.new_zeros(len(inputs), level.shape[1], *(length // stride for length in size)))
-                    weights[stride] = window_weights([scaled(window, stride) for window in grid], mean_weights)
+                    weight_of[stride] = window_weights([scaled(window, stride) for window in grid], mean_weights, level)
                 parts = level.unflatten(0, (len(inputs), len(chunk)))
                 for index, window in enumerate(chunk):
-                    top, bottom, left, right = scaled(window, stride)
-                    weight = weights[stride][top, left].to(level)
-                    sums[number][..., top:bottom, left:right] += parts[:, index] * weight
+                    top, bottom, left, right = place = scaled(window, stride)
+                    sums[number][..., top:bottom, left:right] += parts[:, index] * weight_of[stride](place)
         return tuple(sums)
 
 

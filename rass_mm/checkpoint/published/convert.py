@@ -1,6 +1,5 @@
 """Writes what a published file becomes: an adapter file, or a checkpoint with the base it stands on."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -25,6 +24,7 @@ from rass_mm.diffusion.adapters import check_base, read_adapter, write_adapter
 from rass_mm.diffusion.base import DiffusionBase, models_on_meta, read_base, weight_files
 from rass_mm.diffusion.text import load_text_model
 from rass_mm.errors import CheckpointError, ConfigError
+from rass_mm.hashing import file_sha256
 
 CHECKPOINT, BASE, REPORT = 'rass.safetensors', 'base', 'conversion.json'
 BuildModel = Callable[[Path, int], nn.Module]
@@ -85,7 +85,7 @@ def convert(
         raise ConfigError(f'{out} exists already: nothing is overwritten. Choose another name or remove it.')
     kind, content = read_published(source, kind)
     found = read_base(base)
-    provenance = {'file': Path(source).name, 'sha256': file_hash(Path(source)), 'kind': kind}
+    provenance = {'file': Path(source).name, 'sha256': file_sha256(Path(source)), 'kind': kind}
     if kind != RASS:
         return _write_restorer(kind, content, out, found, form, provenance)
     mapped = map_segmentor(content['model'], models_on_meta(found)['unet'])
@@ -233,12 +233,3 @@ def _folder(out: Path) -> Iterator[Path]:
 def _write_report(path: Path, result: Conversion, provenance: dict[str, str]) -> None:
     record = {'source': provenance, 'notes': result.notes, 'used': result.used, 'left_out': result.left_out}
     write_text(path, json.dumps(record, indent=1))
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, read piece by piece."""
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while piece := file.read(2**22):
-            digest.update(piece)
-    return digest.hexdigest()
