@@ -19,6 +19,8 @@ from rass_mm.evaluation.quality import psnr
 from rass_mm.restoring.color import fix_colors
 from rass_mm.restoring.restore import RestoreOptions, restore_image
 
+pytest.importorskip('mmagic', reason='mmagic (rass_mm[restoration]) is not installed')
+
 
 @pytest.fixture(scope='module')
 def osediff(tiny_base, tmp_path_factory):
