@@ -184,6 +184,10 @@ def _add_base(commands: argparse._SubParsersAction) -> None:
     parser.add_argument('out', type=Path)
     parser.add_argument('--data', help='a segmentation config whose training images to use (default: drawn scenes)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='overrides of that config')
+    parser.add_argument('--start', type=Path, help='a small base to begin with, instead of random weights')
+    parser.add_argument(
+        '--fresh-unet', action='store_true', help='of --start take the autoencoder only: UNet and text encoder are new'
+    )
     for name in RECIPE_OPTIONS:
         parser.add_argument(f'--{name.replace("_", "-")}', type=int)
     parser.set_defaults(run=_run_base)
@@ -195,14 +199,19 @@ RECIPE_OPTIONS = ('scenes', 'vae_steps', 'vae_batch', 'vae_crop', 'unet_steps', 
 def _run_base(arguments: argparse.Namespace) -> int:
     import rass_mm  # noqa: F401  (prepares the libraries)
     from rass_mm.apis import load_config
+    from rass_mm.diffusion.base import read_base
     from rass_mm.embedded.base_images import ConfiguredImages
-    from rass_mm.embedded.base_training import BaseRecipe, make_base
+    from rass_mm.embedded.base_training import BaseRecipe, Start, make_base
+    from rass_mm.errors import ConfigError
 
+    if arguments.fresh_unet and not arguments.start:
+        raise ConfigError('--fresh-unet says what to leave out of --start FOLDER; give that folder too.')
+    start = Start(read_base(arguments.start), arguments.fresh_unet) if arguments.start else None
     given = {name: getattr(arguments, name) for name in RECIPE_OPTIONS if getattr(arguments, name) is not None}
     source = None
     if arguments.data:
         source = ConfiguredImages(load_config(arguments.data, arguments.cfg_options).train_dataloader.dataset)
-    losses = make_base(arguments.out, BaseRecipe(**given), source)
+    losses = make_base(arguments.out, BaseRecipe(**given), source, start)
     sys.stdout.write(f'{arguments.out}: ' + ', '.join(f'{name} {value}' for name, value in losses.items()) + '\n')
     return 0
 

@@ -18,9 +18,10 @@ import torch.nn.functional as F
 from diffusers import DDPMScheduler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
+from transformers import CLIPTextModel
 
 from rass_mm.atomic import atomic_path, write_text
-from rass_mm.diffusion.base import read_base
+from rass_mm.diffusion.base import DiffusionBase, load_unet, load_vae, load_whole, read_base, weights_hash
 from rass_mm.diffusion.prompts import cache_folder
 from rass_mm.diffusion.text import load_tokenizer
 from rass_mm.embedded.base_images import BaseImages, ConfiguredImages, cut, draw_scenes, random_crops
@@ -54,14 +55,59 @@ class BaseRecipe:
     empty_prompts: float = 0.1
     seed: int = 0
 
-    def key(self, source: ConfiguredImages | None = None) -> str:
-        """Cache key: recipe, layout, code format and, if they are not scenes, the images."""
+    def key(self, source: ConfiguredImages | None = None, start: 'Start | None' = None) -> str:
+        """Cache key: recipe, layout, code format and, if there are such, the images and the base started from."""
         parts = [FORMAT, asdict(self), LAYOUTS['scenes-tiny'], *([source.key] if source else [])]
+        parts += [start.record] if start else []
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
+@dataclass(frozen=True)
+class Start:
+    """Another small base that training begins with; its latent scale is kept."""
+
+    base: DiffusionBase
+    fresh_unet: bool = False
+    """Takes the autoencoder only; UNet and text encoder begin at random weights."""
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Which weights these are."""
+        parts = ('vae',) if self.fresh_unet else ('unet', 'vae', 'text_encoder')
+        return {
+            'weights': weights_hash(self.base.folder, parts),
+            'scale': self.base.scaling_factor,
+            'fresh_unet': self.fresh_unet,
+        }
+
+    def load(self, models: dict[str, nn.Module]) -> None:
+        """Puts the weights into freshly built models.
+
+        Raises:
+            BaseFolderError: the folder is damaged, or its layout is another one.
+        """
+        loaded = {'vae': load_vae(self.base, decoder=True)}
+        if not self.fresh_unet:
+            loaded |= {
+                'unet': load_unet(self.base),
+                'text_encoder': load_whole(CLIPTextModel, self.base.folder, 'text_encoder'),
+            }
+        for name, part in loaded.items():
+            try:
+                models[name].load_state_dict(part.state_dict())
+            except RuntimeError as error:
+                raise BaseFolderError(
+                    f'{self.base.folder / name} cannot be started from: its layout is not that of the small base '
+                    f'({str(error).splitlines()[-1].strip()}). Give a folder that `rass-mm make-base` wrote.'
+                ) from None
+        models['vae'].register_to_config(scaling_factor=self.base.scaling_factor)
+
+
 def make_base(
-    folder: Path, recipe: BaseRecipe | None = None, source: ConfiguredImages | None = None
+    folder: Path,
+    recipe: BaseRecipe | None = None,
+    source: ConfiguredImages | None = None,
+    start: Start | None = None,
 ) -> dict[str, float]:
     """Puts a trained small base into `folder`, training it first if the cache has none; returns its final losses.
 
@@ -71,13 +117,14 @@ def make_base(
         folder: where the base goes.
         recipe: sizes, steps, rates and seed.
         source: labelled images to train on; None draws procedural scenes.
+        start: a base to begin with; None begins at random weights.
 
     Raises:
-        BaseFolderError: the folder holds something else.
+        BaseFolderError: the folder holds something else, or `start` does not fit.
         DataError: the images cannot be used.
     """
     recipe = recipe or BaseRecipe()
-    key = recipe.key(source)
+    key = recipe.key(source, start)
     record = folder / 'training.json'
     if record.is_file() and json.loads(record.read_text())['key'] == key:
         return json.loads(record.read_text())['losses']
@@ -87,7 +134,7 @@ def make_base(
         )
     cached = cache_folder() / 'bases' / key
     if not (cached / 'training.json').is_file():
-        _BaseTraining(cached, recipe, key, source).run()
+        _BaseTraining(cached, recipe, key, source, start).run()
     folder.parent.mkdir(parents=True, exist_ok=True)
     copy = folder.with_name(f'.{folder.name}.part')
     shutil.rmtree(copy, ignore_errors=True)
@@ -101,11 +148,15 @@ def make_base(
 class _BaseTraining:
     """One training, in a folder of its own; `run` may be called again after a stop."""
 
-    def __init__(self, folder: Path, recipe: BaseRecipe, key: str, source: ConfiguredImages | None) -> None:
-        self.folder, self.recipe, self.key, self.source = folder, recipe, key, source
+    def __init__(
+        self, folder: Path, recipe: BaseRecipe, key: str, source: ConfiguredImages | None, start: Start | None
+    ) -> None:
+        self.folder, self.recipe, self.key, self.source, self.start = folder, recipe, key, source, start
         self.layout = write_configs(folder, LAYOUTS['scenes-tiny'], f'scenes-tiny-{key}')
         torch.manual_seed(recipe.seed)
         self.models = build_models(self.layout)
+        if start:
+            start.load(self.models)
         self.losses: dict[str, float] = {}
 
     def run(self) -> None:
@@ -121,7 +172,8 @@ class _BaseTraining:
         with Progress(*columns, TextColumn('loss {task.fields[loss]:.4f}')) as self.progress:
             data = self.source.load(self.progress) if self.source else self._scenes()
             vae = self.models['vae']
-            start_linear(vae, data.images, torch.Generator().manual_seed(recipe.seed))
+            if not self.start:
+                start_linear(vae, data.images, torch.Generator().manual_seed(recipe.seed))
             self._fit('vae', [vae], recipe.vae_steps, recipe.vae_rate, lambda g: self._vae_loss(data.images, g))
             latents = self._latents(data.images)
             parts = [self.models['unet'], self.models['text_encoder']]
@@ -132,6 +184,7 @@ class _BaseTraining:
         for state in self.folder.glob('*.pt'):
             state.unlink()
         record = {'key': self.key, 'recipe': asdict(recipe), 'losses': self.losses, 'classes': list(data.classes)}
+        record['start'] = self.start and self.start.record
         write_text(self.folder / 'training.json', json.dumps(record, indent=2))
 
     def _scenes(self) -> BaseImages:
@@ -153,7 +206,8 @@ class _BaseTraining:
         vae = self.models['vae'].eval().requires_grad_(False)
         chunks = [vae.encode(chunk.float() / 127.5 - 1).latent_dist.mode() for chunk in images.split(ENCODED_TOGETHER)]
         latents = torch.cat(chunks)
-        scale = round(1.0 / latents.std().item(), 5)
+        # A UNet that was trained before knows the latents at their old scale.
+        scale = self.start.base.scaling_factor if self.start else round(1.0 / latents.std().item(), 5)
         vae.register_to_config(scaling_factor=scale)
         decoded = vae.decode(chunks[0]).sample
         error = ((decoded - (images[:ENCODED_TOGETHER].float() / 127.5 - 1)) / 2).square().mean().item()
@@ -164,6 +218,8 @@ class _BaseTraining:
         self, name: str, parts: list[nn.Module], steps: int, rate: float, loss_of: Callable[[torch.Generator], Tensor]
     ) -> None:
         """AdamW with a one-cycle rate; saves the state every `STATE_INTERVAL` steps, to go on from after a stop."""
+        if steps == 0:
+            return
         parameters = [parameter for part in parts for parameter in part.parameters()]
         optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)

@@ -1,0 +1,115 @@
+"""The commands of `python -m experiments`."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from rich.logging import RichHandler
+
+from experiments.systems import SEEDS, SETTINGS
+from rass_mm.cli import guarded
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; returns the exit status."""
+    logging.basicConfig(level=logging.INFO, format='%(message)s', handlers=[RichHandler(show_path=False)])
+    parser = argparse.ArgumentParser('python -m experiments', description='Does the recipe hold?')
+    commands = parser.add_subparsers(required=True, metavar='COMMAND')
+    for add in (_add_prepare, _add_run, _add_judge, _add_report, _add_pages):
+        add(commands)
+    return guarded(parser.parse_args(argv))
+
+
+def _settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('settings', nargs='*', help=f'of {", ".join(SETTINGS)}; default: all')
+
+
+def _chosen(arguments: argparse.Namespace) -> list[str]:
+    from rass_mm.errors import ConfigError
+
+    for name in arguments.settings:
+        if name not in SETTINGS:
+            raise ConfigError(f'No setting {name!r}. There are: {", ".join(SETTINGS)}.')
+    return arguments.settings or list(SETTINGS)
+
+
+def _add_prepare(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser('prepare', help='make data and bases')
+    _settings(parser)
+    parser.add_argument('--camvid', type=Path, default=Path('data/camvid'), help='folder of the full-size CamVid')
+    parser.set_defaults(run=_prepare)
+
+
+def _prepare(arguments: argparse.Namespace) -> int:
+    import rass_mm  # noqa: F401  (prepares the libraries)
+    from experiments.prepare import prepare
+
+    for setting in _chosen(arguments):
+        prepare(setting, arguments.camvid)
+    return 0
+
+
+def _add_run(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser('run', help='train and test systems x seeds; what is recorded is not run again')
+    _settings(parser)
+    parser.add_argument('--systems', nargs='+', help='their names, see systems.py; default: all')
+    parser.add_argument('--seeds', nargs='+', type=int, default=list(SEEDS))
+    parser.add_argument('--workers', type=int, default=2, help='runs side by side, one thread each')
+    parser.add_argument('--list', action='store_true', help='only print which runs are recorded and which are not')
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    import rass_mm  # noqa: F401  (registers everything the configs name)
+    from experiments.record import is_recorded
+    from experiments.run import plan_runs, run_all
+
+    runs = plan_runs(_chosen(arguments), arguments.seeds, arguments.systems)
+    if arguments.list:
+        for run in runs:
+            logging.info('%-9s %s', 'recorded' if is_recorded(run) else 'to do', run.label)
+        return 0
+    run_all(runs, arguments.workers)
+    return 0
+
+
+def _add_judge(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser('judge-base', help="noise loss, attention and samples of a setting's bases")
+    _settings(parser)
+    parser.set_defaults(run=_judge)
+
+
+def _judge(arguments: argparse.Namespace) -> int:
+    import rass_mm  # noqa: F401  (prepares the libraries)
+    from experiments.judge_base import judge_bases
+
+    for setting in _chosen(arguments):
+        judge_bases(setting)
+    return 0
+
+
+def _add_report(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser('report', help='tables and plots from the records, and the section of the README')
+    parser.set_defaults(run=_report)
+
+
+def _report(_arguments: argparse.Namespace) -> int:
+    from experiments.report import write_report
+
+    write_report()
+    return 0
+
+
+def _add_pages(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser('pages', help='pictures of the images with best, median and worst gain')
+    _settings(parser)
+    parser.set_defaults(run=_pages)
+
+
+def _pages(arguments: argparse.Namespace) -> int:
+    import rass_mm  # noqa: F401  (registers everything the configs name)
+    from experiments.pages import write_pages
+
+    for setting in _chosen(arguments):
+        write_pages(setting)
+    return 0

@@ -1,0 +1,12 @@
+# The schedule of every segmentor: AdamW at one rate, warm-up, poly decay; a validation at each quarter of it.
+max_iters = 1000
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01),
+    clip_grad=dict(max_norm=1.0, norm_type=2),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, begin=0, end=20, by_epoch=False),
+    dict(type='PolyLR', eta_min=0, power=0.9, begin=20, end=max_iters, by_epoch=False),
+]
+train_cfg = dict(type='ResumableIterLoop', max_iters=max_iters, val_interval=max_iters // 4)

@@ -1,0 +1,7 @@
+# FT: the conventional net, trained on degraded images.
+_base_ = [
+    '../_base_/runtime.py',
+    '../../../configs/_base_/models/resnet_upernet_tiny.py',
+    '../_base_/data_scenes.py',
+    '../_base_/segmentation.py',
+]

@@ -1,0 +1,80 @@
+"""Images with the best, the median and the worst gain of RASS over its backbone without SCR, chosen by rule."""
+
+import json
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmseg.registry import DATASETS
+
+from experiments.commands import Run
+from experiments.systems import systems_of
+from rass_mm.apis import load_config
+from rass_mm.embedded.pictures import comparison_page
+from rass_mm.errors import DataError
+
+logger = logging.getLogger(__name__)
+DOCS = Path('docs/evidence')
+SHOWN = ('ft', 'base', 'rass')
+GAIN, OVER = 'rass', 'base'
+EACH = 2
+
+
+def write_pages(setting: str, seed: int = 0) -> None:
+    """Writes `gains.png`: two images each of the best, the median and the worst gain.
+
+    Pictures of CamVid may not be given on under this project's licence: that page stays in the work folder.
+
+    Raises:
+        DataError: a run that is shown has no record or its predictions are gone.
+    """
+    runs = {system.name: Run(setting, system, seed) for system in systems_of(setting)}
+    names = chosen(runs[GAIN], runs[OVER])
+    restored = runs['scr'].predictions('restore')
+    data = load_config(runs[GAIN].config).test_dataloader.dataset
+    root, palette = Path(data.data_root), DATASETS.get(data.type).METAINFO['palette']
+    rows = []
+    for name, gain in names:
+        labels = [_read(runs[system].predictions('degraded') / f'{name}.png') for system in SHOWN]
+        pictures = [
+            _read(root / 'img_lq/val' / f'{name}.png'),
+            _read(restored / f'{name}.png'),
+            *(_colored(label, palette) for label in labels),
+            _colored(_read(root / data.data_prefix.seg_map_path / f'{name}.png'), palette),
+        ]
+        cv2.putText(
+            pictures[0], f'{gain:+.1f}', (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA
+        )
+        rows.append(pictures)
+    target = (DOCS if setting == 'scenes' else Path('work_dirs/experiments')) / setting / 'gains.png'
+    target.parent.mkdir(parents=True, exist_ok=True)
+    comparison_page(target, ['degraded', 'restored (SCR)', 'FT', 'base', 'RASS', 'truth'], rows)
+    logger.info('%s: %s', target, ', '.join(f'{name} {gain:+.1f}' for name, gain in names))
+
+
+def chosen(gain: Run, over: Run) -> list[tuple[str, float]]:
+    """(image, gain in mIoU) of the best, the median and the worst, `EACH` of each, best first."""
+    scores = [_scores(run) for run in (gain, over)]
+    gains = sorted(((name, scores[0][name] - scores[1][name]) for name in scores[0]), key=lambda pair: -pair[1])
+    middle = (len(gains) - EACH) // 2
+    return [*gains[:EACH], *gains[middle : middle + EACH], *gains[-EACH:]]
+
+
+def _scores(run: Run) -> dict[str, float]:
+    if not run.record.is_file():
+        raise DataError(f'{run.record} is not there: run `python -m experiments run {run.setting}` first.')
+    return json.loads(run.record.read_text())['tests']['degraded']['images']
+
+
+def _read(file: Path) -> np.ndarray:
+    picture = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+    if picture is None:
+        raise DataError(f'{file} is not there or damaged. Move the record of its run away and run it again.')
+    return picture
+
+
+def _colored(label: np.ndarray, palette: list[list[int]]) -> np.ndarray:
+    table = np.full((256, 3), 255, np.uint8)
+    table[: len(palette)] = np.array(palette, np.uint8)[:, ::-1]
+    return table[label]

@@ -1,0 +1,70 @@
+"""mIoU per system with error bars, and learning curves with their spread over the seeds."""
+
+import io
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from experiments.commands import SPLITS
+from experiments.results import Row, miou, spread
+from rass_mm.atomic import write_bytes
+from rass_mm.robustness.plot import COLORS, MARKERS
+
+TOGETHER = 7
+"""Curves in one panel: more than there are colours cannot be told apart."""
+
+
+def draw_bars(path: Path, title: str, rows: Sequence[Row]) -> None:
+    """Degraded and clean mIoU of every system; bars are means, whiskers standard deviations, dots the seeds."""
+    figure = Figure(figsize=(8, 0.45 * len(rows) + 1.4), dpi=120, layout='constrained')
+    FigureCanvasAgg(figure)
+    panel = figure.subplots()
+    for number, split in enumerate(SPLITS):
+        for place, row in enumerate(rows):
+            values = row.values(miou(split))
+            y, color = place + 0.4 * (number - 0.5), COLORS[number]
+            label = split if place == 0 else None
+            panel.barh(y, statistics.fmean(values), 0.36, xerr=spread(values), color=color, alpha=0.75, label=label)
+            panel.plot(values, [y] * len(values), '.', color='black', markersize=3)
+    panel.set_yticks(range(len(rows)), [row.system.title for row in rows], fontsize=8)
+    panel.invert_yaxis()
+    panel.set_xlabel('mIoU (%)')
+    panel.set_title(f'{title}: mean, standard deviation and single seeds', fontsize=10)
+    panel.legend(fontsize=8)
+    panel.grid(axis='x', alpha=0.3)
+    _save(figure, path)
+
+
+def draw_curves(path: Path, title: str, rows: Sequence[Row]) -> None:
+    """mIoU on degraded validation images while training: lines are means over seeds, bands standard deviations."""
+    rows = [row for row in rows if 'curve' in row.first]
+    groups = [rows[i : i + TOGETHER] for i in range(0, len(rows), TOGETHER)]
+    figure = Figure(figsize=(6 * len(groups), 4.6), dpi=120, layout='constrained')
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(groups), squeeze=False, sharey=True).ravel()
+    for panel, group in zip(panels, groups, strict=True):
+        for number, row in enumerate(group):
+            steps = [step for step, _ in row.first['curve']]
+            curves = [[value for _, value in record['curve']] for record in row.by_seed.values()]
+            points = list(zip(*curves, strict=True))
+            means, spreads = [statistics.fmean(p) for p in points], [spread(p) for p in points]
+            style = {'color': COLORS[number], 'marker': MARKERS[number]}
+            panel.plot(steps, means, label=row.system.title, linewidth=1.5, markersize=4, **style)
+            low, high = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
+            panel.fill_between(steps, low, high, color=style['color'], alpha=0.15)
+        panel.set_xlabel('training step')
+        panel.legend(fontsize=7)
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel('mIoU (%), degraded validation images')
+    figure.suptitle(title, fontsize=10)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    encoded = io.BytesIO()
+    figure.savefig(encoded, format='png')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, encoded.getvalue())

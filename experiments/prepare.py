@@ -1,0 +1,86 @@
+"""Makes the data and the bases that the configs name, each with the ordinary commands. Finished parts stay."""
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+
+from rass_mm.atomic import atomic_path
+from rass_mm.errors import DataError, RassError
+
+logger = logging.getLogger(__name__)
+DATA, BASES = Path('data/experiments'), Path('bases/experiments')
+HALF = (240, 180)
+LONG = ['--unet-steps', '5000', '--unet-crop', '24', '--unet-batch', '8']
+CAMVID = [
+    *('--data', 'rass/rass_camvid_tiny.py', '--cfg-options', 'train_dataloader.dataset.img_suffix=.png'),
+    f'train_dataloader.dataset.data_root={DATA}/camvid-half',
+]
+
+
+def prepare(setting: str, camvid: Path) -> None:
+    """Makes data and bases of one setting.
+
+    Args:
+        setting: 'scenes' or 'camvid'.
+        camvid: the full-size CamVid (`img_dir/{train,val}/*.jpg`, `ann_dir/{train,val}/*.png`).
+
+    Raises:
+        RassError: a command failed.
+    """
+    if setting == 'scenes':
+        folder = DATA / 'scenes'
+        if not (folder / 'scenes.json').is_file():
+            _command('make-scenes', str(folder), '--train', '2000', '--val', '200')
+    else:
+        folder = DATA / 'camvid-half'
+        halve(camvid, folder)
+    _command('make-lq', str(folder / 'img_dir' / 'val'), str(folder / 'img_lq' / 'val'), '--seed', '0')
+    for name, options in bases(setting).items():
+        _command('make-base', str(BASES / name), *options)
+
+
+def bases(setting: str) -> dict[str, list[str]]:
+    """Folder names and `make-base` options of a setting's bases; one that others start from comes first."""
+    start = ['--start', str(BASES / setting)]
+    random = [*start, '--fresh-unet', '--vae-steps', '0', '--unet-steps', '0']
+    if setting == 'scenes':
+        return {
+            'scenes': ['--scenes', '4096', '--vae-steps', '1500', *LONG],
+            'scenes-random': ['--scenes', '64', *random],
+        }
+    return {
+        'camvid': [*CAMVID, '--vae-steps', '1200', *LONG],
+        'camvid-random': [*CAMVID, *random],
+    }
+
+
+def halve(source: Path, target: Path) -> None:
+    """Writes CamVid at half size: images averaged over 2x2 pixels, labels by their nearest pixel, all as PNG.
+
+    Raises:
+        DataError: the source is not there or holds nothing.
+    """
+    for kind, suffix, method in (('img_dir', '.jpg', cv2.INTER_AREA), ('ann_dir', '.png', cv2.INTER_NEAREST)):
+        for split in ('train', 'val'):
+            files = sorted((source / kind / split).glob(f'*{suffix}'))
+            if not files:
+                raise DataError(f'{source / kind / split} holds no *{suffix}. Give the folder of CamVid: --camvid DIR.')
+            for file in files:
+                place = target / kind / split / f'{file.stem}.png'
+                if place.is_file():
+                    continue
+                picture = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+                if picture is None:
+                    raise DataError(f'{file} is damaged. Fetch it again.')
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with atomic_path(place) as temporary:
+                    cv2.imwrite(str(temporary), cv2.resize(picture, HALF, interpolation=method))
+
+
+def _command(*arguments: str) -> None:
+    logger.info('rass-mm %s', ' '.join(arguments))
+    if subprocess.run([sys.executable, '-W', 'ignore', '-m', 'rass_mm', *arguments]).returncode:
+        raise RassError(f'rass-mm {" ".join(arguments)} failed; its message is above.')

@@ -1,0 +1,123 @@
+"""Runs systems x seeds side by side, one thread each, and writes one record per finished run."""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.commands import Run, typed
+from experiments.record import is_recorded, write_record
+from experiments.systems import systems_of
+from rass_mm.errors import RassError
+
+logger = logging.getLogger(__name__)
+TAIL = 25
+
+
+def plan_runs(settings: Sequence[str], seeds: Sequence[int], names: list[str] | None = None) -> list[Run]:
+    """All runs, seed by seed, so that whatever stops the work leaves whole rows behind."""
+    return [
+        Run(setting, system, seed) for seed in seeds for setting in settings for system in systems_of(setting, names)
+    ]
+
+
+def run_all(runs: Sequence[Run], workers: int) -> None:
+    """Does every run that has no record yet; a run starts when those it needs are recorded.
+
+    A stopped run goes on from its last checkpoint the next time.
+
+    Raises:
+        RassError: some runs failed, after all others were done.
+    """
+    queue = _Queue(runs)
+    threads = [threading.Thread(target=_work, args=(queue,), daemon=True) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        while thread.is_alive():  # a bare join would not hear Ctrl-C
+            thread.join(1)
+    if queue.failed:
+        raise RassError('Some runs failed:\n' + '\n'.join(queue.failed))
+
+
+class _Queue:
+    """Hands out runs whose needs are met, in order."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.waiting = [run for run in runs if not is_recorded(run)]
+        self.running: set[Run] = set()
+        self.failed: list[str] = []
+        self.total, self.changed = len(self.waiting), threading.Condition()
+        logger.info('%d runs to do, %d recorded before', self.total, len(runs) - self.total)
+
+    def take(self) -> Run | None:
+        """The next run, after waiting for one if needed; None when there will be none."""
+        with self.changed:
+            while True:
+                ready = next((run for run in self.waiting if not self._missing(run)), None)
+                if ready is not None:
+                    self.waiting.remove(ready)
+                    self.running.add(ready)
+                    return ready
+                if not self.running:
+                    self.failed += [f'{run.label}: it needs {", ".join(self._missing(run))}' for run in self.waiting]
+                    self.waiting = []
+                if not self.waiting:
+                    return None
+                self.changed.wait()
+
+    def finish(self, run: Run, failure: str | None) -> None:
+        """Marks a run as done or failed."""
+        with self.changed:
+            self.running.discard(run)
+            if failure:
+                self.failed.append(f'{run.label}: {failure}')
+            self.changed.notify_all()
+
+    def _missing(self, run: Run) -> list[str]:
+        needed = [Run(run.setting, system, run.seed) for system in systems_of(run.setting, list(run.system.needs))]
+        return [other.label for other in needed if other.system.name in run.system.needs and not is_recorded(other)]
+
+
+def _work(queue: _Queue) -> None:
+    while (run := queue.take()) is not None:
+        started = time.monotonic()
+        logger.info('%s ...', run.label)
+        try:
+            _do(run)
+            failure = None
+            logger.info('%s done (%.0f s)', run.label, time.monotonic() - started)
+        except Exception as error:  # one failed run must not keep the others from being done
+            failure = str(error)
+            logger.error('%s failed: %s', run.label, error)
+        queue.finish(run, failure)
+
+
+def _do(run: Run) -> None:
+    if run.training and not run.checkpoint.is_file():
+        _call(run.training, run.folder / 'train.log')
+    for name, arguments in run.tests.items():
+        _call(arguments, run.folder / f'test-{name}.log')
+    write_record(run)
+
+
+def _call(arguments: list[str], log: Path) -> None:
+    """Runs one command with its output in a file.
+
+    Raises:
+        RassError: it failed; the message ends with its last lines.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1', 'PYTHONPATH': os.getcwd()}
+    with log.open('a') as stream:
+        stream.write(f'$ {typed(arguments)}\n')
+        stream.flush()
+        command = [sys.executable, '-W', 'ignore', *arguments]
+        status = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, env=environment).returncode
+    if status:
+        tail = '\n'.join(log.read_text(errors='replace').splitlines()[-TAIL:])
+        raise RassError(f'{typed(arguments)} ended with status {status}. The end of {log}:\n{tail}')

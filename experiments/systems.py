@@ -1,0 +1,87 @@
+"""What is compared: the systems, in the order in which they run, and the two data sets they run on.
+
+A system is a config of `configs/<setting>/<name>.py` plus what it takes from other systems of the same seed. Everything
+else about it stands in the config. A new row of the tables is a config and a line here.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rass_mm.errors import ConfigError
+
+ROOT = Path('experiments')
+SEEDS = (0, 1, 2)
+MAIN, ABLATION, BOUND, CAUSE, RESTORER = 'main', 'ablation', 'upper bound', 'cause', 'restorer'
+
+
+@dataclass(frozen=True)
+class System:
+    """One row of the tables.
+
+    Attributes:
+        name: stem of its config.
+        title: its name in tables.
+        group: where in the tables it stands.
+        restorer: the restorer whose adapter it takes.
+        trained_as: the system whose checkpoint it tests instead of training one.
+        settings: the data sets it runs on; empty means all.
+    """
+
+    name: str
+    title: str
+    group: str = MAIN
+    restorer: str | None = None
+    trained_as: str | None = None
+    settings: tuple[str, ...] = ()
+
+    @property
+    def restores(self) -> bool:
+        """Whether it is a restorer and not a segmentor."""
+        return self.group == RESTORER
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The systems that must have run before it."""
+        return tuple(name for name in (self.restorer, self.trained_as) if name)
+
+    def config(self, setting: str) -> str:
+        """Path of its config from the checkout's root."""
+        return (ROOT / 'configs' / setting / f'{self.name}.py').as_posix()
+
+
+SYSTEMS = (
+    System('dt', 'DT: ResNet, trained clean'),
+    System('ft', 'FT: ResNet, trained degraded'),
+    System('base', 'diffusion, base without SCR'),
+    System('scr', 'SCR, lambda 0.1', RESTORER),
+    System('rass', 'RASS: SCR merged, lambda 0.1', restorer='scr'),
+    System('r2s', 'R2S: SCR, then DT', restorer='scr', trained_as='dt'),
+    System('scr_l0', 'SCR, lambda 0', RESTORER),
+    System('rass_l0', 'SCR merged, lambda 0', restorer='scr_l0'),
+    System('random', 'diffusion, random UNet, all trained'),
+    System('rass_full', 'RASS, all of the UNet trained', ABLATION, restorer='scr'),
+    System('rass_empty', 'RASS, empty prompts', ABLATION, restorer='scr'),
+    System('rass_noshortcut', "RASS without the encoder's features", ABLATION, restorer='scr'),
+    System('rass_clean', 'RASS trained clean', ABLATION, restorer='scr'),
+    System('rass_tags', 'RASS, ground-truth tags', BOUND, restorer='scr'),
+)
+SETTINGS = {'scenes': 'scenes, 128x128', 'camvid': 'CamVid at half size, 240x180'}
+
+
+def systems_of(setting: str, names: list[str] | None = None) -> list[System]:
+    """The systems of a data set, or those named and what they need, in the order in which they run.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    there = {system.name: system for system in SYSTEMS if setting in (system.settings or SETTINGS)}
+    if not names:
+        return list(there.values())
+    unknown = [name for name in names if name not in there]
+    if unknown:
+        raise ConfigError(f'No system {unknown[0]!r} on {setting}. There are: {", ".join(there)}.')
+    wanted = set(names)
+    for system in reversed(list(there.values())):  # what a system needs stands before it
+        if system.name in wanted:
+            wanted.update(system.needs)
+    return [system for system in there.values() if system.name in wanted]

@@ -1,0 +1,126 @@
+"""The experiments' own command on a laboratory in a folder: real configs with few steps, real trainings and tests."""
+
+import json
+import shutil
+
+import pytest
+from commands import ROOT, python
+
+pytest.importorskip('mmagic', reason='restorers need mmagic')
+FEW = {
+    'segmentation.py': ('max_iters = 1000', 'max_iters = 4'),
+    'restoration.py': ('max_iters = 500', 'max_iters = 3'),
+    'runtime.py': ('interval=10)', 'interval=1)'),
+    'restorer_runtime.py': ('interval=10)', 'interval=1)'),
+}
+
+
+@pytest.fixture(scope='module')
+def lab(tmp_path_factory, scenes, tiny_base):
+    """A checkout of which only the number of steps is another one."""
+    folder = tmp_path_factory.mktemp('lab')
+    for name in ('rass_mm', 'configs', 'tools'):
+        (folder / name).symlink_to(ROOT / name)
+    shutil.copytree(
+        ROOT / 'experiments', folder / 'experiments', ignore=shutil.ignore_patterns('results', '__pycache__')
+    )
+    for name, (text, few) in FEW.items():
+        file = folder / 'experiments' / 'configs' / '_base_' / name
+        assert text in file.read_text()
+        file.write_text(file.read_text().replace(text, few).replace('end=20', 'end=2').replace('begin=20', 'begin=2'))
+    for kind, source in (('data', scenes), ('bases', tiny_base)):
+        (folder / kind / 'experiments').mkdir(parents=True)
+        (folder / kind / 'experiments' / 'scenes').symlink_to(source)
+    return folder
+
+
+def experiments(lab, *arguments):
+    return python('-m', 'experiments', *arguments, cwd=lab, env={'PYTHONPATH': str(lab)})
+
+
+@pytest.fixture(scope='module')
+def finished(lab):
+    """What was printed by a run of RASS and R2S, and of what these need."""
+    done = experiments(lab, 'run', 'scenes', '--systems', 'r2s', 'rass', '--seeds', '3', '--workers', '2')
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def record(lab, name):
+    return json.loads((lab / 'experiments' / 'results' / 'scenes' / f'{name}-seed3.json').read_text())
+
+
+def test_one_record_per_run_and_nothing_that_was_not_needed(lab, finished):
+    files = sorted(file.name for file in (lab / 'experiments' / 'results' / 'scenes').iterdir())
+    assert files == [f'{name}-seed3.json' for name in ('dt', 'r2s', 'rass', 'scr')]
+
+
+def test_record_says_what_was_run_and_what_came_out(lab, finished):
+    found = record(lab, 'rass')
+    assert found['seed'] == 3 and found['steps'] == 4 and found['seconds'] > 0
+    assert [step for step, _ in found['curve']] == [1, 2, 3, 4]
+    assert (
+        'model.backbone.scr_adapter=work_dirs/experiments/scenes/scr-seed3/scr_adapter.safetensors' in found['options']
+    )
+    for split in ('degraded', 'clean'):
+        tested = found['tests'][split]
+        present = list(tested['IoU'].values())
+        assert sum(present) / len(present) == pytest.approx(tested['mIoU'], abs=0.02)
+        assert len(tested['images']) == 4
+    restored = record(lab, 'scr')['tests']
+    assert {'PSNR', 'SSIM', 'input_PSNR', 'attention_ratio', 'attention_chance'} <= restored['restore'].keys()
+    assert restored['ceiling']['PSNR'] != restored['restore']['PSNR']
+
+
+def test_recorded_commands_do_it_again(lab, finished):
+    command = record(lab, 'dt')['commands'][1].split()
+    assert command[0] == 'python' and command[1] == 'tools/test.py'
+    metrics = lab / 'work_dirs' / 'experiments' / 'scenes' / 'dt-seed3' / 'test-degraded' / 'metrics.json'
+    metrics.unlink()
+    again = python(*command[1:], cwd=lab, env={'PYTHONPATH': str(lab)})
+    assert again.returncode == 0, again.stderr
+    assert json.loads(metrics.read_text())['metrics']['mIoU'] == record(lab, 'dt')['tests']['degraded']['mIoU']
+
+
+def test_r2s_tests_the_checkpoint_of_dt_behind_the_restorer(lab, finished):
+    commands = record(lab, 'r2s')['commands']
+    assert len(commands) == 2 and all('dt-seed3/iter_4.pth' in c and 'scr-seed3/scr_adapter' in c for c in commands)
+
+
+def test_nothing_is_run_twice(lab, finished):
+    times = {file: file.stat().st_mtime_ns for file in (lab / 'experiments' / 'results').rglob('*.json')}
+    done = experiments(lab, 'run', 'scenes', '--systems', 'r2s', 'rass', '--seeds', '3')
+    assert done.returncode == 0 and '0 runs to do, 4 recorded before' in done.stderr + done.stdout
+    assert times == {file: file.stat().st_mtime_ns for file in (lab / 'experiments' / 'results').rglob('*.json')}
+
+
+def test_changed_config_is_not_mixed_with_old_records(lab, finished):
+    file = lab / 'experiments' / 'configs' / 'scenes' / 'rass.py'
+    before = file.read_text()
+    file.write_text(before + 'model = dict(backbone=dict(timestep=7))\n')
+    try:
+        done = experiments(lab, 'run', 'scenes', '--systems', 'rass', '--seeds', '3')
+    finally:
+        file.write_text(before)
+    assert done.returncode == 1 and 'rass-seed3.json was made with another version' in done.stderr
+
+
+def test_failed_run_is_named_and_does_not_stop_the_others(lab, finished):
+    for name in ('scr', 'dt'):
+        (lab / 'experiments' / 'results' / 'scenes' / f'{name}-seed3.json').rename(lab / f'{name}.json')
+    adapter = lab / 'work_dirs' / 'experiments' / 'scenes' / 'scr-seed3' / 'iter_3.pth'
+    whole = adapter.read_bytes()
+    adapter.write_bytes(whole[: len(whole) // 2])
+    (lab / 'experiments' / 'results' / 'scenes' / 'r2s-seed3.json').unlink()
+    done = experiments(lab, 'run', 'scenes', '--systems', 'r2s', '--seeds', '3', '--workers', '1')
+    adapter.write_bytes(whole)
+    (lab / 'scr.json').rename(lab / 'experiments' / 'results' / 'scenes' / 'scr-seed3.json')
+    assert done.returncode == 1
+    assert 'scenes scr seed 3: python tools/test.py' in done.stderr
+    assert 'scenes r2s seed 3: it needs scenes scr seed 3' in done.stderr
+    assert record(lab, 'dt')['tests'] == json.loads((lab / 'dt.json').read_text())['tests']
+
+
+def test_unknown_names_are_listed(lab):
+    done = experiments(lab, 'run', 'scenes', '--systems', 'rss')
+    assert done.returncode == 1 and "No system 'rss' on scenes. There are: dt, ft" in done.stderr
