@@ -45,14 +45,19 @@ def prepare(setting: str, camvid: Path) -> None:
 def bases(setting: str) -> dict[str, list[str]]:
     """Folder names and `make-base` options of a setting's bases; one that others start from comes first."""
     start = ['--start', str(BASES / setting)]
-    random = [*start, '--fresh-unet', '--vae-steps', '0', '--unet-steps', '0']
+    fresh = [*start, '--fresh-unet', '--vae-steps', '0']
+    short, random = [*fresh, *LONG, '--unet-steps', '300'], [*fresh, '--unet-steps', '0']
     if setting == 'scenes':
         return {
             'scenes': ['--scenes', '4096', '--vae-steps', '1500', *LONG],
+            'scenes-short': ['--scenes', '4096', *short],
             'scenes-random': ['--scenes', '64', *random],
         }
     return {
+        'scenes': bases('scenes')['scenes'],
         'camvid': [*CAMVID, '--vae-steps', '1200', *LONG],
+        'camvid-both': [*CAMVID, '--start', str(BASES / 'scenes'), '--vae-steps', '400', *LONG, '--unet-steps', '2000'],
+        'camvid-short': [*CAMVID, *short],
         'camvid-random': [*CAMVID, *random],
     }
 

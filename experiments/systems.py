@@ -64,6 +64,19 @@ SYSTEMS = (
     System('rass_noshortcut', "RASS without the encoder's features", ABLATION, restorer='scr'),
     System('rass_clean', 'RASS trained clean', ABLATION, restorer='scr'),
     System('rass_tags', 'RASS, ground-truth tags', BOUND, restorer='scr'),
+    System('base_equal', "base without SCR, longer by SCR's cost", CAUSE),
+    System('base_short', 'base of 300 steps, without SCR', CAUSE),
+    System('scr_short', 'SCR on the base of 300 steps', RESTORER),
+    System('rass_short', 'RASS on the base of 300 steps', CAUSE, restorer='scr_short'),
+    System('scr_l1', 'SCR, lambda 1', RESTORER),
+    System('rass_l1', 'SCR merged, lambda 1', CAUSE, restorer='scr_l1'),
+    System('base_t200', 'base without SCR, timestep 200', CAUSE),
+    System('rass_t200', 'RASS, timestep 200', CAUSE, restorer='scr'),
+    System('ft_more', 'FT, 2000 labelled images', CAUSE, settings=('scenes',)),
+    System('base_more', 'base without SCR, 2000 labelled images', CAUSE, settings=('scenes',)),
+    System('rass_more', 'RASS, 2000 labelled images', CAUSE, restorer='scr', settings=('scenes',)),
+    System('base_scenes', 'base trained on scenes, without SCR', CAUSE, settings=('camvid',)),
+    System('base_both', 'base trained on scenes and CamVid, without SCR', CAUSE, settings=('camvid',)),
 )
 SETTINGS = {'scenes': 'scenes, 128x128', 'camvid': 'CamVid at half size, 240x180'}
 

@@ -1,8 +1,8 @@
 # The schedule of every segmentor: AdamW at one rate, warm-up, poly decay; a validation at each quarter of it.
-max_iters = 1000
+max_iters = 800
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01),
+    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.01),
     clip_grad=dict(max_norm=1.0, norm_type=2),
 )
 param_scheduler = [

@@ -5,4 +5,7 @@ _base_ = [
     '../_base_/clean_camvid.py',
     '../_base_/segmentation.py',
 ]
-model = dict(decode_head=dict(num_classes=11))
+model = dict(
+    backbone=dict(base_channels=64, stem_channels=64),  # the usual width: a step costs about what one of RASS costs
+    decode_head=dict(in_channels=[64, 128, 256, 512], num_classes=11),
+)

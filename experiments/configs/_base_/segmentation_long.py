@@ -1,8 +1,0 @@
-# Three times the steps of segmentation.py.
-_base_ = ['./segmentation.py']
-max_iters = 3000
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, begin=0, end=20, by_epoch=False),
-    dict(type='PolyLR', eta_min=0, power=0.9, begin=20, end=max_iters, by_epoch=False),
-]
-train_cfg = dict(type='ResumableIterLoop', max_iters=max_iters, val_interval=max_iters // 6)

@@ -1,0 +1,3 @@
+# rass.py on a base whose UNet learned for 300 steps only (the autoencoder is the same).
+_base_ = ['./rass.py']
+model = dict(backbone=dict(base=['bases/experiments/scenes-short']))
