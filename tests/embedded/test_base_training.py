@@ -4,12 +4,14 @@ import json
 
 import pytest
 import torch
+from commands import python
 
-from rass_mm.diffusion.base import load_unet, load_vae, read_base
+from rass_mm.diffusion.base import load_unet, load_vae, read_base, weights_hash
 from rass_mm.diffusion.text import TextEncoder, load_tokenizer
 from rass_mm.embedded import base_training
 from rass_mm.embedded.base_images import BaseImages, cut, random_crops
-from rass_mm.embedded.base_training import BaseRecipe, make_base
+from rass_mm.embedded.base_training import BaseRecipe, Start, make_base
+from rass_mm.embedded.layouts import LAYOUTS, build_models, write_configs
 from rass_mm.embedded.scenes import SCENE_CLASSES
 from rass_mm.errors import BaseFolderError
 
@@ -115,3 +117,57 @@ def test_the_key_follows_recipe_and_images():
 
     keys = {BaseRecipe().key(), BaseRecipe(seed=1).key(), BaseRecipe(unet_steps=9).key(), BaseRecipe().key(Source())}
     assert len(keys) == 4 and BaseRecipe().key() in keys and BaseRecipe().key(Source()) in keys
+
+
+def started(folder, fresh_unet=False):
+    return Start(read_base(folder), fresh_unet)
+
+
+def test_training_begins_at_another_base(cache, tmp_path):
+    make_base(tmp_path / 'first', BaseRecipe(**SMALL, unet_steps=3))
+    still = BaseRecipe(**{**SMALL, 'vae_steps': 0}, unet_steps=0)
+    losses = make_base(tmp_path / 'same', still, start=started(tmp_path / 'first'))
+    assert set(losses) == {'vae_psnr'}
+    make_base(tmp_path / 'on', BaseRecipe(**{**SMALL, 'vae_steps': 0}, unet_steps=2), start=started(tmp_path / 'first'))
+    first, same, further = (read_base(tmp_path / name) for name in ('first', 'same', 'on'))
+    assert first.scaling_factor == same.scaling_factor == further.scaling_factor
+    assert first.identity['weights'] == same.identity['weights'] != further.identity['weights']
+    assert weights_hash(first.folder, ('vae',)) == weights_hash(further.folder, ('vae',))
+    assert json.loads((tmp_path / 'on' / 'training.json').read_text())['start']['fresh_unet'] is False
+
+
+def test_fresh_unet_keeps_the_autoencoder_only(cache, tmp_path):
+    make_base(tmp_path / 'first', BaseRecipe(**SMALL, unet_steps=3))
+    still = BaseRecipe(**{**SMALL, 'vae_steps': 0}, unet_steps=0)
+    make_base(tmp_path / 'fresh', still, start=started(tmp_path / 'first', fresh_unet=True))
+    make_base(
+        tmp_path / 'other',
+        BaseRecipe(**{**SMALL, 'vae_steps': 0}, unet_steps=0, seed=1),
+        start=started(tmp_path / 'first', fresh_unet=True),
+    )
+    parts = ('vae', 'unet', 'text_encoder')
+    hashes = {name: [weights_hash(tmp_path / name, (part,)) for part in parts] for name in ('first', 'fresh', 'other')}
+    assert hashes['fresh'][0] == hashes['first'][0] == hashes['other'][0]
+    assert all(len({hashes[name][part] for name in hashes}) == 3 for part in (1, 2))
+
+
+def test_base_of_another_layout_cannot_be_started_from(cache, tmp_path):
+    write_configs(
+        tmp_path / 'wide',
+        {**LAYOUTS['scenes-tiny'], 'vae': {**LAYOUTS['scenes-tiny']['vae'], 'block_out_channels': [8, 16, 32]}},
+        'wide',
+    )
+    layout = {
+        part: json.loads((tmp_path / 'wide' / part / 'config.json').read_text())
+        for part in ('unet', 'vae', 'text_encoder')
+    }
+    for part, model in build_models(layout).items():
+        model.save_pretrained(tmp_path / 'wide' / part)
+    with pytest.raises(BaseFolderError, match='wide/vae cannot be started from'):
+        make_base(tmp_path / 'base', BaseRecipe(**SMALL, unet_steps=2), start=started(tmp_path / 'wide'))
+    assert not (tmp_path / 'base').exists()
+
+
+def test_fresh_unet_alone_is_refused(tmp_path):
+    done = python('-m', 'rass_mm', 'make-base', tmp_path / 'base', '--fresh-unet')
+    assert done.returncode == 1 and 'give that folder too' in done.stderr
