@@ -64,7 +64,7 @@ class BaseRecipe:
 
 @dataclass(frozen=True)
 class Start:
-    """Another small base that training begins with; its latent scale is kept."""
+    """Another small base that training begins with; its latent scale is kept where its latents or its UNet are."""
 
     base: DiffusionBase
     fresh_unet: bool = False
@@ -206,8 +206,9 @@ class _BaseTraining:
         vae = self.models['vae'].eval().requires_grad_(False)
         chunks = [vae.encode(chunk.float() / 127.5 - 1).latent_dist.mode() for chunk in images.split(ENCODED_TOGETHER)]
         latents = torch.cat(chunks)
-        # A UNet that was trained before knows the latents at their old scale.
-        scale = self.start.base.scaling_factor if self.start else round(1.0 / latents.std().item(), 5)
+        scale = round(1.0 / latents.std().item(), 5)
+        if self.start and not (self.start.fresh_unet and self.recipe.vae_steps):
+            scale = self.start.base.scaling_factor  # a UNet that was trained before knows the latents at this scale
         vae.register_to_config(scaling_factor=scale)
         decoded = vae.decode(chunks[0]).sample
         error = ((decoded - (images[:ENCODED_TOGETHER].float() / 127.5 - 1)) / 2).square().mean().item()
