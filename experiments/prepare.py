@@ -45,6 +45,7 @@ def prepare(setting: str, camvid: Path) -> None:
 def bases(setting: str) -> dict[str, list[str]]:
     """Folder names and `make-base` options of a setting's bases; one that others start from comes first."""
     start = ['--start', str(BASES / setting)]
+    on = ['--start', str(BASES / 'scenes')]
     # At the default rate the scenes' autoencoder is no better after 1500 steps than after 160; from there, a lower one.
     tiny = ['--start', str(BASES / 'scenes-tiny'), '--fresh-unet']
     gentle = [*tiny, '--vae-steps', '900', '--vae-rate', '6e-4']
@@ -59,8 +60,8 @@ def bases(setting: str) -> dict[str, list[str]]:
         }
     return {
         **{name: bases('scenes')[name] for name in ('scenes-tiny', 'scenes')},
-        'camvid': [*CAMVID, '--vae-steps', '1200', *LONG],
-        'camvid-both': [*CAMVID, '--start', str(BASES / 'scenes'), '--vae-steps', '400', *LONG, '--unet-steps', '2000'],
+        'camvid': [*CAMVID, *on, '--vae-steps', '600', '--vae-rate', '6e-4', *LONG, '--unet-steps', '2500'],
+        'camvid-alone': [*CAMVID, '--vae-steps', '1200', *LONG],
         'camvid-short': [*CAMVID, *short],
         'camvid-random': [*CAMVID, *random],
     }

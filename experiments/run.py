@@ -1,12 +1,14 @@
 """Runs systems x seeds side by side, one thread each, and writes one record per finished run."""
 
+import fcntl
 import logging
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from experiments.commands import Run, typed
@@ -98,6 +100,21 @@ def _work(queue: _Queue) -> None:
 
 
 def _do(run: Run) -> None:
+    with _locked(run.folder):
+        if not is_recorded(run):
+            _train_and_test(run)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Waits while another process works in the folder, so that two of them may share the work."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / 'lock').open('w') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _train_and_test(run: Run) -> None:
     if run.training and not run.checkpoint.is_file():
         _call(run.training, run.folder / 'train.log')
     for name, arguments in run.tests.items():

@@ -76,7 +76,7 @@ SYSTEMS = (
     System('base_more', 'base without SCR, 2000 labelled images', CAUSE, settings=('scenes',)),
     System('rass_more', 'RASS, 2000 labelled images', CAUSE, restorer='scr', settings=('scenes',)),
     System('base_scenes', 'base trained on scenes, without SCR', CAUSE, settings=('camvid',)),
-    System('base_both', 'base trained on scenes and CamVid, without SCR', CAUSE, settings=('camvid',)),
+    System('base_alone', 'base trained on CamVid only, without SCR', CAUSE, settings=('camvid',)),
 )
 SETTINGS = {'scenes': 'scenes, 128x128', 'camvid': 'CamVid at half size, 240x180'}
 
