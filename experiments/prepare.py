@@ -13,7 +13,7 @@ from rass_mm.errors import DataError, RassError
 logger = logging.getLogger(__name__)
 DATA, BASES = Path('data/experiments'), Path('bases/experiments')
 HALF = (240, 180)
-LONG = ['--unet-steps', '5000', '--unet-crop', '24', '--unet-batch', '8']
+UNET = ['--unet-crop', '16', '--unet-batch', '16', '--snr-gamma', '5', '--unet-steps']
 CAMVID = [
     *('--data', 'rass/rass_camvid_tiny.py', '--cfg-options', 'train_dataloader.dataset.img_suffix=.png'),
     f'train_dataloader.dataset.data_root={DATA}/camvid-half',
@@ -44,26 +44,33 @@ def prepare(setting: str, camvid: Path) -> None:
 
 def bases(setting: str) -> dict[str, list[str]]:
     """Folder names and `make-base` options of a setting's bases; one that others start from comes first."""
-    start = ['--start', str(BASES / setting)]
-    on = ['--start', str(BASES / 'scenes')]
     # At the default rate the scenes' autoencoder is no better after 1500 steps than after 160; from there, a lower one.
-    tiny = ['--start', str(BASES / 'scenes-tiny'), '--fresh-unet']
-    gentle = [*tiny, '--vae-steps', '900', '--vae-rate', '6e-4']
-    fresh = [*start, '--fresh-unet', '--vae-steps', '0']
-    short, random = [*fresh, *LONG, '--unet-steps', '300'], [*fresh, '--unet-steps', '0']
+    gentle = ['--start', str(BASES / 'scenes-tiny'), '--fresh-unet', '--vae-steps', '900', '--vae-rate', '6e-4']
+    same = ['--start', str(BASES / setting), '--fresh-unet', '--vae-steps', '0', *UNET]
+    scenes = {'scenes-tiny': [], 'scenes': ['--scenes', '4096', *gentle, *UNET, '10000']}
     if setting == 'scenes':
         return {
-            'scenes-tiny': [],
-            'scenes': ['--scenes', '4096', *gentle, *LONG, '--unet-steps', '3500'],
-            'scenes-short': ['--scenes', '4096', *short],
-            'scenes-random': ['--scenes', '64', *random],
+            **scenes,
+            'scenes-short': ['--scenes', '4096', *same, '300'],
+            'scenes-random': ['--scenes', '64', *same, '0'],
         }
+    further = ['--start', str(BASES / 'scenes'), '--vae-steps', '600', '--vae-rate', '6e-4']
     return {
-        **{name: bases('scenes')[name] for name in ('scenes-tiny', 'scenes')},
-        'camvid': [*CAMVID, *on, '--vae-steps', '600', '--vae-rate', '6e-4', *LONG, '--unet-steps', '2500'],
-        'camvid-alone': [*CAMVID, '--vae-steps', '1200', *LONG],
-        'camvid-short': [*CAMVID, *short],
-        'camvid-random': [*CAMVID, *random],
+        **scenes,
+        'camvid': [*CAMVID, *further, *UNET, '3000'],
+        'camvid-alone': [
+            *CAMVID,
+            '--vae-steps',
+            '1200',
+            '--unet-crop',
+            '24',
+            '--unet-batch',
+            '8',
+            '--unet-steps',
+            '5000',
+        ],
+        'camvid-short': [*CAMVID, *same, '300'],
+        'camvid-random': [*CAMVID, *same, '0'],
     }
 
 

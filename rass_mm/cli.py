@@ -189,13 +189,13 @@ def _add_base(commands: argparse._SubParsersAction) -> None:
         '--fresh-unet', action='store_true', help='of --start take the autoencoder only: UNet and text encoder are new'
     )
     for name in RECIPE_OPTIONS:
-        parser.add_argument(f'--{name.replace("_", "-")}', type=float if name.endswith('_rate') else int)
+        parser.add_argument(f'--{name.replace("_", "-")}', type=float if name.endswith(('_rate', '_gamma')) else int)
     parser.set_defaults(run=_run_base)
 
 
 RECIPE_OPTIONS = (
     *('scenes', 'vae_steps', 'vae_batch', 'vae_crop', 'vae_rate'),
-    *('unet_steps', 'unet_batch', 'unet_crop', 'unet_rate', 'seed'),
+    *('unet_steps', 'unet_batch', 'unet_crop', 'unet_rate', 'snr_gamma', 'seed'),
 )
 
 

@@ -54,10 +54,13 @@ class BaseRecipe:
     unet_rate: float = 1e-3
     empty_prompts: float = 0.1
     seed: int = 0
+    snr_gamma: float | None = None
+    """Cuts the weight of nearly noiseless timesteps, as Min-SNR does (Hang et al., ICCV 2023); None weighs all alike."""
 
     def key(self, source: ConfiguredImages | None = None, start: 'Start | None' = None) -> str:
         """Cache key: recipe, layout, code format and, if there are such, the images and the base started from."""
-        parts = [FORMAT, asdict(self), LAYOUTS['scenes-tiny'], *([source.key] if source else [])]
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        parts = [FORMAT, given, LAYOUTS['scenes-tiny'], *([source.key] if source else [])]
         parts += [start.record] if start else []
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -266,7 +269,17 @@ class _NoiseLoss:
         timesteps = torch.randint(1000, (len(clean),), generator=generator)
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
         context = self.text(input_ids=ids).last_hidden_state
-        return F.mse_loss(self.unet(noisy, timesteps, encoder_hidden_states=context).sample, noise)
+        predicted = self.unet(noisy, timesteps, encoder_hidden_states=context).sample
+        if recipe.snr_gamma is None:
+            return F.mse_loss(predicted, noise)
+        errors = (predicted - noise).square().mean((1, 2, 3))
+        return (errors * self._weights(timesteps)).mean()
+
+    def _weights(self, timesteps: Tensor) -> Tensor:
+        """(B,) min(SNR, gamma) / SNR for timesteps (B,), the form of Min-SNR for a loss on the noise."""
+        kept = self.scheduler.alphas_cumprod[timesteps]
+        ratio = kept / (1 - kept)
+        return ratio.clamp(max=self.recipe.snr_gamma) / ratio
 
     def _caption(self, crop: tuple[int, int, int, bool], generator: torch.Generator) -> list[int]:
         """Framed token ids."""
