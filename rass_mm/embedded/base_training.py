@@ -55,7 +55,7 @@ class BaseRecipe:
     empty_prompts: float = 0.1
     seed: int = 0
     snr_gamma: float | None = None
-    """Cuts the weight of nearly noiseless timesteps, as Min-SNR does (Hang et al., ICCV 2023); None weighs all alike."""
+    """Weighs nearly noiseless timesteps less, as Min-SNR does (Hang et al., ICCV 2023); None weighs all alike."""
 
     def key(self, source: ConfiguredImages | None = None, start: 'Start | None' = None) -> str:
         """Cache key: recipe, layout, code format and, if there are such, the images and the base started from."""

@@ -171,3 +171,21 @@ def test_base_of_another_layout_cannot_be_started_from(cache, tmp_path):
 def test_fresh_unet_alone_is_refused(tmp_path):
     done = python('-m', 'rass_mm', 'make-base', tmp_path / 'base', '--fresh-unet')
     assert done.returncode == 1 and 'give that folder too' in done.stderr
+
+
+def test_min_snr_weights_against_the_formula():
+    """min(SNR, 5) / SNR in float64, SNR = abar / (1 - abar) of the scaled-linear schedule."""
+    recipe = BaseRecipe(snr_gamma=5.0)
+    data = BaseImages(torch.zeros(1, 3, 32, 32), torch.zeros(1, 32, 32), ('sky',))
+    loss = base_training._NoiseLoss([None, None], torch.zeros(1, 8, 8, 8), data, None, recipe)
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    kept = (1 - betas).cumprod(0)
+    times = torch.tensor([0, 1, 100, 150, 400, 999])
+    expected = [min(k / (1 - k), 5.0) / (k / (1 - k)) for k in kept[times].tolist()]
+    assert loss._weights(times).tolist() == pytest.approx(expected, rel=1e-4)
+    assert expected[0] < 0.01 and expected[-1] == 1
+
+
+def test_rates_and_weights_are_part_of_the_key_and_absent_ones_are_not():
+    assert BaseRecipe(snr_gamma=5.0).key() != BaseRecipe().key() != BaseRecipe(vae_rate=1e-3).key()
+    assert BaseRecipe(snr_gamma=None).key() == BaseRecipe().key()
