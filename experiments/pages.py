@@ -11,12 +11,13 @@ from mmseg.registry import DATASETS
 from experiments.commands import Run
 from experiments.systems import systems_of
 from rass_mm.apis import load_config
-from rass_mm.embedded.pictures import comparison_page
+from rass_mm.embedded.pictures import colored, comparison_page
 from rass_mm.errors import DataError
 
 logger = logging.getLogger(__name__)
 DOCS = Path('docs/evidence')
 SHOWN = ('ft', 'base', 'rass')
+TITLES = ('degraded', 'restored (SCR)', 'FT', 'base', 'RASS', 'truth')
 GAIN, OVER = 'rass', 'base'
 EACH = 2
 
@@ -33,15 +34,15 @@ def write_pages(setting: str, seed: int = 0) -> None:
     names = chosen(runs[GAIN], runs[OVER])
     restored = runs['scr'].predictions('restore')
     data = load_config(runs[GAIN].config).test_dataloader.dataset
-    root, palette = Path(data.data_root), DATASETS.get(data.type).METAINFO['palette']
+    root, meta = Path(data.data_root), DATASETS.get(data.type).METAINFO
     rows = []
     for name, gain in names:
         labels = [_read(runs[system].predictions('degraded') / f'{name}.png') for system in SHOWN]
         pictures = [
             _read(root / 'img_lq/val' / f'{name}.png'),
             _read(restored / f'{name}.png'),
-            *(_colored(label, palette) for label in labels),
-            _colored(_read(root / data.data_prefix.seg_map_path / f'{name}.png'), palette),
+            *(colored(label, meta['palette']) for label in labels),
+            colored(_read(root / data.data_prefix.seg_map_path / f'{name}.png'), meta['palette']),
         ]
         cv2.putText(
             pictures[0], f'{gain:+.1f}', (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA
@@ -49,7 +50,7 @@ def write_pages(setting: str, seed: int = 0) -> None:
         rows.append(pictures)
     target = (DOCS if setting == 'scenes' else Path('work_dirs/experiments')) / setting / 'gains.png'
     target.parent.mkdir(parents=True, exist_ok=True)
-    comparison_page(target, ['degraded', 'restored (SCR)', 'FT', 'base', 'RASS', 'truth'], rows)
+    comparison_page(target, TITLES, rows, meta['classes'], meta['palette'])
     logger.info('%s: %s', target, ', '.join(f'{name} {gain:+.1f}' for name, gain in names))
 
 
@@ -72,9 +73,3 @@ def _read(file: Path) -> np.ndarray:
     if picture is None:
         raise DataError(f'{file} is not there or damaged. Move the record of its run away and run it again.')
     return picture
-
-
-def _colored(label: np.ndarray, palette: list[list[int]]) -> np.ndarray:
-    table = np.full((256, 3), 255, np.uint8)
-    table[: len(palette)] = np.array(palette, np.uint8)[:, ::-1]
-    return table[label]

@@ -14,24 +14,37 @@ GAP = 6
 TEXT = dict(fontFace=cv2.FONT_HERSHEY_SIMPLEX, fontScale=0.45, color=(20, 20, 20), thickness=1, lineType=cv2.LINE_AA)
 
 
-def comparison_page(target: Path, titles: Sequence[str], rows: Sequence[Sequence[np.ndarray]]) -> None:
+Colors = Sequence[Sequence[int]]
+"""RGB, 0..255, one per class."""
+
+
+def comparison_page(
+    target: Path,
+    titles: Sequence[str],
+    rows: Sequence[Sequence[np.ndarray]],
+    classes: Sequence[str] = SCENE_CLASSES,
+    palette: Colors = PALETTE,
+) -> None:
     """Writes a page of pictures with titles above and a legend of the classes below.
 
     Args:
         target: the PNG to write.
         titles: one per column.
         rows: per row, one (h, w, 3) uint8 BGR picture per column; all of one size.
+        classes: names in the legend.
+        palette: the colour of each.
     """
     lines = [np.hstack([_framed(cell) for cell in row]) for row in rows]
-    page = np.vstack([_header(titles, lines[0].shape[1]), *lines, _legend(lines[0].shape[1])])
+    width = lines[0].shape[1]
+    page = np.vstack([_header(titles, width), *lines, _legend(width, classes, palette)])
     with atomic_path(target) as temporary:
         cv2.imwrite(str(temporary), page)
 
 
-def colored(label: np.ndarray) -> np.ndarray:
+def colored(label: np.ndarray, palette: Colors = PALETTE) -> np.ndarray:
     """(H, W) class ids to (H, W, 3) uint8 BGR in the palette; unknown ids are white."""
     table = np.full((256, 3), 255, np.uint8)
-    table[: len(PALETTE)] = np.array(PALETTE, np.uint8)[:, ::-1]
+    table[: len(palette)] = np.array(palette, np.uint8)[:, ::-1]
     return table[label]
 
 
@@ -61,11 +74,11 @@ def _header(titles: Sequence[str], width: int) -> np.ndarray:
     return strip
 
 
-def _legend(width: int) -> np.ndarray:
+def _legend(width: int, classes: Sequence[str], palette: Colors) -> np.ndarray:
     per_line = 6
-    lines = -(-len(SCENE_CLASSES) // per_line)
+    lines = -(-len(classes) // per_line)
     strip = np.full((22 * lines + 8, width, 3), 255, np.uint8)
-    for index, (name, color) in enumerate(zip(SCENE_CLASSES, PALETTE, strict=True)):
+    for index, (name, color) in enumerate(zip(classes, palette, strict=True)):
         x, y = index % per_line * width // per_line + GAP, index // per_line * 22 + 6
         cv2.rectangle(strip, (x, y), (x + 14, y + 14), color[::-1], -1)
         cv2.putText(strip, name, (x + 20, y + 12), **TEXT)
