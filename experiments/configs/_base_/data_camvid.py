@@ -7,7 +7,7 @@ train_pipeline = [
     dict(type='SeedSample'),
     dict(type='LoadImageStrict'),
     dict(type='LoadLabelStrict', num_classes=11),
-    dict(type='RandomResize', scale=(240, 180), ratio_range=(0.75, 1.5), keep_ratio=True),
+    dict(type='RandomResize', scale=(240, 180), ratio_range=(0.75, 1.25), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.9),
     dict(type='RandomFlip', prob=0.5),
     dict(type='LQDegradation'),
