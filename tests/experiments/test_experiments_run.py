@@ -8,7 +8,7 @@ from commands import ROOT, python
 
 pytest.importorskip('mmagic', reason='restorers need mmagic')
 FEW = {
-    'segmentation.py': ('max_iters = 800', 'max_iters = 4'),
+    'segmentation.py': ('max_iters = 1200', 'max_iters = 4'),
     'restoration.py': ('max_iters = 500', 'max_iters = 3'),
     'runtime.py': ('interval=10)', 'interval=1)'),
     'restorer_runtime.py': ('interval=10)', 'interval=1)'),

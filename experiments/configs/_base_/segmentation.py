@@ -1,5 +1,5 @@
 # The schedule of every segmentor: AdamW at one rate, warm-up, poly decay; a validation at each quarter of it.
-max_iters = 800
+max_iters = 1200
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.01),
