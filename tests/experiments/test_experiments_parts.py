@@ -1,0 +1,133 @@
+"""Preparation, judging of bases and picture pages, on small made-up inputs."""
+
+import json
+import math
+import shutil
+import threading
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from experiments import judge_base, pages, prepare
+from experiments.commands import Run
+from experiments.run import _locked
+from experiments.systems import systems_of
+from rass_mm.diffusion.base import load_vae, read_base
+from rass_mm.embedded.base_images import BaseImages
+from rass_mm.embedded.scenes import SCENE_CLASSES
+from rass_mm.errors import DataError
+
+
+@pytest.fixture
+def camvid(tmp_path):
+    """One image and label per split at full size; the label has one class per 2x2 block of pixels."""
+    blocks = np.random.default_rng(0).integers(0, 11, (180, 240), dtype=np.uint8)
+    for split in ('train', 'val'):
+        for kind, picture, name in (
+            ('img_dir', np.full((360, 480, 3), 90, np.uint8), 'a.jpg'),
+            ('ann_dir', blocks.repeat(2, 0).repeat(2, 1), 'a.png'),
+        ):
+            (tmp_path / 'full' / kind / split).mkdir(parents=True)
+            cv2.imwrite(str(tmp_path / 'full' / kind / split / name), picture)
+    return tmp_path / 'full', blocks
+
+
+def test_halved_labels_are_the_blocks_and_images_their_means(camvid, tmp_path):
+    full, blocks = camvid
+    prepare.halve(full, tmp_path / 'half')
+    label = cv2.imread(str(tmp_path / 'half' / 'ann_dir' / 'val' / 'a.png'), cv2.IMREAD_UNCHANGED)
+    image = cv2.imread(str(tmp_path / 'half' / 'img_dir' / 'train' / 'a.png'))
+    assert np.array_equal(label, blocks)
+    assert image.shape == (180, 240, 3) and abs(int(image.mean()) - 90) <= 1
+
+
+def test_damaged_or_missing_camvid_is_named(camvid, tmp_path):
+    full, _ = camvid
+    (full / 'img_dir' / 'val' / 'a.jpg').write_bytes(b'\xff\xd8\xff')
+    with pytest.raises(DataError, match='val/a.jpg is damaged'):
+        prepare.halve(full, tmp_path / 'half')
+    with pytest.raises(DataError, match='holds no'):
+        prepare.halve(tmp_path / 'nowhere', tmp_path / 'half')
+
+
+def test_bases_come_after_those_they_start_from():
+    for setting in ('scenes', 'camvid'):
+        made = set()
+        for name, options in prepare.bases(setting).items():
+            if '--start' in options:
+                assert options[options.index('--start') + 1] in {str(prepare.BASES / other) for other in made}
+            made.add(name)
+
+
+def test_random_base_is_no_prior(tiny_base, tmp_path):
+    """Its attention is at chance, its noise loss that of a guess, and its words are worth nothing."""
+    base = shutil.copytree(tiny_base, tmp_path / 'base')
+    (base / 'training.json').write_text(json.dumps({'recipe': {'vae_steps': 0, 'unet_steps': 0}}))
+    images = torch.randint(0, 256, (4, 3, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    labels = torch.zeros(4, 64, 64, dtype=torch.uint8)
+    labels[:, 32:] = torch.tensor([1, 2, 3, 4], dtype=torch.uint8).view(4, 1, 1)
+    found = judge_base.judge(read_base(base), BaseImages(images, labels, tuple(SCENE_CLASSES)))
+    assert found['loss'] == pytest.approx(1, abs=0.3)
+    assert found['loss_wrong'] == pytest.approx(found['loss'], rel=0.02)
+    assert found['attention_ratio'] == pytest.approx(found['attention_chance'], abs=0.02)
+    assert found['attention_chance'] == pytest.approx(0.5, abs=0.01)
+    vae = load_vae(read_base(base), decoder=True)
+    with torch.no_grad():
+        pictures = images.double() / 127.5 - 1
+        again = vae.decode(vae.encode(pictures.float()).latent_dist.mode()).sample.clamp(-1, 1).double()
+    by_hand = -10 * math.log10(((again - pictures) / 2).square().mean())
+    assert found['autoencoder_PSNR_RGB'] == pytest.approx(by_hand, abs=0.02)
+
+
+def test_pages_show_the_best_median_and_worst_gain(tmp_path, monkeypatch, scenes):
+    (tmp_path / 'data' / 'experiments').mkdir(parents=True)
+    (tmp_path / 'data' / 'experiments' / 'scenes').symlink_to(scenes)
+    for name in ('experiments', 'configs'):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    names = sorted(file.stem for file in (scenes / 'ann_dir' / 'val').glob('*.png'))
+    gains = [3.0, -2.0, 0.5, 9.0]
+    runs = {system.name: Run('scenes', system, 0) for system in systems_of('scenes')}
+    for system in ('ft', 'base', 'rass', 'scr'):
+        run = runs[system]
+        run.record.parent.mkdir(parents=True, exist_ok=True)
+        score = {n: 10.0 + (g if system == 'rass' else 0) for n, g in zip(names, gains, strict=True)}
+        run.record.write_text(json.dumps({'tests': {'degraded': {'images': score}}}))
+        for test, shape in (('degraded', (96, 96)), ('restore', (96, 96, 3))):
+            run.predictions(test).mkdir(parents=True)
+            for name in names:
+                cv2.imwrite(str(run.predictions(test) / f'{name}.png'), np.zeros(shape, np.uint8))
+    monkeypatch.setattr(pages, 'EACH', 1)
+    assert pages.chosen(runs['rass'], runs['base']) == [(names[3], 9.0), (names[0], 3.0), (names[1], -2.0)]
+    config = scene_config(scenes)
+    monkeypatch.setattr(pages, 'load_config', lambda _path: config)
+    pages.write_pages('scenes')
+    page = cv2.imread(str(tmp_path / 'docs' / 'evidence' / 'scenes' / 'gains.png'))
+    assert page.shape[1] == 6 * (2 * 96 + 6) and page.shape[0] > 3 * 2 * 96
+    (runs['ft'].predictions('degraded') / f'{names[3]}.png').unlink()
+    with pytest.raises(DataError, match=f'{names[3]}.png is not there'):
+        pages.write_pages('scenes')
+
+
+def scene_config(scenes):
+    from rass_mm.apis import load_config
+
+    return load_config('baselines/resnet_scenes_tiny.py', {'test_dataloader.dataset.data_root': str(scenes)})
+
+
+def test_second_worker_waits_for_the_first(tmp_path):
+    order = []
+
+    def second():
+        with _locked(tmp_path / 'run'):
+            order.append('second')
+
+    with _locked(tmp_path / 'run'):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.3)
+        order.append('first')
+    thread.join(10)
+    assert order == ['first', 'second']
