@@ -56,19 +56,19 @@ def segmentors(rows: Sequence[Row]) -> list[Row]:
 
 def setting_part(setting: str, rows: Sequence[Row]) -> str:
     """All tables of one data set."""
-    parts = [f'## {SETTINGS[setting]}', protocol(rows), score_table(rows), '### The questions, paired by seed']
-    parts += [
-        question_table(rows),
-        f'![mIoU per system]({setting}/miou.png)',
-        f'![learning curves]({setting}/curves.png)',
-    ]
-    parts += ['### Restorers', restorer_table(rows), '### Bases', base_table(setting)]
-    for split in SPLITS:
-        parts += [f'### IoU per class (%), {split}', class_table(rows, split)]
+    parts = [f'## {SETTINGS[setting]}', protocol(rows), score_table(rows)]
+    parts += [_titled('The questions, paired by seed', question_table(rows))]
+    parts += [f'![mIoU per system]({setting}/miou.png)', f'![learning curves]({setting}/curves.png)']
+    parts += [_titled('Restorers', restorer_table(rows)), _titled('Bases', base_part(setting))]
+    parts += [_titled(f'IoU per class (%), {split}', class_table(rows, split)) for split in SPLITS]
     if (DOCS / setting / 'gains.png').is_file():
-        parts += [f'![images with the best, median and worst gain]({setting}/gains.png)']
-    parts += ['### The rows again', commands_part(rows)]
+        parts += [_titled('Best, median and worst gains', f'![gains]({setting}/gains.png)')]
+    parts += [_titled('The rows again', commands_part(rows))]
     return '\n\n'.join(part for part in parts if part)
+
+
+def _titled(title: str, text: str) -> str:
+    return f'### {title}\n\n{text}' if text else ''
 
 
 def protocol(rows: Sequence[Row]) -> str:
@@ -138,8 +138,15 @@ def restorer_table(rows: Sequence[Row]) -> str:
     return markdown_table(head, cells).strip()
 
 
+def base_part(setting: str) -> str:
+    """What `judge-base` found, and the samples it drew."""
+    table = base_table(setting)
+    pictures = [f'![samples of {f.stem}]({setting}/{f.name})' for f in sorted((DOCS / setting).glob('samples-*.png'))]
+    return '\n\n'.join([table, *pictures]) if table else ''
+
+
 def base_table(setting: str) -> str:
-    """What `judge-base` found."""
+    """Noise loss by caption on unseen images, attention at timestep 1, and the autoencoder's PSNR."""
     file = ROOT / 'results' / setting / 'bases.json'
     if not file.is_file():
         return ''
