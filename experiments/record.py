@@ -60,7 +60,9 @@ def write_record(run: Run) -> None:
         **(_training(run) if run.training else {'steps': run.steps}),
         'tests': tests,
     }
-    write_text(run.record, json.dumps(record, indent=1) + '\n')
+    # One line per key: short enough to read, and a changed run shows as a few changed lines.
+    lines = [f' {json.dumps(key)}: {json.dumps(value)}' for key, value in record.items()]
+    write_text(run.record, '{\n' + ',\n'.join(lines) + '\n}\n')
 
 
 def revision() -> str:
