@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Runs the suite as two processes side by side, one thread each: the commands (tests/tools) and everything else. With
-# arguments it is plain pytest.
+# Runs the suite as two processes side by side, one thread each: the commands (tests/tools, tests/experiments) and
+# everything else. With arguments it is plain pytest.
 set -u
 [ $# -gt 0 ] && exec python -m pytest "$@"
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-python -m pytest tests/tools >"$log" 2>&1 &
+python -m pytest tests/tools tests/experiments >"$log" 2>&1 &
 commands=$!
-python -m pytest --ignore=tests/tools
+python -m pytest --ignore=tests/tools --ignore=tests/experiments
 rest=$?
-echo "tests/tools:"
+echo "tests/tools and tests/experiments:"
 wait $commands
 status=$?
 cat "$log"
