@@ -2,6 +2,8 @@
 
 import argparse
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from rich.logging import RichHandler
@@ -41,12 +43,9 @@ def _add_prepare(commands: argparse._SubParsersAction) -> None:
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
-    import rass_mm  # noqa: F401  (prepares the libraries)
     from experiments.prepare import prepare
 
-    for setting in _chosen(arguments):
-        prepare(setting, arguments.camvid)
-    return 0
+    return _for_each(arguments, partial(prepare, camvid=arguments.camvid))
 
 
 def _add_run(commands: argparse._SubParsersAction) -> None:
@@ -80,11 +79,16 @@ def _add_judge(commands: argparse._SubParsersAction) -> None:
 
 
 def _judge(arguments: argparse.Namespace) -> int:
-    import rass_mm  # noqa: F401  (prepares the libraries)
     from experiments.judge_base import judge_bases
 
+    return _for_each(arguments, judge_bases)
+
+
+def _for_each(arguments: argparse.Namespace, do: Callable[[str], None]) -> int:
+    import rass_mm  # noqa: F401  (registers everything the configs name)
+
     for setting in _chosen(arguments):
-        judge_bases(setting)
+        do(setting)
     return 0
 
 
@@ -107,9 +111,6 @@ def _add_pages(commands: argparse._SubParsersAction) -> None:
 
 
 def _pages(arguments: argparse.Namespace) -> int:
-    import rass_mm  # noqa: F401  (registers everything the configs name)
     from experiments.pages import write_pages
 
-    for setting in _chosen(arguments):
-        write_pages(setting)
-    return 0
+    return _for_each(arguments, write_pages)

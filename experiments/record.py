@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import statistics
 import subprocess
 from pathlib import Path
@@ -14,7 +15,7 @@ from experiments.commands import Run, typed
 from rass_mm.apis import RESULT, load_config
 from rass_mm.atomic import write_text
 from rass_mm.errors import DataError
-from rass_mm.evaluation.tables import mean_iou
+from rass_mm.evaluation.tables import class_ious, mean_iou
 
 AGREE = 0.011
 """Points of mIoU by which label maps and test may differ: the test's value is rounded to two places."""
@@ -125,9 +126,8 @@ def scores_of_maps(run: Run, name: str) -> tuple[dict[str, float], dict[str, flo
         confusion = _confusion(truth, predicted, len(classes))
         images[file.stem] = round(100 * mean_iou(confusion), 2)
         total += confusion
-    union = total.sum(0) + total.sum(1) - np.diag(total)
-    shares = 100 * np.diag(total) / np.maximum(union, 1)
-    known = {c: round(float(v), 2) for c, v, u in zip(classes, shares, union, strict=True) if u}
+    scores = zip(classes, class_ious(total).tolist(), strict=True)
+    known = {name: round(100 * score, 2) for name, score in scores if not math.isnan(score)}
     return {**known, 'mean': 100 * mean_iou(total)}, images
 
 

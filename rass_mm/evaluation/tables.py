@@ -11,9 +11,18 @@ def mean_iou(confusion: np.ndarray) -> float:
     Args:
         confusion: (K, K) pixel counts, rows are the truth, columns the prediction.
     """
+    return float(np.nanmean(class_ious(confusion)))
+
+
+def class_ious(confusion: np.ndarray) -> np.ndarray:
+    """(K,) intersection over union per class; NaN for classes that occur neither in truth nor in prediction.
+
+    Args:
+        confusion: as in `mean_iou`.
+    """
     intersection = np.diag(confusion)
     union = confusion.sum(0) + confusion.sum(1) - intersection
-    return float((intersection[union > 0] / union[union > 0]).mean())
+    return np.where(union > 0, intersection / np.maximum(union, 1), np.nan)
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
