@@ -3,7 +3,6 @@
 import fcntl
 import logging
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -15,9 +14,9 @@ from experiments.commands import Run, typed
 from experiments.record import is_recorded, write_record
 from experiments.systems import systems_of
 from rass_mm.errors import RassError
+from rass_mm.parallel import run_logged
 
 logger = logging.getLogger(__name__)
-TAIL = 25
 
 
 def plan_runs(settings: Sequence[str], seeds: Sequence[int], names: list[str] | None = None) -> list[Run]:
@@ -129,12 +128,6 @@ def _call(arguments: list[str], log: Path) -> None:
         RassError: it failed; the message ends with its last lines.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1', 'PYTHONPATH': os.getcwd()}
     with log.open('a') as stream:
         stream.write(f'$ {typed(arguments)}\n')
-        stream.flush()
-        command = [sys.executable, '-W', 'ignore', *arguments]
-        status = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, env=environment).returncode
-    if status:
-        tail = '\n'.join(log.read_text(errors='replace').splitlines()[-TAIL:])
-        raise RassError(f'{typed(arguments)} ended with status {status}. The end of {log}:\n{tail}')
+    run_logged([sys.executable, '-W', 'ignore', *arguments], log, typed(arguments), {'PYTHONPATH': os.getcwd()})

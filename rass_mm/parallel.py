@@ -4,19 +4,23 @@ import logging
 import multiprocessing
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import TypeVar
 
 import cv2
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from rass_mm.errors import ConfigError, DataError
+from rass_mm.errors import ConfigError, DataError, RassError
 
 logger = logging.getLogger(__name__)
+TAIL = 25
+"""Lines of a failed command's log that its error shows."""
 
 Job = TypeVar('Job')
 Result = TypeVar('Result')
@@ -87,3 +91,24 @@ def watched(results: Iterable[Result], total: int, title: str, unit: str = '') -
             if bar.disable and done * 10 // total > (done - 1) * 10 // total:
                 logger.info(f'{title}: {done} of {total} {unit}'.rstrip())
             yield result
+
+
+def run_logged(command: Sequence[str], log: Path, name: str, environment: dict[str, str] | None = None) -> None:
+    """Runs one command with one thread and its output at the end of a file.
+
+    Args:
+        command: the program and its arguments.
+        log: the file; made if it is not there.
+        name: what the message calls the command.
+        environment: variables beside those of this process.
+
+    Raises:
+        RassError: it failed; the message ends with the last lines of the file.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1', **(environment or {})}
+    with log.open('a') as stream:
+        status = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, env=environment).returncode
+    if status:
+        tail = '\n'.join(log.read_text(errors='replace').splitlines()[-TAIL:])
+        raise RassError(f'{name} failed with status {status}. The end of {log}:\n{tail}')

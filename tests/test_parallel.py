@@ -2,11 +2,12 @@
 
 import logging
 import os
+import sys
 
 import pytest
 
 from rass_mm import parallel
-from rass_mm.errors import ConfigError, DataError
+from rass_mm.errors import ConfigError, DataError, RassError
 
 
 @pytest.fixture
@@ -41,3 +42,16 @@ def test_progress_is_logged_by_tenths_where_there_is_no_terminal(caplog):
     caplog.set_level(logging.INFO)
     assert list(parallel.watched(iter(range(40)), 40, 'reading')) == list(range(40))
     assert [record.message for record in caplog.records] == [f'reading: {done} of 40' for done in range(4, 41, 4)]
+
+
+def test_failed_command_shows_the_end_of_its_log(tmp_path):
+    log = tmp_path / 'logs' / 'x.log'
+    shown = 'import os; print(os.environ["OMP_NUM_THREADS"], os.environ["OWN"])'
+    parallel.run_logged([sys.executable, '-c', shown], log, 'first', {'OWN': 'own'})
+    assert log.read_text() == '1 own\n'
+    lines = 'print(*range(100), sep="\\n"); raise SystemExit(3)'
+    with pytest.raises(RassError) as caught:
+        parallel.run_logged([sys.executable, '-c', lines], log, 'Step two')
+    message = str(caught.value)
+    assert message.startswith(f'Step two failed with status 3. The end of {log}:\n75\n') and message.endswith('\n99')
+    assert log.read_text().startswith('1 own\n0\n')

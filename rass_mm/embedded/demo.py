@@ -6,8 +6,6 @@ stopped demo goes on where it was.
 
 import json
 import logging
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -25,12 +23,11 @@ from rass_mm.atomic import write_text
 from rass_mm.diffusion.restorer import Restorer, load_restorer
 from rass_mm.embedded.pictures import colored, comparison_page, heated, labelled
 from rass_mm.embedded.scenes import SCENE_CLASSES
-from rass_mm.errors import RassError
 from rass_mm.evaluation.tables import markdown_table, mean_iou
+from rass_mm.parallel import run_logged
 from rass_mm.restoring.attention import class_attention
 
 logger = logging.getLogger(__name__)
-TAIL = 25
 ADAPTER = 'scr_adapter.safetensors'
 """What the restorer's training leaves in its work folder for RASS and for restoring files."""
 Step = tuple[str, list[str]]
@@ -155,18 +152,12 @@ def _in_lanes(out: Path, *lanes: Sequence[Step]) -> None:
 
 
 def _in_order(out: Path, steps: Sequence[Step]) -> None:
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1'}
     for name, arguments in steps:
         started = time.monotonic()
         logger.info('%s ...', name)
         log = out / 'logs' / f'{name.replace(" ", "-")}.log'
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, 'w') as stream:
-            command = [sys.executable, '-W', 'ignore', '-m', 'rass_mm', *arguments]
-            status = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, env=environment).returncode
-        if status:
-            tail = '\n'.join(log.read_text(errors='replace').splitlines()[-TAIL:])
-            raise RassError(f'Step {name!r} failed with status {status}. The end of {log}:\n{tail}')
+        log.unlink(missing_ok=True)
+        run_logged([sys.executable, '-W', 'ignore', '-m', 'rass_mm', *arguments], log, f'Step {name!r}')
         logger.info('%s done (%.0f s)', name, time.monotonic() - started)
 
 
