@@ -27,6 +27,11 @@ QUESTIONS = (
     ('class tokens > empty prompts', 'rass', 'rass_empty'),
     ("with > without the encoder's features", 'rass', 'rass_noshortcut'),
     ('LoRA > all of the UNet trained', 'rass', 'rass_full'),
+    ('RASS > base without SCR, 3600 steps', 'rass_long', 'base_long'),
+    ('base without SCR > FT, 3600 steps', 'base_long', 'ft_long'),
+    ('RASS > FT, 3600 steps', 'rass_long', 'ft_long'),
+    ('FT > DT, 3600 steps', 'ft_long', 'dt_long'),
+    ('R2S > DT, 3600 steps', 'r2s_long', 'dt_long'),
 )
 """What is asked, and the two systems whose difference answers it."""
 
