@@ -59,11 +59,13 @@ class _Queue:
         """The next run, after waiting for one if needed; None when there will be none."""
         with self.changed:
             while True:
-                ready = next((run for run in self.waiting if not self._missing(run)), None)
-                if ready is not None:
-                    self.waiting.remove(ready)
-                    self.running.add(ready)
-                    return ready
+                ready = [run for run in self.waiting if not self._missing(run)]
+                if ready:
+                    # What another process works on comes last: waiting for it would leave a worker idle.
+                    run = next((run for run in ready if not _is_locked(run.folder)), ready[0])
+                    self.waiting.remove(run)
+                    self.running.add(run)
+                    return run
                 if not self.running:
                     self.failed += [f'{run.label}: it needs {", ".join(self._missing(run))}' for run in self.waiting]
                     self.waiting = []
@@ -111,6 +113,18 @@ def _locked(folder: Path) -> Iterator[None]:
     with (folder / 'lock').open('w') as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _is_locked(folder: Path) -> bool:
+    """Whether another process works in the folder now."""
+    if not (folder / 'lock').is_file():
+        return False
+    with (folder / 'lock').open('w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _train_and_test(run: Run) -> None:

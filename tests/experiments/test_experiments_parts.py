@@ -12,7 +12,7 @@ import torch
 
 from experiments import judge_base, pages, prepare
 from experiments.commands import Run
-from experiments.run import _locked
+from experiments.run import _locked, _Queue, plan_runs
 from experiments.systems import systems_of
 from rass_mm.diffusion.base import load_vae, read_base
 from rass_mm.embedded.base_images import BaseImages
@@ -131,3 +131,12 @@ def test_second_worker_waits_for_the_first(tmp_path):
         order.append('first')
     thread.join(10)
     assert order == ['first', 'second']
+
+
+def test_what_another_process_works_on_comes_last(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # no records and no work folders
+    dt, ft = plan_runs(['scenes'], [0], ['dt', 'ft'])
+    with _locked(dt.folder):
+        queue = _Queue([dt, ft])
+        assert [queue.take(), queue.take()] == [ft, dt]
+    assert _Queue([dt, ft]).take() == dt
