@@ -1,6 +1,7 @@
 """mIoU per system with error bars, and learning curves with their spread over the seeds."""
 
 import io
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +11,14 @@ from matplotlib.figure import Figure
 
 from experiments.commands import SPLITS
 from experiments.results import Row, miou, spread
+from experiments.systems import ABLATION, BOUND, CAUSE, MAIN
 from rass_mm.atomic import write_bytes
 from rass_mm.robustness.plot import COLORS, MARKERS
 
 TOGETHER = 7
 """Curves in one panel: more than there are colours cannot be told apart."""
+ACROSS = 2
+"""Panels side by side."""
 
 
 def draw_bars(path: Path, title: str, rows: Sequence[Row]) -> None:
@@ -41,11 +45,14 @@ def draw_bars(path: Path, title: str, rows: Sequence[Row]) -> None:
 def draw_curves(path: Path, title: str, rows: Sequence[Row]) -> None:
     """mIoU on degraded validation images while training: lines are means over seeds, bands standard deviations."""
     rows = [row for row in rows if 'curve' in row.first]
-    groups = [rows[i : i + TOGETHER] for i in range(0, len(rows), TOGETHER)]
-    figure = Figure(figsize=(6 * len(groups), 4.6), dpi=120, layout='constrained')
+    groups = panels_of(rows)
+    lines = math.ceil(len(groups) / ACROSS)
+    figure = Figure(figsize=(6 * min(len(groups), ACROSS), 4.4 * lines), dpi=120, layout='constrained')
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(groups), squeeze=False, sharey=True).ravel()
-    for panel, group in zip(panels, groups, strict=True):
+    panels = figure.subplots(lines, min(len(groups), ACROSS), squeeze=False, sharey=True).ravel()
+    for panel in panels[len(groups) :]:
+        panel.remove()
+    for panel, group in zip(panels, groups, strict=False):
         for number, row in enumerate(group):
             steps = [step for step, _ in row.first['curve']]
             curves = [[value for _, value in record['curve']] for record in row.by_seed.values()]
@@ -58,9 +65,18 @@ def draw_curves(path: Path, title: str, rows: Sequence[Row]) -> None:
         panel.set_xlabel('training step')
         panel.legend(fontsize=7)
         panel.grid(alpha=0.3)
-    panels[0].set_ylabel('mIoU (%), degraded validation images')
+    for panel in panels[: len(groups) : ACROSS]:
+        panel.set_ylabel('mIoU (%), degraded validation images')
     figure.suptitle(title, fontsize=10)
     _save(figure, path)
+
+
+def panels_of(rows: Sequence[Row]) -> list[list[Row]]:
+    """What is drawn together: main systems, RASS with its ablations and bound, causes; no more than `TOGETHER`."""
+    kinds = [[row for row in rows if row.system.group in groups] for groups in ((MAIN,), (ABLATION, BOUND), (CAUSE,))]
+    if kinds[1]:
+        kinds[1] = [row for row in rows if row.system.name == 'rass'] + kinds[1]
+    return [kind[i : i + TOGETHER] for kind in kinds for i in range(0, len(kind), TOGETHER)]
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from experiments.commands import SPLITS
 from experiments.plots import draw_bars, draw_curves
@@ -16,24 +17,50 @@ from rass_mm.evaluation.tables import markdown_table
 DOCS = Path('docs/evidence')
 README = Path('README.md')
 BEGIN, END = '<!-- evidence: begin (python -m experiments report) -->', '<!-- evidence: end -->'
+
+
+class Question(NamedTuple):
+    """What is asked, and the two systems whose difference in mIoU on a split answers it."""
+
+    text: str
+    better: str
+    worse: str
+    split: str = 'degraded'
+
+
 QUESTIONS = (
-    ('RASS > base without SCR', 'rass', 'base'),
-    ('base without SCR > FT', 'base', 'ft'),
-    ('RASS > FT', 'rass', 'ft'),
-    ('FT > DT', 'ft', 'dt'),
-    ('R2S > DT', 'r2s', 'dt'),
-    ('lambda 0.1 > lambda 0 (RASS)', 'rass', 'rass_l0'),
-    ('trained base > random UNet', 'base', 'random'),
-    ('class tokens > empty prompts', 'rass', 'rass_empty'),
-    ("with > without the encoder's features", 'rass', 'rass_noshortcut'),
-    ('LoRA > all of the UNet trained', 'rass', 'rass_full'),
-    ('RASS > base without SCR, 3600 steps', 'rass_long', 'base_long'),
-    ('base without SCR > FT, 3600 steps', 'base_long', 'ft_long'),
-    ('RASS > FT, 3600 steps', 'rass_long', 'ft_long'),
-    ('FT > DT, 3600 steps', 'ft_long', 'dt_long'),
-    ('R2S > DT, 3600 steps', 'r2s_long', 'dt_long'),
+    Question('RASS > base without SCR', 'rass', 'base'),
+    Question('base without SCR > FT', 'base', 'ft'),
+    Question('RASS > FT', 'rass', 'ft'),
+    Question('FT > DT', 'ft', 'dt'),
+    Question('R2S > DT', 'r2s', 'dt'),
+    Question('lambda 0.1 > lambda 0 (RASS)', 'rass', 'rass_l0'),
+    Question('trained base > random UNet', 'base', 'random'),
+    Question('class tokens > empty prompts', 'rass', 'rass_empty'),
+    Question("with > without the encoder's features", 'rass', 'rass_noshortcut'),
+    Question('LoRA > all of the UNet trained', 'rass', 'rass_full'),
+    Question('LoRA > all of the UNet trained at 3e-4', 'rass', 'rass_full_slow'),
+    Question('ground-truth tags > class tokens', 'rass_tags', 'rass'),
+    Question('RASS > RASS trained clean', 'rass', 'rass_clean'),
+    Question('RASS trained clean > RASS, on clean images', 'rass_clean', 'rass', 'clean'),
+    Question('RASS > base without SCR, 3600 steps', 'rass_long', 'base_long'),
+    Question('base without SCR > FT, 3600 steps', 'base_long', 'ft_long'),
+    Question('RASS > FT, 3600 steps', 'rass_long', 'ft_long'),
+    Question('FT > DT, 3600 steps', 'ft_long', 'dt_long'),
+    Question('R2S > DT, 3600 steps', 'r2s_long', 'dt_long'),
+    Question('FT > DT, crops of 128x128', 'ft_crop', 'dt_crop'),
+    Question('FT > DT, group norm', 'ft_gn', 'dt_gn'),
+    Question('lambda 1 > lambda 0 (RASS)', 'rass_l1', 'rass_l0'),
+    Question('lambda 1 > lambda 0.1 (RASS)', 'rass_l1', 'rass'),
+    Question("RASS > base without SCR, longer by SCR's cost", 'rass', 'base_equal'),
+    Question('RASS > base without SCR, base of 300 steps', 'rass_short', 'base_short'),
+    Question('RASS > base without SCR, timestep 200', 'rass_t200', 'base_t200'),
+    Question('timestep 1 > timestep 200 (RASS)', 'rass', 'rass_t200'),
+    Question('RASS > base without SCR, 2000 labelled images', 'rass_more', 'base_more'),
+    Question('base without SCR > FT, 2000 labelled images', 'base_more', 'ft_more'),
+    Question('base of its own domain > base of scenes', 'base', 'base_scenes'),
+    Question('base from scenes > base of CamVid only', 'base', 'base_alone'),
 )
-"""What is asked, and the two systems whose difference answers it."""
 
 
 def write_report() -> None:
@@ -105,17 +132,17 @@ def score_table(rows: Sequence[Row]) -> str:
     return markdown_table(['system', *SPLITS, 'seeds', 'steps', 'seconds'], cells).strip()
 
 
-def question_table(rows: Sequence[Row], questions: Sequence[tuple[str, str, str]] = QUESTIONS) -> str:
-    """Differences on the degraded split by seed, their mean and spread, and the verdict."""
+def question_table(rows: Sequence[Row], questions: Sequence[Question] = QUESTIONS) -> str:
+    """Differences by seed, their mean and spread, and the verdict."""
     known = {row.system.name: row for row in rows}
     cells = []
-    for text, better, worse in questions:
+    for text, better, worse, split in questions:
         if better in known and worse in known:
-            found = compare(known[better], known[worse], miou('degraded'))
+            found = compare(known[better], known[worse], miou(split))
             if found.seeds:
                 by_seed = ', '.join(f'{difference:+.2f}' for difference in found.differences)
                 cells.append([text, by_seed, mean_text(found.differences), found.verdict])
-    head = ['question (degraded)', 'difference by seed', 'mean', 'holds?']
+    head = ['question (degraded images, unless said)', 'difference by seed', 'mean', 'holds?']
     return markdown_table(head, cells).strip() if cells else ''
 
 
