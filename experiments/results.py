@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.systems import ROOT, System, systems_of
+from experiments.systems import ROOT, SEEDS, System, systems_of
 from rass_mm.errors import DataError
 
 Record = dict[str, Any]
@@ -40,9 +40,9 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """'yes' or 'no' only where all seeds agree and there are at least two; else 'unclear'."""
-        if len(self.differences) < 2:
-            return 'unclear (one seed)'
+        """'yes' or 'no' only where all seeds were run and agree; else 'unclear'."""
+        if len(self.differences) < len(SEEDS):
+            return f'unclear ({len(self.differences)} of {len(SEEDS)} seeds)'
         if all(difference > 0 for difference in self.differences):
             return 'yes'
         return 'no' if all(difference < 0 for difference in self.differences) else 'unclear'

@@ -30,7 +30,8 @@ def test_comparison_pairs_the_seeds_both_have():
         ((0.1, 2.0, 0.3), 'yes'),
         ((-0.1, -2.0, -0.3), 'no'),
         ((0.1, -0.1, 3.0), 'unclear'),
-        ((5.0,), 'unclear (one seed)'),
+        ((5.0,), 'unclear (1 of 3 seeds)'),
+        ((5.0, 5.0), 'unclear (2 of 3 seeds)'),
     ],
 )
 def test_verdict_needs_all_seeds(differences, verdict):
