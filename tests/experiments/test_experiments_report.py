@@ -21,7 +21,7 @@ def row(name, scores):
 def test_comparison_pairs_the_seeds_both_have():
     found = compare(row('rass', {0: 30.0, 1: 32.0, 2: 31.0}), row('base', {1: 31.0, 2: 31.5, 5: 0.0}), miou('degraded'))
     assert found.seeds == (1, 2) and found.differences == (1.0, -0.5)
-    assert found.verdict == 'unclear'
+    assert found.verdict == 'unclear (2 of 3 seeds)'
 
 
 @pytest.mark.parametrize(
