@@ -54,6 +54,9 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     parser.add_argument('--systems', nargs='+', help='their names, see systems.py; default: all')
     parser.add_argument('--seeds', nargs='+', type=int, default=list(SEEDS))
     parser.add_argument('--workers', type=int, default=2, help='runs side by side, one thread each')
+    parser.add_argument(
+        '--again', action='store_true', help='run what --systems names although it is recorded, and compare'
+    )
     parser.add_argument('--list', action='store_true', help='only print which runs are recorded and which are not')
     parser.set_defaults(run=_run)
 
@@ -62,13 +65,16 @@ def _run(arguments: argparse.Namespace) -> int:
     import rass_mm  # noqa: F401  (registers everything the configs name)
     from experiments.record import is_recorded
     from experiments.run import plan_runs, run_all
+    from rass_mm.errors import ConfigError
 
     runs = plan_runs(_chosen(arguments), arguments.seeds, arguments.systems)
     if arguments.list:
         for run in runs:
             logging.info('%-9s %s', 'recorded' if is_recorded(run) else 'to do', run.label)
         return 0
-    run_all(runs, arguments.workers)
+    if arguments.again and not arguments.systems:
+        raise ConfigError('--again needs --systems: name the rows to run again.')
+    run_all(runs, arguments.workers, arguments.systems if arguments.again else ())
     return 0
 
 

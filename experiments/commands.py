@@ -55,6 +55,12 @@ class Run:
         return self.folder_of(self.system.trained_as or self.system.name) / f'iter_{self.steps}.pth'
 
     @property
+    def is_trained(self) -> bool:
+        """Whether its work folder holds all that its tests and the systems that need it take from it."""
+        files = [self.checkpoint, *([self.folder / ADAPTER] if self.system.restores else [])]
+        return all(file.is_file() for file in files)
+
+    @property
     def options(self) -> list[str]:
         """Overrides of the config: the seed, and what it takes from other systems."""
         options = [f'randomness.seed={self.seed}']

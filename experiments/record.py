@@ -43,8 +43,8 @@ def config_hash(run: Run) -> str:
     return hashlib.sha256(load_config(run.config).pretty_text.encode()).hexdigest()[:16]
 
 
-def write_record(run: Run) -> None:
-    """Writes the run's JSON; it comes last and marks the run as finished."""
+def write_record(run: Run, file: Path) -> None:
+    """Writes the run's JSON; in the folder of records it comes last and marks the run as finished."""
     tests = {name: _tested(run, name) for name in run.tests}
     described = json.loads((run.outcome(next(iter(tests))) / RESULT).read_text())
     record = {
@@ -63,7 +63,14 @@ def write_record(run: Run) -> None:
     }
     # One line per key: short enough to read, and a changed run shows as a few changed lines.
     lines = [f' {json.dumps(key)}: {json.dumps(value)}' for key, value in record.items()]
-    write_text(run.record, '{\n' + ',\n'.join(lines) + '\n}\n')
+    write_text(file, '{\n' + ',\n'.join(lines) + '\n}\n')
+
+
+def scores_beside(run: Run, file: Path) -> str:
+    """The scores of another record of a run beside those of its own."""
+    found, known = (json.loads(place.read_text())['tests'] for place in (file, run.record))
+    score = 'PSNR' if run.system.restores else 'mIoU'
+    return ', '.join(f'{test} {score} {found[test][score]} (recorded: {known[test][score]})' for test in known)
 
 
 def revision() -> str:

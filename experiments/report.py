@@ -224,7 +224,11 @@ def class_table(rows: Sequence[Row], split: str) -> str:
 
 def commands_part(rows: Sequence[Row]) -> str:
     """The commands of the lowest seed of every row, and the revision they ran at."""
-    lines = ['Seed 0 is shown; `python -m experiments run SETTING --systems NAME` runs a row with all seeds.', '']
+    lines = [
+        'Seed 0 is shown. All seeds of a row again, beside what is recorded: '
+        '`python -m experiments run SETTING --systems NAME --again`.',
+        '',
+    ]
     for row in rows:
         lines += [f'{row.system.title} (`{row.system.name}`, revision {row.first["revision"]}):', '', '```bash']
         lines += [*row.first['commands'], '```', '']

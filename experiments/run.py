@@ -6,17 +6,18 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from experiments.commands import Run, typed
-from experiments.record import is_recorded, write_record
+from experiments.record import is_recorded, scores_beside, write_record
 from experiments.systems import systems_of
 from rass_mm.errors import RassError
 from rass_mm.parallel import run_logged
 
 logger = logging.getLogger(__name__)
+AGAIN = 'again.json'
 
 
 def plan_runs(settings: Sequence[str], seeds: Sequence[int], names: list[str] | None = None) -> list[Run]:
@@ -26,15 +27,21 @@ def plan_runs(settings: Sequence[str], seeds: Sequence[int], names: list[str] | 
     ]
 
 
-def run_all(runs: Sequence[Run], workers: int) -> None:
+def run_all(runs: Sequence[Run], workers: int, again: Container[str] = ()) -> None:
     """Does every run that has no record yet; a run starts when those it needs are recorded.
 
-    A stopped run goes on from its last checkpoint the next time.
+    A stopped run goes on from its last checkpoint the next time. What a run needs is trained anew where its record is
+    there but its work folder is not, as in a fresh clone.
+
+    Args:
+        runs: in order, each after those that it needs.
+        workers: how many side by side.
+        again: names of systems to run although they are recorded; their records stay as they are.
 
     Raises:
         RassError: some runs failed, after all others were done.
     """
-    queue = _Queue(runs)
+    queue = _Queue(runs, again)
     threads = [threading.Thread(target=_work, args=(queue,), daemon=True) for _ in range(workers)]
     for thread in threads:
         thread.start()
@@ -48,12 +55,16 @@ def run_all(runs: Sequence[Run], workers: int) -> None:
 class _Queue:
     """Hands out runs whose needs are met, in order."""
 
-    def __init__(self, runs: Sequence[Run]) -> None:
-        self.waiting = [run for run in runs if not is_recorded(run)]
+    def __init__(self, runs: Sequence[Run], again: Container[str]) -> None:
+        asked = [run for run in runs if run.system.name in again or not is_recorded(run)]
+        lost = {need for run in asked for need in _needs(run) if not need.is_trained}
+        self.waiting = [run for run in runs if run in asked or run in lost]
+        self.again = again
         self.running: set[Run] = set()
         self.failed: list[str] = []
-        self.total, self.changed = len(self.waiting), threading.Condition()
-        logger.info('%d runs to do, %d recorded before', self.total, len(runs) - self.total)
+        self.changed = threading.Condition()
+        recorded = sum(map(is_recorded, runs))
+        logger.info('%d runs to do, %d recorded before', len(self.waiting), recorded)
 
     def take(self) -> Run | None:
         """The next run, after waiting for one if needed; None when there will be none."""
@@ -82,8 +93,12 @@ class _Queue:
             self.changed.notify_all()
 
     def _missing(self, run: Run) -> list[str]:
-        needed = [Run(run.setting, system, run.seed) for system in systems_of(run.setting, list(run.system.needs))]
-        return [other.label for other in needed if other.system.name in run.system.needs and not is_recorded(other)]
+        return [need.label for need in _needs(run) if not (is_recorded(need) and need.is_trained)]
+
+
+def _needs(run: Run) -> list[Run]:
+    systems = systems_of(run.setting, list(run.system.needs)) if run.system.needs else []
+    return [Run(run.setting, system, run.seed) for system in systems if system.name in run.system.needs]
 
 
 def _work(queue: _Queue) -> None:
@@ -91,7 +106,7 @@ def _work(queue: _Queue) -> None:
         started = time.monotonic()
         logger.info('%s ...', run.label)
         try:
-            _do(run)
+            _do(run, run.system.name in queue.again)
             failure = None
             logger.info('%s done (%.0f s)', run.label, time.monotonic() - started)
         except Exception as error:  # one failed run must not keep the others from being done
@@ -100,10 +115,17 @@ def _work(queue: _Queue) -> None:
         queue.finish(run, failure)
 
 
-def _do(run: Run) -> None:
+def _do(run: Run, again: bool) -> None:
     with _locked(run.folder):
         if not is_recorded(run):
-            _train_and_test(run)
+            _train(run)
+            _test(run, run.record)
+        elif again:
+            _train(run)
+            _test(run, run.folder / AGAIN)
+            logger.info('%s again: %s', run.label, scores_beside(run, run.folder / AGAIN))
+        else:
+            _train(run)
 
 
 @contextmanager
@@ -127,12 +149,15 @@ def _is_locked(folder: Path) -> bool:
     return False
 
 
-def _train_and_test(run: Run) -> None:
-    if run.training and not run.checkpoint.is_file():
+def _train(run: Run) -> None:
+    if run.training and not run.is_trained:
         _call(run.training, run.folder / 'train.log')
+
+
+def _test(run: Run, record: Path) -> None:
     for name, arguments in run.tests.items():
         _call(arguments, run.folder / f'test-{name}.log')
-    write_record(run)
+    write_record(run, record)
 
 
 def _call(arguments: list[str], log: Path) -> None:

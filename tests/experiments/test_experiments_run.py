@@ -94,6 +94,27 @@ def test_nothing_is_run_twice(lab, finished):
     assert times == {file: file.stat().st_mtime_ns for file in (lab / 'experiments' / 'results').rglob('*.json')}
 
 
+def test_row_is_run_again_in_a_fresh_clone_and_compared(lab, finished):
+    """Records are there, work folders are not: what the row needs is trained, but neither tested nor recorded anew."""
+    work, results = lab / 'work_dirs' / 'experiments' / 'scenes', lab / 'experiments' / 'results'
+    times = {file: file.stat().st_mtime_ns for file in results.rglob('*.json')}
+    for name in ('scr', 'rass'):
+        shutil.rmtree(work / f'{name}-seed3')
+    done = experiments(lab, 'run', 'scenes', '--systems', 'rass', '--seeds', '3', '--again')
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (work / 'scr-seed3' / 'scr_adapter.safetensors').is_file()
+    assert not (work / 'scr-seed3' / 'test-restore').exists()
+    assert times == {file: file.stat().st_mtime_ns for file in results.rglob('*.json')}
+    again = json.loads((work / 'rass-seed3' / 'again.json').read_text())
+    assert again['tests'] == record(lab, 'rass')['tests'] and again['loss'] == record(lab, 'rass')['loss']
+    assert 'rass seed 3 again: degraded mIoU' in ' '.join((done.stdout + done.stderr).split())
+
+
+def test_again_asks_for_names(lab):
+    done = experiments(lab, 'run', 'scenes', '--again')
+    assert done.returncode == 1 and '--again needs --systems' in done.stderr
+
+
 def test_changed_config_is_not_mixed_with_old_records(lab, finished):
     file = lab / 'experiments' / 'configs' / 'scenes' / 'rass.py'
     before = file.read_text()
