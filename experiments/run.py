@@ -55,7 +55,7 @@ def run_all(runs: Sequence[Run], workers: int, again: Container[str] = ()) -> No
 class _Queue:
     """Hands out runs whose needs are met, in order."""
 
-    def __init__(self, runs: Sequence[Run], again: Container[str]) -> None:
+    def __init__(self, runs: Sequence[Run], again: Container[str] = ()) -> None:
         asked = [run for run in runs if run.system.name in again or not is_recorded(run)]
         lost = {need for run in asked for need in _needs(run) if not need.is_trained}
         self.waiting = [run for run in runs if run in asked or run in lost]
