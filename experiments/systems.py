@@ -85,6 +85,10 @@ SYSTEMS = (
     System('ft_crop', 'FT, crops of 128x128', CAUSE, settings=('camvid',)),
     System('dt_gn', 'DT, group norm', CAUSE, settings=('camvid',)),
     System('ft_gn', 'FT, group norm', CAUSE, settings=('camvid',)),
+    System('dt_photo', 'DT, photometric distortion', CAUSE, settings=('camvid',)),
+    System('ft_photo', 'FT, photometric distortion', CAUSE, settings=('camvid',)),
+    System('base_photo', 'base without SCR, photometric distortion', CAUSE, settings=('camvid',)),
+    System('rass_photo', 'RASS, photometric distortion', CAUSE, restorer='scr', settings=('camvid',)),
     System('base_scenes', 'base trained on scenes, without SCR', CAUSE, settings=('camvid',)),
     System('base_alone', 'base trained on CamVid only, without SCR', CAUSE, settings=('camvid',)),
 )
