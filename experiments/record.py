@@ -70,7 +70,7 @@ def scores_beside(run: Run, file: Path) -> str:
     """The scores of another record of a run beside those of its own."""
     found, known = (json.loads(place.read_text())['tests'] for place in (file, run.record))
     score = 'PSNR' if run.system.restores else 'mIoU'
-    return ', '.join(f'{test} {score} {found[test][score]} (recorded: {known[test][score]})' for test in known)
+    return ', '.join(f'{test} {score} {found[test][score]:.2f} (recorded: {known[test][score]:.2f})' for test in known)
 
 
 def revision() -> str:

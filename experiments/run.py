@@ -117,15 +117,12 @@ def _work(queue: _Queue) -> None:
 
 def _do(run: Run, again: bool) -> None:
     with _locked(run.folder):
+        _train(run)  # a run that another worker has finished by now has nothing left to train
         if not is_recorded(run):
-            _train(run)
             _test(run, run.record)
         elif again:
-            _train(run)
             _test(run, run.folder / AGAIN)
             logger.info('%s again: %s', run.label, scores_beside(run, run.folder / AGAIN))
-        else:
-            _train(run)
 
 
 @contextmanager
