@@ -54,6 +54,8 @@ QUESTIONS = (
     Question('R2S > DT, 3600 steps', 'r2s_long', 'dt_long'),
     Question('R2S > FT, 3600 steps', 'r2s_long', 'ft_long'),
     Question('RASS > R2S, 3600 steps', 'rass_long', 'r2s_long'),
+    Question('RASS > base without SCR, 10800 steps', 'rass_longer', 'base_longer'),
+    Question('base without SCR > FT, 10800 steps', 'base_longer', 'ft_longer'),
     Question('FT > DT, crops of 128x128', 'ft_crop', 'dt_crop'),
     Question('FT > DT, group norm', 'ft_gn', 'dt_gn'),
     Question('FT > DT, photometric distortion', 'ft_photo', 'dt_photo'),
