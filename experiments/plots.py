@@ -72,10 +72,13 @@ def draw_curves(path: Path, title: str, rows: Sequence[Row]) -> None:
 
 
 def panels_of(rows: Sequence[Row]) -> list[list[Row]]:
-    """What is drawn together: main systems, RASS with its ablations and bound, causes; no more than `TOGETHER`."""
-    kinds = [[row for row in rows if row.system.group in groups] for groups in ((MAIN,), (ABLATION, BOUND), (CAUSE,))]
+    """Main systems, RASS with its ablations and bound, causes of one length: no more than `TOGETHER` in a panel."""
+    kinds = [[row for row in rows if row.system.group in groups] for groups in ((MAIN,), (ABLATION, BOUND))]
     if kinds[1]:
         kinds[1] = [row for row in rows if row.system.name == 'rass'] + kinds[1]
+    causes = [row for row in rows if row.system.group == CAUSE]
+    lengths = sorted({row.first['steps'] for row in causes})
+    kinds += [[row for row in causes if row.first['steps'] == steps] for steps in lengths]
     return [kind[i : i + TOGETHER] for kind in kinds for i in range(0, len(kind), TOGETHER)]
 
 
