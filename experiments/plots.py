@@ -19,6 +19,8 @@ TOGETHER = 7
 """Curves in one panel: more than there are colours cannot be told apart."""
 ACROSS = 2
 """Panels side by side."""
+FAMILIES = ('dt', 'ft', 'base', 'rass')
+"""Have the same colour in every panel, whatever the schedule."""
 
 
 def draw_bars(path: Path, title: str, rows: Sequence[Row]) -> None:
@@ -53,7 +55,7 @@ def draw_curves(path: Path, title: str, rows: Sequence[Row]) -> None:
     for panel in panels[len(groups) :]:
         panel.remove()
     for panel, group in zip(panels, groups, strict=False):
-        for number, row in enumerate(group):
+        for number, row in zip(colors_of(group), group, strict=True):
             steps = [step for step, _ in row.first['curve']]
             curves = [[value for _, value in record['curve']] for record in row.by_seed.values()]
             points = list(zip(*curves, strict=True))
@@ -80,6 +82,17 @@ def panels_of(rows: Sequence[Row]) -> list[list[Row]]:
     lengths = sorted({row.first['steps'] for row in causes})
     kinds += [[row for row in causes if row.first['steps'] == steps] for steps in lengths]
     return [kind[i : i + TOGETHER] for kind in kinds for i in range(0, len(kind), TOGETHER)]
+
+
+def colors_of(rows: Sequence[Row]) -> list[int]:
+    """Number of each row's colour in one panel: its family's where that is free, else the first free one."""
+    taken: list[int] = []
+    for row in rows:
+        family = row.system.name.split('_')[0]
+        own = FAMILIES.index(family) if family in FAMILIES else -1
+        free = [number for number in range(len(COLORS)) if number not in taken]
+        taken.append(own if own in free else free[0])
+    return taken
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 from commands import ROOT
 
 from experiments import report
+from experiments.plots import FAMILIES, colors_of, panels_of
 from experiments.results import Comparison, Row, compare, mean_text, miou, spread
 from experiments.systems import SETTINGS, SYSTEMS, systems_of
 from rass_mm.errors import ConfigError, DataError
@@ -52,6 +53,25 @@ def test_section_replaces_what_is_between_the_markers_only():
     for broken in ('nothing', report.BEGIN, f'{report.END}{report.BEGIN}', text + text):
         with pytest.raises(DataError, match='needs the lines'):
             report.with_section(broken, 'new')
+
+
+def test_panels_hold_one_length_and_families_keep_their_colour():
+    names = ('dt', 'ft', 'base', 'rass', 'random', 'ft_long', 'base_long', 'rass_t200', 'base_longer', 'rass_longer')
+    steps = {'ft_long': 3600, 'base_long': 3600, 'base_longer': 10800, 'rass_longer': 10800}
+    rows = [Row(KNOWN[name], {0: {'steps': steps.get(name, 1200)}}) for name in names]
+    panels = panels_of(rows)
+    assert [[row.system.name for row in panel] for panel in panels] == [
+        ['dt', 'ft', 'base', 'rass', 'random'],
+        ['rass_t200'],
+        ['ft_long', 'base_long'],
+        ['base_longer', 'rass_longer'],
+    ]
+    for panel in panels:
+        colors = colors_of(panel)
+        assert len(set(colors)) == len(panel)
+        for color, row in zip(colors, panel, strict=True):
+            family = row.system.name.split('_')[0]
+            assert (color == FAMILIES.index(family)) if family in FAMILIES else color >= len(FAMILIES)
 
 
 def test_systems_bring_what_they_need_in_the_order_in_which_they_run():
