@@ -58,6 +58,7 @@ QUESTIONS = (
     Question('base without SCR > FT, 10800 steps', 'base_longer', 'ft_longer'),
     Question('FT > DT, crops of 128x128', 'ft_crop', 'dt_crop'),
     Question('FT > DT, group norm', 'ft_gn', 'dt_gn'),
+    Question('base without SCR > FT with group norm', 'base', 'ft_gn'),
     Question('FT > DT, photometric distortion', 'ft_photo', 'dt_photo'),
     Question('base without SCR > FT, photometric distortion', 'base_photo', 'ft_photo'),
     Question('RASS > base without SCR, photometric distortion', 'rass_photo', 'base_photo'),
