@@ -2,7 +2,9 @@
 
 import json
 import math
-from collections.abc import Sequence
+import re
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +18,7 @@ from rass_mm.evaluation.tables import markdown_table
 
 DOCS = Path('docs/evidence')
 README = Path('README.md')
+NUMBER = re.compile(r'\{(\w+): (\w+)(?: - (\w+))?(?: (\w+))?\}')
 BEGIN, END = '<!-- evidence: begin (python -m experiments report) -->', '<!-- evidence: end -->'
 
 
@@ -91,6 +94,30 @@ def write_report() -> None:
     parts += [setting_part(name, rows) for name, rows in settings.items()]
     write_text(DOCS / 'README.md', '\n\n'.join(parts) + '\n')
     write_text(README, with_section(README.read_text(), readme_part(settings)))
+
+
+def with_numbers(text: str, settings: Mapping[str, Sequence[Row]]) -> str:
+    """Fills in what a text says of the records, with one decimal.
+
+    `{scenes: ft}` is the mean of a system's mIoU over the seeds, `{scenes: rass - base}` that of the differences seed
+    by seed. Both are of degraded images; a last word names another test: `{scenes: rass - base clean}`, or
+    `{scenes: scr_l0 - scr restore}`, which is PSNR.
+
+    Raises:
+        DataError: a data set or system without records.
+    """
+
+    def number(match: re.Match[str]) -> str:
+        setting, *names, test = match.groups(default='')
+        row_of = {row.system.name: row for row in settings.get(setting, ())}
+        rows = [row_of.get(name) for name in names if name]
+        if None in rows:
+            raise DataError(f'{ROOT}/summary.md says {match[0]}, but that has no record. Run it or leave it out.')
+        value = (lambda record: record['tests'][test]['PSNR']) if test == 'restore' else miou(test or 'degraded')
+        values = rows[0].values(value) if len(rows) == 1 else compare(*rows, value).differences
+        return f'{statistics.fmean(values):.1f}'
+
+    return NUMBER.sub(number, text)
 
 
 def segmentors(rows: Sequence[Row]) -> list[Row]:
@@ -245,7 +272,7 @@ def commands_part(rows: Sequence[Row]) -> str:
 
 def readme_part(settings: dict[str, list[Row]]) -> str:
     """The README's section: scores and answers of both data sets."""
-    parts = [(ROOT / 'summary.md').read_text().strip()]
+    parts = [with_numbers((ROOT / 'summary.md').read_text().strip(), settings)]
     for name, rows in settings.items():
         parts += [f'**{SETTINGS[name]}**, measured:', score_table(rows), question_table(rows)]
     return '\n\n'.join(part for part in parts if part)

@@ -74,6 +74,15 @@ def test_panels_hold_one_length_and_families_keep_their_colour():
             assert (color == FAMILIES.index(family)) if family in FAMILIES else color >= len(FAMILIES)
 
 
+def test_text_takes_its_numbers_from_the_records():
+    rows = {'scenes': [row('rass', {0: 30.0, 1: 33.0}), row('base', {0: 31.0, 1: 30.0})]}
+    text = 'mean {scenes: rass}, by {scenes: rass - base}, {scenes: base - rass clean}; {left: alone'
+    assert report.with_numbers(text, rows) == 'mean 31.5, by 1.0, -1.0; {left: alone'
+    for missing in ('{scenes: rass - ft}', '{camvid: rass}'):
+        with pytest.raises(DataError, match='has no record'):
+            report.with_numbers(missing, rows)
+
+
 def test_systems_bring_what_they_need_in_the_order_in_which_they_run():
     assert [system.name for system in systems_of('scenes', ['r2s'])] == ['dt', 'scr', 'r2s']
     with pytest.raises(ConfigError, match="No system 'x' on camvid"):
