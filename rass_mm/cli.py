@@ -59,12 +59,23 @@ def test_main(argv: list[str] | None = None) -> int:
 def guarded(arguments: argparse.Namespace) -> int:
     """Runs `arguments.run`; prints a `RassError` as one message and returns 1."""
     try:
-        return arguments.run(arguments)
+        code = arguments.run(arguments)
+        if getattr(arguments, 'launcher', 'none') != 'none':
+            _leave_group()
+        return code
     except RassError as error:
         # An error that crossed from a data worker carries that worker's traceback in its text.
         message = str(error).split(f'{type(error).__name__}: ')[-1]
         sys.stderr.write(f'\nerror: {message.strip()}\n')
         return 1
+
+
+def _leave_group() -> None:
+    """Ends the process group: its threads, still there when the interpreter ends, can abort a run that went well."""
+    import torch
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _common_arguments(parser: argparse.ArgumentParser) -> None:
