@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rass_mm.diffusion.adapters import AdapterSpec, add_adapter, merge_file
@@ -23,6 +24,8 @@ class DiffusionExtractor(nn.Module):
         timestep: the timestep the UNet is told, in [0, 1000).
         sample_latent: draw the latent from the VAE's posterior instead of taking its mode (the released behaviour).
         gradient_checkpointing: trade a second UNet forward for the memory of its activations.
+        resize_features: accept sides that are multiples of the VAE's stride only, and resize the features to
+            side // stride, as the released segmentor does; else such sides are an error.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class DiffusionExtractor(nn.Module):
         timestep: int = 1,
         sample_latent: bool = False,
         gradient_checkpointing: bool = False,
+        resize_features: bool = False,
     ) -> None:
         super().__init__()
         self.base = base
@@ -57,6 +61,7 @@ class DiffusionExtractor(nn.Module):
             self.unet.enable_gradient_checkpointing()
         self.timestep = timestep
         self.sample_latent = sample_latent
+        self.resize_features = resize_features
 
     def _freeze_unused(self) -> None:
         """The UNet's noise output is not used: what only it needs would never get a gradient."""
@@ -73,14 +78,14 @@ class DiffusionExtractor(nn.Module):
         """Computes the features.
 
         Args:
-            images: (B, 3, H, W) RGB in [-1, 1]; H and W multiples of `base.size_multiple`.
+            images: (B, 3, H, W) RGB in [-1, 1]; H and W multiples of `size_multiple`.
             context: (B, T, C) context tokens for the cross-attention.
 
         Returns:
-            One (B, C_i, H/stride_i, W/stride_i) tensor per feature, in the order of `features`.
+            One (B, C_i, H // stride_i, W // stride_i) tensor per feature, in the order of `features`.
 
         Raises:
-            DataError: a side that is not a multiple of `base.size_multiple`.
+            DataError: a side that is not a multiple of `size_multiple`.
         """
         self._check_size(images)
         places = {info.name: self._place(info.name) for info in self.features}
@@ -88,7 +93,13 @@ class DiffusionExtractor(nn.Module):
             latent = self.encode(images)
             timestep = torch.as_tensor(self.timestep, device=latent.device)
             self.unet(latent, timestep, encoder_hidden_states=context, return_dict=False)
-        return [found[info.name] for info in self.features]
+        size = images.shape[-2:]
+        return [resized(found[info.name], [side // info.stride for side in size]) for info in self.features]
+
+    @property
+    def size_multiple(self) -> int:
+        """Image sides must be multiples of this."""
+        return self.base.vae_stride if self.resize_features else self.base.size_multiple
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -102,9 +113,19 @@ class DiffusionExtractor(nn.Module):
         return (self.vae.encoder if part == 'vae' else self.unet).get_submodule(path)
 
     def _check_size(self, images: Tensor) -> None:
-        multiple = self.base.size_multiple
+        multiple = self.size_multiple
         if images.shape[-2] % multiple or images.shape[-1] % multiple:
             raise DataError(
                 f'Image of {images.shape[-2]}x{images.shape[-1]} pixels: both sides must be multiples of {multiple} '
                 f'for this base. Set data_preprocessor.test_cfg=dict(size_divisor={multiple}) and such a crop size.'
             )
+
+
+def resized(feature: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, C, h, w) at another (height, width), bilinear; unchanged where it has that size.
+
+    A UNet level of an odd side is rounded up, so its maps are not exactly `stride` times smaller than the image.
+    """
+    if tuple(feature.shape[-2:]) == tuple(size):
+        return feature
+    return F.interpolate(feature, tuple(size), mode='bilinear', align_corners=False)

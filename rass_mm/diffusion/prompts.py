@@ -7,7 +7,7 @@ of them trains anything or writes into a checkpoint.
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -107,8 +107,27 @@ PROMPTS = {'ClassTokens': ClassTokens, 'EmptyPrompt': EmptyPrompt}
 """Prompts that need nothing but the base and class names: what a restorer can use on an image without labels."""
 
 
+def comma_text(tag: str) -> str:
+    """A tag as OSEDiff writes it: unchanged."""
+    return tag
+
+
+def list_text(tag: str) -> str:
+    """A tag as the released RASS writes it.
+
+    The released prompt is the text of Python's list of tags, with `[] ,` stripped from its ends, apostrophes deleted
+    and commas replaced by spaces. The list's own quotes go with the apostrophes; Python puts a tag that holds one into
+    double quotes, which stay.
+    """
+    return repr(tag).replace("'", '').replace(',', ' ')
+
+
+TAG_TEXTS: dict[str, tuple[Callable[[str], str], str]] = {'commas': (comma_text, ', '), 'list': (list_text, '  ')}
+"""`TagPrompt.style` -> the text of one tag, and what stands between two."""
+
+
 class TagPrompt(nn.Module):
-    """ "tag, tag, tag" of each image, from a tagger; keeps the text encoder, as the released code does.
+    """The tags of each image as one text, from a tagger; keeps the text encoder, as the released code does.
 
     Args:
         base: the base folder.
@@ -116,22 +135,31 @@ class TagPrompt(nn.Module):
         tagger: gives the tags.
         truncate: cuts tags that do not fit the text encoder, from the end, as the released code's tokenizer does;
             without it they are an error.
+        style: 'commas' gives "sky, tree" (OSEDiff); 'list' gives "sky  tree" (the released RASS, see `list_text`).
         suffix: text after the tags; OSEDiff's is ', ,'.
     """
 
     def __init__(
-        self, base: DiffusionBase, classes: Sequence[str], tagger: Tagger, truncate: bool = False, suffix: str = ''
+        self,
+        base: DiffusionBase,
+        classes: Sequence[str],
+        tagger: Tagger,
+        truncate: bool = False,
+        style: str = 'commas',
+        suffix: str = '',
     ) -> None:
         super().__init__()
         if not isinstance(tagger, Tagger):
             raise ConfigError(f'{type(tagger).__name__} is no tagger: it needs a method tags(images, data_samples).')
+        if style not in TAG_TEXTS:
+            raise ConfigError(f'prompt.style is {style!r}; one of {", ".join(TAG_TEXTS)} is needed.')
         self.text = TextEncoder(base)
         self.tagger = tagger
-        self.truncate, self.suffix = truncate, suffix
+        self.truncate, self.style, self.suffix = truncate, style, suffix
         self.class_ids = {name: index for index, name in enumerate(classes)}
         for part in (self.text, tagger):
             if isinstance(part, nn.Module):
-                # Frozen, and found again beside the base or by its own files: no business of a checkpoint.
+                # Frozen and reloaded from the base folder or its own files, so excluded from checkpoints.
                 part.requires_grad_(False)
                 part.register_state_dict_post_hook(lambda _m, state, prefix, _l: _drop_prefix(state, prefix))
 
@@ -153,14 +181,22 @@ class TagPrompt(nn.Module):
             owned[1 : 1 + len(row)] = torch.tensor([owner for _, owner in row], dtype=torch.long)
         return Prompt(self.text.encode(ids).to(images.device), owners.to(images.device))
 
+    def written(self, tags: Sequence[str]) -> str:
+        """The text that the text encoder reads for these tags."""
+        return ''.join(part for part, _ in self._parts(tags))
+
+    def _parts(self, tags: Sequence[str]) -> Iterator[tuple[str, int]]:
+        """(text, owner) of the tags, of what stands between them and of the suffix."""
+        write, between = TAG_TEXTS[self.style]
+        for index, tag in enumerate(tags):
+            if index:
+                yield between, NOBODY
+            yield write(tag), self.class_ids.get(tag, NOBODY)
+        yield self.suffix, NOBODY
+
     def _tokens(self, tags: Sequence[str]) -> list[tuple[int, int]]:
-        """(id, owner) of the tokens of the tags and of the commas between them."""
-        comma = [(token, NOBODY) for token in self.text.token_ids(',')]
-        tokens: list[tuple[int, int]] = []
-        for tag in tags:
-            owner = self.class_ids.get(tag, NOBODY)
-            tokens += (comma if tokens else []) + [(token, owner) for token in self.text.token_ids(tag)]
-        tokens += [(token, NOBODY) for token in self.text.token_ids(self.suffix)]
+        """(id, owner) of the tokens of the text; CLIP's tokenizer never joins words, so parts are taken one by one."""
+        tokens = [(token, owner) for part, owner in self._parts(tags) for token in self.text.token_ids(part)]
         return tokens[: self.text.length - 2] if self.truncate else tokens
 
 

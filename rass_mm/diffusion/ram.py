@@ -30,6 +30,7 @@ from rass_mm.hashing import update_sampled
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's, per channel of RGB in [0, 1]."""
+DTYPES = {'float32': torch.float32, 'float16': torch.float16}
 SEPARATORS = re.compile(r'[|,]')
 REMEDY = 'pip install git+https://github.com/xinyu1205/recognize-anything'
 FORKS = 'the folder ram/ of SeeSR or OSEDiff, put on PYTHONPATH,'
@@ -42,17 +43,23 @@ class RAMTagger(nn.Module):
     where crops do not come again, nothing is kept, and a sample that holds its clean crop is tagged by that.
 
     The network is loaded at the first image whose tags are not known. It is frozen, and it is no submodule: neither
-    a checkpoint nor an optimiser nor `parameters()` sees it. It runs in float32 on the images' device.
+    a checkpoint nor an optimiser nor `parameters()` sees it. It runs on the images' device.
+
+    The released RASS shows RAM the padded image, resized without antialiasing, in float16: `padding=True`,
+    `antialias=False`, `dtype='float16'`. The defaults are RAM's own.
 
     Args:
         classes: taken for the common signature and not used.
         weights: RAM's file, `ram_swin_large_14m.pth`.
         condition: DAPE's file, `DAPE.pth`; None is plain RAM.
         image_size: side in pixels at which RAM looks at an image: 384, or 224.
+        padding: shows the image with its padding; else the padding is cut off first.
+        antialias: whether the resize to `image_size` smooths what it shrinks.
+        dtype: 'float32' or 'float16'; a CPU computes in float32 either way.
         cache: folder for the stored tags; None uses `cache_folder()`.
 
     Raises:
-        ConfigError: a file of weights does not exist.
+        ConfigError: a file of weights does not exist, or another dtype.
         InstallationError: there is no package `ram`.
     """
 
@@ -64,11 +71,16 @@ class RAMTagger(nn.Module):
         weights: str | os.PathLike = 'weights/ram_swin_large_14m.pth',
         condition: str | os.PathLike | None = None,
         image_size: int = 384,
+        padding: bool = False,
+        antialias: bool = True,
+        dtype: str = 'float32',
         cache: str | os.PathLike | None = None,
     ) -> None:
         super().__init__()
+        if dtype not in DTYPES:
+            raise ConfigError(f'tagger.dtype is {dtype!r}; one of {", ".join(DTYPES)} is needed.')
         self.weights, self.condition = Path(weights), Path(condition) if condition else None
-        self.image_size = image_size
+        self.image_size, self.padding, self.antialias, self.dtype = image_size, padding, antialias, DTYPES[dtype]
         # Past nn.Module's own bookkeeping, which would make the network a submodule.
         self.__dict__['network'] = None
         if on_meta():
@@ -76,7 +88,9 @@ class RAMTagger(nn.Module):
         if importlib.util.find_spec('ram') is None:
             raise InstallationError(f'RAMTagger needs the package ram (recognize-anything): {REMEDY}')
         identities = [file_identity(path) for path in (self.weights, self.condition) if path]
-        folder = '-'.join([*identities, str(image_size)])
+        # Tags of another resize or precision are other tags; those stored before there was a choice keep their folder.
+        switches = [*([] if antialias else ['aliased']), *([] if dtype == 'float32' else [dtype])]
+        folder = '-'.join([*identities, str(image_size), *switches])
         self.store = TagStore((Path(cache) if cache else cache_folder()) / 'tags' / folder)
 
     @torch.no_grad()
@@ -111,15 +125,17 @@ class RAMTagger(nn.Module):
         if clean is not None:
             planes = torch.as_tensor(np.ascontiguousarray(np.asarray(clean)[..., ::-1]))
             return planes.permute(2, 0, 1).to(image.device, torch.float32) / 127.5 - 1
-        height, width = (sample.get('img_shape') if sample is not None else None) or image.shape[1:]
+        known = None if sample is None or self.padding else sample.get('img_shape')
+        height, width = known or image.shape[1:]
         return image[:, :height, :width].float()
 
     def _ask(self, images: Sequence[Tensor]) -> list[list[str]]:
         """The network's tags of (3, h, w) images of any sizes."""
-        batch = torch.stack([prepared(image, self.image_size) for image in images])
-        network = self._loaded().to(batch.device)
+        batch = torch.stack([prepared(image, self.image_size, self.antialias) for image in images])
+        dtype = torch.float32 if batch.device.type == 'cpu' else self.dtype
+        network = self._loaded().to(batch.device, dtype)
         with torch.autocast(batch.device.type, enabled=False):
-            english = network.generate_tag(batch)[0]
+            english = network.generate_tag(batch.to(dtype))[0]
         if len(english) != len(images) or not all(isinstance(text, str) for text in english):
             raise InstallationError(
                 f"The package ram answered {len(images)} images with {english!r}; generate_tag's first result should "
@@ -158,9 +174,10 @@ class TagStore:
         return self.folder / key[:2] / f'{key}.json'
 
 
-def prepared(image: Tensor, size: int) -> Tensor:
+def prepared(image: Tensor, size: int, antialias: bool = True) -> Tensor:
     """(3, h, w) RGB in [-1, 1] to RAM's input: (3, size, size), ImageNet's mean and standard deviation."""
-    square = F.interpolate((image[None] + 1) / 2, (size, size), mode='bilinear', antialias=True, align_corners=False)
+    unit = (image[None] + 1) / 2
+    square = F.interpolate(unit, (size, size), mode='bilinear', antialias=antialias, align_corners=False)
     mean, std = (torch.tensor(values, device=image.device).view(3, 1, 1) for values in (MEAN, STD))
     return (square[0] - mean) / std
 

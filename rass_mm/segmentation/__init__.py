@@ -4,6 +4,7 @@ from rass_mm.segmentation import prompts  # noqa: F401  (registers on import)
 from rass_mm.segmentation.backbone import DiffusionBackbone
 from rass_mm.segmentation.heads import Float32PixelDecoder, RASSMask2FormerHead
 from rass_mm.segmentation.neck import FeatureProjection
+from rass_mm.segmentation.preprocessing import RawPadPreProcessor
 from rass_mm.segmentation.restore_then_segment import FileRestorer, RestoreThenSegment
 from rass_mm.segmentation.segmentor import RASS
 
@@ -14,5 +15,6 @@ __all__ = [
     'FileRestorer',
     'Float32PixelDecoder',
     'RASSMask2FormerHead',
+    'RawPadPreProcessor',
     'RestoreThenSegment',
 ]

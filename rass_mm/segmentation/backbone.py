@@ -27,6 +27,7 @@ class DiffusionBackbone(BaseModule):
         timestep: the timestep the UNet is told.
         sample_latent: draw the latent instead of taking the posterior's mode.
         gradient_checkpointing: recompute the UNet's activations in the backward pass.
+        resize_features: accept sides that are multiples of the VAE's stride (8) only, see `DiffusionExtractor`.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class DiffusionBackbone(BaseModule):
         timestep: int = 1,
         sample_latent: bool = False,
         gradient_checkpointing: bool = False,
+        resize_features: bool = False,
     ) -> None:
         super().__init__()
         self.base = read_base(base, expect)
@@ -53,6 +55,7 @@ class DiffusionBackbone(BaseModule):
             timestep=timestep,
             sample_latent=sample_latent,
             gradient_checkpointing=gradient_checkpointing,
+            resize_features=resize_features,
         )
         self.channels = [info.channels for info in self.extractor.features]
         self.strides = [info.stride for info in self.extractor.features]
@@ -66,5 +69,5 @@ class DiffusionBackbone(BaseModule):
         """Does nothing: the weights come from the base folder, and the LoRA was drawn when it was added."""
 
     def forward(self, images: Tensor, context: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) RGB in [-1, 1] and context (B, T, C) to one (B, C_i, H/stride_i, W/stride_i) per feature."""
+        """(B, 3, H, W) RGB in [-1, 1] and context (B, T, C) to (B, C_i, H // stride_i, W // stride_i) per feature."""
         return self.extractor(images, context)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rass_mm.checkpoint.trained_state import TrainedStateMixin
 from rass_mm.datasets.names import class_names
+from rass_mm.diffusion.extractor import resized
 from rass_mm.diffusion.prompts import Prompt
 from rass_mm.diffusion.tiling import Window, batched, mean_weights, ramp_weights, window_weights, windows
 from rass_mm.errors import ConfigError
@@ -184,31 +185,40 @@ class RASS(TrainedStateMixin, EncoderDecoder):
     def stitched_features(self, inputs: Tensor, prompt: Prompt) -> tuple[Tensor, ...]:
         """The maps the head reads of whole images (B, 3, H, W), from square windows of the short side.
 
-        Source: the authors' released code (its behaviour). Sides that are multiples of the base's make windows start on
-        every map's grid.
+        Source: the authors' released code (its behaviour). Edges of a window fall on a map's grid by rounding down, so
+        that a window's place can be one cell larger than its own map, which is then resized to it.
         """
         size = tuple(inputs.shape[2:])
         side = min(size)
         grid = windows(size, (side, side), (side, side))
-        weight_of = {}  # by stride
+        strides = self.neck.strides if self.with_neck else self.backbone.strides
         sums: list[Tensor] = []
         for chunk in batched(grid, self.test_cfg.get('window_batch', 4)):
             levels = self.extract_feat(cut(inputs, chunk), prompt.repeated(len(chunk)))
-            for number, level in enumerate(levels):
-                stride = side // level.shape[-1]
-                if number == len(sums):
-                    sums.append(level.new_zeros(len(inputs), level.shape[1], *(length // stride for length in size)))
-                    weight_of[stride] = window_weights([scaled(window, stride) for window in grid], mean_weights, level)
+            if not sums:
+                sums = [
+                    level.new_zeros(len(inputs), level.shape[1], *(length // stride for length in size))
+                    for level, stride in zip(levels, strides, strict=True)
+                ]
+            for total, level, stride in zip(sums, levels, strides, strict=True):
                 parts = level.unflatten(0, (len(inputs), len(chunk)))
                 for index, window in enumerate(chunk):
-                    top, bottom, left, right = place = scaled(window, stride)
-                    sums[number][..., top:bottom, left:right] += parts[:, index] * weight_of[stride](place)
-        return tuple(sums)
+                    top, bottom, left, right = scaled(window, stride)
+                    total[..., top:bottom, left:right] += resized(parts[:, index], (bottom - top, right - left))
+        return tuple(total / counts(grid, stride, total) for total, stride in zip(sums, strides, strict=True))
 
 
 def scaled(window: Window, stride: int) -> Window:
     """A window of the image on a map of that stride."""
     return tuple(edge // stride for edge in window)
+
+
+def counts(grid: Sequence[Window], stride: int, like: Tensor) -> Tensor:
+    """(H // stride, W // stride) how many windows of a grid hold each cell of a map, in the dtype of `like`."""
+    count = like.new_zeros(like.shape[-2:])
+    for top, bottom, left, right in (scaled(window, stride) for window in grid):
+        count[top:bottom, left:right] += 1
+    return count
 
 
 def sized(metas: list[dict], inputs: Tensor) -> list[dict]:

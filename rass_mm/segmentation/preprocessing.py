@@ -1,0 +1,40 @@
+"""mmseg's data preprocessor with a padding of its own at test."""
+
+from typing import Any
+
+from mmseg.models.data_preprocessor import SegDataPreProcessor
+from mmseg.registry import MODELS
+from torch import Tensor
+
+
+@MODELS.register_module()
+class RawPadPreProcessor(SegDataPreProcessor):
+    """`SegDataPreProcessor` that pads test images with a raw grey level instead of mmseg's normalised `pad_val`.
+
+    The released segmentor pads before it normalises, with zeros: its padding is black, -1 to the network, where mmseg's
+    default is mid grey. Training pads as in mmseg.
+
+    Args:
+        raw_pad_val: grey level in 0..255 of the pixels added at test, right and below.
+        kwargs: everything else of `SegDataPreProcessor`; `mean` and `std` are needed.
+    """
+
+    def __init__(self, raw_pad_val: float = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.raw_pad_val = raw_pad_val
+
+    def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
+        """Images (3, h, w) in 0..255 to one batch (B, 3, H, W), normalised and padded.
+
+        Args:
+            data: `inputs`, a list of images or a batch of them, and `data_samples`.
+            training: whether the batch is for training.
+        """
+        height, width = data['inputs'][0].shape[-2:]
+        result = super().forward(data, training)
+        if not training:
+            inputs: Tensor = result['inputs']
+            filling = ((self.raw_pad_val - self.mean) / self.std)[None]
+            inputs[..., height:, :] = filling
+            inputs[..., :height, width:] = filling
+        return result
