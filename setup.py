@@ -10,7 +10,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'rass_mm' / 'version.py').read_text())[1]
 SEGMENTATION = [
-    'torch>=2.4',
+    'torch>=2.10',  # below, a checkpoint can corrupt memory (CVE-2026-24747): rass_mm.compat.FLOORS
     'numpy>=1.26',
     'scipy',
     'mmengine>=0.10.4,<1.0',

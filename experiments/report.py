@@ -2,80 +2,22 @@
 
 import json
 import math
-import re
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from experiments.commands import SPLITS
 from experiments.plots import draw_bars, draw_curves
-from experiments.results import Row, class_iou, compare, mean_text, miou, read_rows
+from experiments.questions import answers
+from experiments.results import Row, class_iou, mean_text, miou, read_rows
 from experiments.systems import BOUND, CAUSE, ROOT, SETTINGS
+from experiments.texts import with_numbers
 from rass_mm.atomic import write_text
 from rass_mm.errors import DataError
 from rass_mm.evaluation.tables import markdown_table
 
 DOCS = Path('docs/evidence')
 README = Path('README.md')
-NUMBER = re.compile(r'\{(\w+): (\w+)(?: - (\w+))?(?: (\w+))?\}')
 BEGIN, END = '<!-- evidence: begin (python -m experiments report) -->', '<!-- evidence: end -->'
-
-
-class Question(NamedTuple):
-    """What is asked, and the two systems whose difference in mIoU on a split answers it."""
-
-    text: str
-    better: str
-    worse: str
-    split: str = 'degraded'
-
-
-QUESTIONS = (
-    Question('RASS > base without SCR', 'rass', 'base'),
-    Question('base without SCR > FT', 'base', 'ft'),
-    Question('RASS > FT', 'rass', 'ft'),
-    Question('base without SCR > R2S', 'base', 'r2s'),
-    Question('FT > DT', 'ft', 'dt'),
-    Question('R2S > DT', 'r2s', 'dt'),
-    Question('R2S > FT', 'r2s', 'ft'),
-    Question('RASS > R2S', 'rass', 'r2s'),
-    Question('lambda 0.1 > lambda 0 (RASS)', 'rass', 'rass_l0'),
-    Question('trained base > random UNet', 'base', 'random'),
-    Question('class tokens > empty prompts', 'rass', 'rass_empty'),
-    Question("with > without the encoder's features", 'rass', 'rass_noshortcut'),
-    Question('LoRA > all of the UNet trained', 'rass', 'rass_full'),
-    Question('LoRA > all of the UNet trained at 3e-4', 'rass', 'rass_full_slow'),
-    Question('ground-truth tags > class tokens', 'rass_tags', 'rass'),
-    Question('RASS > RASS trained clean', 'rass', 'rass_clean'),
-    Question('RASS trained clean > RASS, on clean images', 'rass_clean', 'rass', 'clean'),
-    Question('RASS > base without SCR, 3600 steps', 'rass_long', 'base_long'),
-    Question('base without SCR > FT, 3600 steps', 'base_long', 'ft_long'),
-    Question('RASS > FT, 3600 steps', 'rass_long', 'ft_long'),
-    Question('base without SCR > R2S, 3600 steps', 'base_long', 'r2s_long'),
-    Question('FT > DT, 3600 steps', 'ft_long', 'dt_long'),
-    Question('R2S > DT, 3600 steps', 'r2s_long', 'dt_long'),
-    Question('R2S > FT, 3600 steps', 'r2s_long', 'ft_long'),
-    Question('RASS > R2S, 3600 steps', 'rass_long', 'r2s_long'),
-    Question('RASS > base without SCR, 10800 steps', 'rass_longer', 'base_longer'),
-    Question('base without SCR > FT, 10800 steps', 'base_longer', 'ft_longer'),
-    Question('FT > DT, crops of 128x128', 'ft_crop', 'dt_crop'),
-    Question('FT > DT, group norm', 'ft_gn', 'dt_gn'),
-    Question('base without SCR > FT with group norm', 'base', 'ft_gn'),
-    Question('FT > DT, photometric distortion', 'ft_photo', 'dt_photo'),
-    Question('base without SCR > FT, photometric distortion', 'base_photo', 'ft_photo'),
-    Question('RASS > base without SCR, photometric distortion', 'rass_photo', 'base_photo'),
-    Question('lambda 1 > lambda 0 (RASS)', 'rass_l1', 'rass_l0'),
-    Question('lambda 1 > lambda 0.1 (RASS)', 'rass_l1', 'rass'),
-    Question("RASS > base without SCR, longer by SCR's cost", 'rass', 'base_equal'),
-    Question('RASS > base without SCR, base of 300 steps', 'rass_short', 'base_short'),
-    Question('RASS > base without SCR, timestep 200', 'rass_t200', 'base_t200'),
-    Question('timestep 1 > timestep 200 (RASS)', 'rass', 'rass_t200'),
-    Question('RASS > base without SCR, 2000 labelled images', 'rass_more', 'base_more'),
-    Question('base without SCR > FT, 2000 labelled images', 'base_more', 'ft_more'),
-    Question('base of its own domain > base of scenes', 'base', 'base_scenes'),
-    Question('base from scenes > base of CamVid only', 'base', 'base_alone'),
-)
 
 
 def write_report() -> None:
@@ -94,30 +36,6 @@ def write_report() -> None:
     parts += [setting_part(name, rows) for name, rows in settings.items()]
     write_text(DOCS / 'README.md', '\n\n'.join(parts) + '\n')
     write_text(README, with_section(README.read_text(), readme_part(settings)))
-
-
-def with_numbers(text: str, settings: Mapping[str, Sequence[Row]]) -> str:
-    """Fills in what a text says of the records, with one decimal.
-
-    `{scenes: ft}` is the mean of a system's mIoU over the seeds, `{scenes: rass - base}` that of the differences seed
-    by seed. Both are of degraded images; a last word names another test: `{scenes: rass - base clean}`, or
-    `{scenes: scr_l0 - scr restore}`, which is PSNR.
-
-    Raises:
-        DataError: a data set or system without records.
-    """
-
-    def number(match: re.Match[str]) -> str:
-        setting, *names, test = match.groups(default='')
-        row_of = {row.system.name: row for row in settings.get(setting, ())}
-        rows = [row_of.get(name) for name in names if name]
-        if None in rows:
-            raise DataError(f'{ROOT}/summary.md says {match[0]}, but that has no record. Run it or leave it out.')
-        value = (lambda record: record['tests'][test]['PSNR']) if test == 'restore' else miou(test or 'degraded')
-        values = rows[0].values(value) if len(rows) == 1 else compare(*rows, value).differences
-        return f'{statistics.fmean(values):.1f}'
-
-    return NUMBER.sub(number, text)
 
 
 def segmentors(rows: Sequence[Row]) -> list[Row]:
@@ -171,17 +89,19 @@ def score_table(rows: Sequence[Row]) -> str:
     return markdown_table(['system', *SPLITS, 'seeds', 'steps', 'seconds'], cells).strip()
 
 
-def question_table(rows: Sequence[Row], questions: Sequence[Question] = QUESTIONS) -> str:
-    """Differences by seed, their mean and spread, and the verdict."""
-    known = {row.system.name: row for row in rows}
-    cells = []
-    for text, better, worse, split in questions:
-        if better in known and worse in known:
-            found = compare(known[better], known[worse], miou(split))
-            if found.seeds:
-                by_seed = ', '.join(f'{difference:+.2f}' for difference in found.differences)
-                cells.append([text, by_seed, mean_text(found.differences), found.verdict])
-    head = ['question (degraded images, unless said)', 'difference by seed', 'mean', 'holds?']
+def question_table(rows: Sequence[Row]) -> str:
+    """Differences by seed, their mean, spread and interval, and whether their signs agree."""
+    cells = [
+        [
+            question.text,
+            ', '.join(f'{difference:+.2f}' for difference in found.differences),
+            mean_text(found.differences),
+            '[{:+.2f}, {:+.2f}]'.format(*found.interval) if found.interval else '-',
+            found.signs,
+        ]
+        for question, found in answers(rows)
+    ]
+    head = ['question (degraded images, unless said)', 'difference by seed', 'mean', '95 % interval', 'signs']
     return markdown_table(head, cells).strip() if cells else ''
 
 
@@ -229,6 +149,7 @@ def base_table(setting: str) -> str:
                 name,
                 f'{training["vae_steps"]} + {training["unet_steps"]}',
                 *(f'{found[key]:.4f}' for key in ('loss', 'loss_empty', 'loss_wrong')),
+                f'{found["loss_by_time"]["1"]:.4f}',
                 f'{found["attention_ratio"]:.3f}',
                 f'{found["attention_chance"]:.3f}',
                 f'{found["autoencoder_PSNR_RGB"]:.2f}',
@@ -240,6 +161,7 @@ def base_table(setting: str) -> str:
         'noise loss',
         'no caption',
         'wrong caption',
+        'at timestep 1',
         'attention ratio',
         'chance',
         'PSNR',

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scipy.stats import ttest_1samp
+
 from experiments.systems import ROOT, SEEDS, System, systems_of
 from rass_mm.errors import DataError
 
@@ -39,13 +41,30 @@ class Comparison:
     differences: tuple[float, ...]
 
     @property
-    def verdict(self) -> str:
-        """'yes' or 'no' only where all seeds were run and agree; else 'unclear'."""
-        if len(self.differences) < len(SEEDS):
-            return f'unclear ({len(self.differences)} of {len(SEEDS)} seeds)'
+    def whole(self) -> bool:
+        """Whether all seeds were run."""
+        return len(self.differences) == len(SEEDS)
+
+    @property
+    def signs(self) -> str:
+        """Whether the differences of all seeds have one sign. Three seeds do in one case of four by chance alone."""
+        if not self.whole:
+            return f'{len(self.differences)} of {len(SEEDS)} seeds run'
         if all(difference > 0 for difference in self.differences):
-            return 'yes'
-        return 'no' if all(difference < 0 for difference in self.differences) else 'unclear'
+            return 'agree'
+        return 'agree, reversed' if all(difference < 0 for difference in self.differences) else 'disagree'
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided paired t-test that the mean difference is 0, not corrected for the number of questions."""
+        return float(ttest_1samp(self.differences, 0).pvalue)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of the mean difference (Student's t over the seeds); None for one seed."""
+        if len(self.differences) < 2:
+            return None
+        return tuple(map(float, ttest_1samp(self.differences, 0).confidence_interval(0.95)))
 
 
 def read_rows(setting: str) -> list[Row]:

@@ -1,6 +1,7 @@
 """The only file that knows about version drift of the libraries below us.
 
-Everything here probes for a feature instead of comparing version numbers, and does nothing where the feature is there.
+Everything here probes for a feature instead of comparing version numbers, and does nothing where the feature is there;
+only `FLOORS` compares: a safe reader cannot be told from an unsafe one by looking.
 `PROVED` is the set of versions the tests ran on; `rass-mm doctor` prints it beside what is installed.
 """
 
@@ -8,6 +9,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import pickle
+import re
 import sys
 import types
 from dataclasses import dataclass
@@ -32,6 +34,14 @@ PROVED = {
     'ftfy': '6.3.1',
     'regex': '2026.11.15',
 }
+FLOORS = {
+    'torch': (
+        (2, 10),
+        'its weights_only unpickler can corrupt memory (CVE-2026-24747, fixed in 2.10), and below 2.6 it can run code '
+        '(CVE-2025-32434): a checkpoint from others may be harmful',
+    )
+}
+"""The lowest release of a package that is safe to use, and why. setup.py asks for the same."""
 OPTIONAL = {'mmagic': 'restoration', 'torchvision': 'restoration'}
 """Packages segmentation runs without, and the extra that installs them."""
 
@@ -105,24 +115,51 @@ class PackageReport:
 
     @property
     def verdict(self) -> str:
-        """'ok', 'untested version', 'absent' or 'absent (optional)'."""
+        """'ok', 'untested version', 'unsafe version', 'absent' or 'absent (only for ...)'."""
         if self.installed is None:
             return f'absent (only for rass_mm[{OPTIONAL[self.name]}])' if self.name in OPTIONAL else 'absent'
+        if self.unsafe:
+            return 'unsafe version'
         # Build tags (+cu130) say how a wheel was made, not which code is in it.
         return 'ok' if self.installed.split('+')[0] == self.proved else 'untested version'
 
     @property
+    def unsafe(self) -> bool:
+        """Whether the installed version is below the package's floor."""
+        floor = FLOORS.get(self.name)
+        return bool(self.installed and floor) and _release(self.installed) < floor[0]
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with this row; None where nothing has to be done."""
+        if self.unsafe:
+            floor, why = FLOORS[self.name]
+            return f'{self.name} {self.installed} is below {".".join(map(str, floor))}: {why}'
+        return f'{self.name} is absent' if self.verdict == 'absent' else None
+
+    @property
     def remedy(self) -> str | None:
         """The command that mends this row; None where nothing has to be done."""
+        if self.unsafe:
+            return TORCH_REMEDY
         if self.verdict == 'absent':
             return f'pip install {self.name}=={self.proved}' if self.name != 'mmcv' else MMCV_REMEDY
         return None
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The numbers of a version: '2.10.0+cu128' is (2, 10, 0). The doctor also runs where `packaging` is absent."""
+    match = re.match(r'\d+(\.\d+)*', version)
+    return tuple(int(part) for part in match[0].split('.')) if match else ()
 
 
 MMCV_REMEDY = (
     'pip install "setuptools<81" wheel ninja psutil packaging && '
     'MMCV_WITH_OPS=1 pip install --no-cache-dir --no-build-isolation mmcv==2.1.0'
 )
+REBUILD_MMCV = f'pip uninstall -y mmcv && {MMCV_REMEDY}'
+# mmcv's operators are compiled for one torch, so that another torch needs them compiled again.
+TORCH_REMEDY = f'pip install torch=={PROVED["torch"]} torchvision=={PROVED["torchvision"]} && {REBUILD_MMCV}'
 
 
 def installed_version(name: str) -> str | None:

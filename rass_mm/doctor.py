@@ -1,12 +1,14 @@
 """`rass-mm doctor`: what is installed, what it was proved with, and the command that mends what is wrong.
 
-Uses `compat` only, so that it also serves as the text of the error when the package cannot be imported.
+Uses `compat` and `base_sources` only, so that it also serves as the text of the error when the package cannot be
+imported.
 """
 
 import platform
 import sys
+from textwrap import indent
 
-from rass_mm import compat
+from rass_mm import base_sources, compat
 
 
 def report() -> tuple[list[str], list[str]]:
@@ -14,14 +16,26 @@ def report() -> tuple[list[str], list[str]]:
     rows = compat.package_reports()
     lines = [f'{"package":<24}{"installed":<18}{"proved":<18}verdict']
     lines += [f'{row.name:<24}{row.installed or "-":<18}{row.proved:<18}{row.verdict}' for row in rows]
-    remedies = [f'{row.name} is absent: {row.remedy}' for row in rows if row.remedy]
+    remedies = [f'{row.problem}: {row.remedy}' for row in rows if row.problem]
     problem = compat.operators_problem() if compat.installed_version('mmcv') else 'mmcv is absent'
     lines.append(f'{"mmcv operators":<24}{"compiled" if problem is None else problem}')
     if problem and compat.installed_version('mmcv'):
-        remedies.append(f'mmcv has no working operators: pip uninstall -y mmcv && {compat.MMCV_REMEDY}')
+        remedies.append(f'mmcv has no working operators: {compat.REBUILD_MMCV}')
     lines.append(f'{"python":<24}{platform.python_version()}')
     lines.append(f'{"accelerator":<24}{accelerator()}')
     return lines, remedies
+
+
+def bases() -> list[str]:
+    """Lines on the Stable Diffusion bases: where they are, and the command that downloads the one that configs name."""
+    lines = ['Stable Diffusion bases (for the full-size configs; never downloaded by themselves):']
+    for source in base_sources.SOURCES:
+        folder = base_sources.find_source(source)
+        lines.append(f'  {source.title:<28}{folder or f"not at {source.folder}"}')
+    if base_sources.find_source(base_sources.SD21_BASE) is None:
+        lines += [f'  To get {base_sources.SD21_BASE.title}:', indent(base_sources.SD21_BASE.command(), '    ')]
+        lines.append(f'  {base_sources.other_bases()}')
+    return lines
 
 
 def accelerator() -> str:
@@ -36,7 +50,7 @@ def accelerator() -> str:
 def examine() -> int:
     """Prints the report; returns 0 where nothing has to be mended, else 1."""
     lines, remedies = report()
-    sys.stdout.write('\n'.join(lines) + '\n\n')
+    sys.stdout.write('\n'.join([*lines, '', *bases()]) + '\n\n')
     sys.stdout.write(
         '\n'.join(['To mend:', *(f'  {remedy}' for remedy in remedies)] if remedies else ['Nothing to mend.']) + '\n'
     )

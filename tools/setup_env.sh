@@ -61,19 +61,9 @@ install_all() {
     say "environment ready after $((SECONDS - start)) s"
 }
 
-link_checkout() {
-    # Editable install, made light: the environment imports and runs the checkout that asked for it last.
-    local site
-    site=$(echo "$env"/lib/python*/site-packages)
-    [ "$(cat "$site/rass_mm_checkout.pth" 2>/dev/null)" = "$root" ] && [ -x "$env/bin/rass-mm" ] && return
-    printf '%s\n' "$root" >"$site/.rass_mm_checkout.$$" && mv "$site/.rass_mm_checkout.$$" "$site/rass_mm_checkout.pth"
-    printf '#!%s\nimport sys\n\nfrom rass_mm.cli import main\n\nsys.exit(main())\n' "$env/bin/python" >"$env/bin/.rass-mm.$$"
-    chmod +x "$env/bin/.rass-mm.$$" && mv "$env/bin/.rass-mm.$$" "$env/bin/rass-mm"
-}
-
 mkdir -p "$cache/envs"
 exec 9>"$cache/envs/$key.lock"
 flock 9
 [ -e "$env/.ready" ] || install_all
-link_checkout
+"$root/tools/link_checkout.sh" "$env"
 echo "$env"

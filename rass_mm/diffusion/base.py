@@ -10,12 +10,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors import safe_open
 
+from rass_mm.base_sources import SD21_BASE, other_bases, source_named
 from rass_mm.errors import BaseFolderError
 
 CONFIGS = {
@@ -34,14 +36,6 @@ IGNORED_CONFIG_KEYS = (
     'dtype',
 )
 SAMPLED_VALUES, SAMPLED_ROWS = 64, 16
-HOW_TO_GET = (
-    'How to mend it:\n'
-    '  * real use: put a Stable Diffusion 2.1-base (or 1.5, or SD-Turbo) folder in diffusers layout there, with\n'
-    '    unet/, vae/, text_encoder/, tokenizer/ and scheduler/ inside and safetensors weights, or name yours with\n'
-    '    --cfg-options model.backbone.base=/path/to/folder (a restorer: model.base=, a command: --base)\n'
-    '  * a small trained base for trials: rass-mm make-base {folder}\n'
-    '  * a full-size folder with random weights, for tests only: rass-mm random-base {folder}'
-)
 
 
 @dataclass(frozen=True)
@@ -101,9 +95,23 @@ def find_base(sources: str | os.PathLike | Sequence[str | os.PathLike]) -> Path:
         if (place / CONFIGS['unet']).is_file():
             return place
     looked = '\n'.join(f'  {place}/{CONFIGS["unet"]}' for place in places)
-    raise BaseFolderError(
-        f'No Stable Diffusion base folder found. Looked for:\n{looked}\n{HOW_TO_GET.format(folder=places[0])}'
+    raise BaseFolderError(f'No Stable Diffusion base folder found. Looked for:\n{looked}\n{how_to_get(places[0])}')
+
+
+def how_to_get(folder: Path) -> str:
+    """The ways to fill a base folder, the likeliest first: a download if it has the name of a known base."""
+    source = source_named(folder)
+    wanted = source or SD21_BASE
+    command = indent(wanted.command(source and folder), '    ')
+    download = f'download {wanted.title} (nothing is downloaded by itself):\n{command}'
+    small = f'for trials, train a small base: rass-mm make-base {folder}'
+    own = (
+        'name a folder that you have, in diffusers layout with safetensors weights:\n'
+        '    --cfg-options model.backbone.base=/path/to/folder (a restorer: model.base=, a command: --base)'
     )
+    random = f'for tests only, write a full-size folder with random weights: rass-mm random-base {folder}'
+    ways = [download, own, small, random] if source else [small, own, random, download]
+    return '\n'.join(['To fix it, do one of these:', *(f'  * {way}' for way in ways), f'  {other_bases()}'])
 
 
 def read_base(
@@ -146,7 +154,7 @@ def _read_json(folder: Path, file: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise BaseFolderError(
             f'{folder / file} is missing: {folder} is not a complete Stable Diffusion folder in diffusers layout.\n'
-            + HOW_TO_GET.format(folder=folder)
+            + how_to_get(folder)
         ) from None
     except ValueError as error:
         raise BaseFolderError(f'{folder / file} is not valid JSON ({error}). Fetch the folder again.') from None

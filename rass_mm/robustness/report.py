@@ -52,7 +52,8 @@ def report(curves: Sequence[Curve]) -> str:
     """
     parts = [
         f'{protocol_text(curves[0])}. One degradation at a time; an image keeps its draw at every severity and for '
-        'every model. 0 is the mildest that the training recipe can draw, 1 the hardest.\n'
+        'every model. 0 is the mildest that the training recipe can draw, 1 the hardest. One checkpoint per model: '
+        'differences between models have no interval.\n'
     ]
     parts += [f'{TITLES[kind]} ({axis_text(kind)}):\n\n{_table(curves, kind)}' for kind in kinds_of(curves)]
     if not kinds_of(curves):

@@ -1,11 +1,12 @@
 """Statistics by hand, tables from records, and the README that must say what the records say."""
 
 import math
+import re
 
 import pytest
 from commands import ROOT
 
-from experiments import report
+from experiments import questions, report, texts
 from experiments.plots import FAMILIES, colors_of, panels_of
 from experiments.results import Comparison, Row, compare, mean_text, miou, spread
 from experiments.systems import SETTINGS, SYSTEMS, systems_of
@@ -22,21 +23,34 @@ def row(name, scores):
 def test_comparison_pairs_the_seeds_both_have():
     found = compare(row('rass', {0: 30.0, 1: 32.0, 2: 31.0}), row('base', {1: 31.0, 2: 31.5, 5: 0.0}), miou('degraded'))
     assert found.seeds == (1, 2) and found.differences == (1.0, -0.5)
-    assert found.verdict == 'unclear (2 of 3 seeds)'
+    assert found.signs == '2 of 3 seeds run'
 
 
 @pytest.mark.parametrize(
-    ('differences', 'verdict'),
+    ('differences', 'signs'),
     [
-        ((0.1, 2.0, 0.3), 'yes'),
-        ((-0.1, -2.0, -0.3), 'no'),
-        ((0.1, -0.1, 3.0), 'unclear'),
-        ((5.0,), 'unclear (1 of 3 seeds)'),
-        ((5.0, 5.0), 'unclear (2 of 3 seeds)'),
+        ((0.1, 2.0, 0.3), 'agree'),
+        ((-0.1, -2.0, -0.3), 'agree, reversed'),
+        ((0.1, -0.1, 3.0), 'disagree'),
+        ((5.0,), '1 of 3 seeds run'),
+        ((5.0, 5.0), '2 of 3 seeds run'),
     ],
 )
-def test_verdict_needs_all_seeds(differences, verdict):
-    assert Comparison(tuple(range(len(differences))), differences).verdict == verdict
+def test_signs_need_all_seeds(differences, signs):
+    assert Comparison(tuple(range(len(differences))), differences).signs == signs
+
+
+@pytest.mark.parametrize('differences', [(3.58, 1.67, 0.91), (-5.15, -4.98, -4.15), (0.1, -0.1, 3.0)])
+def test_test_and_interval_are_students_over_three_seeds(differences):
+    """For two degrees of freedom the t distribution has a closed form."""
+    mean = sum(differences) / 3
+    error = math.sqrt(sum((d - mean) ** 2 for d in differences) / 2 / 3)
+    found = Comparison((0, 1, 2), differences)
+    t = abs(mean) / error
+    assert found.p_value == pytest.approx(1 - t / math.sqrt(2 + t * t))
+    quantile = 0.95 * math.sqrt(2 / (1 - 0.95**2))
+    assert found.interval == pytest.approx((mean - quantile * error, mean + quantile * error))
+    assert Comparison((0,), (1.0,)).interval is None
 
 
 def test_spread_is_the_sample_standard_deviation():
@@ -77,10 +91,69 @@ def test_panels_hold_one_length_and_families_keep_their_colour():
 def test_text_takes_its_numbers_from_the_records():
     rows = {'scenes': [row('rass', {0: 30.0, 1: 33.0}), row('base', {0: 31.0, 1: 30.0})]}
     text = 'mean {scenes: rass}, by {scenes: rass - base}, {scenes: base - rass clean}; {left: alone'
-    assert report.with_numbers(text, rows) == 'mean 31.5, by 1.0, -1.0; {left: alone'
-    for missing in ('{scenes: rass - ft}', '{camvid: rass}'):
+    assert texts.with_numbers(text, rows) == 'mean 31.5, by 1.0, -1.0; {left: alone'
+    for missing in ('{scenes: rass - ft}', '{camvid: rass}', '{fact: nothing}'):
         with pytest.raises(DataError, match='has no record'):
-            report.with_numbers(missing, rows)
+            texts.with_numbers(missing, rows)
+
+
+def made_up(p_values):
+    """Rows of which each question about one pair has a t-test with the given p-value, and the pairs."""
+    pairs = [('rass', 'base'), ('ft', 'dt'), ('r2s', 'scr'), ('base_long', 'ft_long'), ('rass_full', 'random')][
+        : len(p_values)
+    ]
+    rows = []
+    for (better, worse), p in zip(pairs, p_values, strict=True):
+        t = (1 - p) * math.sqrt(2 / (1 - (1 - p) ** 2))
+        mean = t / math.sqrt(3)  # with a standard deviation of 1
+        rows += [row(better, {0: mean - 1, 1: mean, 2: mean + 1}), row(worse, dict.fromkeys(range(3), 0.0))]
+    return rows, pairs
+
+
+def test_corrections_by_hand(monkeypatch):
+    values = (0.011, 0.03, 0.0199, 0.5, 0.014)
+    rows, pairs = made_up(values)
+    asked = tuple(questions.Question(f'{better} over {worse}', better, worse) for better, worse in pairs)
+    monkeypatch.setattr(questions, 'QUESTIONS', asked)
+    settings = {'scenes': rows}
+    assert sorted(a[2].p_value for a in texts.whole_answers(settings)) == pytest.approx(sorted(values))
+    # Holm: 0.011 > 0.05 / 5, so nothing is left. Benjamini-Hochberg: 0.03 <= 0.05 * 4 / 5, so four are.
+    text = '{fact: asked} {fact: agree} {fact: chance} {fact: holm} {fact: benjamini_hochberg} [{fact: holm_rows}]'
+    agree = sum(value < 1 - 1 / math.sqrt(3) for value in values)  # the mean exceeds the standard deviation
+    assert texts.with_numbers(text, settings) == f'5 {agree} 1 0 4 []'
+    rows, _ = made_up((0.0099, 0.0124, 0.0166, 0.026, 0.04))
+    found = texts.with_numbers('{fact: holm} {fact: holm_rass} {fact: holm_rows}', {'scenes': rows})
+    assert found == '3 1 rass over base (scenes); ft over dt (scenes); r2s over scr (scenes)'
+
+
+def test_equal_cost_is_between_the_two_lengths():
+    rows = []
+    for name, steps, score in (('base', 1200, 36.0), ('base_long', 3600, 45.0)):
+        made = row(name, {0: score - 1, 1: score + 1})
+        rows.append(Row(made.system, {seed: {**record, 'steps': steps} for seed, record in made.by_seed.items()}))
+    by_hand = 36 + 9 * math.log(1900 / 1200, 3)
+    assert texts.with_numbers('{fact: equal_scenes}', {'scenes': rows}) == f'{by_hand:.1f}'
+
+
+MARK = re.compile(r'\((agree|disagree|one seed)[^)]*\)')
+DIFFERENCE = re.compile(r'\{(\w+): (\w+) - (\w+)(?: (clean))?\}')
+
+
+def test_summary_says_agree_and_disagree_where_the_seeds_do(monkeypatch):
+    """Every difference before such a word, back to the word before it or the start of the paragraph."""
+    monkeypatch.chdir(ROOT)
+    known = {name: {row.system.name: row for row in report.read_rows(name)} for name in SETTINGS}
+    checked = 0
+    for paragraph in re.split(r'\n(?=\*|\n)', (ROOT / 'experiments' / 'summary.md').read_text()):
+        start = 0
+        for mark in MARK.finditer(paragraph):
+            for setting, better, worse, split in DIFFERENCE.findall(paragraph[start : mark.start()]):
+                found = compare(known[setting][better], known[setting][worse], miou(split or 'degraded')).signs
+                said = {'one seed': '1 of 3 seeds run'}.get(mark[1], mark[1])
+                assert found.removesuffix(', reversed') == said, paragraph
+                checked += 1
+            start = mark.end()
+    assert checked > 30
 
 
 def test_systems_bring_what_they_need_in_the_order_in_which_they_run():

@@ -9,10 +9,12 @@ import pytest
 import torch
 from commands import python
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 import rass_mm
+from rass_mm.apis import fitted_precision
 from rass_mm.diffusion.adapters import layer_group
 from rass_mm.embedded.layouts import write_random_base
 
@@ -37,17 +39,21 @@ def group(name):
     return 'pixel_decoder' if 'pixel_decoder' in name else 'decoder'
 
 
-def build_on_meta(folder, layout, width):
+def full_config(folder, layout, width):
     write_random_base(folder, layout, weights=False)
     config = Config.fromfile(str(rass_mm.config_path('rass/rass_ade20k_lq.py')))
     config.merge_from_dict({'model.backbone.base': str(folder), 'model.backbone.expect.cross_attention_dim': width})
+    return config
+
+
+def build_on_meta(config):
     init_default_scope('mmseg')
     with torch.device('meta'):
         return MODELS.build(config.model)
 
 
 def test_trained_parameters_equal_the_released_ones(tmp_path):
-    model = build_on_meta(tmp_path / 'base', 'sd21-base', 1024)
+    model = build_on_meta(full_config(tmp_path / 'base', 'sd21-base', 1024))
     trained = Counter()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -62,7 +68,7 @@ def test_trained_parameters_equal_the_released_ones(tmp_path):
 
 
 def test_checkpoint_of_the_full_model_holds_the_trained_part_only(tmp_path):
-    state = build_on_meta(tmp_path / 'base', 'sd21-base', 1024).state_dict()
+    state = build_on_meta(full_config(tmp_path / 'base', 'sd21-base', 1024)).state_dict()
     parameters = sum(value.numel() for key, value in state.items() if key != '_extra_state')
     # mmdet's class-weight buffers are the only addition.
     assert 27_905_063 <= parameters <= 27_905_063 + 1000
@@ -70,10 +76,56 @@ def test_checkpoint_of_the_full_model_holds_the_trained_part_only(tmp_path):
 
 @pytest.mark.parametrize(('layout', 'width'), [('sd15', 768), ('sd-turbo', 1024)])
 def test_other_stable_diffusion_folders_build_alike(tmp_path, layout, width):
-    model = build_on_meta(tmp_path / 'base', layout, width)
+    model = build_on_meta(full_config(tmp_path / 'base', layout, width))
     assert model.backbone.channels == [256, 512, 1280, 1280, 640, 320]
     assert model.backbone.strides == [4, 8, 32, 16, 8, 8]
     assert model.prompt.tokens.shape == (151, width)
+
+
+# Learning rate, weight decay, and the number of parameters, of the released code: a tenth of the rate for what lies in
+# its backbone, decay by the type of the layer. The numbers of norms and embeddings follow from the widths.
+GROUPS = {
+    'LoRA and conv_in': (1e-5, 0.05, RELEASED['lora'] + RELEASED['conv_in']),
+    'neck convolutions': (1e-5, 0.05, RELEASED['projections'] - (6 * 2 * (128 + 128 + 512) + 5 * 2 * 512)),
+    'neck norms': (1e-5, 0, 6 * 2 * (128 + 128 + 512) + 5 * 2 * 512),
+    'head norms': (1e-4, 0, None),
+    'head embeddings': (1e-4, 0, (100 + 100 + 3) * 256),
+    'head, all else': (1e-4, 0.05, None),
+}
+
+
+def group_of(name, module):
+    """By the type of the layer that owns the parameter and the part of the model it is in; no names of layers."""
+    part = name.split('.')[0]
+    if part == 'backbone':
+        return 'LoRA and conv_in'
+    if isinstance(module, (torch.nn.GroupNorm, torch.nn.LayerNorm)):
+        return {'neck': 'neck norms', 'decode_head': 'head norms'}[part]
+    if part == 'neck':
+        return 'neck convolutions'
+    # The released decoder has three embeddings; its pixel decoder's level encoding is a bare parameter.
+    embedding = isinstance(module, torch.nn.Embedding) and 'pixel_decoder' not in name
+    return 'head embeddings' if embedding else 'head, all else'
+
+
+def test_learning_rate_and_decay_of_every_trained_parameter_are_the_released_ones(tmp_path):
+    config = full_config(tmp_path / 'base', 'sd21-base', 1024)
+    model = build_on_meta(config)
+    options = build_optim_wrapper(model, fitted_precision(dict(config.optim_wrapper))).optimizer.param_groups
+    used = Counter(id(p) for option in options for p in option['params'])
+    given = {id(p): (option['lr'], option['weight_decay']) for option in options for p in option['params']}
+    counts = Counter()
+    for prefix, module in model.named_modules():
+        for name, parameter in module.named_parameters(prefix, recurse=False):
+            if parameter.requires_grad:
+                expected = group_of(name, module)
+                assert used.pop(id(parameter)) == 1, name
+                assert given[id(parameter)] == pytest.approx(GROUPS[expected][:2]), (name, expected)
+                counts[expected] += parameter.numel()
+    assert not used, 'the optimiser has parameters that are not trained'
+    assert counts.keys() == GROUPS.keys() and sum(counts.values()) == 27_905_063
+    for expected, (_, _, numbers) in GROUPS.items():
+        assert numbers in (None, counts[expected]), (expected, counts[expected])
 
 
 @pytest.mark.slow

@@ -1,0 +1,120 @@
+"""Numbers of the report's words, filled in from the records."""
+
+import json
+import math
+import re
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from scipy.stats import false_discovery_control
+
+from experiments.questions import Question, answers
+from experiments.results import Comparison, Row, compare, miou
+from experiments.systems import ROOT, SETTINGS
+from rass_mm.errors import DataError
+
+NUMBER = re.compile(r'\{(\w+): (\w+)(?: - (\w+))?(?: (\w+))?\}')
+LEVEL = 0.05
+Settings = Mapping[str, Sequence[Row]]
+
+
+def with_numbers(text: str, settings: Settings) -> str:
+    """Fills in what a text says of the records.
+
+    `{scenes: ft}` is the mean of a system's mIoU over the seeds, `{scenes: rass - base}` that of the differences seed
+    by seed, both with one decimal and of degraded images. A last word names another test, as in
+    `{scenes: rass - base clean}`; `restore` is PSNR, `seconds` the time of the training steps. `{fact: asked}` is one
+    of `FACTS`.
+
+    Raises:
+        DataError: a data set or system without records, or an unknown fact.
+    """
+    return NUMBER.sub(lambda match: _number(match, settings), text)
+
+
+def _number(match: re.Match[str], settings: Settings) -> str:
+    setting, *names, test = match.groups(default='')
+    if setting == 'fact' and names[0] in FACTS:
+        return FACTS[names[0]](settings)
+    row_of = {row.system.name: row for row in settings.get(setting, ())}
+    rows = [row_of.get(name) for name in names if name]
+    if None in rows:
+        raise DataError(f'{ROOT}/summary.md says {match[0]}, but that has no record. Run it or leave it out.')
+    value = {'restore': lambda record: record['tests']['restore']['PSNR'], 'seconds': lambda record: record['seconds']}
+    value = value.get(test, miou(test or 'degraded'))
+    values = rows[0].values(value) if len(rows) == 1 else compare(*rows, value).differences
+    return f'{statistics.fmean(values):.{0 if test == "seconds" else 1}f}'
+
+
+def whole_answers(settings: Settings) -> list[tuple[str, Question, Comparison]]:
+    """Data set, question and answer, where all seeds were run; the smallest p-value first."""
+    found = [(name, *answer) for name, rows in settings.items() for answer in answers(rows)]
+    return sorted((answer for answer in found if answer[2].whole), key=lambda answer: answer[2].p_value)
+
+
+def holm(settings: Settings) -> list[tuple[str, Question, Comparison]]:
+    """The answers that remain at 5 % after Holm's correction for the number of questions."""
+    found = whole_answers(settings)
+    passed = [answer[2].p_value <= LEVEL / (len(found) - rank) for rank, answer in enumerate(found)]
+    return found[: passed.index(False) if False in passed else len(found)]
+
+
+def _holm_rows(settings: Settings) -> str:
+    return '; '.join(
+        f'{question.text} ({SETTINGS[name].split()[0].strip(",")})' for name, question, _ in holm(settings)
+    )
+
+
+def _holm_rass(settings: Settings) -> str:
+    return str(sum('rass' in (question.better + question.worse) for _, question, _ in holm(settings)))
+
+
+def _benjamini_hochberg(settings: Settings) -> str:
+    adjusted = false_discovery_control([answer[2].p_value for answer in whole_answers(settings)])
+    return str(int((adjusted <= LEVEL).sum()))
+
+
+def _agree(settings: Settings) -> str:
+    return str(sum(answer[2].signs.startswith('agree') for answer in whole_answers(settings)))
+
+
+def _noise(setting: str, _settings: Settings) -> str:
+    bases = json.loads((ROOT / 'results' / setting / 'bases.json').read_text())
+    return f'{bases[setting]["loss_by_time"]["1"]:.2f}'
+
+
+def _interpolated(setting: str, settings: Settings, steps: int = 1900) -> str:
+    """mIoU of the base without SCR after as many steps as RASS with its restorer costs (`base_equal.py`)."""
+    short, long = (next(row for row in settings[setting] if row.system.name == name) for name in ('base', 'base_long'))
+    low, high = (statistics.fmean(row.values(miou('degraded'))) for row in (short, long))
+    share = math.log(steps / short.first['steps']) / math.log(long.first['steps'] / short.first['steps'])
+    return f'{low + share * (high - low):.1f}'
+
+
+def _unseen_classes(setting: str, settings: Settings) -> str:
+    """Names of the classes of which no system of 1200 steps finds a pixel in any degraded image, with any seed."""
+    tests = [
+        record['tests']['degraded']['IoU']
+        for row in settings[setting]
+        for record in row.by_seed.values()
+        if not row.system.restores and record.get('steps') == 1200
+    ]
+    return ', '.join(sorted(name for name in tests[0] if all(test.get(name) == 0 for test in tests)))
+
+
+FACTS: dict[str, Callable[[Settings], str]] = {
+    'asked': lambda settings: str(len(whole_answers(settings))),
+    'agree': _agree,
+    'chance': lambda settings: str(len(whole_answers(settings)) // 4),
+    'holm': lambda settings: str(len(holm(settings))),
+    'holm_rows': _holm_rows,
+    'holm_rass': _holm_rass,
+    'benjamini_hochberg': _benjamini_hochberg,
+    'noise_scenes': partial(_noise, 'scenes'),
+    'noise_camvid': partial(_noise, 'camvid'),
+    'equal_scenes': partial(_interpolated, 'scenes'),
+    'equal_camvid': partial(_interpolated, 'camvid'),
+    'unseen_camvid': partial(_unseen_classes, 'camvid'),
+}
+"""Numbers and names over many records, by the word that stands for them in a text."""
