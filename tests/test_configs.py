@@ -152,10 +152,18 @@ def test_r2s_of_a_baseline_is_its_dt_behind_the_restorer(model, data):
 @pytest.mark.parametrize('model', BASELINES)
 def test_reallq_variant_of_a_baseline_differs_in_the_test_data_only(model, kind):
     ade, real = (plain(shipped(f'baselines/{model}_{kind}_{data}.py')) for data in ('ade20k_lq', 'reallq'))
-    own = real.pop('test_dataloader')
-    assert own == plain(shipped('_base_/datasets/reallq.py'))['test_dataloader']
-    assert ade.pop('test_dataloader') == ade['val_dataloader'] and own['dataset']['type'] == 'RealLQDataset'
+    check_reallq(real, ade)
+    assert ade.pop('test_dataloader') == ade['val_dataloader']
     assert real == ade
+
+
+def check_reallq(real, ade):
+    """Takes what differs out of `real`: its test data is `ade`'s with the values of the one block."""
+    block, own = real.pop('reallq'), real.pop('test_dataloader')
+    assert block == plain(shipped('_base_/datasets/reallq.py'))['reallq']
+    assert own == {**ade['test_dataloader'], 'dataset': {**ade['test_dataloader']['dataset'], **block['dataset']}}
+    assert own['dataset']['type'] == 'RealLQDataset' and own['dataset']['img_suffix'] == '.jpg'
+    assert own['dataset']['data_prefix'] == {'img_path': 'images/validation', 'seg_map_path': None}
 
 
 @pytest.mark.parametrize('model', BASELINES)
@@ -172,9 +180,21 @@ def test_ft_baseline_shares_data_degradation_seed_and_length_with_rass(model):
 
 
 def test_rass_on_reallq_differs_from_rass_in_the_test_data_only():
-    ade, real = (plain(shipped(name)) for name in (RASS_ADE, 'rass/rass_reallq.py'))
-    assert real.pop('test_dataloader') != ade.pop('test_dataloader')
-    assert real == ade
+    for kind in ('', '_official'):
+        ade, real = (plain(shipped(f'rass/rass_{data}{kind}.py')) for data in ('ade20k_lq', 'reallq'))
+        check_reallq(real, ade)
+        ade.pop('test_dataloader')
+        assert real == ade
+
+
+@pytest.mark.parametrize('name', ['rass/rass_ade20k_lq', 'rass/rass_reallq', 'baselines/segformer_b0_ft_reallq'])
+def test_official_configs_alone_average_over_labelled_classes(name):
+    mmsegs = {'type': 'IoUMetric', 'iou_metrics': ['mIoU']}
+    assert shipped(f'{name}.py').val_evaluator == shipped(f'{name}.py').test_evaluator == mmsegs
+    if name.startswith('rass'):
+        official = shipped(f'{name}_official.py')
+        published = {'type': 'MeanIoUMetric', 'iou_metrics': ['mIoU'], 'mean_over': 'present'}
+        assert official.val_evaluator == official.test_evaluator == published
 
 
 def test_clean_images_of_the_degraded_copy_are_named():

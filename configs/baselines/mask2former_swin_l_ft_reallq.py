@@ -1,10 +1,3 @@
 # mask2former_swin_l_ft_ade20k_lq.py, tested on RealLQ; takes the same checkpoint.
-_base_ = ['./mask2former_swin_l_ft_ade20k_lq.py']
-test_dataloader = dict(
-    dataset=dict(
-        type='RealLQDataset',
-        data_root='data/RealLQ/ADEChallengeData2016',
-        img_suffix='.jpg',
-        data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
-    )
-)
+_base_ = ['./mask2former_swin_l_ft_ade20k_lq.py', '../_base_/datasets/reallq.py']
+test_dataloader = _base_.reallq

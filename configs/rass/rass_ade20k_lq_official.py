@@ -39,3 +39,5 @@ model = dict(
     ),
     test_cfg=dict(_delete_=True, mode='stitched', window_batch=4),
 )
+val_evaluator = dict(type='MeanIoUMetric', mean_over='present')  # detectron2's rule
+test_evaluator = val_evaluator

@@ -5,6 +5,8 @@ from typing import Any
 from mmseg.datasets import ADE20KDataset
 from mmseg.registry import DATASETS
 
+from rass_mm.datasets.reallq_layout import IMAGES, chosen_labels, layout_of
+
 
 @DATASETS.register_module()
 class ADE20KLQDataset(ADE20KDataset):
@@ -21,6 +23,37 @@ class ADE20KLQDataset(ADE20KDataset):
 class RealLQDataset(ADE20KDataset):
     """RealLQ, photos that are of low quality by themselves, labelled with ADE20K's 150 classes.
 
-    It ships in ADE20K's layout: below its `ADEChallengeData2016`, images are `images/validation/*.jpg` and labels
-    `annotations/validation/*.png`, with ids as in ADE20K.
+    Below its `ADEChallengeData2016`, images are `images/validation/*.jpg`. Labels are read from the first of these
+    folders that holds some: `annotations_detectron2/validation/*.png` (ids 0 to 149, 255 is ignored), as in the
+    released code, or `annotations/validation/*.png` (ids 1 to 150, 0 is ignored), as in ADE20K.
+
+    Args:
+        data_root: the folder that holds both.
+        data_prefix: `img_path` and `seg_map_path` below it. None for `seg_map_path`, or no such key, looks for the
+            folders above.
+        reduce_zero_label: whether id 0 is ignored and id k is class k - 1. None follows the name of the label folder.
+        seg_map_suffix: of label files.
+        kwargs: mmseg's own arguments.
+
+    Raises:
+        DataError: there are no labels, or the name of their folder does not tell what their ids mean.
     """
+
+    def __init__(
+        self,
+        data_root: str | None = None,
+        data_prefix: dict[str, str | None] | None = None,
+        reduce_zero_label: bool | None = None,
+        seg_map_suffix: str = '.png',
+        **kwargs: Any,
+    ) -> None:
+        given = {'img_path': IMAGES, 'seg_map_path': None, **(data_prefix or {})}
+        labels, reduced = chosen_labels(data_root, given['seg_map_path'], reduce_zero_label, seg_map_suffix)
+        self.label_layout = layout_of(labels)
+        super().__init__(
+            data_root=data_root,
+            data_prefix={**given, 'seg_map_path': labels},
+            reduce_zero_label=reduced,
+            seg_map_suffix=seg_map_suffix,
+            **kwargs,
+        )

@@ -119,6 +119,8 @@ def _check(dataset: dict[str, Any], split: str, name: str, limit: int | None, wo
         listing = list_dataset(dataset, f'{split}_dataloader')
     except DataError as error:
         return DataReport(name, data, str(error))
+    if listing.rules:
+        data |= {'labels': listing.labels, 'reduce_zero_label': listing.rules.reduce_zero_label}
     return report_on(name, data, listing, read_samples(listing.samples[:limit], workers, name))
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rass_mm.datasets.checking import Reading, Size
-from rass_mm.datasets.listing import IGNORED, LabelRules, Listing
+from rass_mm.datasets.label_hints import shift_hints
+from rass_mm.datasets.listing import LabelRules, Listing
 
 
 @dataclass
@@ -18,7 +19,7 @@ class DataReport:
 
     Args:
         name: split of the config, with a number inside wrappers.
-        data: data set type, root and prefixes.
+        data: data set type, root and prefixes; where it has labels, their folder and `reduce_zero_label`.
         error: why the data set cannot be listed at all, or None.
         images: number of images.
         pairs: images that have their label or clean image.
@@ -100,7 +101,7 @@ def report_on(name: str, data: dict[str, Any], listing: Listing, readings: Itera
     if listing.rules and pixels:
         report.out_of_range = [{'id': raw, 'pixels': pixels[raw], 'files': files[raw]} for raw in sorted(files)]
         _count_classes(report, listing.rules, images)
-        report.hints += _zero_label_hints(report.raw_ids, listing.rules)
+        report.hints += shift_hints(report.raw_ids, listing.rules)
     return report
 
 
@@ -133,22 +134,3 @@ def _count_classes(report: DataReport, rules: LabelRules, images: Counter[int]) 
         report.classes.append(row)
         if not by_class[k]:
             report.never.append(name)
-
-
-def _zero_label_hints(raw_ids: dict[int, int], rules: LabelRules) -> list[str]:
-    """What the ids of a whole data set say about `reduce_zero_label`."""
-    number = rules.num_classes
-    ids = {raw for raw in raw_ids if raw not in (rules.ignore_index, IGNORED)}
-    if number is None or not ids:
-        return []
-    if not rules.reduce_zero_label and max(ids) == number:
-        return [
-            f'Ids reach {number}, which looks like 1 to {number} with 0 as background: set reduce_zero_label=True in '
-            'the data set.'
-        ]
-    if rules.reduce_zero_label and 0 in ids and max(ids) == number - 1 and len(ids) > number // 2:
-        return [
-            f'reduce_zero_label=True ignores id 0, but id {number} never occurs, which looks like classes 0 to '
-            f'{number - 1}: unless 0 is background, set reduce_zero_label=False in the data set.'
-        ]
-    return []

@@ -1,5 +1,6 @@
 """The files of a config's data set, as the data set itself lists them, and the rules its labels follow."""
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from mmseg.registry import DATASETS, TRANSFORMS
 
 from rass_mm.datasets.preflight import SUFFIXES, check_data_folders
+from rass_mm.datasets.reallq_layout import LabelLayout
 from rass_mm.errors import ConfigError, DataError
 
 IGNORED = 255
@@ -24,6 +26,7 @@ class LabelRules:
         reduce_zero_label: whether id 0 of a file is ignored and id k is class k - 1.
         ignore_index: the class id that is no class.
         label_map: of a data set with chosen classes: its own class id -> the chosen one.
+        layout: RealLQ's layout that the name of the label folder stands for; None for other data sets and names.
     """
 
     classes: tuple[str, ...]
@@ -31,6 +34,7 @@ class LabelRules:
     reduce_zero_label: bool = False
     ignore_index: int = IGNORED
     label_map: dict[int, int] | None = None
+    layout: LabelLayout | None = None
 
     def class_of(self, raw: int) -> int | None:
         """The class id of an id in a file, as mmseg's loading makes it; None if it is ignored."""
@@ -66,6 +70,7 @@ class Listing:
         rules: None for a data set without labels.
         enlarged: whether images may be smaller than their clean partners.
         hints: what looks wrong but need not be.
+        labels: the folder of the labels; None for a data set without.
     """
 
     samples: list[Sample]
@@ -74,6 +79,7 @@ class Listing:
     rules: LabelRules | None
     enlarged: bool = False
     hints: list[str] = field(default_factory=list)
+    labels: str | None = None
 
 
 def leaf_datasets(config: dict[str, Any], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -140,7 +146,7 @@ def _labelled(found: list[dict], folders: tuple[Path, str | None], dataset: Any,
         hints.append(f'{len(unused)} files in {images} are not used: they do not end in {dataset.img_suffix}.')
     rules = None if labels is None else _rules(dataset, config, hints)
     enlarged = bool(cleaner and cleaner.upscale)
-    return _complete(samples, without_image, rules, enlarged, hints)
+    return dataclasses.replace(_complete(samples, without_image, rules, enlarged, hints), labels=labels)
 
 
 def _pairs(found: list[dict], folders: tuple[Path, str | None], config: dict[str, Any]) -> Listing:
@@ -172,7 +178,8 @@ def _rules(dataset: Any, config: dict[str, Any], hints: list[str]) -> LabelRules
     if classes and num_classes != len(classes):
         hints.append(f'LoadLabelStrict has num_classes={num_classes}, but the data set has {len(classes)} classes.')
     ignore = step.get('ignore_index', dataset.ignore_index)
-    return LabelRules(classes, num_classes, bool(dataset.reduce_zero_label), ignore, dataset.label_map)
+    layout = getattr(dataset, 'label_layout', None)
+    return LabelRules(classes, num_classes, bool(dataset.reduce_zero_label), ignore, dataset.label_map, layout)
 
 
 def _step(config: dict[str, Any], name: str) -> dict[str, Any] | None:

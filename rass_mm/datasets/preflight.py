@@ -1,15 +1,17 @@
 """Checks of a config's data folders before anything heavy starts."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rass_mm.datasets.reallq_layout import IMAGES, layouts_in
 from rass_mm.errors import DataError
 
 SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
 
 
 def check_data_folders(loader: dict[str, Any] | None, name: str) -> None:
-    """Checks that the data set of a dataloader config has images.
+    """Checks that the data set of a dataloader config has images, and that RealLQ has labels in one of its layouts.
 
     Only local data sets with a `data_prefix` for images are looked at; wrappers and others are left to themselves.
 
@@ -18,13 +20,25 @@ def check_data_folders(loader: dict[str, Any] | None, name: str) -> None:
         name: its name, for the message.
 
     Raises:
-        DataError: a folder is missing or holds no image with the wanted suffix.
+        DataError: a folder is missing or holds no file with the wanted suffix.
     """
     dataset = (loader or {}).get('dataset', {})
     prefixes = dataset.get('data_prefix') or {}
+    reallq = str(dataset.get('type')).rpartition('.')[2] == 'RealLQDataset'
+    if reallq:
+        prefixes = {'img_path': IMAGES, **prefixes}
     prefix = prefixes.get('img_path', prefixes.get('img'))  # mmseg's and mmagic's name for it
     if prefix is None or '://' in str(prefix):
         return
+    _check_images(dataset, prefix, name)
+    if reallq and prefixes.get('seg_map_path') is None:
+        try:
+            layouts_in(dataset.get('data_root'), dataset.get('seg_map_suffix', '.png'))
+        except DataError as error:
+            raise DataError(f'{name}: {error}') from None
+
+
+def _check_images(dataset: Mapping[str, Any], prefix: str, name: str) -> None:
     folder = Path(dataset.get('data_root') or '') / prefix
     option = f'--cfg-options {name}.dataset.data_root=/path/to/data'
     if not folder.is_dir():

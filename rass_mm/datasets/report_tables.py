@@ -20,6 +20,8 @@ def print_report(report: DataReport, console: Console) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     line(f'\n{report.name}: {report.data.get("type")} in {report.data.get("data_root") or "."}')
+    if 'labels' in report.data:
+        line(f'  labels: {report.data["labels"]}, reduce_zero_label={report.data["reduce_zero_label"]}')
     if report.same_as:
         line(f'  the same data set as {report.same_as}')
         return

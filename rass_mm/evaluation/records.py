@@ -11,8 +11,11 @@ from typing import Any
 import torch
 from mmengine.device import get_device
 
+from rass_mm.evaluation.tables import MEAN_OVER
+
 MANIFEST = 'manifest.jsonl'
 """What `rass-mm make-lq` leaves in a degraded copy; its first line tells seed and recipe."""
+AT_SIZE = " at the labels' size"
 
 
 def command_line() -> str:
@@ -53,7 +56,15 @@ def protocol_line(config: Any, images: int) -> str:
             f'Image quality, mean over {images} images of {_pairs(dataset)}; PSNR and SSIM on Y (BT.601), '
             f'no border crop'
         )
-    return f"mIoU, aAcc and mAcc (%) over all pixels of {images} images of {_images(dataset)} at the labels' size"
+    rule = evaluator.get('mean_over', 'all') if isinstance(evaluator, dict) else 'all'
+    line = f'mIoU, aAcc and mAcc (%) over all pixels of {images} images of {_images(dataset)}{AT_SIZE}'
+    return with_rule(line, rule)
+
+
+def with_rule(line: str, rule: str = 'all') -> str:
+    """A protocol line that names the classes in the mean; one that does already, or that is not of mIoU, is kept."""
+    named = line.startswith('mIoU') and ', mIoU over ' not in line
+    return line.replace(AT_SIZE, f', mIoU over {MEAN_OVER[rule]},{AT_SIZE}') if named else line
 
 
 def _pairs(dataset: Any) -> str:

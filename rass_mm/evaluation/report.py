@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rass_mm.evaluation.claims import claimed
+from rass_mm.evaluation.records import with_rule
 from rass_mm.evaluation.report_benchmarks import benchmarks
 from rass_mm.evaluation.report_parts import cell, grouped, number, origin
 from rass_mm.evaluation.report_records import Record
@@ -42,9 +43,14 @@ def tests(records: Sequence[Record]) -> list[str]:
     """The sections of tests: per protocol a table, the commands and the sources of what is claimed."""
     return [
         section
-        for protocol, group in grouped(records, lambda record: record.content['protocol'])
+        for protocol, group in grouped(records, _protocol)
         for section in [f'{protocol}.\n', _test_table(group), *_origins(group)]
     ]
+
+
+def _protocol(record: Record) -> str:
+    # Lines from before the classes in the mean were named are of mmseg's rule.
+    return with_rule(record.content['protocol'])
 
 
 def _test_table(records: Sequence[Record]) -> str:

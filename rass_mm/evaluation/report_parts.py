@@ -5,8 +5,8 @@ from typing import Any
 
 from rass_mm.evaluation.report_records import Record
 
-DECIMALS = {'mIoU': 2, 'aAcc': 2, 'mAcc': 2, 'PSNR': 2, 'MUSIQ': 2, 'FID': 2}
-"""Of metrics that are numbers about 1 to 100; all others get four."""
+DECIMALS = {'mIoU': 2, 'aAcc': 2, 'mAcc': 2, 'PSNR': 2, 'MUSIQ': 2, 'FID': 2, 'classes': 0}
+"""Of metrics that are counts or numbers about 1 to 100; all others get four."""
 
 
 def grouped(records: Sequence[Record], key: Callable[[Record], str]) -> Iterator[tuple[str, list[Record]]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rass_mm.evaluation.report_parts import cell, grouped, number, origin
 from rass_mm.evaluation.report_records import Record
-from rass_mm.evaluation.tables import markdown_table
+from rass_mm.evaluation.tables import MEAN_OVER, markdown_table
 
 
 def robustness(records: Sequence[Record]) -> list[str]:
@@ -24,9 +24,11 @@ def robustness(records: Sequence[Record]) -> list[str]:
 
 def _robustness_protocol(record: Record) -> str:
     data, content = record.content['data'], record.content
+    rule = content.get('settings', {}).get('evaluator', {}).get('mean_over', 'all')
+    mean = '' if rule == 'all' else f', mean over {MEAN_OVER[rule]}'
     return (
         f'mIoU (%) over all pixels of {data["images"]} images of {Path(data["root"]).name}/{data["img_path"]} '
-        f'({data["type"]}), one degradation at a time, draws of seed {content["seed"]}'
+        f'({data["type"]}){mean}, one degradation at a time, draws of seed {content["seed"]}'
     )
 
 

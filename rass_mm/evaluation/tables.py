@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+MEAN_OVER = {'all': 'classes with labelled or predicted pixels', 'present': 'classes with labelled pixels'}
+"""Rule of a mean over classes -> the classes in it."""
+
 
 def mean_iou(confusion: np.ndarray) -> float:
     """Mean over classes that occur (in truth or prediction) of intersection over union.

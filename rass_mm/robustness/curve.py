@@ -31,7 +31,7 @@ class Curve:
         path: The JSON file.
         header: `format`, `name`, `config`, `checkpoint`, `seed`, `data` and `settings`, as JSON holds them.
         points: One dict per point, with `kind`, `severity`, `parameter`, `mIoU`, `aAcc`, `IoU`, `images`, `seconds`
-            and `run`, the number of its entry in `runs`.
+            and `run`, the number of its entry in `runs`; `classes` where only labelled classes are in the mean.
         runs: `command`, `device` and `versions` of each command that added points.
     """
 
@@ -124,7 +124,7 @@ def check_comparable(curves: Sequence[Curve]) -> None:
         if differing:
             raise DataError(
                 f'{first.path} and {curve.path} cannot be compared, they were tested differently:\n{differing}\n'
-                'Test both on the same images with the same --seed and --limit.'
+                'Test both on the same images with the same --seed, --limit and test_evaluator.'
             )
 
 
@@ -138,8 +138,14 @@ def identity(header: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def protocol(header: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be equal for two models to be compared: the images, their labels and the seed of their draws."""
-    return {'seed': header['seed'], 'data': {key: header['data'][key] for key in ('images', 'classes', 'sha256')}}
+    """What must be equal for two models to be compared: images, labels, seed of the draws and the mean's classes."""
+    data = {key: header['data'][key] for key in ('images', 'classes', 'sha256')}
+    return {'seed': header['seed'], 'data': data, 'mean_over': mean_over(header)}
+
+
+def mean_over(header: Mapping[str, Any]) -> str:
+    """The rule by which a curve's mIoU was averaged, a key of `MEAN_OVER`."""
+    return header['settings'].get('evaluator', {}).get('mean_over', 'all')
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from rass_mm.degradation.severity import KINDS, MIXED, PARAMETERS, parameter, parameter_text
-from rass_mm.evaluation.tables import markdown_table
-from rass_mm.robustness.curve import CLEAN, Curve
+from rass_mm.evaluation.tables import MEAN_OVER, markdown_table
+from rass_mm.robustness.curve import CLEAN, Curve, mean_over
 
 TITLES = {
     'blur': 'Gaussian blur',
@@ -38,9 +38,11 @@ def protocol_text(curve: Curve) -> str:
     """One line on how the numbers were measured; the same for all curves that can be compared."""
     data = curve.header['data']
     images = f'{"the first " if data["limited"] else ""}{data["images"]} images'
+    rule = mean_over(curve.header)
+    mean = '' if rule == 'all' else f' (mean over {MEAN_OVER[rule]})'
     return (
         f'mIoU (%) over all pixels of {images} ({data["type"]}, {data["img_path"]}), '
-        f'{len(data["classes"])} classes, draws of seed {curve.header["seed"]}'
+        f'{len(data["classes"])} classes{mean}, draws of seed {curve.header["seed"]}'
     )
 
 

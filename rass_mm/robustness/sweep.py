@@ -15,7 +15,6 @@ from rass_mm.datasets.preflight import check_data_folders
 from rass_mm.degradation.severity import KINDS, parameter
 from rass_mm.degradation.transforms import FixedDegradation
 from rass_mm.errors import ConfigError
-from rass_mm.robustness import metric  # noqa: F401  (registers it)
 from rass_mm.robustness.curve import CLEAN, Curve, Key
 
 Advance = Callable[[int], None]
@@ -100,9 +99,11 @@ def _use_clean_images(config: Config) -> None:
 def _use_per_class(config: Config) -> None:
     evaluator = config.get('test_evaluator')
     kind = evaluator.get('type') if isinstance(evaluator, dict) else None
-    if str(kind).split('.')[-1] != 'IoUMetric' or 'mIoU' not in evaluator.get('iou_metrics', ['mIoU']):
+    known = str(kind).split('.')[-1] in ('IoUMetric', 'MeanIoUMetric')
+    if not known or 'mIoU' not in evaluator.get('iou_metrics', ['mIoU']):
         raise ConfigError(
-            f"test_evaluator is {evaluator}; robustness is measured by dict(type='IoUMetric', iou_metrics=['mIoU'])."
+            f"test_evaluator is {evaluator}; robustness is measured by dict(type='IoUMetric', iou_metrics=['mIoU']) or "
+            "by dict(type='MeanIoUMetric', mean_over='present')."
         )
     config.test_evaluator = {**evaluator, 'type': 'PerClassIoUMetric'}
 
@@ -157,6 +158,7 @@ def run_sweep(
             'severity': severity,
             'parameter': None if clean else parameter(kind, severity),
             **{name: round(float(metrics[name]), 4) for name in ('mIoU', 'aAcc', 'mAcc')},
+            **{name: metrics[name] for name in ('classes',) if name in metrics},
             'IoU': dict(zip(curve.header['data']['classes'], metrics['IoU'], strict=True)),
             'images': len(loop.dataloader.dataset),
             'seconds': round(time.monotonic() - started, 2),

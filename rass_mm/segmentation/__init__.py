@@ -3,6 +3,7 @@
 from rass_mm.segmentation import prompts  # noqa: F401  (registers on import)
 from rass_mm.segmentation.backbone import DiffusionBackbone
 from rass_mm.segmentation.heads import Float32PixelDecoder, RASSMask2FormerHead
+from rass_mm.segmentation.metric import MeanIoUMetric, PerClassIoUMetric
 from rass_mm.segmentation.neck import FeatureProjection
 from rass_mm.segmentation.preprocessing import RawPadPreProcessor
 from rass_mm.segmentation.restore_then_segment import FileRestorer, RestoreThenSegment
@@ -14,6 +15,8 @@ __all__ = [
     'FeatureProjection',
     'FileRestorer',
     'Float32PixelDecoder',
+    'MeanIoUMetric',
+    'PerClassIoUMetric',
     'RASSMask2FormerHead',
     'RawPadPreProcessor',
     'RestoreThenSegment',

@@ -14,7 +14,7 @@ from rass_mm.degradation.builder import build_lq_dataset
 
 LAYOUTS = {
     'ADE20KLQDataset': ('_base_/datasets/ade20k_lq.py', 'images_lq/validation', '.png'),
-    'RealLQDataset': ('_base_/datasets/reallq.py', 'images/validation', '.jpg'),
+    'RealLQDataset': ('baselines/segformer_b0_dt_reallq.py', 'images/validation', '.jpg'),
 }
 
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 from mmengine.config import ConfigDict
 
-from rass_mm.evaluation.records import command_line, device_name, protocol_line
+from rass_mm.evaluation.records import command_line, device_name, protocol_line, with_rule
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,23 @@ def test_protocol_names_the_degraded_copy(scenes):
     (other / 'manifest.jsonl').write_text('{"seed": 1, "fingerprint": "abcdefghij"}\n')
     degraded.test_dataloader.dataset.data_root = str(scenes.parent / 'other')
     assert 'degraded copy of seed 1 (recipe abcdefgh)' in protocol_line(degraded, 4)
+
+
+def test_protocol_names_the_classes_in_the_mean():
+    plain, published = config('IoUMetric', img_path='val'), config('MeanIoUMetric', img_path='val')
+    published.test_evaluator.mean_over = 'present'
+    line = protocol_line(plain, 4)
+    assert ', mIoU over classes with labelled or predicted pixels, at' in line
+    assert ', mIoU over classes with labelled pixels, at' in protocol_line(published, 4)
+    published.test_evaluator.mean_over = 'all'
+    assert protocol_line(published, 4) == line
+
+
+def test_an_older_protocol_line_is_of_mmsegs_rule():
+    line = protocol_line(config('IoUMetric', img_path='val'), 4)
+    older = line.replace(', mIoU over classes with labelled or predicted pixels,', '')
+    assert older != line and with_rule(older) == with_rule(line) == line
+    assert with_rule('Image quality, mean over 20 images') == 'Image quality, mean over 20 images'
 
 
 @pytest.mark.parametrize('damage', ['', 'no json', '[]', '{"seed": 0}'])

@@ -15,6 +15,7 @@ import rass_mm
 from rass_mm.cli import main
 from rass_mm.evaluation import claims
 from rass_mm.evaluation.claims import claimed, claimed_cost
+from rass_mm.evaluation.records import with_rule
 
 BASELINE = 'baselines/resnet_scenes_tiny.py'
 RASS = {
@@ -172,6 +173,19 @@ def test_each_protocol_has_its_own_table(reported):
     assert [row['system'] for row in first] == ['rass_ade20k_lq (a)', 'rass_ade20k_lq (d)']
 
 
+def test_tests_of_another_mean_have_their_own_table_and_older_records_are_of_mmsegs(reported):
+    older = {**RASS, 'protocol': "mIoU, aAcc and mAcc (%) over all pixels of 4 images of x at the labels' size"}
+    rules = [with_rule(older['protocol'], rule) for rule in ('all', 'present')]
+    present = {**RASS, 'protocol': rules[1], 'metrics': {**RASS['metrics'], 'classes': 60.0}}
+    _, text, _ = reported(a=older, b={**RASS, 'protocol': rules[0], 'seed': 4}, c=present)
+    first, second = tables(text)
+    assert [row['seed'] for row in first] == ['3', '4'] and 'classes' not in first[0]
+    assert [row['classes'] for row in second] == ['60']
+    assert text.index('mIoU over classes with labelled or predicted') < text.index(
+        'mIoU over classes with labelled pix'
+    )
+
+
 def test_restoration_has_one_row_for_the_input(reported):
     second = {**SCR, 'seed': 1, 'metrics': {**SCR['metrics'], 'PSNR': 27.0, 'attention_ratio': 0.25}}
     _, text, _ = reported(a=SCR, b=second, c=OSEDIFF, d={**SCR, 'mode': 'ceiling'})
@@ -241,6 +255,13 @@ def test_robustness_has_a_table_per_degradation(reported, tmp_path):
     assert blur[1] == {'system': 'baseline', 'clean': '20.00', '0.5': '', '1': f'{5.125:.2f}', 'command': '2, 3'}
     assert jpeg[1] == {'system': 'baseline', 'clean': '20.00', '0.5': '12.50', 'command': '2, 3'}
     assert 'over all pixels of 4 images of scenes/img_dir/val (ScenesDataset), one degradation' in text
+
+
+def test_robustness_of_another_mean_has_its_own_table(reported, tmp_path):
+    other = {**CURVE, 'name': 'present', 'settings': {'evaluator': {'mean_over': 'present'}}}
+    _, text, _ = reported(write(tmp_path / 'rass.json', CURVE), write(tmp_path / 'other.json', other))
+    assert [[row['system'] for row in table] for table in tables(text)] == [['rass'], ['present']]
+    assert text.count('(ScenesDataset), mean over classes with labelled pixels, one degradation') == 1
 
 
 def test_folders_are_searched_and_other_json_is_left_alone(reported, tmp_path):

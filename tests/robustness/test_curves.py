@@ -1,4 +1,4 @@
-"""The pieces around a sweep: the config it runs, per-class values, comparisons and pictures of few or many points."""
+"""The pieces around a sweep: the config it runs, comparisons and pictures of few or many points."""
 
 import copy
 import json
@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.registry import init_default_scope
-from mmseg.evaluation import IoUMetric
 from mmseg.registry import DATASETS
 
 from rass_mm.apis import load_config
 from rass_mm.errors import ConfigError, DataError
 from rass_mm.robustness.curve import Curve, check_comparable, differences, open_curve, read_curve
-from rass_mm.robustness.metric import PerClassIoUMetric
 from rass_mm.robustness.plot import draw_curves
 from rass_mm.robustness.report import report
 from rass_mm.robustness.sweep import Sweep, sweep_config
@@ -67,6 +65,13 @@ def test_configs_differ_in_the_degradation_only_and_models_see_the_same_pixels(n
     assert torch.equal(other[0]['inputs'], degraded)
 
 
+def test_the_rule_of_the_mean_is_kept(scenes):
+    options = {'test_evaluator.type': 'MeanIoUMetric', 'test_evaluator.mean_over': 'present'}
+    config = load_config(CONFIGS[1], {'test_dataloader.dataset.data_root': str(scenes), **options})
+    expected = {'type': 'PerClassIoUMetric', 'iou_metrics': ['mIoU'], 'mean_over': 'present'}
+    assert sweep_config(config, Sweep()).test_evaluator == expected
+
+
 def test_a_config_that_does_not_fit_is_refused(scenes):
     config = load_config(CONFIGS[1], {'test_dataloader.dataset.data_root': str(scenes)})
     config.test_dataloader.dataset.pipeline = config.test_dataloader.dataset.pipeline[1:]
@@ -75,27 +80,6 @@ def test_a_config_that_does_not_fit_is_refused(scenes):
     config.test_dataloader.dataset = {'type': 'ConcatDataset', 'datasets': []}
     with pytest.raises(ConfigError, match='plain data set'):
         sweep_config(config, Sweep())
-
-
-def test_values_per_class_are_those_that_mmseg_prints():
-    rng = np.random.default_rng(0)
-    names = ('sky', 'car', 'never')
-    truth, guess = rng.integers(0, 2, (2, 3, 20, 30))
-    truth[0, :5] = 255
-    plain, ours = IoUMetric(), PerClassIoUMetric()
-    for metric in (plain, ours):
-        metric.dataset_meta = {'classes': names}
-        for one, other in zip(truth, guess, strict=True):
-            sample = {'pred_sem_seg': {'data': torch.tensor(other)[None]}}
-            metric.process({}, [{**sample, 'gt_sem_seg': {'data': torch.tensor(one)[None]}}])
-    expected, metrics = plain.evaluate(3), ours.evaluate(3)
-    values = metrics.pop('IoU')
-    assert metrics == expected and values[2] is None
-    valid = truth != 255
-    for index in (0, 1):
-        both = ((truth == index) & (guess == index))[valid].sum()
-        either = ((truth == index) | (guess == index))[valid].sum()
-        assert values[index] == pytest.approx(100 * both / either, abs=1e-3)
 
 
 def header(name, **changes):
@@ -150,6 +134,20 @@ def test_curves_of_other_images_or_draws_are_not_compared(tmp_path):
     for changes, named in (({'seed': 1}, 'seed: 0, now 1'), ({'data': {**first.header['data'], 'images': 9}}, '101')):
         with pytest.raises(DataError, match=named):
             check_comparable([first, make(tmp_path, 'C', point, **changes)])
+
+
+def published(name, path, rule='present'):
+    evaluator = {'type': 'PerClassIoUMetric', 'iou_metrics': ['mIoU'], 'mean_over': rule}
+    return make(path, name, {('clean', None): 1.0}, settings={'evaluator': evaluator})
+
+
+def test_curves_of_another_mean_are_not_compared_and_say_which_it_is(tmp_path):
+    plain = make(tmp_path, 'A', {('clean', None): 1.0})
+    check_comparable([plain, published('B', tmp_path, rule='all')])
+    with pytest.raises(DataError, match='mean_over: all, now present'):
+        check_comparable([plain, published('C', tmp_path)])
+    assert '2 classes (mean over classes with labelled pixels), draws' in report([published('D', tmp_path)])
+    assert 'mean over' not in report([plain])
 
 
 def test_many_differences_are_cut_short():

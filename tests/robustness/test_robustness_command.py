@@ -118,6 +118,21 @@ def test_a_point_equals_an_ordinary_test_of_the_same_images(curve, trained, scen
     assert all(point['IoU'] != found[key]['IoU'] for other, point in found.items() if other[1] == 1 and other != key)
 
 
+def test_a_mean_over_labelled_classes_has_these_classes(trained, scenes, tmp_path):
+    few = ['--kinds', 'jpeg', '--severities', '1', '--limit', '1']
+    rule = {'test_evaluator.type': 'MeanIoUMetric', 'test_evaluator.mean_over': 'present'}
+    arguments = ['robustness', RESNET, trained, '--out', tmp_path, '--name', 'present', *few, *data(scenes, **rule)]
+    assert rass_mm(*arguments) == 0
+    label = cv2.imread(str(sorted((scenes / 'ann_dir' / 'val').iterdir())[0]), cv2.IMREAD_UNCHANGED)
+    names = json.loads((tmp_path / 'present.json').read_text())['data']['classes']
+    labelled = {names[k] for k in np.unique(label) if k != 255}
+    for point in points(tmp_path / 'present.json').values():
+        values = [value for value in point['IoU'].values() if value is not None]
+        assert {name for name, value in point['IoU'].items() if value is not None} == labelled
+        assert point['classes'] == len(labelled) and point['mIoU'] == pytest.approx(np.mean(values), abs=1e-4)
+    assert 'mean over classes with labelled pixels' in (tmp_path / 'present.md').read_text()
+
+
 def test_table_and_plot_show_every_point(curve):
     table = (curve / 'ResNet.md').read_text()
     assert 'over all pixels of 4 images (ScenesDataset, img_dir/val), 12 classes, draws of seed 0' in table
