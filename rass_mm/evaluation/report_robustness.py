@@ -26,7 +26,8 @@ def _robustness_protocol(record: Record) -> str:
     data, content = record.content['data'], record.content
     return (
         f'mIoU (%) over all pixels of {data["images"]} images of {Path(data["root"]).name}/{data["img_path"]} '
-        f'({data["type"]}), one degradation at a time, draws of seed {content["seed"]}'
+        f'({data["type"]}), one degradation at a time, draws of seed {content["seed"]}, recipe version '
+        f'{content.get("recipe_version", 1)}'  # not named before there was a second one
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rass_mm.degradation.severity import KINDS, MIXED, PARAMETERS, parameter, parameter_text
 from rass_mm.evaluation.tables import markdown_table
-from rass_mm.robustness.curve import CLEAN, Curve
+from rass_mm.robustness.curve import CLEAN, Curve, recipe_version
 
 TITLES = {
     'blur': 'Gaussian blur',
@@ -40,7 +40,8 @@ def protocol_text(curve: Curve) -> str:
     images = f'{"the first " if data["limited"] else ""}{data["images"]} images'
     return (
         f'mIoU (%) over all pixels of {images} ({data["type"]}, {data["img_path"]}), '
-        f'{len(data["classes"])} classes, draws of seed {curve.header["seed"]}'
+        f'{len(data["classes"])} classes, draws of seed {curve.header["seed"]}, recipe version '
+        f'{recipe_version(curve.header)}'
     )
 
 
