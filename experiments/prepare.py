@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 
+from experiments.systems import RECIPE_VERSION
 from rass_mm.atomic import atomic_path
 from rass_mm.errors import DataError, RassError
 
@@ -37,7 +38,8 @@ def prepare(setting: str, camvid: Path) -> None:
     else:
         folder = DATA / 'camvid-half'
         halve(camvid, folder)
-    _command('make-lq', str(folder / 'img_dir' / 'val'), str(folder / 'img_lq' / 'val'), '--seed', '0')
+    degraded = (str(folder / 'img_dir' / 'val'), str(folder / 'img_lq' / 'val'))
+    _command('make-lq', *degraded, '--seed', '0', '--recipe-version', str(RECIPE_VERSION))
     for name, options in bases(setting).items():
         _command('make-base', str(BASES / name), *options)
 

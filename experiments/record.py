@@ -12,8 +12,10 @@ import cv2
 import numpy as np
 
 from experiments.commands import Run, typed
+from experiments.systems import RECIPE_VERSION
 from rass_mm.apis import RESULT, load_config
 from rass_mm.atomic import write_text
+from rass_mm.degradation.versions import lq_steps, step_version
 from rass_mm.errors import DataError
 from rass_mm.evaluation.tables import class_ious, mean_iou
 
@@ -25,7 +27,7 @@ def is_recorded(run: Run) -> bool:
     """Whether a run is finished.
 
     Raises:
-        DataError: its record was made with another config or other overrides.
+        DataError: its record was made with another config, other overrides or another recipe version.
     """
     if not run.record.is_file():
         return False
@@ -35,12 +37,29 @@ def is_recorded(run: Run) -> bool:
             f'{run.record} was made with another version of {run.config}. Move it away to run the system again, or '
             f'give the changed config a name of its own.'
         )
+    if known.get('recipe_version') != RECIPE_VERSION:
+        raise DataError(
+            f'{run.record} belongs to recipe version {known.get("recipe_version", "unknown")}, the experiments to '
+            f'version {RECIPE_VERSION}. Move it away to run the system again.'
+        )
     return True
 
 
 def config_hash(run: Run) -> str:
-    """Of the resolved config: what decides the result, apart from the options."""
-    return hashlib.sha256(load_config(run.config).pretty_text.encode()).hexdigest()[:16]
+    """Of the resolved config: what decides the result, apart from the options.
+
+    Version 1 of the recipe is left out and every other one is in it, stated or not: the hashes of the first records are
+    of configs that could not name it.
+    """
+    config = load_config(run.config)
+    for step in lq_steps(list(config.values())):
+        version, recipe = step_version(step), dict(step.pop('recipe', None) or {})
+        recipe.pop('version', None)
+        if version != 1:
+            recipe['version'] = version
+        if recipe:
+            step['recipe'] = recipe
+    return hashlib.sha256(config.pretty_text.encode()).hexdigest()[:16]
 
 
 def write_record(run: Run, file: Path) -> None:
@@ -54,6 +73,7 @@ def write_record(run: Run, file: Path) -> None:
         'config': run.config,
         'config_hash': config_hash(run),
         'options': run.options,
+        'recipe_version': RECIPE_VERSION,
         'commands': [typed(arguments) for arguments in (run.training, *run.tests.values()) if arguments],
         'revision': revision(),
         'device': described['device'],
@@ -106,6 +126,7 @@ def _lines(file: Path) -> list[dict[str, Any]]:
 
 def _tested(run: Run, name: str) -> dict[str, Any]:
     described = json.loads((run.outcome(name) / RESULT).read_text())
+    _check_recipe(run, name, described.get('recipe_version') or {})
     result = {**described['metrics'], 'protocol': described.get('protocol')}
     if run.system.restores:
         return result
@@ -116,6 +137,16 @@ def _tested(run: Run, name: str) -> dict[str, Any]:
             f'{run.predictions(name)} and run it again.'
         )
     return {**result, 'IoU': per_class, 'images': per_image}
+
+
+def _check_recipe(run: Run, name: str, versions: dict[str, int | None]) -> None:
+    """Refuses a test on data, or with a training pipeline, of another recipe version than the records'."""
+    if set(versions.values()) - {None, RECIPE_VERSION}:
+        raise DataError(
+            f'{run.label}: the {name} test has recipe versions {versions}, but the experiments belong to version '
+            f'{RECIPE_VERSION}. Give LQDegradation in {run.config} recipe=dict(version={RECIPE_VERSION}), and make the '
+            f'data in an empty folder with `python -m experiments prepare`.'
+        )
 
 
 def scores_of_maps(run: Run, name: str) -> tuple[dict[str, float], dict[str, float]]:

@@ -66,8 +66,8 @@ def protocol(rows: Sequence[Row]) -> str:
     devices = sorted({r['device'] for row in rows for r in row.by_seed.values()})
     return (
         f'mIoU (%) over all pixels, mean ± sample standard deviation over the seeds; degraded: '
-        f'{record["tests"]["degraded"]["protocol"]}. Seconds are those of the training steps, two runs side by side, '
-        f'one thread each. Device: {"; ".join(devices)}.'
+        f'{record["tests"]["degraded"]["protocol"]}; degradation: recipe version {record["recipe_version"]}. Seconds '
+        f'are those of the training steps, two runs side by side, one thread each. Device: {"; ".join(devices)}.'
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from scipy.stats import ttest_1samp
 
-from experiments.systems import ROOT, SEEDS, System, systems_of
+from experiments.systems import RECIPE_VERSION, ROOT, SEEDS, System, systems_of
 from rass_mm.errors import DataError
 
 Record = dict[str, Any]
@@ -71,7 +71,7 @@ def read_rows(setting: str) -> list[Row]:
     """Rows of all systems with at least one record, in the order of the systems.
 
     Raises:
-        DataError: a record is damaged.
+        DataError: a record is damaged or of another recipe version.
     """
     rows = []
     for system in systems_of(setting):
@@ -84,9 +84,15 @@ def read_rows(setting: str) -> list[Row]:
 
 def _read(file: Any) -> Record:
     try:
-        return json.loads(file.read_text())
+        record = json.loads(file.read_text())
     except ValueError as error:
         raise DataError(f'{file} is no valid JSON ({error}). Take it from the repository again.') from None
+    if record.get('recipe_version') != RECIPE_VERSION:
+        raise DataError(
+            f'{file} belongs to recipe version {record.get("recipe_version", "unknown")}; the tables are of version '
+            f'{RECIPE_VERSION}. Move it away, or run it again.'
+        )
+    return record
 
 
 def compare(better: Row, worse: Row, value: Value) -> Comparison:

@@ -11,6 +11,8 @@ from rass_mm.errors import ConfigError
 
 ROOT = Path('experiments')
 SEEDS = (0, 1, 2)
+RECIPE_VERSION = 1
+"""Version of the degradation recipe of all data, configs and records here."""
 MAIN, ABLATION, BOUND, CAUSE, RESTORER = 'main', 'ablation', 'upper bound', 'cause', 'restorer'
 
 

@@ -18,12 +18,13 @@ from rass_mm.atomic import write_text
 from rass_mm.checkpoint.pretrained import check_pretrained
 from rass_mm.checkpoint.trained_state import recorded_versions
 from rass_mm.datasets.preflight import check_data_folders
+from rass_mm.degradation.versions import lq_steps, step_version
 from rass_mm.errors import ConfigError
-from rass_mm.evaluation.records import command_line, device_name, protocol_line
+from rass_mm.evaluation.records import command_line, device_name, protocol_line, recipe_versions
 
 PACKAGE = Path(__file__).resolve().parent
 RESULT = 'metrics.json'
-"""What a test leaves in its work dir: metrics, protocol, command, checkpoint, data, seed and versions."""
+"""What a test leaves in its work dir: metrics, protocol, command, checkpoint, data, recipe, seed and versions."""
 
 
 def config_path(name: str = '') -> Path:
@@ -115,6 +116,9 @@ def train(config: Config, resume: bool | str = False) -> Runner:
         config.load_from = resume
     for name in ('train_dataloader', 'val_dataloader'):
         check_data_folders(config.get(name), name)
+    for step in lq_steps(config.get('train_dataloader')):
+        # The default may change; the config in checkpoints and work dir says what this training had.
+        step['recipe'] = {**(step.get('recipe') or {}), 'version': step_version(step)}
     runner = Runner.from_cfg(config)
     check_pretrained(runner.model)
     runner.train()
@@ -172,6 +176,7 @@ def described_test(config: Config, checkpoint: str | None, tta: bool) -> dict[st
         'dataset': dataset.get('type'),
         'data_root': dataset.get('data_root'),
         'data': dataset.get('data_prefix'),
+        'recipe_version': recipe_versions(config),
         'mode': (config.model.get('test_cfg') or {}).get('mode'),
         'restorer': config.model.get('restorer'),
         'command': command_line(),

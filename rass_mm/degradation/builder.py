@@ -21,7 +21,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from rass_mm.atomic import write_bytes, write_text
-from rass_mm.degradation.recipe import OSEDIFF, Recipe, apply, draw
+from rass_mm.degradation.recipe import OSEDIFF, VERSIONS, Recipe, apply, draw
+from rass_mm.degradation.versions import manifest_version
 from rass_mm.errors import ConfigError, DataError
 from rass_mm.parallel import run_jobs, watched
 from rass_mm.version import __version__
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 MANIFEST = 'manifest.jsonl'
 PARTIAL = 'manifest.partial.jsonl'
+IMPLIED = {'version': 1, 'jpeg_chroma': 'smooth'}
+"""Values of the recipe's settings in manifests that are older than these settings."""
 # What `atomic` leaves behind when the process is killed between writing and renaming.
 LEFTOVER = re.compile(r'\..+-\w{8}\.(jsonl|' + '|'.join(extension[1:] for extension in EXTENSIONS) + r')')
 
@@ -78,7 +81,7 @@ def build_lq_dataset(
         out: Folder for the degraded images and `manifest.jsonl`.
         seed: Seed of the whole copy.
         workers: Number of processes; 1 works in this process.
-        recipe: What to draw from.
+        recipe: What to draw from; `override(OSEDIFF, {'version': 1})` continues copies of version 1.
         suffix: File type of the copies; None keeps each image's own type, which for JPEG adds one compression of
             quality 100 that the manifest does not list.
 
@@ -86,8 +89,8 @@ def build_lq_dataset(
         What was done.
 
     Raises:
-        DataError: The folders do not fit, `out` holds a copy of another seed or recipe, or images are unreadable; the
-            readable ones are made all the same.
+        DataError: The folders do not fit, `out` holds a copy of another seed, recipe or recipe version, or images are
+            unreadable; the readable ones are made all the same.
     """
     start = time.monotonic()
     images, out = Path(images), Path(out)
@@ -146,7 +149,9 @@ def _plan(images: Path, out: Path, seed: int, recipe: Recipe, suffix: str | None
 def _header(images: Path, seed: int, recipe: Recipe, suffix: str | None) -> dict:
     """First line of the manifest: all that a copy depends on besides the images."""
     settings = json.loads(json.dumps(asdict(recipe)))  # lists instead of tuples, as a reader of the manifest sees them
-    identity = json.dumps([seed, settings, suffix], sort_keys=True).encode()
+    # Without what older manifests imply, so that a copy of theirs has the fingerprint that they give it.
+    stated = {name: value for name, value in settings.items() if name not in IMPLIED or value != IMPLIED[name]}
+    identity = json.dumps([seed, stated, suffix], sort_keys=True).encode()
     return {
         'format': 'rass_mm low-quality copy, 1',
         'source': images.as_posix(),
@@ -191,19 +196,28 @@ def _read_manifest(path: Path, header: dict) -> dict[str, dict]:
             break  # the run was killed while it wrote this line: its image is made again
     old = records[0] if records and isinstance(records[0], dict) else {}
     if old.get('fingerprint') != header['fingerprint']:
-        kept = ('seed', 'suffix', 'fingerprint')
         raise DataError(
-            f'{path} belongs to a copy with {_describe(old, kept)}, but this run asks for {_describe(header, kept)} '
+            f'{path} belongs to a copy with {_describe(old)}, but this run asks for {_describe(header)} '
             '(the fingerprint covers the recipe). Choose another output folder, delete this one, or ask for the same '
-            'settings as before.'
+            f'settings as before{_version_option(old, header)}.'
         )
     if old['versions'] != header['versions']:
         logger.warning('%s was begun with %s; going on with %s', path, old['versions'], header['versions'])
     return {record['image']: record for record in records[1:]}
 
 
-def _describe(header: dict, names: tuple[str, ...]) -> str:
-    return ', '.join(f'{name} {header.get(name, "unknown")}' for name in names)
+def _describe(header: dict) -> str:
+    known = {**header, 'recipe version': manifest_version(header)} if 'recipe' in header else header
+    names = ('seed', 'suffix', 'recipe version', 'fingerprint')
+    return ', '.join(f'{name} {known.get(name, "unknown")}' for name in names)
+
+
+def _version_option(old: dict, header: dict) -> str:
+    """How to ask for the recipe version of an earlier copy; empty where it is the same or unknown."""
+    version = manifest_version(old)
+    if 'recipe' not in old or version == manifest_version(header) or version not in VERSIONS:
+        return ''
+    return f' (rass-mm make-lq --recipe-version {version})'
 
 
 def _remove_leftovers(out: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from rass_mm.degradation.builder import build_lq_dataset
+from rass_mm.degradation.jpeg import CHROMA
+from rass_mm.degradation.recipe import OSEDIFF, VERSIONS, override
 from rass_mm.errors import RassError
 
 
@@ -24,6 +26,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         default='png',
         help="file type of the copies: lossless PNG (default), or each image's own",
     )
+    parser.add_argument(
+        '--recipe-version',
+        type=int,
+        choices=VERSIONS,
+        default=OSEDIFF.version,
+        help=f'1 continues copies made before there were versions (default: {OSEDIFF.version})',
+    )
+    parser.add_argument(
+        '--jpeg-chroma',
+        choices=CHROMA,
+        default=OSEDIFF.jpeg_chroma,
+        help='enlarge JPEG chroma as libjpeg does (smooth, default) or as the released pipeline does (repeat)',
+    )
     parser.set_defaults(run=run)
     return parser
 
@@ -36,8 +51,10 @@ def run(arguments: argparse.Namespace) -> int:
     """
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     suffix = '.png' if arguments.ext == 'png' else None
+    recipe = override(OSEDIFF, {'version': arguments.recipe_version, 'jpeg_chroma': arguments.jpeg_chroma})
+    places = (arguments.images, arguments.out)
     try:
-        summary = build_lq_dataset(arguments.images, arguments.out, arguments.seed, arguments.workers, suffix=suffix)
+        summary = build_lq_dataset(*places, arguments.seed, arguments.workers, recipe, suffix)
     except KeyboardInterrupt:
         Console(stderr=True).print('Interrupted; finished images are kept: run the same command again to go on.')
         return 130

@@ -11,6 +11,15 @@ mmagic 1.2.0 has transforms of these names; they are not used, because there
 * `RandomBlur` hands one drawn beta on as both ends of the range that Real-ESRGAN's rule draws from: the result lies
   between 1 and that beta, so a generalised Gaussian's beta falls below 1 in 1/7 of the draws where it should in 1/2;
 * nothing records what was drawn.
+
+Compared with the released pipeline over 900 images a side, kernels agree to 4e-15, and noises, probabilities and orders
+have the same distribution. Two things differed:
+
+* The last resize, back to the input's size, is drawn from area, bilinear and bicubic there and was always bilinear
+  here: SSIM .015 higher, gradients 8 % weaker. Recipe version 2 draws it; version 1 is kept for earlier copies.
+* The released JPEG repeats the pixels of the halved chroma planes where libjpeg smooths them (log variance of chroma
+  edges 2.6 against 1.8). The default stays libjpeg's, because real files are decoded that way; `jpeg_chroma='repeat'`
+  gives the released one.
 """
 
 import math
@@ -21,13 +30,14 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 
-from rass_mm.degradation import kernels
+from rass_mm.degradation import jpeg, kernels
 from rass_mm.errors import ConfigError, DataError
 
 KERNELS = ('iso', 'aniso', 'generalized_iso', 'generalized_aniso', 'plateau_iso', 'plateau_aniso')
 RESIZES = ('up', 'down', 'keep')
 INTERPOLATIONS = {'area': cv2.INTER_AREA, 'bilinear': cv2.INTER_LINEAR, 'bicubic': cv2.INTER_CUBIC}
 SINGLES = ('blur', 'downscale', 'gaussian', 'poisson', 'jpeg')
+VERSIONS = (1, 2)
 
 Settings = TypeVar('Settings')
 
@@ -93,15 +103,29 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The two stages and the probability of the final sinc filter."""
+    """The two stages, the end, and the version of the rules.
+
+    Args:
+        first: The first stage.
+        second: The second stage.
+        final_sinc_prob: Probability of the final sinc filter.
+        version: One of `VERSIONS`. 1 resizes back to the input's size bilinearly, 2 by one of `INTERPOLATIONS`, drawn
+            uniformly. All other draws are equal in both.
+        jpeg_chroma: How JPEG's halved chroma planes are enlarged: 'smooth', as libjpeg does, or 'repeat', as the
+            released pipeline does.
+    """
 
     first: Stage
     second: Stage
     final_sinc_prob: float = 0.8
+    version: int = 2
+    jpeg_chroma: str = 'smooth'
 
     def __post_init__(self) -> None:
-        """Refuses a value that is no probability."""
+        """Refuses values that could not be drawn from."""
         _require(0 <= self.final_sinc_prob <= 1, 'final_sinc_prob', self.final_sinc_prob, 'a probability')
+        _require(self.version in VERSIONS, 'version', self.version, f'one of {", ".join(map(str, VERSIONS))}')
+        _require(self.jpeg_chroma in jpeg.CHROMA, 'jpeg_chroma', self.jpeg_chroma, f'one of {", ".join(jpeg.CHROMA)}')
 
 
 def _require(valid: bool, name: str, value: Any, needed: str) -> None:
@@ -162,7 +186,7 @@ def draw(recipe: Recipe, rng: np.random.Generator, height: int, width: int) -> d
         # rule. At final scale 1 the worst case is the smaller of the two scales and not their product.
         drawn += [_draw_resize(stage, rng, height, width), _draw_noise(stage, rng)]
         if number == 1:
-            drawn.append(_draw_jpeg(stage, rng))
+            drawn.append(_draw_jpeg(stage, rng, recipe.jpeg_chroma))
         steps += [{**step, 'stage': number} for step in drawn]
     steps += [{**step, 'stage': 'final'} for step in _draw_final(recipe, rng, height, width)]
     return {'height': int(height), 'width': int(width), 'steps': steps}
@@ -173,12 +197,16 @@ def _draw_final(recipe: Recipe, rng: np.random.Generator, height: int, width: in
 
     Resize and sinc stay together, as in Real-ESRGAN, whose authors report twisted lines from sinc, JPEG, resize.
     """
-    back = [resize_step('back', 1.0, 'bilinear', height, width)]
+    sinc = []
     if rng.random() < recipe.final_sinc_prob:
         size = int(rng.choice(recipe.second.kernel_sizes))
-        back.append({'op': 'blur', 'kernel': 'sinc', 'size': size, 'omega': float(rng.uniform(np.pi / 3, np.pi))})
-    jpeg = [_draw_jpeg(recipe.second, rng)]
-    return jpeg + back if rng.random() < 0.5 else back + jpeg
+        sinc = [{'op': 'blur', 'kernel': 'sinc', 'size': size, 'omega': float(rng.uniform(np.pi / 3, np.pi))}]
+    jpegs = [_draw_jpeg(recipe.second, rng, recipe.jpeg_chroma)]
+    jpeg_first = rng.random() < 0.5
+    # Drawn after everything else, so that an image's other parameters do not depend on the version.
+    interpolation = 'bilinear' if recipe.version == 1 else str(rng.choice(list(INTERPOLATIONS)))
+    back = [resize_step('back', 1.0, interpolation, height, width), *sinc]
+    return jpegs + back if jpeg_first else back + jpegs
 
 
 def _draw_blur(stage: Stage, rng: np.random.Generator) -> dict:
@@ -223,9 +251,11 @@ def _draw_noise(stage: Stage, rng: np.random.Generator) -> dict:
     return {'op': 'noise', **amount, 'grey': grey, 'seed': int(rng.integers(2**32))}
 
 
-def _draw_jpeg(stage: Stage, rng: np.random.Generator) -> dict:
+def _draw_jpeg(stage: Stage, rng: np.random.Generator, chroma: str) -> dict:
     low, high = stage.jpeg_quality
-    return {'op': 'jpeg', 'quality': int(rng.integers(low, high + 1))}
+    step = {'op': 'jpeg', 'quality': int(rng.integers(low, high + 1))}
+    # Left out where it is smooth, as in all manifests from before the setting.
+    return step if chroma == 'smooth' else {**step, 'chroma': chroma}
 
 
 def single(kind: str, severity: float, height: int, width: int, seed: int = 0) -> dict:
@@ -307,8 +337,8 @@ def _resize(image: np.ndarray, step: Mapping[str, Any]) -> np.ndarray:
 
 
 def _jpeg(image: np.ndarray, step: Mapping[str, Any]) -> np.ndarray:
-    encoded = cv2.imencode('.jpg', _to_uint8(image), [cv2.IMWRITE_JPEG_QUALITY, step['quality']])[1]
-    return cv2.imdecode(encoded, cv2.IMREAD_COLOR).astype(np.float32) / 255
+    decoded = jpeg.compress(_to_uint8(image), step['quality'], step.get('chroma', 'smooth'))
+    return decoded.astype(np.float32) / 255
 
 
 def _noise(image: np.ndarray, step: Mapping[str, Any]) -> np.ndarray:

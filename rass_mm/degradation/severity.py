@@ -23,7 +23,7 @@ PARAMETERS = {
 """Kind -> key in the step of `single`, name and unit of what severity changes."""
 
 
-def at_severity(kind: str, severity: float, height: int, width: int, seed: int) -> dict:
+def at_severity(kind: str, severity: float, height: int, width: int, seed: int, recipe: Recipe = OSEDIFF) -> dict:
     """Parameters of a degradation of an image.
 
     Args:
@@ -32,6 +32,7 @@ def at_severity(kind: str, severity: float, height: int, width: int, seed: int) 
         height: Height of the image in pixels.
         width: Width of the image in pixels.
         seed: Seed of the image, as `image_seed` gives it. 'mixed' at 1 is then what `rass-mm make-lq` makes of it.
+        recipe: What 'mixed' draws from; its version must be that of the copy to compare with.
 
     Returns:
         A dict for `recipe.apply`.
@@ -40,7 +41,7 @@ def at_severity(kind: str, severity: float, height: int, width: int, seed: int) 
         ConfigError: no such kind or severity.
     """
     if kind == MIXED:
-        return scaled(draw(OSEDIFF, np.random.default_rng(seed), height, width), severity)
+        return scaled(draw(recipe, np.random.default_rng(seed), height, width), severity, recipe)
     return single(kind, severity, height, width, seed)
 
 

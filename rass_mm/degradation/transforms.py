@@ -26,7 +26,8 @@ class LQDegradation(BaseTransform):
 
     Args:
         prob: Probability that an image is degraded.
-        recipe: Changes to the OSEDiff recipe, e.g. `dict(first=dict(jpeg_quality=(50, 95)), final_sinc_prob=0.5)`.
+        recipe: Changes to the OSEDiff recipe, e.g. `dict(first=dict(jpeg_quality=(50, 95)), final_sinc_prob=0.5)`;
+            `dict(version=1)` trains as before recipe version 2.
     """
 
     def __init__(self, prob: float = 1.0, recipe: Mapping[str, Any] | None = None) -> None:
@@ -73,16 +74,23 @@ class FixedDegradation(BaseTransform):
         severity: 0 to 1, see `at_severity`.
         seed: Seed of the whole test; an image's own is a hash of it and of the image's name.
         folder: The images' folder, which is no part of their names; None takes the file names alone.
+        recipe: Changes to the OSEDiff recipe that 'mixed' draws from, e.g. `dict(version=1)`.
 
     Raises:
-        ConfigError: no such kind or severity.
+        ConfigError: no such kind, severity or recipe.
     """
 
     def __init__(
-        self, kind: str | None = None, severity: float = 0.0, seed: int = 0, folder: str | None = None
+        self,
+        kind: str | None = None,
+        severity: float = 0.0,
+        seed: int = 0,
+        folder: str | None = None,
+        recipe: Mapping[str, Any] | None = None,
     ) -> None:
         self.seed = seed
         self.folder = folder
+        self.recipe = override(OSEDIFF, recipe or {})
         self.set(kind, severity)
 
     def set(self, kind: str | None, severity: float) -> None:
@@ -105,12 +113,13 @@ class FixedDegradation(BaseTransform):
             path = results['img_path']
             name = os.path.relpath(path, self.folder) if self.folder else os.path.basename(path)
             seed = image_seed(self.seed, name.replace(os.sep, '/'))
-            results['img'] = apply(image, at_severity(self.kind, self.severity, *image.shape[:2], seed))
+            results['img'] = apply(image, at_severity(self.kind, self.severity, *image.shape[:2], seed, self.recipe))
         return results
 
     def __repr__(self) -> str:
         """The transform with its arguments, for logs."""
-        return f'{type(self).__name__}(kind={self.kind}, severity={self.severity}, seed={self.seed})'
+        drawn = f'seed={self.seed}, recipe_version={self.recipe.version}'
+        return f'{type(self).__name__}(kind={self.kind}, severity={self.severity}, {drawn})'
 
 
 def _as_uint8(image: np.ndarray, needer: str) -> np.ndarray:

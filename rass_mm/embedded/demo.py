@@ -23,6 +23,7 @@ from rass_mm.atomic import write_text
 from rass_mm.diffusion.restorer import Restorer, load_restorer
 from rass_mm.embedded.pictures import colored, comparison_page, heated, labelled
 from rass_mm.embedded.scenes import SCENE_CLASSES
+from rass_mm.evaluation.records import copy_version
 from rass_mm.evaluation.tables import markdown_table, mean_iou
 from rass_mm.parallel import run_logged
 from rass_mm.restoring.attention import class_attention
@@ -167,7 +168,8 @@ def demo_table(out: Path, scenes: Path) -> str:
     for system in SYSTEMS:
         rows.append([system.title, *(f'{_metrics(out, f"{system.stem}-{split}")["mIoU"]:.2f}' for split in SPLITS)])
     protocol = (
-        'mIoU (%) over all pixels of 100 validation scenes, 12 classes, 128x128, seed 0; measured by `rass-mm demo`.'
+        'mIoU (%) over all pixels of 100 validation scenes, 12 classes, 128x128, seed 0, degraded by recipe version '
+        f'{copy_version(scenes / SPLITS["degraded"][0])}; measured by `rass-mm demo`.'
     )
     restored, ceiling = (_metrics(out, f'{SCR.stem}-{mode}') for mode in ('restore', 'ceiling'))
     figures = [

@@ -125,9 +125,12 @@ LAYOUTS: dict[str, Layout] = {
         'scheduler': SCHEDULER,
     },
 }
-"""Known bases. `sd-tiny` has Stable Diffusion's levels and strides at small widths, so that every config made for it
-runs in seconds. `scenes-tiny` has an f4 autoencoder (at f8 a 128-pixel scene would be 16 latent pixels wide) of 8 latent
-channels: the best linear code of 4x4 patches loses 3.8 dB less with 8 numbers than with 4 (CamVid, training images)."""
+"""Known bases.
+
+`sd-tiny` has Stable Diffusion's levels and strides at small widths, so that every config made for it runs in seconds.
+`scenes-tiny` has an f4 autoencoder (at f8 a 128-pixel scene would be 16 latent pixels wide) of 8 latent channels: the
+best linear code of 4x4 patches loses 3.8 dB less with 8 numbers than with 4 (CamVid, training images).
+"""
 
 
 def write_configs(folder: Path, layout: Layout, name: str) -> Layout:

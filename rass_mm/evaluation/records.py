@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from mmengine.device import get_device
 
+from rass_mm.degradation.builder import MANIFEST
+from rass_mm.degradation.versions import lq_steps, manifest_version, step_version
 from rass_mm.evaluation.tables import MEAN_OVER
 
-MANIFEST = 'manifest.jsonl'
-"""What `rass-mm make-lq` leaves in a degraded copy; its first line tells seed and recipe."""
 AT_SIZE = " at the labels' size"
 
 
@@ -67,6 +67,27 @@ def with_rule(line: str, rule: str = 'all') -> str:
     return line.replace(AT_SIZE, f', mIoU over {MEAN_OVER[rule]},{AT_SIZE}') if named else line
 
 
+def recipe_versions(config: Any) -> dict[str, int | None]:
+    """Versions of the degradation recipe: `tested`, of the degraded copy, and `train_pipeline`, of the config.
+
+    None stands where nothing is degraded, or where nothing says how: real images, a copy without a manifest.
+
+    Args:
+        config: a config with `test_dataloader`.
+    """
+    trained = [step_version(step) for step in lq_steps(config.get('train_dataloader'))]
+    return {
+        'tested': copy_version(_image_folder(config.test_dataloader.dataset)),
+        'train_pipeline': trained[0] if trained else None,
+    }
+
+
+def copy_version(folder: Path) -> int | None:
+    """Recipe version of a degraded copy; None if the folder holds no manifest of one."""
+    header = _copy_header(folder)
+    return manifest_version(header) if header else None
+
+
 def _pairs(dataset: Any) -> str:
     """A data set that names its clean images by a prefix is known by these; the degraded ones are what is compared."""
     prefixes = dataset.get('data_prefix') or {}
@@ -76,11 +97,23 @@ def _pairs(dataset: Any) -> str:
 
 
 def _images(dataset: Any) -> str:
+    header = _copy_header(_image_folder(dataset))
+    made = ''
+    if header:
+        version = manifest_version(header)
+        # Version 1 is not named: lines that were recorded before there were versions must stay equal to new ones.
+        named = '' if version == 1 else f', version {version}'
+        made = f', degraded copy of seed {header["seed"]} (recipe {header["fingerprint"][:8]}{named})'
+    return f'{_below(dataset, _image_prefix(dataset))}{made}'
+
+
+def _image_folder(dataset: Any) -> Path:
+    return Path(dataset.get('data_root') or '') / _image_prefix(dataset)
+
+
+def _image_prefix(dataset: Any) -> str:
     prefixes = dataset.get('data_prefix') or {}
-    prefix = str(prefixes.get('img_path', prefixes.get('img', '')))
-    header = _copy_header(Path(dataset.get('data_root') or '') / prefix)
-    made = f', degraded copy of seed {header["seed"]} (recipe {header["fingerprint"][:8]})' if header else ''
-    return f'{_below(dataset, prefix)}{made}'
+    return str(prefixes.get('img_path', prefixes.get('img', '')))
 
 
 def _below(dataset: Any, prefix: str) -> str:

@@ -28,7 +28,8 @@ def _robustness_protocol(record: Record) -> str:
     mean = '' if rule == 'all' else f', mean over {MEAN_OVER[rule]}'
     return (
         f'mIoU (%) over all pixels of {data["images"]} images of {Path(data["root"]).name}/{data["img_path"]} '
-        f'({data["type"]}){mean}, one degradation at a time, draws of seed {content["seed"]}'
+        f'({data["type"]}){mean}, one degradation at a time, draws of seed {content["seed"]}, recipe version '
+        f'{content.get("recipe_version", 1)}'  # not named before there was a second one
     )
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rass_mm.degradation.recipe import OSEDIFF, VERSIONS
 from rass_mm.degradation.severity import KINDS, parameter_text
 from rass_mm.errors import ConfigError
 
@@ -35,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     )
     parser.add_argument('--limit', type=int, help='test the first so many images only')
     parser.add_argument('--seed', type=int, default=0, help='of the draws; the same for models to compare (default: 0)')
+    parser.add_argument(
+        '--recipe-version',
+        type=int,
+        choices=VERSIONS,
+        default=OSEDIFF.version,
+        help=f'of the two-stage recipe; 1 continues and compares earlier tests (default: {OSEDIFF.version})',
+    )
     parser.add_argument(
         '--compare', nargs='+', type=Path, default=[], metavar='JSON', help='earlier results to show beside this model'
     )
@@ -87,11 +95,12 @@ def tested(arguments: argparse.Namespace, name: str, others: Sequence['Curve']) 
     from rass_mm.robustness.identity import describe
     from rass_mm.robustness.sweep import Sweep, run_sweep, sweep_config
 
-    sweep = Sweep(tuple(arguments.kinds), tuple(arguments.severities), arguments.seed, arguments.limit)
+    points = (tuple(arguments.kinds), tuple(arguments.severities))
+    sweep = Sweep(*points, arguments.seed, arguments.limit, arguments.recipe_version)
     config = sweep_config(load_config(arguments.config, arguments.cfg_options), sweep)
     config = prepare_config(config, work_dir=str(arguments.out / 'logs' / name))
     config.log_level = 'WARNING'  # every point's log would bury the progress
-    header = describe(config, arguments.config, arguments.checkpoint, name, sweep.seed)
+    header = describe(config, arguments.config, arguments.checkpoint, name, sweep.seed, sweep.recipe_version)
     curve = open_curve(arguments.out / f'{name}.json', header)
     check_comparable([*others, curve])
     missing = len(curve.missing(sweep.keys))

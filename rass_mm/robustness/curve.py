@@ -29,7 +29,8 @@ class Curve:
 
     Args:
         path: The JSON file.
-        header: `format`, `name`, `config`, `checkpoint`, `seed`, `data` and `settings`, as JSON holds them.
+        header: `format`, `name`, `config`, `checkpoint`, `seed`, `recipe_version`, `data` and `settings`, as JSON
+            holds them.
         points: One dict per point, with `kind`, `severity`, `parameter`, `mIoU`, `aAcc`, `IoU`, `images`, `seconds`
             and `run`, the number of its entry in `runs`; `classes` where only labelled classes are in the mean.
         runs: `command`, `device` and `versions` of each command that added points.
@@ -105,7 +106,8 @@ def open_curve(path: Path, header: Mapping[str, Any]) -> Curve:
     if differing:
         raise DataError(
             f'{path} holds points of another test:\n{differing}\n'
-            'Choose another --name or --out, delete this file, or ask for the same as before.'
+            'Choose another --name or --out, delete this file, or ask for the same as before '
+            f'(--recipe-version {recipe_version(curve.header)}).'
         )
     return Curve(path, header, curve.points, curve.runs)
 
@@ -124,7 +126,7 @@ def check_comparable(curves: Sequence[Curve]) -> None:
         if differing:
             raise DataError(
                 f'{first.path} and {curve.path} cannot be compared, they were tested differently:\n{differing}\n'
-                'Test both on the same images with the same --seed, --limit and test_evaluator.'
+                'Test both on the same images with the same --seed, --limit, --recipe-version and test_evaluator.'
             )
 
 
@@ -138,14 +140,20 @@ def identity(header: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def protocol(header: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be equal for two models to be compared: images, labels, seed of the draws and the mean's classes."""
+    """What must be equal for two models to be compared: images, labels, how draws are made, the mean's classes."""
     data = {key: header['data'][key] for key in ('images', 'classes', 'sha256')}
-    return {'seed': header['seed'], 'data': data, 'mean_over': mean_over(header)}
+    version = recipe_version(header)
+    return {'seed': header['seed'], 'recipe_version': version, 'data': data, 'mean_over': mean_over(header)}
 
 
 def mean_over(header: Mapping[str, Any]) -> str:
     """The rule by which a curve's mIoU was averaged, a key of `MEAN_OVER`."""
     return header['settings'].get('evaluator', {}).get('mean_over', 'all')
+
+
+def recipe_version(header: Mapping[str, Any]) -> int:
+    """Version of the recipe that a curve's draws are made by; files from before there were versions are of 1."""
+    return header.get('recipe_version', 1)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

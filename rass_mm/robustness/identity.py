@@ -19,7 +19,9 @@ WEIGHTS = ('base', 'adapter', 'scr_adapter', 'autoencoder', 'checkpoint')
 """Keys of a model config that name files of weights."""
 
 
-def describe(config: Config, source: str, checkpoint: Path, name: str, seed: int) -> dict[str, Any]:
+def describe(
+    config: Config, source: str, checkpoint: Path, name: str, seed: int, recipe_version: int
+) -> dict[str, Any]:
     """The header of a curve's file.
 
     Args:
@@ -28,6 +30,7 @@ def describe(config: Config, source: str, checkpoint: Path, name: str, seed: int
         checkpoint: The file to test.
         name: The model's name in tables and plots.
         seed: Seed of the draws.
+        recipe_version: Version of the recipe that they are drawn from.
 
     Raises:
         CheckpointError: there is no such checkpoint.
@@ -55,6 +58,7 @@ def describe(config: Config, source: str, checkpoint: Path, name: str, seed: int
         'config': source,
         'checkpoint': {'name': checkpoint.name, 'sha256': file_sha256(checkpoint)},
         'seed': seed,
+        'recipe_version': recipe_version,
         'data': {
             'type': dataset.type,
             'root': str(dataset.get('data_root') or ''),

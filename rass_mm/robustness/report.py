@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rass_mm.degradation.severity import KINDS, MIXED, PARAMETERS, parameter, parameter_text
 from rass_mm.evaluation.tables import MEAN_OVER, markdown_table
-from rass_mm.robustness.curve import CLEAN, Curve, mean_over
+from rass_mm.robustness.curve import CLEAN, Curve, mean_over, recipe_version
 
 TITLES = {
     'blur': 'Gaussian blur',
@@ -42,7 +42,8 @@ def protocol_text(curve: Curve) -> str:
     mean = '' if rule == 'all' else f' (mean over {MEAN_OVER[rule]})'
     return (
         f'mIoU (%) over all pixels of {images} ({data["type"]}, {data["img_path"]}), '
-        f'{len(data["classes"])} classes{mean}, draws of seed {curve.header["seed"]}'
+        f'{len(data["classes"])} classes{mean}, draws of seed {curve.header["seed"]}, recipe version '
+        f'{recipe_version(curve.header)}'
     )
 
 

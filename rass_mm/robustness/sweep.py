@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from rass_mm.datasets.preflight import check_data_folders
+from rass_mm.degradation.recipe import OSEDIFF
 from rass_mm.degradation.severity import KINDS, parameter
 from rass_mm.degradation.transforms import FixedDegradation
 from rass_mm.errors import ConfigError
@@ -29,6 +30,7 @@ class Sweep:
         severities: Numbers in 0..1.
         seed: Seed of the draws.
         limit: The first so many images, by name; None takes all.
+        recipe_version: Version of the recipe that 'mixed' draws from.
 
     Raises:
         ConfigError: a value that cannot be used.
@@ -38,6 +40,7 @@ class Sweep:
     severities: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     seed: int = 0
     limit: int | None = None
+    recipe_version: int = OSEDIFF.version
 
     def __post_init__(self) -> None:
         """Refuses what could not be tested, before anything is loaded."""
@@ -75,7 +78,9 @@ def sweep_config(config: Config, sweep: Sweep) -> Config:
     loading = next((i for i, step in enumerate(steps) if 'LoadImage' in str(step.get('type'))), None)
     if loading is None:
         raise ConfigError('The test pipeline has no step that loads the image (LoadImage...) to degrade it after.')
-    steps.insert(loading + 1, {'type': 'FixedDegradation', 'seed': sweep.seed, 'folder': str(folder)})
+    recipe = {'version': sweep.recipe_version}
+    degradation = {'type': 'FixedDegradation', 'seed': sweep.seed, 'folder': str(folder), 'recipe': recipe}
+    steps.insert(loading + 1, degradation)
     dataset.pipeline = steps
     config.test_dataloader.persistent_workers = False  # they would keep the degradation that they started with
     return config

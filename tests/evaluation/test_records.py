@@ -5,7 +5,17 @@ import sys
 import pytest
 from mmengine.config import ConfigDict
 
-from rass_mm.evaluation.records import command_line, device_name, protocol_line, with_rule
+from rass_mm.apis import load_config
+from rass_mm.degradation.builder import build_lq_dataset
+from rass_mm.degradation.recipe import OSEDIFF, override
+from rass_mm.evaluation.records import (
+    command_line,
+    copy_version,
+    device_name,
+    protocol_line,
+    recipe_versions,
+    with_rule,
+)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +52,9 @@ def test_protocol_names_the_degraded_copy(scenes):
     degraded.test_dataloader.dataset.data_root = str(scenes)
     line = protocol_line(degraded, 4)
     assert line.startswith('mIoU, aAcc and mAcc (%) over all pixels of 4 images of scenes/img_lq/val (ScenesDataset), ')
-    assert 'degraded copy of seed 0 (recipe ' in line and line.endswith("at the labels' size")
+    assert (
+        'degraded copy of seed 0 (recipe ' in line and ', version 2)' in line and line.endswith("at the labels' size")
+    )
     clean = config('IoUMetric', img_path='img_dir/val')
     clean.test_dataloader.dataset.data_root = str(scenes)
     assert 'degraded' not in protocol_line(clean, 4)
@@ -68,6 +80,28 @@ def test_an_older_protocol_line_is_of_mmsegs_rule():
     older = line.replace(', mIoU over classes with labelled or predicted pixels,', '')
     assert older != line and with_rule(older) == with_rule(line) == line
     assert with_rule('Image quality, mean over 20 images') == 'Image quality, mean over 20 images'
+
+
+def test_protocol_of_version_1_is_the_line_that_was_recorded_before_there_were_versions(scenes, tmp_path):
+    folder = tmp_path / 'scenes' / 'img_lq' / 'val'
+    build_lq_dataset(scenes / 'img_dir' / 'val', folder, recipe=override(OSEDIFF, {'version': 1}))
+    degraded = config('IoUMetric', img_path='img_lq/val')
+    degraded.test_dataloader.dataset.data_root = str(tmp_path / 'scenes')
+    recorded = "of scenes/img_lq/val (ScenesDataset), degraded copy of seed 0 (recipe 2aa810d7) at the labels' size"
+    assert protocol_line(degraded, 200) == with_rule(f'mIoU, aAcc and mAcc (%) over all pixels of 200 images {recorded}')
+    assert copy_version(folder) == 1 and copy_version(scenes / 'img_lq' / 'val') == 2
+
+
+def test_versions_are_those_of_the_tested_copy_and_of_the_training_pipeline(scenes):
+    shipped = load_config('baselines/resnet_scenes_tiny.py', {'test_dataloader.dataset.data_root': str(scenes)})
+    assert recipe_versions(shipped) == {'tested': 2, 'train_pipeline': 2}
+    shipped.test_dataloader.dataset.data_prefix.img_path = 'img_dir/val'
+    steps = shipped.train_dataloader.dataset.pipeline
+    next(step for step in steps if step.type == 'LQDegradation').recipe = {'version': 1}
+    assert recipe_versions(shipped) == {'tested': None, 'train_pipeline': 1}
+    shipped.train_dataloader.dataset.pipeline = [step for step in steps if step.type != 'LQDegradation']
+    assert recipe_versions(shipped) == {'tested': None, 'train_pipeline': None}
+    assert recipe_versions(config('IoUMetric', img_path='nowhere')) == {'tested': None, 'train_pipeline': None}
 
 
 @pytest.mark.parametrize('damage', ['', 'no json', '[]', '{"seed": 0}'])

@@ -1,11 +1,13 @@
 """Tables, the majority row and the picture of the demo."""
 
+import json
+
 import cv2
 import numpy as np
 import torch
 from mmseg.evaluation import IoUMetric
 
-from rass_mm.embedded.demo import majority_miou
+from rass_mm.embedded.demo import SCR, SPLITS, SYSTEMS, demo_table, majority_miou
 from rass_mm.embedded.pictures import colored, comparison_page, heated
 from rass_mm.embedded.scenes import PALETTE
 from rass_mm.evaluation.tables import markdown_table, mean_iou
@@ -31,6 +33,17 @@ def test_majority_row_counts_the_validation_labels(scenes):
     share = (np.stack(labels) == majority).mean()
     classes = len(np.unique(np.stack(labels)))
     assert abs(majority_miou(scenes) - share / classes) < 1e-9
+
+
+def test_table_of_the_demo_says_its_scores_and_its_recipe_version(scenes, tmp_path):
+    names = {f'{system.stem}-{split}': {'mIoU': 12.345} for system in SYSTEMS for split in SPLITS}
+    figures = dict.fromkeys(('PSNR', 'SSIM', 'input_PSNR', 'input_SSIM', 'attention_ratio', 'attention_chance'), 0.5)
+    names |= {f'{SCR.stem}-{mode}': figures for mode in ('restore', 'ceiling')}
+    for name, metrics in names.items():
+        (tmp_path / 'tests' / name).mkdir(parents=True)
+        (tmp_path / 'tests' / name / 'metrics.json').write_text(json.dumps({'metrics': metrics}))
+    text = demo_table(tmp_path, scenes)
+    assert 'degraded by recipe version 2;' in text and text.count('12.3') == len(SYSTEMS) * len(SPLITS)
 
 
 def test_table_is_markdown():

@@ -9,11 +9,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from commands import ROOT
 
-from experiments import judge_base, pages, prepare
+from experiments import judge_base, pages, prepare, record, results
 from experiments.commands import Run
 from experiments.run import _locked, _Queue, plan_runs
-from experiments.systems import systems_of
+from experiments.systems import RECIPE_VERSION, SETTINGS, systems_of
+from rass_mm.apis import load_config
+from rass_mm.degradation.versions import lq_steps, step_version
 from rass_mm.diffusion.base import load_vae, read_base
 from rass_mm.embedded.base_images import BaseImages
 from rass_mm.embedded.scenes import SCENE_CLASSES
@@ -112,8 +115,6 @@ def test_pages_show_the_best_median_and_worst_gain(tmp_path, monkeypatch, scenes
 
 
 def scene_config(scenes):
-    from rass_mm.apis import load_config
-
     return load_config('baselines/resnet_scenes_tiny.py', {'test_dataloader.dataset.data_root': str(scenes)})
 
 
@@ -140,3 +141,71 @@ def test_what_another_process_works_on_comes_last(tmp_path, monkeypatch):
         queue = _Queue([dt, ft])
         assert [queue.take(), queue.take()] == [ft, dt]
     assert _Queue([dt, ft]).take() == dt
+
+
+@pytest.mark.parametrize('setting', SETTINGS)
+def test_configs_and_records_belong_to_version_1(setting, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert RECIPE_VERSION == 1
+    records = [json.loads(file.read_text()) for file in (ROOT / 'experiments/results' / setting).glob('*-seed*.json')]
+    assert len(records) > 50 and {found['recipe_version'] for found in records} == {1}
+    versions = {
+        name: {step_version(step) for step in lq_steps(load_config(Run(setting, system, 0).config).train_dataloader)}
+        for name, system in ((system.name, system) for system in systems_of(setting))
+    }
+    clean = {name for name, found in versions.items() if not found}
+    assert clean == {name for name in versions if name.split('_')[0] in ('dt', 'r2s') or name == 'rass_clean'}
+    assert all(versions[name] == {1} for name in versions.keys() - clean)
+
+
+def test_hash_of_a_config_knows_its_version(monkeypatch):
+    """Stating version 1 keeps the recorded hash; version 2, stated or by default, does not."""
+    monkeypatch.chdir(ROOT)
+    run = plan_runs(['scenes'], [0], ['ft'])[0]
+    known = json.loads(run.record.read_text())['config_hash']
+    assert record.config_hash(run) == known
+    hashes = []
+    for recipe in ({'version': 2}, None, {'version': 1, 'final_sinc_prob': 0.5}):
+        config = load_config(run.config)
+        for step in lq_steps(list(config.values())):
+            step['recipe'] = recipe
+        monkeypatch.setattr(record, 'load_config', lambda _path, config=config: config)
+        hashes.append(record.config_hash(run))
+    assert hashes[0] == hashes[1] and len({known, *hashes}) == 3
+
+
+def test_prepared_data_are_of_version_1(tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(prepare, '_command', lambda *arguments: commands.append(arguments))
+    prepare.prepare('scenes', tmp_path)
+    (made,) = [arguments for arguments in commands if arguments[0] == 'make-lq']
+    assert made[-2:] == ('--recipe-version', '1')
+
+
+@pytest.mark.parametrize('version', [2, None])
+def test_records_of_another_version_are_not_mixed_in(tmp_path, monkeypatch, version):
+    run = plan_runs(['scenes'], [0], ['ft'])[0]
+    found = {'seed': 0, 'config_hash': 'same', 'options': run.options, 'recipe_version': version}
+    monkeypatch.chdir(tmp_path)
+    run.record.parent.mkdir(parents=True)
+    run.record.write_text(json.dumps(found))
+    monkeypatch.setattr(record, 'config_hash', lambda _run: 'same')
+    for read in (lambda: record.is_recorded(run), lambda: results.read_rows('scenes')):
+        with pytest.raises(DataError, match=f'ft-seed0.json belongs to recipe version {version}.*version 1'):
+            read()
+    run.record.write_text(json.dumps({**found, 'recipe_version': 1}))
+    assert record.is_recorded(run) and len(results.read_rows('scenes')) == 1
+
+
+def test_a_test_on_data_of_another_version_is_not_recorded(tmp_path, monkeypatch):
+    run = plan_runs(['scenes'], [0], ['scr'])[0]
+    monkeypatch.chdir(tmp_path)
+    run.outcome('restore').mkdir(parents=True)
+    described = run.outcome('restore') / 'metrics.json'
+    for tested, train in ((2, 1), (1, 2), (None, 2)):
+        versions = {'tested': tested, 'train_pipeline': train}
+        described.write_text(json.dumps({'metrics': {'PSNR': 20.0}, 'recipe_version': versions}))
+        with pytest.raises(DataError, match='the restore test has recipe versions .* belong to version 1'):
+            record._tested(run, 'restore')
+    described.write_text(json.dumps({'metrics': {'PSNR': 20.0}, 'recipe_version': {**versions, 'train_pipeline': 1}}))
+    assert record._tested(run, 'restore')['PSNR'] == 20.0

@@ -6,6 +6,9 @@ import shutil
 import pytest
 from commands import ROOT, python
 
+from rass_mm.degradation.builder import build_lq_dataset
+from rass_mm.degradation.recipe import OSEDIFF, override
+
 pytest.importorskip('mmagic', reason='restorers need mmagic')
 FEW = {
     'segmentation.py': ('max_iters = 1200', 'max_iters = 4'),
@@ -28,9 +31,14 @@ def lab(tmp_path_factory, scenes, tiny_base):
         file = folder / 'experiments' / 'configs' / '_base_' / name
         assert text in file.read_text()
         file.write_text(file.read_text().replace(text, few).replace('end=20', 'end=2').replace('begin=20', 'begin=2'))
-    for kind, source in (('data', scenes), ('bases', tiny_base)):
-        (folder / kind / 'experiments').mkdir(parents=True)
-        (folder / kind / 'experiments' / 'scenes').symlink_to(source)
+    data, bases = folder / 'data' / 'experiments' / 'scenes', folder / 'bases' / 'experiments'
+    for place in (data, bases):
+        place.mkdir(parents=True)
+    (bases / 'scenes').symlink_to(tiny_base)
+    for part in ('img_dir', 'ann_dir'):
+        (data / part).symlink_to(scenes / part)
+    first = override(OSEDIFF, {'version': 1})
+    build_lq_dataset(data / 'img_dir' / 'val', data / 'img_lq' / 'val', recipe=first)
     return folder
 
 
@@ -57,7 +65,9 @@ def test_one_record_per_run_and_nothing_that_was_not_needed(lab, finished):
 
 def test_record_says_what_was_run_and_what_came_out(lab, finished):
     found = record(lab, 'rass')
-    assert found['seed'] == 3 and found['steps'] == 4 and found['seconds'] > 0
+    assert found['seed'] == 3 and found['steps'] == 4 and found['seconds'] > 0 and found['recipe_version'] == 1
+    described = lab / 'work_dirs' / 'experiments' / 'scenes' / 'rass-seed3' / 'test-degraded' / 'metrics.json'
+    assert json.loads(described.read_text())['recipe_version'] == {'tested': 1, 'train_pipeline': 1}
     assert [step for step, _ in found['curve']] == [1, 2, 3, 4]
     assert (
         'model.backbone.scr_adapter=work_dirs/experiments/scenes/scr-seed3/scr_adapter.safetensors' in found['options']

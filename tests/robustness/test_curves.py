@@ -43,7 +43,7 @@ def camvid(tmp_path):
 def test_configs_differ_in_the_degradation_only_and_models_see_the_same_pixels(name, scenes, camvid):
     root = camvid if 'camvid' in name else scenes
     config = load_config(name, {'test_dataloader.dataset.data_root': str(root)})
-    swept = sweep_config(config, Sweep(seed=3, limit=2))
+    swept = sweep_config(config, Sweep(seed=3, limit=2, recipe_version=1))
     types = [step['type'] for step in swept.test_dataloader.dataset.pipeline]
     assert types == ['LoadImageStrict', 'FixedDegradation', 'LoadLabelStrict', 'PackSegInputs']
     assert swept.model == config.model and 'img_lq' in config.test_dataloader.dataset.data_prefix.img_path
@@ -55,6 +55,7 @@ def test_configs_differ_in_the_degradation_only_and_models_see_the_same_pixels(n
     clean = dataset[0]['inputs']
     image = cv2.imread(dataset.get_data_info(0)['img_path'])
     assert np.array_equal(clean.permute(1, 2, 0), image)
+    assert degradation.recipe.version == 1
     degradation.set('poisson', 1.0)
     degraded = dataset[0]['inputs']
     assert degraded.shape == clean.shape and not torch.equal(degraded, clean)
@@ -148,6 +149,19 @@ def test_curves_of_another_mean_are_not_compared_and_say_which_it_is(tmp_path):
         check_comparable([plain, published('C', tmp_path)])
     assert '2 classes (mean over classes with labelled pixels), draws' in report([published('D', tmp_path)])
     assert 'mean over' not in report([plain])
+
+
+def test_recipe_versions_are_not_mixed_and_old_files_are_of_version_1(tmp_path):
+    old = make(tmp_path, 'A', {('clean', None): 1.0})  # has no version
+    with pytest.raises(DataError, match=r'recipe_version: 1, now 2\n.*the same as before \(--recipe-version 1\)'):
+        open_curve(old.path, header('A', recipe_version=2))
+    resumed = open_curve(old.path, header('A', recipe_version=1))
+    assert resumed.points == old.points and resumed.header['recipe_version'] == 1
+    one, two = (make(tmp_path, name, {('clean', None): 1.0}, recipe_version=n) for name, n in (('B', 1), ('C', 2)))
+    check_comparable([old, one])
+    with pytest.raises(DataError, match='recipe_version: 1, now 2\nTest both .* --recipe-version'):
+        check_comparable([old, two])
+    assert 'recipe version 1. One' in report([old, one]) and 'recipe version 2. One' in report([two])
 
 
 def test_many_differences_are_cut_short():

@@ -93,6 +93,7 @@ def test_a_killed_sweep_goes_on_where_it_was(killed):
 def test_the_record_says_what_was_measured_and_how(curve, trained):
     record = json.loads((curve / 'ResNet.json').read_text())
     assert (record['name'], record['config'], record['seed']) == ('ResNet', RESNET, 0)
+    assert record['recipe_version'] == 2
     assert record['checkpoint']['name'] == trained.name and len(record['checkpoint']['sha256']) == 64
     assert record['data']['images'] == 4 and record['data']['img_path'] == 'img_dir/val'
     assert record['runs'][0]['command'].startswith('python -m rass_mm robustness baselines/')
@@ -156,7 +157,7 @@ def test_a_whole_curve_runs_nothing_again_wherever_its_files_lie(curve, trained,
     assert 'ResNet.png' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('changed', ['checkpoint', 'config', 'seed', 'data', 'limit'])
+@pytest.mark.parametrize('changed', ['checkpoint', 'config', 'seed', 'data', 'limit', 'recipe-version'])
 def test_points_of_another_test_are_not_mixed(curve, trained, scenes, tmp_path, capsys, changed):
     before, root, checkpoint, more, options = (curve / 'ResNet.json').read_bytes(), scenes, trained, [], {}
     if changed == 'checkpoint':
@@ -175,12 +176,17 @@ def test_points_of_another_test_are_not_mixed(curve, trained, scenes, tmp_path, 
         first = next((root / 'img_dir' / 'val').glob('*.png'))
         cv2.imwrite(str(first), cv2.imread(str(first))[::-1])
     else:
-        more = [f'--{changed}', '2']
+        more = [f'--{changed}', '1' if changed == 'recipe-version' else '2']
     arguments = [RESNET, checkpoint, '--out', curve, '--name', 'ResNet', *FEW, *more, *data(root, **options)]
     assert rass_mm('robustness', *arguments) == 1
     error = capsys.readouterr().err
     named = {'config': 'settings.model.decode_head.align_corners: False, now True', 'seed': 'seed: 0, now 2'}
-    named |= {'limit': 'data.images: 4, now 2', 'data': 'data.sha256', 'checkpoint': 'checkpoint: '}
+    named |= {
+        'recipe-version': 'recipe_version: 2, now 1',
+        'limit': 'data.images: 4, now 2',
+        'data': 'data.sha256',
+        'checkpoint': 'checkpoint: ',
+    }
     assert named[changed] in error and 'Choose another --name' in error and 'Traceback' not in error
     assert len(re.findall('now', error)) == (2 if changed == 'limit' else 1)
     assert (curve / 'ResNet.json').read_bytes() == before

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from commands import ROOT, SHARED, python, run
+from mmengine.config import Config
 
 from rass_mm.checkpoint.loading import load_local
+from rass_mm.degradation.versions import lq_steps
 
 TINY = 'rass/rass_scenes_tiny.py'
 
@@ -52,6 +54,8 @@ def test_train_writes_a_small_checkpoint_and_validates(trained):
     state = load_local(checkpoint)['state_dict']
     assert any('lora_A' in key for key in state) and not any('vae' in key for key in state)
     assert 'mIoU' in next(trained.glob('*/*.log')).read_text()
+    dumped = Config.fromfile(str(next(trained.glob('*.py'))))
+    assert [step.recipe for step in lq_steps(dumped.train_dataloader)] == [{'version': 2}]
 
 
 def test_test_writes_label_maps_pictures_and_metrics(trained, scenes, tiny_base, tmp_path):
@@ -64,6 +68,7 @@ def test_test_writes_label_maps_pictures_and_metrics(trained, scenes, tiny_base,
     assert len(list((tmp_path / 'show').rglob('*.png'))) == 4
     record = json.loads((tmp_path / 'test' / 'metrics.json').read_text())
     assert 0 <= record['metrics']['mIoU'] <= 100 and record['seed'] == 0 and record['checkpoint'].endswith('iter_3.pth')
+    assert record['recipe_version'] == {'tested': 2, 'train_pipeline': 2}
 
 
 def test_test_time_augmentation_runs(trained, scenes, tiny_base, tmp_path):

@@ -10,7 +10,7 @@ train_pipeline = [
     dict(type='RandomResize', scale=(240, 180), ratio_range=(0.75, 1.25), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.9),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='LQDegradation'),
+    dict(type='LQDegradation', recipe=dict(version=1)),  # the version of all records
     dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(batch_size=4, dataset=dict(data_root=data_root, img_suffix='.png', pipeline=train_pipeline))

@@ -3,7 +3,7 @@ _base_ = ['./data_scenes.py']
 train_pipeline = [
     *[step for step in _base_.train_pipeline if step.type not in ('LQDegradation', 'PackSegInputs')],
     dict(type='KeepCleanImage'),
-    dict(type='LQDegradation'),
+    dict(type='LQDegradation', recipe=dict(version=1)),
     dict(type='mmagic.PackSCRInputs'),
 ]
 test_pipeline = [

@@ -1,0 +1,75 @@
+"""The two ways to enlarge JPEG chroma, against the formula of the smoothing and a decoder at half size."""
+
+import cv2
+import numpy as np
+import pytest
+
+from rass_mm.degradation import jpeg, recipe
+from rass_mm.errors import ConfigError
+
+
+@pytest.fixture
+def picture():
+    """Soft colours away from black and white, where clipping would change the chroma."""
+    coarse = np.random.default_rng(3).integers(90, 166, (6, 8, 3), dtype=np.uint8)
+    return cv2.resize(coarse, (64, 48), interpolation=cv2.INTER_CUBIC)
+
+
+def planes(image):
+    """Y, Cr and Cb by the JFIF formula."""
+    blue, green, red = np.moveaxis(image.astype(np.float64), -1, 0)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    return luma, (red - luma) / 1.402 + 128, (blue - luma) / 1.772 + 128
+
+
+def smoothed(plane):
+    """libjpeg's triangle filter on a plane of repeated 2x2 pixels: 3/4 of the nearer and 1/4 of the farther pixel."""
+    for axis in (0, 1):
+        half = plane.take(range(0, plane.shape[axis], 2), axis)
+        last = half.shape[axis] - 1
+        before, after = (half.take(np.clip(np.arange(last + 1) + step, 0, last), axis) for step in (-1, 1))
+        pair = np.stack([0.75 * half + 0.25 * before, 0.75 * half + 0.25 * after], axis + 1)
+        plane = pair.reshape(*plane.shape)
+    return plane
+
+
+def test_repeated_chroma_is_what_the_smooth_one_is_smoothed_from(picture):
+    smooth, repeated = (planes(jpeg.compress(picture, 60, chroma)) for chroma in jpeg.CHROMA)
+    assert np.abs(smooth[0] - repeated[0]).max() < 1.5  # the same luma, but for rounding to RGB
+    for one, other in zip(smooth[1:], repeated[1:], strict=True):
+        assert np.abs(other - other[::2, ::2].repeat(2, 0).repeat(2, 1)).max() < 1.5
+        assert np.abs(one - smoothed(other)).max() < 2.5
+        assert np.abs(one - other).max() > 4  # so that the comparison means something
+
+
+def test_repeated_chroma_is_that_of_a_decoder_at_half_size(picture):
+    encoded = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, 60])[1]
+    half = planes(cv2.imdecode(encoded, cv2.IMREAD_REDUCED_COLOR_2))
+    for one, other in zip(half[1:], planes(jpeg.compress(picture, 60, 'repeat'))[1:], strict=True):
+        assert np.abs(one.repeat(2, 0).repeat(2, 1) - other).max() < 2
+
+
+def test_smooth_is_opencvs_own_and_the_default(picture):
+    encoded = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, 60])[1]
+    assert np.array_equal(jpeg.compress(picture, 60), cv2.imdecode(encoded, cv2.IMREAD_COLOR))
+
+
+@pytest.mark.parametrize(('height', 'width'), [(1, 1), (1, 7), (5, 1), (2, 2), (15, 33)])
+def test_any_size_is_compressed(picture, height, width):
+    image = picture[:height, :width]
+    repeated = jpeg.compress(image, 95, 'repeat')
+    assert repeated.shape == image.shape and repeated.dtype == np.uint8
+    assert np.abs(repeated.astype(int) - image).mean() < 6
+
+
+def test_the_recipe_writes_it_into_its_steps_and_apply_does_it(picture):
+    plain, changed = recipe.OSEDIFF, recipe.override(recipe.OSEDIFF, {'jpeg_chroma': 'repeat'})
+    differ = 0
+    for seed in range(5):
+        one, other = (recipe.draw(settings, np.random.default_rng(seed), 48, 64) for settings in (plain, changed))
+        differ += not np.array_equal(recipe.apply(picture, one), recipe.apply(picture, other))
+        chroma = [step.pop('chroma') for step in other['steps'] if step['op'] == 'jpeg']
+        assert chroma == ['repeat', 'repeat'] and one == other
+    assert differ == 5
+    with pytest.raises(ConfigError, match='jpeg_chroma is soft; it must be one of smooth, repeat'):
+        recipe.override(recipe.OSEDIFF, {'jpeg_chroma': 'soft'})
