@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 
 from experiments.commands import Run, typed
-from rass_mm.apis import RESULT, load_config
+from rass_mm.apis import RESULT
 from rass_mm.atomic import write_text
+from rass_mm.config import load_config
 from rass_mm.errors import DataError
 from rass_mm.evaluation.tables import class_ious, mean_iou
 

@@ -112,7 +112,7 @@ def test_pages_show_the_best_median_and_worst_gain(tmp_path, monkeypatch, scenes
 
 
 def scene_config(scenes):
-    from rass_mm.apis import load_config
+    from rass_mm.config import load_config
 
     return load_config('baselines/resnet_scenes_tiny.py', {'test_dataloader.dataset.data_root': str(scenes)})
 
