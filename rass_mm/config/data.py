@@ -34,8 +34,9 @@ def read_config_data(file: str | os.PathLike, _chain: tuple[Path, ...] = ()) -> 
     content = _parse(text, file)
     bases = content.pop('_base_', [])
     check_config_data(content, str(file), [file.parent])
+    _refuse_templates(content, file)
     merged: dict[str, Any] = {}
-    for name in [bases] if isinstance(bases, str) else bases:
+    for name in bases if isinstance(bases, list | tuple) else [bases]:
         base = _read_base(name, file, (*_chain, file))
         twice = merged.keys() & base.keys()
         if twice:
@@ -81,13 +82,16 @@ def _parse(text: str, file: Path) -> dict[str, Any]:
     reserved = content.keys() & {'filename', 'text', 'pretty_text', 'env_variables'}
     if reserved:
         raise ConfigError(f'{file}: the key {min(reserved)!r} is reserved by mmengine. Rename it.')
+    return content
+
+
+def _refuse_templates(content: dict[str, Any], file: Path) -> None:
     for path, _, value in entries(content):
         if isinstance(value, str) and TEMPLATE.search(value):
             raise ConfigError(
                 f'{file}: {path}={value!r} holds a template. Only .py configs have them; write the value itself or '
                 f'set it with --cfg-options.'
             )
-    return content
 
 
 def _read_base(name: Any, file: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
