@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,14 +96,24 @@ def _refuse_templates(content: dict[str, Any], file: Path) -> None:
 
 
 def _read_base(name: Any, file: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
-    beside = Path(os.path.abspath(file.parent / str(name)))
-    if beside.suffix in SUFFIXES and beside.is_relative_to(file.parent) and beside.is_file():
-        return read_config_data(beside, chain)[0]
-    root = config_path().resolve()
-    for shipped in (beside.resolve(), (root / str(name)).resolve()):
+    base = None
+    with suppress(OSError, ValueError):  # a name that no file can have
+        base = _found_base(str(name), file.parent)
+    if base is None:
+        raise ConfigError(
+            f'{file}: _base_={name!r} is refused. A config that is data inherits from .json and .yaml files in its own '
+            f"folder or below it, and from shipped configs by their name, e.g. 'rass/rass_scenes_tiny.py'. {AS_PY}"
+        )
+    if base.suffix in SUFFIXES:
+        return read_config_data(base, chain)[0]
+    return Config.fromfile(str(base), import_custom_modules=False).to_dict()
+
+
+def _found_base(name: str, folder: Path) -> Path | None:
+    beside, root = Path(os.path.abspath(folder / name)), config_path().resolve()
+    if beside.suffix in SUFFIXES and beside.is_relative_to(folder) and beside.is_file():
+        return beside
+    for shipped in (beside.resolve(), (root / name).resolve()):
         if shipped.is_relative_to(root) and shipped.suffix == '.py' and shipped.is_file():
-            return Config.fromfile(str(shipped), import_custom_modules=False).to_dict()
-    raise ConfigError(
-        f'{file}: _base_={name!r} is refused. A config that is data inherits from .json and .yaml files in its own '
-        f"folder or below it, and from shipped configs by their name, e.g. 'rass/rass_scenes_tiny.py'. {AS_PY}"
-    )
+            return shipped
+    return None

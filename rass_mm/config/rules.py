@@ -74,18 +74,18 @@ def check_config_data(config: dict, source: str, folders: Sequence[Path] = (), r
         check_imports(config)
         for path, key, value in entries(config):
             _check_entry(path, key, value, folders)
-    except _Broken as error:
+    except _BrokenRuleError as error:
         raise ConfigError(f'{source}: {error} {remedy}') from None
 
 
-class _Broken(Exception):  # noqa: N818  (never leaves this module)
+class _BrokenRuleError(Exception):
     """A broken rule: key, value and what is allowed."""
 
 
 def entries(value: Any, path: str = '', key: Any = None, depth: int = 0) -> Iterator[tuple[str, Any, Any]]:
     """Each value of a nested config with its dotted path and the dict key it stands under."""
     if depth > DEPTH:
-        raise _Broken(f'{path[:80]}... is nested more than {DEPTH} levels deep.')
+        raise _BrokenRuleError(f'{path[:80]}... is nested more than {DEPTH} levels deep.')
     yield path, key, value
     if isinstance(value, dict):
         for name, item in value.items():
@@ -100,7 +100,9 @@ def check_imports(config: dict) -> None:
     for path, key, value in entries(config):
         if key in SCOPE_KEYS and value is not None:
             if not isinstance(value, str) or value not in scopes():
-                raise _Broken(f'{path}={value!r} is not a known scope. Known are {", ".join(sorted(scopes()))}.')
+                raise _BrokenRuleError(
+                    f'{path}={value!r} is not a known scope. Known are {", ".join(sorted(scopes()))}.'
+                )
             load_scope(value)
         elif key == 'custom_imports' and value:
             _import(path, value)
@@ -108,26 +110,26 @@ def check_imports(config: dict) -> None:
 
 def _import(path: str, value: Any) -> None:
     if not isinstance(value, dict) or not set(value) <= {'imports', 'allow_failed_imports'}:
-        raise _Broken(f'{path}={value!r} is refused; it holds imports=[...] and allow_failed_imports only.')
+        raise _BrokenRuleError(f'{path}={value!r} is refused; it holds imports=[...] and allow_failed_imports only.')
     names = value.get('imports') or []
     for index, name in enumerate([names] if isinstance(names, str) else list(names)):
         if name not in MODULES:
-            raise _Broken(f'{path}.imports[{index}]={name!r} is refused. Allowed are {", ".join(MODULES)}.')
+            raise _BrokenRuleError(f'{path}.imports[{index}]={name!r} is refused. Allowed are {", ".join(MODULES)}.')
         load_scope(name)
         try:
             importlib.import_module(name)
         except ImportError as error:
             if not value.get('allow_failed_imports'):
-                raise _Broken(f'{path}.imports[{index}]={name!r} cannot be imported ({error}).') from error
+                raise _BrokenRuleError(f'{path}.imports[{index}]={name!r} cannot be imported ({error}).') from error
 
 
 def _check_entry(path: str, key: Any, value: Any, folders: Sequence[Path]) -> None:
     if isinstance(value, dict):
         _check_keys(path, key, value)
     elif not isinstance(value, str | int | float | list | tuple | set | None):
-        raise _Broken(f'{path} is a {type(value).__name__}. Write it as a number or, in quotes, as a string.')
+        raise _BrokenRuleError(f'{path} is a {type(value).__name__}. Write it as a number or, in quotes, as a string.')
     if key in CODE_KEYS and value:
-        raise _Broken(f'{path}={value!r} is refused: {key} {CODE_KEYS[key]}.')
+        raise _BrokenRuleError(f'{path}={value!r} is refused: {key} {CODE_KEYS[key]}.')
     if isinstance(value, str):
         _check_string(path, key, value, folders)
 
@@ -136,18 +138,20 @@ def _check_string(path: str, key: Any, value: str, folders: Sequence[Path]) -> N
     if key in NAME_KEYS:
         _check_name(path, value)
     elif URL.match(value):
-        raise _Broken(f'{path}={value!r} is refused: a config that is data names local files only. Download it first.')
+        raise _BrokenRuleError(
+            f'{path}={value!r} is refused: a config that is data names local files only. Download it first.'
+        )
     elif value.lower().endswith(('.pkl', '.pickle')) or (str(key).endswith('backend') and value == 'pickle'):
-        raise _Broken(f'{path}={value!r} is refused: reading a pickle file can run any code.')
+        raise _BrokenRuleError(f'{path}={value!r} is refused: reading a pickle file can run any code.')
     elif key in WEIGHT_KEYS and outside(value, folders):
         places = ' or '.join(dict.fromkeys(str(folder) for folder in (*folders, Path.cwd())))
-        raise _Broken(f'{path}={value!r} is refused: weights to start from must lie below {places}.')
+        raise _BrokenRuleError(f'{path}={value!r} is refused: weights to start from must lie below {places}.')
 
 
 def _check_name(path: str, name: str) -> None:
     entry = registered(name)
     if entry is None:
-        raise _Broken(
+        raise _BrokenRuleError(
             f'{path}={name!r} is not a registered name. In a config that is data, it must be the name of a registered '
             f"class, with or without its scope ('IoUMetric', 'mmdet.CrossEntropyLoss'); dotted paths are refused."
         )
@@ -155,17 +159,19 @@ def _check_name(path: str, name: str) -> None:
     if any(parent.__name__ == 'DiffusionPipeline' for parent in getattr(entry, '_module_cls', object).__mro__):
         reason = 'imports the modules that its folder names'
     if reason:
-        raise _Broken(f'{path}={name!r} is refused: it {reason}.')
+        raise _BrokenRuleError(f'{path}={name!r} is refused: it {reason}.')
 
 
 def _check_keys(path: str, key: Any, value: dict) -> None:
     for name in value:
         if not isinstance(name, str | int | float | None) or not WRITABLE_KEY.fullmatch(str(name)):
-            raise _Broken(f'{path or "the config"} has the key {name!r}. Keys hold no quotes, backslashes or braces.')
+            raise _BrokenRuleError(
+                f'{path or "the config"} has the key {name!r}. Keys hold no quotes, backslashes or braces.'
+            )
     if key in ('backend_args', 'file_client_args') and not (
         'prefix' not in value and value.get('backend', 'local') in BACKENDS
     ):
-        raise _Broken(f'{path}={value!r} is refused. Allowed is backend={", ".join(sorted(BACKENDS))}.')
+        raise _BrokenRuleError(f'{path}={value!r} is refused. Allowed is backend={", ".join(sorted(BACKENDS))}.')
 
 
 def outside(name: str, folders: Sequence[Path]) -> bool:
