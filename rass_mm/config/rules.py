@@ -24,7 +24,7 @@ MODULES = (
 """What `custom_imports` may name."""
 WEIGHT_KEYS = {'load_from', 'resume_from', 'resume', 'pretrained', 'checkpoint', 'checkpoint_file'}
 """Keys that name a file of weights to start from."""
-BACKENDS = {'local', 'atomic_local', 'disk', 'hardDisk', 'lmdb'}
+BACKENDS = ('atomic_local', 'disk', 'hardDisk', 'lmdb', 'local')
 """File backends that neither use the network nor import a client from the path."""
 CODE_KEYS = {
     'trust_remote_code': 'makes transformers and diffusers run code from a model folder',
@@ -112,7 +112,7 @@ def _import(path: str, value: Any) -> None:
     if not isinstance(value, dict) or not set(value) <= {'imports', 'allow_failed_imports'}:
         raise _BrokenRuleError(f'{path}={value!r} is refused; it holds imports=[...] and allow_failed_imports only.')
     names = value.get('imports') or []
-    for index, name in enumerate([names] if isinstance(names, str) else list(names)):
+    for index, name in enumerate(names if isinstance(names, list | tuple) else [names]):
         if name not in MODULES:
             raise _BrokenRuleError(f'{path}.imports[{index}]={name!r} is refused. Allowed are {", ".join(MODULES)}.')
         load_scope(name)
@@ -171,7 +171,7 @@ def _check_keys(path: str, key: Any, value: dict) -> None:
     if key in ('backend_args', 'file_client_args') and not (
         'prefix' not in value and value.get('backend', 'local') in BACKENDS
     ):
-        raise _BrokenRuleError(f'{path}={value!r} is refused. Allowed is backend={", ".join(sorted(BACKENDS))}.')
+        raise _BrokenRuleError(f'{path}={value!r} is refused. Allowed is backend={", ".join(BACKENDS)}.')
 
 
 def outside(name: str, folders: Sequence[Path]) -> bool:

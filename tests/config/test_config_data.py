@@ -171,6 +171,8 @@ REFUSED = {
     'train_dataloader.dataset.pipeline[0].decode_backend': 'pickle',
     'train_dataloader.dataset.pipeline[1].backend_args': {'backend': 'memcached', 'sys_path': '.'},
     'train_dataloader.dataset.pipeline[2].file_client_args': {'backend': 'petrel'},
+    'train_dataloader.dataset.pipeline[3].backend_args': {'backend': ['local']},
+    'custom_imports': {'imports': 5},
     'model.generator.custom_pipeline': './folder',
     'model.generator.trust_remote_code': True,
     "x': __import__('evil_module'), 'y": 1,
