@@ -233,12 +233,21 @@ def test_resuming_does_not_run_the_config_text_of_a_checkpoint(here):
         Runner.resume(runner, 'evil.pth', map_location='cpu')
 
 
-OTHER_BASES = ['code.py', '/tmp/own.json', '../own.json', 'mmseg::_base_/default_runtime.py', 3, 'a\0.json', 'a' * 5000]
+OTHER_BASES = [
+    'code.py',
+    '/tmp/own.json',
+    '../elsewhere.json',
+    'mmseg::_base_/default_runtime.py',
+    3,
+    'a\0.json',
+    'a' * 5000,
+]
 
 
 @pytest.mark.parametrize('base', OTHER_BASES)
 def test_a_base_that_is_code_or_elsewhere_is_refused(base, here):
     (here / 'code.py').write_text("import evil_module\nmodel = dict(type='RASS')\n")
+    (here.parent / 'elsewhere.json').write_text('{}')
     with pytest.raises(ConfigError, match='_base_='):
         read_json({'_base_': base})
 
