@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.systems import ROOT, System
-from rass_mm.apis import load_config
+from rass_mm.config import load_config
 
 WORK = Path('work_dirs/experiments')
 ADAPTER = 'scr_adapter.safetensors'

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from experiments.prepare import BASES, bases
 from experiments.systems import ROOT
-from rass_mm.apis import load_config
 from rass_mm.atomic import atomic_path, write_text
+from rass_mm.config import load_config
 from rass_mm.diffusion.attention import captured_attention, cross_attention_layers
 from rass_mm.diffusion.base import DiffusionBase, load_unet, load_vae, read_base
 from rass_mm.diffusion.prompts import ClassTokens

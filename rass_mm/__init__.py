@@ -11,8 +11,11 @@ from rass_mm.version import __version__
 
 try:
     compat.prepare()
+    from rass_mm.config import config_path
+    from rass_mm.config.doors import close_doors
+
+    close_doors()
     from rass_mm import checkpoint, datasets, degradation, segmentation, training  # noqa: F401  (registers on import)
-    from rass_mm.apis import config_path
 except ImportError as error:
     raise InstallationError(doctor.explain(error)) from error
 

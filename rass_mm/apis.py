@@ -1,8 +1,7 @@
-"""What the command-line tools do, for programs: prepare a config, train, test, find the shipped configs."""
+"""Training and testing of a prepared config, for programs and for the command line."""
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -22,33 +21,8 @@ from rass_mm.degradation.versions import lq_steps, step_version
 from rass_mm.errors import ConfigError
 from rass_mm.evaluation.records import command_line, device_name, protocol_line, recipe_versions
 
-PACKAGE = Path(__file__).resolve().parent
 RESULT = 'metrics.json'
 """What a test leaves in its work dir: metrics, protocol, command, checkpoint, data, recipe, seed and versions."""
-
-
-def config_path(name: str = '') -> Path:
-    """The folder of the shipped configs, or one of them, e.g. `config_path('rass/rass_scenes_tiny.py')`.
-
-    Raises:
-        ConfigError: there is no such config; the message lists those there are.
-    """
-    root = next(
-        (place for place in (PACKAGE / 'configs', PACKAGE.parent / 'configs') if place.is_dir()), PACKAGE / 'configs'
-    )
-    path = root / name
-    if not path.exists():
-        known = sorted(str(file.relative_to(root)) for file in root.rglob('*.py') if '_base_' not in file.parts)
-        raise ConfigError(f'No config {name!r} in {root}. There are: {", ".join(known)}.')
-    return path
-
-
-def load_config(path: str | os.PathLike, options: dict[str, Any] | None = None) -> Config:
-    """Reads a config from a file or, where there is none, from the shipped ones, and applies `options`."""
-    config = Config.fromfile(str(path if Path(path).is_file() else config_path(str(path))))
-    if options:
-        config.merge_from_dict(options)
-    return config
 
 
 def has_accelerator() -> bool:

@@ -127,9 +127,10 @@ def _take_late_checkpoint(parser: argparse.ArgumentParser) -> None:
 def _prepared(arguments: argparse.Namespace, amp: bool = False) -> object:
     import rass_mm  # noqa: F401  (registers everything the configs name)
     from rass_mm import apis
+    from rass_mm.config import load_config
 
     os.environ.setdefault('LOCAL_RANK', str(arguments.local_rank))
-    config = apis.load_config(arguments.config, arguments.cfg_options)
+    config = load_config(arguments.config, arguments.cfg_options)
     return apis.prepare_config(config, arguments.launcher, amp, arguments.work_dir, Path(arguments.config).stem)
 
 
@@ -212,7 +213,7 @@ RECIPE_OPTIONS = (
 
 def _run_base(arguments: argparse.Namespace) -> int:
     import rass_mm  # noqa: F401  (prepares the libraries)
-    from rass_mm.apis import load_config
+    from rass_mm.config import load_config
     from rass_mm.diffusion.base import read_base
     from rass_mm.embedded.base_images import ConfiguredImages
     from rass_mm.embedded.base_training import BaseRecipe, Start, make_base
@@ -304,7 +305,7 @@ def _add_configs(commands: argparse._SubParsersAction) -> None:
 
 
 def _run_configs(_arguments: argparse.Namespace) -> int:
-    from rass_mm.apis import config_path
+    from rass_mm.config import config_path
 
     root = config_path()
     names = sorted(str(file.relative_to(root)) for file in root.rglob('*.py') if '_base_' not in file.parts)

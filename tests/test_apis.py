@@ -50,13 +50,6 @@ def test_the_configs_own_precision_is_kept(machine):
     assert apis.fitted_precision(own, amp=True) == own
 
 
-def test_config_is_found_by_file_or_shipped_name(tmp_path):
-    own = tmp_path / 'own.py'
-    own.write_text('a = 1\n')
-    assert apis.load_config(own, {'a': 2}).a == 2
-    assert apis.load_config('rass/rass_scenes_tiny.py').model.type == 'RASS'
-
-
 def test_tta_without_a_pipeline_is_refused():
     config = Config({'model': {}, 'test_dataloader': {}})
     with pytest.raises(ConfigError, match='tta_pipeline'):

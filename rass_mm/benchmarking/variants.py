@@ -10,7 +10,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from rass_mm.apis import load_config
+from rass_mm.config import load_config
 from rass_mm.diffusion.restorer import DTYPES
 from rass_mm.errors import ConfigError
 

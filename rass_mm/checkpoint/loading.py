@@ -18,6 +18,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import load_file
 
 from rass_mm.atomic import write_bytes, write_text
+from rass_mm.checkpoint.remote import refuse_remote
 from rass_mm.errors import CheckpointError
 
 
@@ -29,6 +30,8 @@ def load_local(filename: str | os.PathLike, map_location: Any = None, *_: Any, *
         CheckpointError: no such file, damaged, or it holds Python objects that are not allowed; the message names them.
     """
     filename = os.path.expanduser(filename)
+    if '://' in filename:
+        refuse_remote(filename)
     if not os.path.isfile(filename):
         raise CheckpointError(
             f'Checkpoint {filename} does not exist. Give the path of a .pth file that training wrote, or of a '

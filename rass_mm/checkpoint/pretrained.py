@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from rass_mm.checkpoint.loading import load_local
+from rass_mm.checkpoint.remote import refuse_remote
 from rass_mm.errors import CheckpointError
 
 NEEDED = 0.9
@@ -19,21 +20,21 @@ NEEDED = 0.9
 def check_pretrained(model: nn.Module) -> None:
     """Checks the files named by `init_cfg=dict(type='Pretrained', checkpoint=FILE)` in a model's parts.
 
-    Only local files are looked at.
-
     Raises:
-        CheckpointError: a file is missing, refused by the safe loader, or does not have the tensors of its part.
+        CheckpointError: a file is missing or not local, refused by the safe loader, or does not have the tensors of its
+            part.
     """
     for name, part in model.named_modules():
         config = getattr(part, 'init_cfg', None)
         if not isinstance(config, dict) or config.get('type') != 'Pretrained':
             continue
-        if '://' not in str(config['checkpoint']):
-            _check_file(part, config, 'model.' + name.removeprefix('module.'))
+        _check_file(part, config, 'model.' + name.removeprefix('module.'))
 
 
 def _check_file(part: nn.Module, config: dict[str, Any], key: str) -> None:
     path, option = config['checkpoint'], f'--cfg-options {key}.init_cfg.checkpoint=FILE'
+    if '://' in str(path):
+        refuse_remote(str(path))
     if not Path(path).expanduser().is_file():
         raise CheckpointError(
             f'{key} starts from the pretrained weights {path}, which do not exist; nothing is downloaded. Put the file '

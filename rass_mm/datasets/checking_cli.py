@@ -49,8 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
         ConfigError: the config lacks a wanted split, or an option is out of range.
     """
     import rass_mm  # noqa: F401  (registers everything the configs name)
-    from rass_mm.apis import load_config
     from rass_mm.atomic import write_text
+    from rass_mm.config import load_config
     from rass_mm.datasets.report_tables import print_report
 
     logging.basicConfig(level=logging.INFO, format='%(message)s')

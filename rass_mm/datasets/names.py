@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from mmseg.registry import DATASETS
 
+from rass_mm.config.registries import registered
 from rass_mm.errors import ConfigError
 
 
@@ -15,7 +16,8 @@ def class_names(classes: str | Sequence[str]) -> list[str]:
     """
     if not isinstance(classes, str):
         return list(classes)
-    dataset = DATASETS.get(classes)
+    # A registry imports a name that it does not have, and `classes` may come from a config that is data.
+    dataset = DATASETS.get(classes) if registered(classes) else None
     if dataset is None:
         raise ConfigError(
             f'classes={classes!r} is no registered data set. Give its registered name or the list of class names.'

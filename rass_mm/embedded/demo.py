@@ -18,8 +18,9 @@ import numpy as np
 from rich.console import Console
 from rich.logging import RichHandler
 
-from rass_mm.apis import RESULT, load_config
+from rass_mm.apis import RESULT
 from rass_mm.atomic import write_text
+from rass_mm.config import load_config
 from rass_mm.diffusion.restorer import Restorer, load_restorer
 from rass_mm.embedded.pictures import colored, comparison_page, heated, labelled
 from rass_mm.embedded.scenes import SCENE_CLASSES

@@ -88,8 +88,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def tested(arguments: argparse.Namespace, name: str, others: Sequence['Curve']) -> 'Curve':
     """The model's curve with all points asked for."""
-    from rass_mm.apis import load_config, prepare_config
+    from rass_mm.apis import prepare_config
     from rass_mm.checkpoint.trained_state import recorded_versions
+    from rass_mm.config import load_config
     from rass_mm.evaluation.records import command_line, device_name
     from rass_mm.robustness.curve import check_comparable, open_curve
     from rass_mm.robustness.identity import describe

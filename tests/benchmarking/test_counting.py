@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from rass_mm.apis import load_config
 from rass_mm.benchmarking.measure import counted, measure, passes
 from rass_mm.benchmarking.memory import RESET, PeakMemory
 from rass_mm.benchmarking.models import count_parameters
 from rass_mm.benchmarking.stages import StageMeter, stage_points
 from rass_mm.benchmarking.variants import Variant
+from rass_mm.config import load_config
 from rass_mm.embedded.layouts import write_random_base
 
 

@@ -101,9 +101,13 @@ def test_code_in_a_file_is_refused(file):
     assert 'print' in refusal(file)
 
 
-def test_models_without_such_files_and_remote_ones_are_left_alone():
+def test_models_without_such_files_are_left_alone():
     check_pretrained(nn.Linear(2, 2))
-    check_pretrained(Model('https://example.org/backbone.pth'))
+
+
+def test_an_address_is_refused_with_the_command_that_downloads_it():
+    message = refusal('https://example.org/backbone.pth')
+    assert 'curl -L -o backbone.pth https://example.org/backbone.pth' in message
 
 
 @pytest.mark.parametrize('name', ['mask2former_swin_l', 'segformer_b0', 'segformer_b5', 'segnext_l'])

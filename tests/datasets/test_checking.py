@@ -109,7 +109,7 @@ def test_counts_of_the_scenes_are_those_of_their_loaded_labels(scenes):
 
 
 def scenes_config(scenes):
-    from rass_mm.apis import load_config
+    from rass_mm.config import load_config
 
     roots = {f'{split}_dataloader.dataset.data_root': str(scenes) for split in ('train', 'val', 'test')}
     return load_config('rass/rass_scenes_tiny.py', roots)
@@ -267,7 +267,7 @@ def test_pairs_of_mmagic_are_matched_by_name(root):
     (root / 'images' / 'f.jpg').unlink()
     cut(root / 'gt' / 'b.jpg', 0.5)
     cv2.imwrite(str(root / 'gt' / 'c.jpg'), np.zeros((24, 32, 3), np.uint8))
-    from rass_mm.apis import load_config
+    from rass_mm.config import load_config
 
     options = {'data_root': str(root), 'data_prefix.img': 'images', 'data_prefix.gt': 'gt'}
     options = {f'test_dataloader.dataset.{key}': value for key, value in options.items()}

@@ -15,7 +15,7 @@ from experiments import judge_base, pages, prepare, record, results
 from experiments.commands import Run
 from experiments.run import _locked, _Queue, plan_runs
 from experiments.systems import RECIPE_VERSION, SETTINGS, systems_of
-from rass_mm.apis import load_config
+from rass_mm.config import load_config
 from rass_mm.degradation.versions import lq_steps, step_version
 from rass_mm.diffusion.base import load_vae, read_base
 from rass_mm.embedded.base_images import BaseImages

@@ -10,7 +10,7 @@ import torch
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
-from rass_mm.apis import load_config
+from rass_mm.config import load_config
 from rass_mm.errors import ConfigError, DataError
 from rass_mm.robustness.curve import Curve, check_comparable, differences, open_curve, read_curve
 from rass_mm.robustness.plot import draw_curves

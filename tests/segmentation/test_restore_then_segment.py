@@ -17,8 +17,9 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 import rass_mm
-from rass_mm.apis import load_config, prepare_config
+from rass_mm.apis import prepare_config
 from rass_mm.apis import test as run_test
+from rass_mm.config import load_config
 from rass_mm.diffusion.base import read_base
 from rass_mm.diffusion.restorer import OneStepRestorer, load_restorer
 from rass_mm.errors import AdapterError, CheckpointError, ConfigError

@@ -36,7 +36,7 @@ sys.meta_path.insert(0, Blocker())
 import torch
 import rass_mm
 from mmseg.registry import MODELS
-from rass_mm.apis import load_config
+from rass_mm.config import load_config
 from mmengine.registry import init_default_scope
 init_default_scope('mmseg')
 config = load_config('rass/rass_scenes_tiny.py')

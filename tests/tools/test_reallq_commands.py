@@ -11,7 +11,7 @@ from PIL import Image
 from reallq_layouts import ADE, DETECTRON2, NAMES, write_images, write_labels
 
 from rass_mm import cli
-from rass_mm.apis import load_config
+from rass_mm.config import load_config
 
 CONFIG = 'baselines/segformer_b0_dt_reallq.py'
 PUBLISHED = ['test_evaluator.type=MeanIoUMetric', 'test_evaluator.mean_over=present']

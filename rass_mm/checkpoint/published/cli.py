@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         RassError: nothing is written.
     """
     import rass_mm  # noqa: F401  (registers the models)
-    from rass_mm.apis import load_config
+    from rass_mm.config import load_config
 
     def build(base: Path, rank: int) -> Any:
         from mmengine.registry import init_default_scope

@@ -1,0 +1,23 @@
+"""Configs: the shipped ones, a user's own, and the text inside a checkpoint.
+
+A `.py` config is code by design: reading it runs it, and it may name anything. JSON, YAML and the config text in a
+checkpoint are data. mmengine's registries import and call any dotted name that a `type` holds and `custom_imports`
+imports any module, so data is checked before anything is built from it (`check_config_data` lists the rules). The
+values of `--cfg-options` come from the user's own command line and are not checked.
+"""
+
+from rass_mm.config.data import read_config_data
+from rass_mm.config.loading import load_config
+from rass_mm.config.rules import check_config_data
+from rass_mm.config.shipped import PACKAGE, config_path
+from rass_mm.config.text import config_from_checkpoint, config_from_text
+
+__all__ = [
+    'PACKAGE',
+    'check_config_data',
+    'config_from_checkpoint',
+    'config_from_text',
+    'config_path',
+    'load_config',
+    'read_config_data',
+]

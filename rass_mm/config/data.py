@@ -1,0 +1,119 @@
+"""Reading config files that are data: JSON and YAML."""
+
+import json
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from rass_mm.config.rules import AS_PY, check_config_data, entries
+from rass_mm.config.shipped import config_path
+from rass_mm.config.yaml_data import parse_yaml
+from rass_mm.errors import ConfigError
+
+SUFFIXES = ('.json', '.yaml', '.yml')
+BYTES = 4 * 2**20
+TEMPLATE = re.compile(r'\{\{.*\}\}', re.DOTALL)
+
+
+def read_config_data(file: str | os.PathLike, _chain: tuple[Path, ...] = ()) -> tuple[dict[str, Any], str]:
+    """The content of a `.json` or `.yaml` config with its bases merged in, and its text.
+
+    A base (`_base_`) is a `.json` or `.yaml` file in the config's own folder or below it, or a shipped config by its
+    name, e.g. `rass/rass_scenes_tiny.py`. Templates (`{{...}}`) are for `.py` configs.
+
+    Raises:
+        ConfigError: not readable, or against the rules of `check_config_data`.
+    """
+    file = Path(os.path.abspath(os.path.expanduser(file)))
+    if file in _chain:
+        raise ConfigError(f'{file} inherits from itself: {" -> ".join(map(str, (*_chain, file)))}.')
+    text = _read_text(file)
+    content = _parse(text, file)
+    bases = content.pop('_base_', [])
+    check_config_data(content, str(file), [file.parent])
+    _refuse_templates(content, file)
+    merged: dict[str, Any] = {}
+    for name in bases if isinstance(bases, list | tuple) else [bases]:
+        base = _read_base(name, file, (*_chain, file))
+        twice = merged.keys() & base.keys()
+        if twice:
+            raise ConfigError(f'{file}: two bases both set {", ".join(sorted(twice))}. Remove one of them.')
+        merged |= base
+    if merged:
+        content = _merged(content, merged, file)
+    return content, text
+
+
+def _merged(content: dict[str, Any], base: dict[str, Any], file: Path) -> dict[str, Any]:
+    try:
+        merged = Config._merge_a_into_b(content, base)
+    except TypeError as error:
+        raise ConfigError(f'{file}: {error}') from None
+    check_config_data(merged, str(file), [file.parent])
+    return merged
+
+
+def _read_text(file: Path) -> str:
+    try:
+        with open(file, 'rb') as stream:
+            content = stream.read(BYTES + 1)
+        if len(content) > BYTES:
+            raise ConfigError(f'{file} is larger than {BYTES // 2**20} MB. A config is smaller.')
+        return content.decode()
+    except OSError as error:
+        raise ConfigError(f'{file} cannot be read: {error.strerror}.') from None
+    except UnicodeDecodeError:
+        raise ConfigError(f'{file} is not UTF-8 text.') from None
+
+
+def _parse(text: str, file: Path) -> dict[str, Any]:
+    if file.suffix != '.json':
+        content = parse_yaml(text, str(file))
+    else:
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f'{file} is not valid JSON: {error}') from None
+    if not isinstance(content, dict):
+        raise ConfigError(f'{file} is a {type(content).__name__}; a config is a mapping of keys to values.')
+    reserved = content.keys() & {'filename', 'text', 'pretty_text', 'env_variables'}
+    if reserved:
+        raise ConfigError(f'{file}: the key {min(reserved)!r} is reserved by mmengine. Rename it.')
+    return content
+
+
+def _refuse_templates(content: dict[str, Any], file: Path) -> None:
+    for path, _, value in entries(content):
+        if isinstance(value, str) and TEMPLATE.search(value):
+            raise ConfigError(
+                f'{file}: {path}={value!r} holds a template. Only .py configs have them; write the value itself or '
+                f'set it with --cfg-options.'
+            )
+
+
+def _read_base(name: Any, file: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
+    base = None
+    with suppress(OSError, ValueError):  # a name that no file can have
+        base = _found_base(str(name), file.parent)
+    if base is None:
+        raise ConfigError(
+            f'{file}: _base_={name!r} is refused. A config that is data inherits from .json and .yaml files in its own '
+            f"folder or below it, and from shipped configs by their name, e.g. 'rass/rass_scenes_tiny.py'. {AS_PY}"
+        )
+    if base.suffix in SUFFIXES:
+        return read_config_data(base, chain)[0]
+    return Config.fromfile(str(base), import_custom_modules=False).to_dict()
+
+
+def _found_base(name: str, folder: Path) -> Path | None:
+    beside, root = Path(os.path.abspath(folder / name)), config_path().resolve()
+    if beside.suffix in SUFFIXES and beside.is_relative_to(folder) and beside.is_file():
+        return beside
+    for shipped in (beside.resolve(), (root / name).resolve()):
+        if shipped.is_relative_to(root) and shipped.suffix == '.py' and shipped.is_file():
+            return shipped
+    return None

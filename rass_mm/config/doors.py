@@ -1,0 +1,40 @@
+"""mmengine's own ways to a config that is data, closed for code.
+
+`Runner.resume` and mmseg's inferencer run the config text of a checkpoint as Python, and `Config.fromfile` reads YAML
+with a loader that calls functions.
+"""
+
+import os
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.fileio import register_handler
+
+from rass_mm.config.data import SUFFIXES, read_config_data
+from rass_mm.config.text import config_from_text
+from rass_mm.config.yaml_data import DataYamlHandler
+
+_file2dict, _fromstring = Config._file2dict, Config.fromstring
+
+
+def close_doors() -> None:
+    """Makes `Config.fromfile` and `Config.fromstring` read JSON, YAML and config text by the rules for data.
+
+    `.py` files are read as before.
+    """
+    Config._file2dict = staticmethod(_read_file)
+    Config.fromstring = staticmethod(_read_string)
+    register_handler(['yaml', 'yml'])(DataYamlHandler)
+
+
+def _read_file(filename: str | os.PathLike, *args: Any, **kwargs: Any) -> tuple[dict, str, dict]:
+    if not str(filename).endswith(SUFFIXES):
+        return _file2dict(filename, *args, **kwargs)
+    content, text = read_config_data(filename)
+    return content, text, {}
+
+
+def _read_string(cfg_str: str, file_format: str) -> Config:
+    if file_format != '.py':
+        return _fromstring(cfg_str, file_format)
+    return config_from_text(cfg_str, 'The config text in the checkpoint')

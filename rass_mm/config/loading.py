@@ -1,0 +1,32 @@
+"""Loading a config by its file or shipped name."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from rass_mm.config.data import SUFFIXES, read_config_data
+from rass_mm.config.shipped import config_path
+from rass_mm.errors import ConfigError
+
+
+def load_config(path: str | os.PathLike, options: dict[str, Any] | None = None) -> Config:
+    """Reads a config from a file or, where there is none, from the shipped ones, and applies `options`.
+
+    A `.py` config is code by design. A `.json` or `.yaml` config is data, see `check_config_data`.
+
+    Raises:
+        ConfigError: no such config, or one that is data and breaks a rule.
+    """
+    file = Path(path) if Path(path).is_file() else config_path(str(path))
+    if file.suffix in SUFFIXES:
+        content, text = read_config_data(file)
+        config = Config(content, cfg_text=text, filename=str(file))
+    elif file.suffix == '.py':
+        config = Config.fromfile(str(file))
+    else:
+        raise ConfigError(f'{file} is not a config. A config file ends in .py, .json, .yaml or .yml.')
+    if options:
+        config.merge_from_dict(options)
+    return config

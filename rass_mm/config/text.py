@@ -1,0 +1,116 @@
+"""The config text inside a checkpoint: Python in form, read as data."""
+
+import ast
+import math
+from typing import Any
+
+from mmengine.config import Config
+
+from rass_mm.config.rules import URL, WEIGHT_KEYS, check_config_data, outside
+from rass_mm.errors import ConfigError
+
+CHARACTERS = 2**20
+FLOATS = {'inf': math.inf, 'nan': math.nan}
+OWN_FILE = (
+    'The config text in a checkpoint is data. If you trust the config it was trained with, give that as a .py file.'
+)
+
+
+def config_from_checkpoint(checkpoint: dict[str, Any], source: str) -> Config:
+    """The config that a loaded checkpoint was trained with.
+
+    Args:
+        checkpoint: as `mmengine.runner.CheckpointLoader.load_checkpoint` returns it.
+        source: its file, for messages.
+
+    Raises:
+        ConfigError: there is none in it, or it is refused by `config_from_text`.
+    """
+    text = _inside(checkpoint, 'message_hub', 'runtime_info', 'cfg') or _inside(checkpoint, 'meta', 'cfg')
+    if not isinstance(text, str):
+        raise ConfigError(f'{source} holds no config. Give the config it was trained with.')
+    return config_from_text(text, source)
+
+
+def _inside(value: Any, *keys: str) -> Any:
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def config_from_text(text: str, source: str) -> Config:
+    """A config from the text that `Config.pretty_text` writes, without running it.
+
+    Assignments of literals and `dict(...)` are read; `check_config_data` checks the result. Weights to start from that
+    are not below the current folder are dropped (set to None): the checkpoint has the trained ones.
+
+    Args:
+        text: assignments in Python's syntax.
+        source: where it is from, for messages.
+
+    Raises:
+        ConfigError: something else than literals, or a broken rule; the message has the key and the value.
+    """
+    if len(text) > CHARACTERS:
+        raise ConfigError(f'{source}: the config text has {len(text)} characters, more than {CHARACTERS}.')
+    try:
+        content = {name: value for line in ast.parse(text).body for name, value in [_assignment(line)]}
+    except (_NotLiteralError, SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
+        raise ConfigError(f'{source}: the config text is refused: {error or "nested too deeply"}. {OWN_FILE}') from None
+    content = _without_foreign_weights(content)
+    check_config_data(content, source, remedy=OWN_FILE)
+    return Config(content, cfg_text=text)
+
+
+class _NotLiteralError(Exception):
+    """Code where a literal was expected."""
+
+
+def _assignment(line: ast.stmt) -> tuple[str, Any]:
+    if not isinstance(line, ast.Assign) or len(line.targets) != 1 or not isinstance(line.targets[0], ast.Name):
+        raise _NotLiteralError(f'{_shown(line)!r} is not an assignment of a literal')
+    name = line.targets[0].id
+    if name == '_base_':
+        raise _NotLiteralError('it names a base; the text in a checkpoint is complete')
+    return name, _literal(line.value, name)
+
+
+def _literal(node: ast.expr, path: str) -> Any:
+    match node:
+        case ast.Constant(value=None | bool() | int() | float() | str()):
+            return node.value
+        case ast.Name(id='inf' | 'nan'):
+            return FLOATS[node.id]
+        case ast.UnaryOp(op=ast.USub()):
+            value = _literal(node.operand, path)
+            if isinstance(value, int | float):
+                return -value
+        case ast.List() | ast.Tuple() | ast.Set():
+            kind = {ast.List: list, ast.Tuple: tuple, ast.Set: set}[type(node)]
+            return kind(_literal(item, f'{path}[{index}]') for index, item in enumerate(node.elts))
+        case ast.Dict() if None not in node.keys:
+            keys = [_literal(key, path) for key in node.keys]
+            return {key: _literal(value, f'{path}.{key}') for key, value in zip(keys, node.values, strict=True)}
+        case ast.Call(func=ast.Name(id='dict'), args=[] | [ast.Dict()]) if all(item.arg for item in node.keywords):
+            given = _literal(node.args[0], path) if node.args else {}  # dict({...}), where a key is not an identifier
+            return given | {item.arg: _literal(item.value, f'{path}.{item.arg}') for item in node.keywords}
+    raise _NotLiteralError(f'{path}={_shown(node)} is not a literal')
+
+
+def _shown(node: ast.AST) -> str:
+    text = ast.unparse(node)
+    return text if len(text) <= 80 else f'{text[:80]}...'
+
+
+def _without_foreign_weights(value: Any, key: Any = None) -> Any:
+    if isinstance(value, dict):
+        if str(value.get('type')).rpartition('.')[2] == 'Pretrained' and _foreign(value.get('checkpoint')):
+            return None
+        return {name: _without_foreign_weights(item, name) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_without_foreign_weights(item, key) for item in value)
+    return None if key in WEIGHT_KEYS and _foreign(value) else value
+
+
+def _foreign(value: Any) -> bool:
+    return isinstance(value, str) and (URL.match(value) is not None or outside(value, []))

@@ -1,0 +1,94 @@
+"""YAML as data: bounded, and without tags that make Python objects.
+
+mmengine reads YAML with PyYAML's full loader, which calls any function that a tag `!!python/object/apply:...` names.
+"""
+
+from typing import Any
+
+import yaml
+from mmengine.fileio.handlers.yaml_handler import YamlHandler
+
+from rass_mm.errors import ConfigError
+
+try:
+    from yaml import CSafeLoader as SafeLoader
+except ImportError:  # a PyYAML without libyaml
+    from yaml import SafeLoader
+
+NODES = 200_000
+"""Most values of a file, counted with every alias written out; 64 characters of a string are one value."""
+DEPTH = 100
+CORE = 'tag:yaml.org,2002:'
+TUPLE = f'{CORE}python/tuple'
+TAGS = {None, '!', TUPLE, *(CORE + name for name in ('str', 'int', 'float', 'bool', 'null', 'seq', 'map'))}
+
+
+class DataLoader(SafeLoader):
+    """Safe loader that also reads tuples, as mmengine's `Config.dump` writes them."""
+
+
+DataLoader.add_constructor(TUPLE, lambda loader, node: tuple(loader.construct_sequence(node, deep=True)))
+
+
+class DataYamlHandler(YamlHandler):
+    """mmengine's reader and writer of YAML files, reading data only."""
+
+    def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
+        """Reads a file; `Loader` is safe unless the caller names another."""
+        return yaml.load(file, **{'Loader': DataLoader, **kwargs})
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """The content of a YAML document.
+
+    Raises:
+        ConfigError: it is not valid, has a tag that makes an object, or grows beyond all bounds when aliases are
+            written out.
+    """
+    try:
+        _check_events(text, source)
+        return yaml.load(text, Loader=DataLoader)
+    except ConfigError:
+        raise
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f'{source} is not valid YAML: {" ".join(str(error).split())}') from None
+
+
+def _check_events(text: str, source: str) -> None:
+    sizes: dict[str, int] = {}
+    open_nodes: list[tuple[str | None, int]] = []  # anchor, and how many values were counted before it
+    count = 0
+    for event in yaml.parse(text, Loader=DataLoader):
+        _check_tag(event, source)
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in sizes:
+                raise ConfigError(f'{source}:{_line(event)}: *{event.anchor} stands for something that contains it.')
+            count += sizes[event.anchor]
+        elif isinstance(event, yaml.CollectionStartEvent):
+            open_nodes.append((event.anchor, count))
+            count += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = open_nodes.pop()
+            sizes |= {anchor: count - before} if anchor else {}
+        elif isinstance(event, yaml.ScalarEvent):
+            size = 1 + len(event.value) // 64
+            sizes |= {event.anchor: size} if event.anchor else {}
+            count += size
+        if count > NODES or len(open_nodes) > DEPTH:
+            raise ConfigError(
+                f'{source}:{_line(event)}: more than {NODES} values (aliases written out) or {DEPTH} levels. '
+                'A config is smaller.'
+            )
+
+
+def _check_tag(event: Any, source: str) -> None:
+    tag = getattr(event, 'tag', None)
+    if tag not in TAGS:
+        raise ConfigError(
+            f'{source}:{_line(event)}: the YAML tag {tag!r} is refused, because tags can make Python objects and run '
+            'code. Write the value as plain YAML.'
+        )
+
+
+def _line(event: Any) -> int:
+    return event.start_mark.line + 1
