@@ -204,7 +204,8 @@ def test_the_adapter_file_restores_as_the_model_does(build, batch, tiny_base, tm
         image = scaled(sample.output.pred_img)
         assert image.std() > 0.1
         torch.testing.assert_close(one, image, rtol=0, atol=1e-4)
-    header, tensors = read_adapter(tmp_path / 'scr.safetensors')
+    adapter = read_adapter(tmp_path / 'scr.safetensors')
+    header, tensors = adapter.header, adapter.tensors
     assert header['recipe'] == {
         'form': options.get('form', 'residual'),
         'timestep': options.get('timestep', 1),

@@ -1,0 +1,139 @@
+"""OSEDiff's files: the configs against `rass-mm restore`, and both against the released procedure by plain parts."""
+
+import numpy as np
+import pytest
+import torch
+from checkpoint_layouts import drawer, restorer_file
+from commands import python
+from PIL import Image
+
+from rass_mm import cli
+from rass_mm.checkpoint.published.convert import convert
+from rass_mm.diffusion.base import load_unet, load_vae, read_base
+from rass_mm.diffusion.one_step import cumulated_alphas
+from rass_mm.diffusion.restorer import load_restorer
+from rass_mm.diffusion.text import TextEncoder
+from rass_mm.errors import ConfigError
+
+pytest.importorskip('mmagic', reason='mmagic (rass_mm[restoration]) is not installed')
+
+INPUTS = {'square': ((128, 128), 4), 'odd': ((37, 50), 2)}
+"""Name of a picture -> its height and width, and the enlargement to its clean partner."""
+
+
+@pytest.fixture(scope='module')
+def files(tiny_base, tmp_path_factory):
+    """A converted OSEDiff of tiny shapes, and pairs of pictures, smooth as photos are."""
+    base, folder = read_base(tiny_base), tmp_path_factory.mktemp('released')
+    torch.save(restorer_file(load_unet(base), load_vae(base), draw=drawer(4, 0.02)), folder / 'osediff.pkl')
+    convert(folder / 'osediff.pkl', folder / 'osediff.safetensors', tiny_base, build=None)
+    rng = np.random.default_rng(0)
+    for name, (size, factor) in INPUTS.items():
+        grid = Image.fromarray(rng.integers(256, size=(7, 9, 3), dtype=np.uint8))
+        for part, scale in (('lq', 1), ('gt', factor)):
+            (folder / part).mkdir(exist_ok=True)
+            grid.resize((scale * size[1], scale * size[0]), Image.BICUBIC).save(folder / part / f'{name}.png')
+    return folder
+
+
+def levels(path):
+    return np.asarray(Image.open(path).convert('RGB')).astype(int)
+
+
+def restored(files, tiny_base, source, out, *options):
+    arguments = [files / 'lq' / f'{source}.png', out, '--adapter', files / 'osediff.safetensors', '--base', tiny_base]
+    status = cli.main(['restore', *map(str, arguments), '--color-fix', 'adain', '--device', 'cpu', *options])
+    assert status == 0
+    return levels(out)
+
+
+def test_the_config_and_the_command_give_the_same_pictures(files, tiny_base, tmp_path):
+    common = ['scr/scr_osediff_untagged.py', '--work-dir', str(tmp_path / 'work')]
+    changes = [
+        *('--cfg-options', f'model.base={tiny_base}', f'model.start={files / "osediff.safetensors"}'),
+        *('model.expect.cross_attention_dim=64', 'model.expect.sample_size=32', 'test_evaluator.scores=[PSNR]'),
+        *(f'test_dataloader.dataset.data_root={files}',),
+    ]
+    windows = ['model.test_cfg.scheme=windows', 'model.test_cfg.window=256', 'model.test_cfg.overlap=64']
+    tests = [
+        [*common, '--out', str(tmp_path / scheme), *changes, *more]
+        for scheme, more in (('windows', windows), ('osediff', ()))
+    ]
+    done = python('-c', f'from rass_mm.cli import test_main\nfor a in {tests}: assert test_main(a) == 0')
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name, (_, factor) in INPUTS.items():
+        ours = restored(
+            *(files, tiny_base, name, tmp_path / 'ours.png'),
+            *('--upscale', str(factor), '--window', '256', '--overlap', '64'),
+        )
+        assert np.abs(ours - levels(tmp_path / 'windows' / f'{name}.png')).max() <= 1, name
+    ours = restored(files, tiny_base, 'square', tmp_path / 'o.png', '--upscale', '4', '--scheme', 'osediff')
+    theirs = levels(tmp_path / 'osediff' / 'square.png')
+    assert np.abs(ours - theirs).max() <= 1
+    assert np.abs(theirs - levels(tmp_path / 'windows' / 'square.png')).max() > 1  # the scheme reached the model
+
+
+@torch.no_grad()
+def released(files, tiny_base, name, factor):
+    """The released procedure: three resizes, one call per latent tile, 8 bits by truncation, adain, truncation."""
+    image = Image.open(files / 'lq' / f'{name}.png')
+    short = min(image.size)
+    if short < 512 // factor:
+        image = image.resize([int(512 // factor / short * side) for side in image.size])
+    image = image.resize([factor * side for side in image.size])
+    image = image.resize([side // 8 * 8 for side in image.size], Image.LANCZOS)
+    source = np.asarray(image) / 255
+    base, model = read_base(tiny_base), load_restorer(files / 'osediff.safetensors', tiny_base).model
+    context = TextEncoder(base).encode_texts([''])[0]
+    pixels = torch.from_numpy(source).permute(2, 0, 1)[None].float() * 2 - 1
+    latent = model.autoencoder.vae.encode(pixels).latent_dist.mode() * base.scaling_factor
+    noise = tiled(latent, lambda part: model.unet(part, 999, encoder_hidden_states=context).sample)
+    alpha = cumulated_alphas(base.configs['scheduler'])[999]
+    latent = (latent - (1 - alpha).sqrt() * noise) / alpha.sqrt()
+    output = model.autoencoder.vae.decode(latent / base.scaling_factor).sample[0].clamp(-1, 1) / 2 + 0.5
+    output = np.floor(output.permute(1, 2, 0).double().numpy() * 255) / 255
+    means, deviations = (
+        [function(part) for part in (output, source)]
+        for function in (lambda part: part.mean((0, 1)), lambda part: np.sqrt(part.var((0, 1), ddof=1) + 1e-5))
+    )
+    fixed = (output - means[0]) / deviations[0] * deviations[1] + means[1]
+    return np.floor(fixed.clip(0, 1) * 255)
+
+
+def tiled(latent, predict):
+    """Tiles of 96 in steps of 64, the last ones at the border; Gaussian weights of variance 0.01."""
+    height, width = latent.shape[-2:]
+    assert height * width > 96**2 and min(height, width) >= 96
+    x, y = (torch.arange(96) - 47.5) / 96, (torch.arange(96) - 48) / 96
+    weight = torch.exp(-(y[:, None] ** 2 + x**2) / 0.02).double()
+    total, seen = torch.zeros(latent.shape, dtype=torch.float64), torch.zeros(height, width, dtype=torch.float64)
+    for top in sorted({*range(0, height - 96, 64), height - 96}):
+        for left in sorted({*range(0, width - 96, 64), width - 96}):
+            place = (..., slice(top, top + 96), slice(left, left + 96))
+            total[place] += predict(latent[place]) * weight
+            seen[place] += weight
+    return (total / seen).float()
+
+
+@pytest.mark.parametrize('name', ['square', 'odd'])
+def test_osediffs_scheme_is_the_released_procedure(files, tiny_base, tmp_path, name):
+    expected = released(files, tiny_base, name, 4)
+    ours = restored(files, tiny_base, name, tmp_path / 'ours.png', '--upscale', '4', '--scheme', 'osediff')
+    assert ours.shape == expected.shape == ((512, 512, 3) if name == 'square' else (512, 688, 3))
+    difference = ours - expected
+    print(np.abs(difference).max(), difference.mean())
+    assert np.abs(difference).max() <= 2 and 0.3 < difference.mean() < 0.7  # theirs is truncated twice, ours rounded
+
+
+def test_attention_and_unknown_schemes_are_refused(tiny_base):
+    from mmagic.registry import MODELS
+    from mmengine.config import Config
+    from mmengine.registry import init_default_scope
+
+    import rass_mm.restoration  # noqa: F401  (registers)
+
+    init_default_scope('mmseg')
+    config = Config.fromfile(str(rass_mm.config_path('scr/scr_scenes_tiny.py'))).model
+    config.update({'base': str(tiny_base), 'losses': None, 'test_cfg': {'scheme': 'magic'}})
+    with pytest.raises(ConfigError, match="test_cfg.scheme is 'magic'; one of windows, osediff"):
+        MODELS.build(config)
