@@ -297,7 +297,9 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
             yield
             return
         if self.test_cfg.get('window') is not None or self._in_latent_tiles:
-            raise ConfigError('test_cfg.attention=True needs whole images: leave test_cfg.window and scheme out.')
+            raise ConfigError(
+                'test_cfg.attention=True needs whole images: leave test_cfg.window out, and test_cfg.scheme.'
+            )
         with self.generator.capturing() as maps:
             yield
         multiple = self.generator.size_multiple
