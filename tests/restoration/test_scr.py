@@ -376,7 +376,8 @@ def test_sizes_that_do_not_fit_the_base_are_refused(build, batch):
 def test_missing_labels_or_windows_with_attention_are_refused(build, batch):
     model = build(**QUICK, **{'test_cfg.window': 64}).model
     data = model.data_preprocessor(batch(), True)
-    for model.test_cfg in (model.test_cfg, {**model.test_cfg, 'window': None, 'scheme': 'osediff'}):
+    for test_cfg in (model.test_cfg, {**model.test_cfg, 'window': None, 'scheme': 'osediff'}):
+        model.test_cfg = test_cfg
         with pytest.raises(ConfigError, match='leave test_cfg.window out'):
             model.eval().predict(**data)
     for sample in data['data_samples']:
