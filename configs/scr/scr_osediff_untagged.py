@@ -1,12 +1,6 @@
 # OSEDiff's weights with the empty prompt: what can be run without the tagger (scr_osediff.py has it).
 # rass-mm convert osediff.pkl weights/osediff.safetensors --base SD21; tools/test.py takes no checkpoint.
 _base_ = ['./scr_pairs.py']
-test_pipeline = [
-    dict(type='LoadImageStrict'),
-    dict(type='LoadCleanImage', upscale=True, backend='pillow'),
-    dict(type='mmagic.PackSCRInputs'),
-]
-test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 model = dict(
     start='weights/osediff.safetensors',
     trainable=False,
@@ -14,5 +8,5 @@ model = dict(
     timestep=999,
     prompt=dict(type='EmptyPrompt'),
     test_prompt=dict(type='EmptyPrompt'),
-    test_cfg=dict(window=512, overlap=128, color_fix='adain'),
+    test_cfg=dict(scheme='osediff', color_fix='adain'),  # scheme='windows' bounds the memory of large images
 )

@@ -17,7 +17,8 @@ from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
 from PIL import Image, UnidentifiedImageError
 
-from rass_mm.errors import DataError
+from rass_mm.diffusion.enlarging import resized
+from rass_mm.errors import ConfigError, DataError
 
 ENDINGS = {b'\xff\xd8\xff': b'\xff\xd9', b'\x89PNG': b'IEND'}
 """First bytes of a format -> what stands near the end of a complete file."""
@@ -164,13 +165,19 @@ class LoadCleanImage(BaseTransform):
         lq: name of the folder in `img_path` that the degraded images are below.
         clean: name of the folder in its place.
         suffix: of the clean files; None keeps the degraded one's.
-        upscale: enlarges `img` (cubic) to the clean image's size where it is smaller.
-        backend: whose cubic: 'cv2' or 'pillow' (OSEDiff's); their kernels differ.
+        upscale: enlarges `img` (bicubic) to the clean image's size where it is smaller.
+        backend: whose bicubic: 'pillow', the published restorers', see `rass_mm.diffusion.enlarging`, or 'cv2', that
+            of the published bicubic scores.
+
+    Raises:
+        ConfigError: an unknown backend.
     """
 
     def __init__(
         self, lq: str = '', clean: str = '', suffix: str | None = None, upscale: bool = False, backend: str = 'cv2'
     ) -> None:
+        if backend not in ('cv2', 'pillow'):
+            raise ConfigError(f"LoadCleanImage.backend is {backend!r}; 'cv2' or 'pillow' is needed.")
         self.lq, self.clean, self.suffix, self.upscale, self.backend = lq, clean, suffix, upscale, backend
         self.load = LoadImageStrict()
 
@@ -184,13 +191,18 @@ class LoadCleanImage(BaseTransform):
         clean, image = self.load({'img_path': str(path)})['img'], results['img']
         smaller = all(own <= other for own, other in zip(image.shape, clean.shape, strict=True))
         if self.upscale and smaller and image.shape != clean.shape:
-            image = mmcv.imresize(image, clean.shape[1::-1], interpolation='bicubic', backend=self.backend)
+            image = self._enlarged(image, clean.shape[:2])
         if image.shape != clean.shape:
             raise DataError(
                 f'{results["img_path"]} is {image.shape[1]}x{image.shape[0]} (width x height), its clean partner '
                 f'{path} is {clean.shape[1]}x{clean.shape[0]}. They must have the same size (upscale=True enlarges).'
             )
         return {**results, 'img': image, 'img_shape': image.shape[:2], 'gt': clean, 'gt_path': str(path)}
+
+    def _enlarged(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        if self.backend == 'pillow':
+            return resized(image, size)
+        return mmcv.imresize(image, size[::-1], interpolation='bicubic', backend='cv2')
 
     def partner(self, path: str | os.PathLike) -> Path:
         """The clean image that belongs to a degraded one.

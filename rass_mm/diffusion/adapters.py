@@ -41,6 +41,25 @@ class AdapterSpec:
     targets: tuple[str, ...] = TARGETS
 
 
+@dataclass(frozen=True)
+class Adapter:
+    """Content of an adapter file, as `read_adapter` gives it.
+
+    Args:
+        path: the file, for messages.
+        header: has `name`, `rank`, `alpha`, `targets`, `base`, `hash` and may have `recipe`, `vae`, `source`.
+        tensors: by their names in the file.
+    """
+
+    path: str | os.PathLike
+    header: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+AdapterSource = str | os.PathLike | Adapter
+"""An adapter file, or its content where it has been read already: files are large, and reading checks every value."""
+
+
 def target_layers(unet: nn.Module, targets: tuple[str, ...] = TARGETS) -> list[str]:
     """Full names of the layers whose name ends in one of `targets`."""
     endings = tuple('.' + target for target in targets)
@@ -142,14 +161,15 @@ def adapter_tensors(unet: UNet2DConditionModel, name: str) -> dict[str, Tensor]:
     return {key: value.detach().cpu().contiguous() for key, value in adapter_parameters(unet, name).items()}
 
 
-def copy_adapter(unet: UNet2DConditionModel, name: str, path: str | os.PathLike, base_identity: dict[str, str]) -> None:
-    """Copies a file's tensors into adapter `name` and `conv_in`, to go on training from them.
+def copy_adapter(unet: UNet2DConditionModel, name: str, source: AdapterSource, base_identity: dict[str, str]) -> None:
+    """Copies a file's tensors into adapter `name` and `conv_in`, as the start of a training.
 
     Raises:
         AdapterError: the file is unusable, of another base, or of another rank, scale or targets.
     """
-    header, tensors = read_adapter(path)
-    check_base(header, path, base_identity)
+    adapter = as_adapter(source)
+    path, header, tensors = adapter.path, adapter.header, adapter.tensors
+    check_base(adapter, base_identity)
     if 'vae' in header:
         raise AdapterError(
             f'{path} also adapts the VAE, which is frozen in training: use it (trainable=False), do not train it on.'
@@ -210,8 +230,13 @@ def write_adapter(path: str | os.PathLike, header: dict[str, Any], tensors: dict
         save_file(tensors, temporary, metadata={HEADER: json.dumps(header)})
 
 
-def read_adapter(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Header and tensors of an adapter file.
+def as_adapter(source: AdapterSource) -> Adapter:
+    """The adapter itself, or the content of its file, see `read_adapter`."""
+    return source if isinstance(source, Adapter) else read_adapter(source)
+
+
+def read_adapter(path: str | os.PathLike) -> Adapter:
+    """Reads an adapter file and checks its hash and its values.
 
     Raises:
         AdapterError: no such file, damaged, not written by `save_adapter`, its content was changed, or it holds values
@@ -239,31 +264,33 @@ def read_adapter(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Ten
             f'{path}: {bad[0]} holds NaN or infinity ({len(bad)} tensors in all); its training had diverged. Take an '
             f'adapter of an earlier checkpoint.'
         )
-    return header, tensors
+    return Adapter(path, header, tensors)
 
 
-def check_base(header: dict[str, Any], path: str | os.PathLike, base_identity: dict[str, str]) -> None:
+def check_base(adapter: Adapter, base_identity: dict[str, str]) -> None:
     """Raises an AdapterError that shows both identities where an adapter was trained on another base."""
-    differing = [key for key in ('config', 'weights') if header['base'][key] != base_identity[key]]
+    own = adapter.header['base']
+    differing = [key for key in ('config', 'weights') if own[key] != base_identity[key]]
     if differing and base_identity['weights'] != 'none':
         raise AdapterError(
-            f'Adapter {path} belongs to another base ({" and ".join(differing)} differ).\n  adapter: {header["base"]}\n'
+            f'Adapter {adapter.path} belongs to another base ({" and ".join(differing)} differ).\n  adapter: {own}\n'
             f'  given:   {base_identity}\nGive the base it was trained on, or train an adapter on this one.'
         )
 
 
 def load_adapter(
-    unet: UNet2DConditionModel, path: str | os.PathLike, base_identity: dict[str, str], name: str | None = None
+    unet: UNet2DConditionModel, source: AdapterSource, base_identity: dict[str, str], name: str | None = None
 ) -> dict[str, Any]:
     """Adds the UNet's adapter of a file to it, frozen, under its own or the given name; returns the file's header.
 
     Raises:
         AdapterError: the file is unusable, or was trained on another base (both identities are shown).
     """
-    header, tensors = read_adapter(path)
-    check_base(header, path, base_identity)
+    adapter = as_adapter(source)
+    header, tensors = adapter.header, adapter.tensors
+    check_base(adapter, base_identity)
     lora = {key: value for key, value in tensors.items() if 'lora_' in key and not key.startswith(VAE)}
-    _attach(unet, name or header['name'], header, lora, path)
+    _attach(unet, name or header['name'], header, lora, adapter.path)
     own = {
         ('weight' if key.endswith('weight') else 'bias'): value
         for key, value in unet.named_parameters()
@@ -289,20 +316,22 @@ def _attach(
 
 
 def merge_file(
-    unet: UNet2DConditionModel, vae: AutoencoderKL | None, path: str | os.PathLike, base_identity: dict[str, str]
+    unet: UNet2DConditionModel, vae: AutoencoderKL | None, source: AdapterSource, base_identity: dict[str, str]
 ) -> dict[str, Any]:
     """Merges an adapter file into the UNet, and into the VAE where the file has a part for it; returns its header.
 
     Args:
         unet: the base's UNet, without adapters.
         vae: the base's VAE, or its encoder alone; None where a tiny autoencoder is in its place.
-        path: the file.
+        source: the file or its content.
         base_identity: of the base that both come from.
 
     Raises:
         AdapterError: as `load_adapter` and `merge_adapter`; or the file has a VAE part and there is no VAE.
     """
-    header = load_adapter(unet, path, base_identity, name='merged')
+    adapter = as_adapter(source)
+    header, path = adapter.header, adapter.path
+    load_adapter(unet, adapter, base_identity, name='merged')
     merge_adapter(unet, 'merged')
     if 'vae' not in header:
         return header
@@ -311,8 +340,7 @@ def merge_file(
             f"{path} also adapts the base's VAE, but a tiny autoencoder is in its place. Keep the VAE's encoder: leave "
             "the tiny autoencoder out, or use it for the decoder only (ends='decoder')."
         )
-    _, tensors = read_adapter(path)
-    lora = {key.removeprefix(VAE): value for key, value in tensors.items() if key.startswith(VAE)}
+    lora = {key.removeprefix(VAE): value for key, value in adapter.tensors.items() if key.startswith(VAE)}
     _attach(vae, 'merged', header['vae'], lora, path)
     merge_adapter(vae, 'merged')
     return header

@@ -9,15 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from rass_mm.diffusion.adapters import (
+    AdapterSource,
     AdapterSpec,
+    as_adapter,
     copy_adapter,
     merge_file,
-    read_adapter,
     save_adapter,
 )
 from rass_mm.diffusion.attention import SECOND_HALF, captured_attention, cross_attention_layers
 from rass_mm.diffusion.autoencoder import build_autoencoder
 from rass_mm.diffusion.base import DiffusionBase, load_unet, read_base
+from rass_mm.diffusion.latent_tiles import in_latent_tiles
 from rass_mm.diffusion.one_step import FORMS, cumulated_alphas, one_step
 from rass_mm.diffusion.prompts import PROMPTS, Prompt
 from rass_mm.diffusion.shared import GENERATOR, SharedUNet
@@ -35,7 +37,8 @@ class OneStepRestorer(nn.Module):
         timestep: the timestep the UNet is told; None takes the form's own (1 or 999).
         adapter: rank and scale of the LoRA.
         critic: rank and scale of the critic's LoRA for the VSD loss; None leaves the critic out.
-        start: an adapter file to start from; None starts from a fresh LoRA, which restores nothing yet.
+        start: an adapter (its file, or its content) to start from; None starts from a fresh LoRA, which restores
+            nothing yet.
         trainable: False merges the adapter of `start` into UNet and VAE, frozen: the same output, faster.
         autoencoder: keyword arguments of `build_autoencoder`, e.g. `dict(tiny='weights/taesd', ends='both')`.
         attention_layers: where attention maps are taken when they are asked for.
@@ -53,7 +56,7 @@ class OneStepRestorer(nn.Module):
         timestep: int | None = None,
         adapter: AdapterSpec | None = None,
         critic: AdapterSpec | None = None,
-        start: str | os.PathLike | None = None,
+        start: AdapterSource | None = None,
         trainable: bool = True,
         autoencoder: dict[str, Any] | None = None,
         attention_layers: Sequence[str] = SECOND_HALF,
@@ -84,16 +87,17 @@ class OneStepRestorer(nn.Module):
             self.unet.enable_gradient_checkpointing()
         self._maps: dict[str, Tensor] | None = None
 
-    def _start(self, path: str | os.PathLike) -> None:
+    def _start(self, source: AdapterSource) -> None:
+        adapter = as_adapter(source)
         if self.shared is not None:
-            copy_adapter(self.unet, GENERATOR, path, self.base.identity)
+            copy_adapter(self.unet, GENERATOR, adapter, self.base.identity)
             return
-        header = merge_file(self.unet, self.autoencoder.vae, path, self.base.identity)
+        header = merge_file(self.unet, self.autoencoder.vae, adapter, self.base.identity)
         recipe = header.get('recipe') or {}
         made = (recipe.get('form', self.form), recipe.get('timestep', self.timestep))
         if made != (self.form, self.timestep):
             raise ConfigError(
-                f'{path} was made for form {made[0]!r} at timestep {made[1]}, but form {self.form!r} at '
+                f'{adapter.path} was made for form {made[0]!r} at timestep {made[1]}, but form {self.form!r} at '
                 f'{self.timestep} is asked for, which is another computation. Set form and timestep (model.form, '
                 f'model.timestep) to those of the file.'
             )
@@ -122,28 +126,31 @@ class OneStepRestorer(nn.Module):
             finally:
                 self._maps = None
 
-    def forward(self, images: Tensor, context: Tensor) -> Tensor:
+    def forward(self, images: Tensor, context: Tensor, latent_tiles: bool = False) -> Tensor:
         """Restores images.
 
         Args:
             images: (B, 3, H, W) RGB in [-1, 1]; H and W multiples of `size_multiple`.
             context: (B, T, C) context tokens.
+            latent_tiles: whether the UNet sees a large latent in OSEDiff's tiles; then H and W need only be multiples
+                of the autoencoder's stride. The autoencoder sees whole images in any case.
 
         Returns:
             (B, 3, H, W) RGB around [-1, 1], not clamped.
 
         Raises:
-            DataError: a side that is not a multiple of `size_multiple`.
+            DataError: a side that is not such a multiple.
         """
-        return self.decode(self.restore_latent(self.encode(images), context))
+        latent = self.encode(images, self.autoencoder.stride if latent_tiles else self.size_multiple)
+        return self.decode(self.restore_latent(latent, context, latent_tiles))
 
-    def encode(self, images: Tensor) -> Tensor:
+    def encode(self, images: Tensor, multiple: int | None = None) -> Tensor:
         """(B, 3, H, W) in [-1, 1] to the scaled latent (B, C, H/s, W/s).
 
         Raises:
-            DataError: a side that is not a multiple of `size_multiple`.
+            DataError: a side that is not a multiple of `multiple` (default: `size_multiple`).
         """
-        multiple = self.size_multiple
+        multiple = multiple or self.size_multiple
         if images.shape[-2] % multiple or images.shape[-1] % multiple:
             raise DataError(
                 f'Image of {images.shape[-2]}x{images.shape[-1]} pixels: both sides must be multiples of {multiple} '
@@ -151,10 +158,14 @@ class OneStepRestorer(nn.Module):
             )
         return self.autoencoder.encode(images)
 
-    def restore_latent(self, latent: Tensor, context: Tensor) -> Tensor:
-        """z_L (B, C, h, w) to z_H by one call of the UNet."""
+    def restore_latent(self, latent: Tensor, context: Tensor, latent_tiles: bool = False) -> Tensor:
+        """z_L (B, C, h, w) to z_H by one call of the UNet, or by one per tile, see `forward`."""
         timestep = torch.as_tensor(self.timestep, device=latent.device)
-        predicted = self.unet(latent, timestep, encoder_hidden_states=context, return_dict=False)[0]
+
+        def predict(part: Tensor) -> Tensor:
+            return self.unet(part, timestep, encoder_hidden_states=context, return_dict=False)[0]
+
+        predicted = in_latent_tiles(latent, predict) if latent_tiles else predict(latent)
         return one_step(latent, predicted, self.form, self.alpha_bar)
 
     def decode(self, latent: Tensor) -> Tensor:
@@ -181,16 +192,17 @@ class Restorer(nn.Module):
     Args:
         model: the restorer.
         prompt: a prompt module of `rass_mm.diffusion.prompts`.
+        latent_tiles: whether images are restored whole, with the UNet in OSEDiff's tiles.
     """
 
-    def __init__(self, model: OneStepRestorer, prompt: nn.Module) -> None:
+    def __init__(self, model: OneStepRestorer, prompt: nn.Module, latent_tiles: bool = False) -> None:
         super().__init__()
-        self.model, self.prompt = model, prompt
+        self.model, self.prompt, self.latent_tiles = model, prompt, latent_tiles
 
     @property
     def size_multiple(self) -> int:
         """Image sides must be multiples of this."""
-        return self.model.size_multiple
+        return self.model.autoencoder.stride if self.latent_tiles else self.model.size_multiple
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
@@ -201,7 +213,8 @@ class Restorer(nn.Module):
         """
         place = next(self.model.unet.parameters())
         inside = images.to(place.device, place.dtype)
-        return clamped(self.model(inside, self._prompt(inside).context).to(images.device, images.dtype))
+        restored = self.model(inside, self._prompt(inside).context, self.latent_tiles)
+        return clamped(restored.to(images.device, images.dtype))
 
     @torch.inference_mode()
     def attention(self, images: Tensor) -> tuple[dict[str, Tensor], Prompt]:
@@ -219,22 +232,24 @@ class Restorer(nn.Module):
 
 
 def load_restorer(
-    adapter: str | os.PathLike,
+    adapter: AdapterSource,
     base: str | os.PathLike | Sequence[str | os.PathLike],
     autoencoder: str | os.PathLike | None = None,
     ends: str = 'decoder',
     device: str = 'cpu',
     dtype: str = 'float32',
+    latent_tiles: bool = False,
 ) -> Restorer:
     """A restorer from an adapter file, which says in which form, at which timestep and with which prompt it works.
 
     Args:
-        adapter: a file that training wrote (`scr_*.safetensors`).
+        adapter: a file that training wrote (`scr_*.safetensors`), or its content.
         base: the base folder it was trained on, or several in order of preference.
         autoencoder: folder of a tiny autoencoder in place of the VAE's decoder; None keeps the VAE.
         ends: with `autoencoder`, 'decoder' or 'both'.
         device: where it runs.
         dtype: 'float32', 'bfloat16' or 'float16'.
+        latent_tiles: restores whole images, with the UNet in OSEDiff's tiles; see `RestoreOptions.scheme`.
 
     Raises:
         AdapterError: the file is unusable, no restorer's, or of another base.
@@ -242,14 +257,14 @@ def load_restorer(
     """
     if dtype not in DTYPES:
         raise ConfigError(f'dtype is {dtype!r}; one of {", ".join(DTYPES)} is needed.')
-    header, _ = read_adapter(adapter)
-    if 'recipe' not in header:
+    content = as_adapter(adapter)
+    if 'recipe' not in content.header:
         raise AdapterError(
-            f'{adapter} is an adapter, but no restorer: its header has no recipe (form, prompt, classes).'
+            f'{content.path} is an adapter, but no restorer: its header has no recipe (form, prompt, classes).'
         )
-    recipe = header['recipe']
+    recipe = content.header['recipe']
     found = read_base(base)
     tiny = {'tiny': autoencoder, 'ends': ends} if autoencoder else None
-    model = OneStepRestorer(found, recipe['form'], recipe['timestep'], start=adapter, trainable=False, autoencoder=tiny)
+    model = OneStepRestorer(found, recipe['form'], recipe['timestep'], start=content, trainable=False, autoencoder=tiny)
     prompt = PROMPTS[recipe['prompt']](found, recipe['classes'])
-    return Restorer(model, prompt).to(device, getattr(torch, dtype)).eval()
+    return Restorer(model, prompt, latent_tiles).to(device, getattr(torch, dtype)).eval()

@@ -17,6 +17,7 @@ from rass_mm.datasets.names import class_names
 from rass_mm.diffusion.adapters import AdapterSpec
 from rass_mm.diffusion.attention import SECOND_HALF
 from rass_mm.diffusion.base import on_meta, read_base
+from rass_mm.diffusion.latent_tiles import SCHEMES
 from rass_mm.diffusion.one_step import cumulated_alphas
 from rass_mm.diffusion.prompts import PROMPTS, Prompt
 from rass_mm.diffusion.restorer import OneStepRestorer, clamped
@@ -49,7 +50,8 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         losses: configs of up to four losses, any of which may be None or weigh 0: `pixel` (images, e.g. MSELoss),
             `perceptual` (LPIPSLoss), `score` (VSDLoss) and `constraint` (SemanticConstraintLoss).
         test_cfg: `mode` 'restore', 'ceiling' (the clean image through the autoencoder) or 'input' (left as it is);
-            `window`, `overlap` and `window_batch` for tiled restoration (no window: whole images); `attention=True`
+            `window`, `overlap` and `window_batch` for tiled restoration (no window: whole images); `scheme='osediff'`
+            restores whole images with the UNet in OSEDiff's latent tiles, whatever the window; `attention=True`
             also measures the attention ratio where there are labels; `color_fix` 'adain' or 'wavelet' gives the result
             its input's colours (`rass_mm.restoring.color`).
         data_preprocessor: mmagic's, giving RGB in [-1, 1] and data samples as a list.
@@ -111,6 +113,8 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         self.test_cfg = {'mode': 'restore', **(test_cfg or {})}
         if self.test_cfg['mode'] not in TEST_MODES:
             raise ConfigError(f'test_cfg.mode is {self.test_cfg["mode"]!r}; one of {", ".join(TEST_MODES)} is needed.')
+        if self.test_cfg.get('scheme', 'windows') not in SCHEMES:
+            raise ConfigError(f'test_cfg.scheme is {self.test_cfg["scheme"]!r}; one of {", ".join(SCHEMES)} is needed.')
         alphas = cumulated_alphas(self.base.configs['scheduler'])
         self.register_buffer('alphas', alphas, persistent=False)
         if score is not None:
@@ -251,6 +255,7 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         The prompt is that of the whole image; a tagger may look at `sample`.
         """
         model, mode, multiple = self.generator, self.test_cfg['mode'], self.generator.size_multiple
+        tiled = mode == 'restore' and self._in_latent_tiles
         if mode == 'input':
             return image
 
@@ -259,13 +264,19 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         def apply(images: Tensor) -> Tensor:
             if prompt is None:
                 return model.decode(model.encode(images))
-            return clamped(model(images, prompt.repeated(len(images)).context))
+            return clamped(model(images, prompt.repeated(len(images)).context, tiled))
 
-        window = self.test_cfg.get('window')
+        if tiled:
+            multiple = model.autoencoder.stride
+        window = None if tiled else self.test_cfg.get('window')
         tiles = (-(-max(image.shape[1:]) // multiple) * multiple, 0, 1)
         if window is not None:
             tiles = (window, self.test_cfg.get('overlap', 0), self.test_cfg.get('window_batch', 1))
         return self._color_fixed(blended(image, apply, *tiles, multiple), image)
+
+    @property
+    def _in_latent_tiles(self) -> bool:
+        return self.test_cfg.get('scheme') == 'osediff'
 
     def _color_fixed(self, restored: Tensor, source: Tensor) -> Tensor:
         method = self.test_cfg.get('color_fix', 'none')
@@ -279,14 +290,16 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         """Adds the attention ratio of the restoration inside to a labelled sample, if `test_cfg` asks for it.
 
         Raises:
-            ConfigError: restoration in windows, whose maps do not cover the image.
+            ConfigError: restoration in windows or tiles, whose maps do not cover the image.
         """
         labels = labels_of([sample], image.device)
         if not self.test_cfg.get('attention') or labels is None or self.test_cfg['mode'] != 'restore':
             yield
             return
-        if self.test_cfg.get('window') is not None:
-            raise ConfigError('test_cfg.attention=True needs whole images: leave test_cfg.window out.')
+        if self.test_cfg.get('window') is not None or self._in_latent_tiles:
+            raise ConfigError(
+                'test_cfg.attention=True needs whole images: leave test_cfg.window out, and test_cfg.scheme.'
+            )
         with self.generator.capturing() as maps:
             yield
         multiple = self.generator.size_multiple

@@ -2,7 +2,6 @@
 
 import argparse
 import heapq
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from rich.console import Console
 from torch import Tensor
 
 from rass_mm.atomic import write_bytes
-from rass_mm.diffusion.adapters import read_adapter
+from rass_mm.diffusion.adapters import AdapterSource, as_adapter, read_adapter
 from rass_mm.diffusion.attention import SECOND_HALF, class_maps, cross_attention_layers, map_size
 from rass_mm.diffusion.base import find_base
 from rass_mm.diffusion.prompts import NOBODY
@@ -74,13 +73,14 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from rass_mm.diffusion.restorer import load_restorer
 
-    classes = adapter_classes(arguments.adapter)
+    adapter = read_adapter(arguments.adapter)
+    classes = adapter_classes(adapter)
     wanted = checked_names(arguments.classes, classes)
     targets = page_targets(arguments.images, arguments.out)
     device = chosen_device(arguments.device)
     dtype = arguments.dtype or default_dtype(device)
     base = find_base(arguments.base)
-    restorer = load_restorer(arguments.adapter, base, device=str(device), dtype=dtype)
+    restorer = load_restorer(adapter, base, device=str(device), dtype=dtype)
     for source, target in targets.items():
         image = read_picture(source).pixels
         maps = iterate_attention(restorer, image, classes, arguments.layers)
@@ -90,16 +90,16 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def adapter_classes(adapter: str | os.PathLike) -> list[str]:
+def adapter_classes(adapter: AdapterSource) -> list[str]:
     """The class names that a restorer's adapter was trained with.
 
     Raises:
         AdapterError: the file is unusable or no restorer's.
     """
-    header, _ = read_adapter(adapter)
-    if 'recipe' not in header:
-        raise AdapterError(f'{adapter} is an adapter, but no restorer: its header has no recipe (prompt, classes).')
-    return header['recipe']['classes']
+    found = as_adapter(adapter)
+    if 'recipe' not in found.header:
+        raise AdapterError(f'{found.path} is an adapter, but no restorer: its header has no recipe (prompt, classes).')
+    return found.header['recipe']['classes']
 
 
 def checked_names(names: Sequence[str] | None, classes: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from rass_mm.diffusion.base import find_base
+from rass_mm.diffusion.latent_tiles import SCHEMES
 from rass_mm.errors import ConfigError, RassError
 from rass_mm.hashing import update_sampled
 from rass_mm.restoring.color import COLOR_FIXES
@@ -36,6 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         '--autoencoder-ends', choices=('decoder', 'both'), default='decoder', help='which ends it takes the place of'
     )
     parser.add_argument('--upscale', type=float, default=defaults.upscale, help='enlargement (default: 1)')
+    parser.add_argument(
+        '--scheme',
+        choices=SCHEMES,
+        default=defaults.scheme,
+        help="blended windows of bounded memory, or OSEDiff's own: sizes of its script, the whole image through the "
+        'VAE, the UNet in latent tiles (default: windows)',
+    )
     parser.add_argument(
         '--window', type=int, default=defaults.window, help=f'side of a window in pixels (default: {defaults.window})'
     )
@@ -70,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         RassError: something the user can mend; the images restored so far are kept.
     """
     logging.basicConfig(level=logging.INFO, format='%(message)s')
-    names = ('upscale', 'window', 'overlap', 'batch', 'color_fix')
+    names = ('upscale', 'scheme', 'window', 'overlap', 'batch', 'color_fix')
     options = RestoreOptions(**{name: getattr(arguments, name) for name in names})
     device = chosen_device(arguments.device)
     dtype = arguments.dtype or default_dtype(device)
@@ -86,7 +94,8 @@ def run(arguments: argparse.Namespace) -> int:
         from rass_mm.diffusion.restorer import load_restorer
 
         torch.manual_seed(arguments.seed)
-        return load_restorer(**parts, ends=arguments.autoencoder_ends, device=str(device), dtype=dtype)
+        given = {'ends': arguments.autoencoder_ends, 'device': str(device), 'dtype': dtype}
+        return load_restorer(**parts, **given, latent_tiles=options.scheme == 'osediff')
 
     if arguments.sheet:
         check_sheet(arguments.sheet)

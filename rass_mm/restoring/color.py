@@ -12,6 +12,8 @@ from rass_mm.errors import ConfigError
 
 COLOR_FIXES = ('none', 'adain', 'wavelet')
 BAND = 128
+EPSILON = 1e-5
+"""Added to a variance of values in [0, 1], as released: a flat channel is not divided by 0."""
 DILATIONS = (1, 2, 4, 8, 16)
 REACH = sum(DILATIONS)
 """How many pixels away the low frequencies look; a band must not be lower."""
@@ -20,9 +22,13 @@ REACH = sum(DILATIONS)
 def fix_colors(restored: np.ndarray, source: np.ndarray, method: str) -> np.ndarray:
     """Gives a restored image the colours of its source.
 
+    The formulas are those of the published restorers. Their scripts also truncate the restored image to 8 bits before
+    and after the fix, where ours is rounded once when it is written: their pixels are half a grey level darker on
+    average.
+
     Args:
-        restored: (H, W, 3) float, changed in place.
-        source: (H, W, 3) float in the same range.
+        restored: (H, W, 3) float in [0, 1], changed in place.
+        source: (H, W, 3) float in [0, 1].
         method: 'none'; 'adain', mean and standard deviation of each channel (arXiv 1703.06868); or 'wavelet', the low
             frequencies of the source and the high ones of the restored image (as in StableSR, arXiv 2305.07015).
 
@@ -49,19 +55,21 @@ def _bands(height: int) -> Iterator[tuple[int, int]]:
 
 def _match_statistics(restored: np.ndarray, source: np.ndarray) -> None:
     (mean, deviation), (wanted_mean, wanted_deviation) = _statistics(restored), _statistics(source)
-    # A flat channel has no contrast to scale: it only takes the mean.
-    gain = np.divide(wanted_deviation, deviation, out=np.ones(3), where=deviation > 1e-6)
+    gain = wanted_deviation / deviation
     for top, bottom in _bands(len(restored)):
         restored[top:bottom] = (restored[top:bottom] - mean) * gain + wanted_mean
 
 
 def _statistics(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel; two passes, because a difference of squares loses digits."""
+    """Mean and standard deviation of each channel: the unbiased variance, and `EPSILON` under the root.
+
+    Two passes, because a difference of squares loses digits.
+    """
     pixels = image.shape[0] * image.shape[1]
     bands = list(_bands(len(image)))
     mean = sum(image[top:bottom].sum((0, 1), dtype=np.float64) for top, bottom in bands) / pixels
-    variance = sum(np.square(image[top:bottom] - mean).sum((0, 1)) for top, bottom in bands) / pixels
-    return mean, np.sqrt(variance)
+    squares = sum(np.square(image[top:bottom] - mean).sum((0, 1)) for top, bottom in bands)
+    return mean, np.sqrt(squares / max(pixels - 1, 1) + EPSILON)
 
 
 def _exchange_low_frequencies(restored: np.ndarray, source: np.ndarray) -> None:

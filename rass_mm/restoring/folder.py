@@ -1,4 +1,4 @@
-"""Restores many image files in a job that can be stopped at any time and goes on where it was."""
+"""Restoration of many image files, in a job that can be stopped at any time and resumed."""
 
 import logging
 import os
@@ -120,7 +120,7 @@ def _restore(task: Task, apply: Apply, options: RestoreOptions, multiple: int) -
         raise DataError(f'{task.source}: the image is gone ({error}).') from error
     picture = read_picture(task.source)
     try:
-        pixels = restore_image(picture.pixels, apply, options, multiple)
+        pixels = restore_image(picture.pixels, apply, options, multiple, picture.depth)
     except AdapterError as error:
         raise DataError(f'{task.source}: {error}') from error
     write_picture(task.target, pixels, picture)

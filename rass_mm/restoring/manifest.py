@@ -18,7 +18,8 @@ from rass_mm.restoring.restore import RestoreOptions
 from rass_mm.version import __version__
 
 NAME = 'manifest.jsonl'
-FORMAT = 'rass_mm restored images, 1'
+FORMAT = 'rass_mm restored images, 2'
+"""Version 1 enlarged with OpenCV's bicubic kernel, version 2 with Pillow's: one folder never mixes them."""
 DECISIVE = ('format', 'source', 'options', 'model')
 # What `atomic` leaves behind when the process is killed between writing and renaming.
 LEFTOVER = re.compile(r'\..+-\w{8}\.(jsonl|' + '|'.join(suffix[1:] for suffix in WRITABLE) + r')')

@@ -1,14 +1,15 @@
-"""Restores one image: enlarged, window by window, with the colours of its source if asked."""
+"""Restoration of one image: enlarged, window by window, with the colours of its source if asked."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from rass_mm.diffusion.enlarging import OSEDIFF_MULTIPLE, enlarged, osediff_sized
+from rass_mm.diffusion.latent_tiles import SCHEMES
 from rass_mm.diffusion.tiling import blended
 from rass_mm.errors import AdapterError, ConfigError
 from rass_mm.restoring.color import COLOR_FIXES, fix_colors
@@ -27,6 +28,9 @@ class RestoreOptions:
         overlap: pixels that neighbouring windows share, rounded up to the network's multiple. Wider hides more.
         batch: windows at a time.
         color_fix: 'none', 'adain' or 'wavelet', see `fix_colors`. Both fixes bring back colour casts of the source too.
+        scheme: 'windows', blended windows of the image, or 'osediff', OSEDiff's own: sizes of `osediff_sized`, the
+            autoencoder on the whole image, the UNet in latent tiles. Its memory grows with the image; it needs a
+            restorer with `latent_tiles=True`, and `window`, `overlap` and `batch` have no effect.
 
     Raises:
         ConfigError: a value is out of range, or the overlap is not less than the window.
@@ -37,6 +41,7 @@ class RestoreOptions:
     overlap: int = 64
     batch: int = 1
     color_fix: str = 'none'
+    scheme: str = 'windows'
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.upscale) and self.upscale >= 1):
@@ -46,6 +51,8 @@ class RestoreOptions:
                 f'Window {self.window} and batch {self.batch} must be 1 or more, overlap {self.overlap} 0 or more.'
             )
         self.tiling(1)
+        if self.scheme not in SCHEMES:
+            raise ConfigError(f'There is no scheme {self.scheme!r}; choose one of {", ".join(SCHEMES)}.')
         if self.color_fix not in COLOR_FIXES:
             raise ConfigError(f'There is no colour fix {self.color_fix!r}; choose one of {", ".join(COLOR_FIXES)}.')
 
@@ -65,25 +72,30 @@ class RestoreOptions:
         )
 
 
-def restore_image(image: np.ndarray, apply: Apply, options: RestoreOptions, multiple: int = 64) -> np.ndarray:
+def restore_image(
+    image: np.ndarray, apply: Apply, options: RestoreOptions, multiple: int = 64, depth: str = 'float32'
+) -> np.ndarray:
     """Restores one image.
 
     Args:
         image: (H, W, 3) float32 RGB in [0, 1], of any size.
-        apply: the network; it gets windows on the CPU and moves them where it wants.
+        apply: the network; it gets windows on the CPU and moves them to its device.
         options: see `RestoreOptions`.
         multiple: what the sides of the network's input are multiples of (64 for Stable Diffusion).
+        depth: pixel type of the file that the image comes from (`Picture.depth`). 'uint8' is enlarged in 8 bits, as
+            the published restorers do it; any other in full precision.
 
     Returns:
-        (round(H x upscale), round(W x upscale), 3) float32 RGB in [0, 1], another array than `image`.
+        (round(H x upscale), round(W x upscale), 3) float32 RGB in [0, 1], another array than `image`. The scheme
+        'osediff' gives the sides of `osediff_sized`.
 
     Raises:
         AdapterError: the network gives NaN or infinity.
         ConfigError: the options do not fit the network, it changes the shape, or its device has too little memory for
             a batch.
     """
-    source = enlarged(image, options.upscale)
-    window, overlap = options.tiling(multiple)
+    source = _source(image, options, depth)
+    window, overlap = options.tiling(multiple) if options.scheme == 'windows' else _whole(source, multiple)
     try:
         with torch.inference_mode():
             planes = torch.from_numpy(source).permute(2, 0, 1)
@@ -98,13 +110,27 @@ def restore_image(image: np.ndarray, apply: Apply, options: RestoreOptions, mult
     return np.clip(restored, 0, 1, out=restored)
 
 
-def enlarged(image: np.ndarray, factor: float) -> np.ndarray:
-    """A bicubic enlargement of (H, W) or (H, W, C) float32 in [0, 1], kept in that range; itself for factor 1."""
-    height, width = (round(side * factor) for side in image.shape[:2])
-    if (height, width) == image.shape[:2]:
-        return np.ascontiguousarray(image, np.float32)
-    larger = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
-    return np.clip(larger, 0, 1, out=larger)
+def _source(image: np.ndarray, options: RestoreOptions, depth: str) -> np.ndarray:
+    """The enlarged image, float32 in [0, 1]; the image itself where its size stays."""
+    image = np.ascontiguousarray(image, np.float32)
+    if options.scheme == 'windows' and options.upscale == 1:
+        return image
+    resize = enlarged if options.scheme == 'windows' else osediff_sized
+    exact = np.rint(image * 255).astype(np.uint8) if depth == 'uint8' else image
+    larger = resize(exact, options.upscale)
+    if larger is exact:
+        return image
+    return np.divide(larger, np.float32(255)) if depth == 'uint8' else larger
+
+
+def _whole(source: np.ndarray, multiple: int) -> tuple[int, int]:
+    """Window and overlap of one pass over the whole image."""
+    if OSEDIFF_MULTIPLE % multiple:
+        raise ConfigError(
+            f"The scheme 'osediff' gives images whose sides are multiples of {OSEDIFF_MULTIPLE}, but this restorer "
+            f'needs multiples of {multiple}. Load it with latent_tiles=True.'
+        )
+    return max(source.shape[:2]), 0
 
 
 def _in_unit_range(apply: Apply) -> Apply:

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import pickle
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +17,7 @@ from rass_mm.checkpoint.loading import load_local
 from rass_mm.checkpoint.published.convert import convert as convert_file
 from rass_mm.checkpoint.published.restorers import map_restorer
 from rass_mm.cli import main
+from rass_mm.diffusion import adapters
 from rass_mm.diffusion.adapters import read_adapter
 from rass_mm.diffusion.base import load_unet, load_vae, models_on_meta, read_base
 from rass_mm.diffusion.extractor import DiffusionExtractor
@@ -24,6 +26,7 @@ from rass_mm.diffusion.restorer import OneStepRestorer, load_restorer
 from rass_mm.diffusion.text import TextEncoder
 from rass_mm.embedded.layouts import write_random_base
 from rass_mm.errors import CheckpointError, ConfigError
+from rass_mm.segmentation.backbone import DiffusionBackbone
 
 LAYOUTS = SHARED / 'data' / 'published_layouts'
 
@@ -106,7 +109,8 @@ def test_converted_restorer_equals_the_formula(convert, contents, parts, tiny_ba
     expected = reference(content, tiny_base, images)
     assert (ours - expected).abs().max() < 1e-4 * max(1, expected.abs().max())
     assert (expected - plain).abs().max() > 0.01  # the adapter does something that could be lost
-    header, tensors = read_adapter(tmp_path / 'out.safetensors')
+    adapter = read_adapter(tmp_path / 'out.safetensors')
+    header, tensors = adapter.header, adapter.tensors
     assert header['rank'] == (6 if 'rank6' in name else 4) and header['alpha'] == 8
     assert header['source']['file'] == 'published.pkl' and len(header['source']['sha256']) == 64
     report = json.loads((tmp_path / 'out.conversion.json').read_text())
@@ -129,7 +133,8 @@ def test_kind_and_form_can_be_chosen_and_other_entries_are_listed(convert, conte
         *(tmp_path / 'scr.pkl', tmp_path / 'out.safetensors', tiny_base, '--kind', 'scr', '--form', 'x0'),
     )
     assert done.returncode == 0, done.stderr
-    header, tensors = read_adapter(tmp_path / 'out.safetensors')
+    adapter = read_adapter(tmp_path / 'out.safetensors')
+    header, tensors = adapter.header, adapter.tensors
     assert 'vae' not in header and not any(key.startswith('vae.') for key in tensors)
     assert (header['recipe']['form'], header['recipe']['timestep']) == ('x0', 999)
     left_out = json.loads((tmp_path / 'out.conversion.json').read_text())['left_out']
@@ -188,7 +193,7 @@ def test_half_precision_parameters_and_shared_tensors_convert(contents, tiny_bas
     tensors[second] = tensors[first]
     torch.save({**content, 'state_dict_unet': tensors}, tmp_path / 'a.pkl')
     convert_file(tmp_path / 'a.pkl', tmp_path / 'o.safetensors', tiny_base, build=None)
-    _, converted = read_adapter(tmp_path / 'o.safetensors')
+    converted = read_adapter(tmp_path / 'o.safetensors').tensors
     assert all(value.dtype == torch.float32 for value in converted.values())
     torch.testing.assert_close(converted['mid_block.resnets.1.conv1.lora_A.weight'], tensors[first].detach().float())
 
@@ -325,3 +330,24 @@ def test_base_of_another_width_is_named(contents, tmp_path, tiny_base):
     write_random_base(tmp_path / 'sd15', 'sd15', weights=False)
     with pytest.raises(CheckpointError, match='another width.*2.1-base'), torch.device('meta'):
         convert_file(tmp_path / 'a.pkl', tmp_path / 'o.safetensors', tmp_path / 'sd15', build=None)
+
+
+@pytest.mark.parametrize('name', ['osediff', 'scr'])
+def test_an_adapter_file_is_read_and_hashed_once(contents, tiny_base, tmp_path, monkeypatch, name):
+    torch.save(contents[name], tmp_path / 'a.pkl')
+    file = tmp_path / 'o.safetensors'
+    convert_file(tmp_path / 'a.pkl', file, tiny_base, build=None)
+    done, opened, hashed = [], adapters.safe_open, adapters.content_hash
+    monkeypatch.setattr(adapters, 'safe_open', lambda path, *more: done.append(Path(path)) or opened(path, *more))
+    monkeypatch.setattr(adapters, 'content_hash', lambda *given: done.append('hash') or hashed(*given))
+    recipe = {'form': 'x0', 'timestep': 999} if name == 'osediff' else {}
+    attention = ['attention', str(tmp_path / 'none.png'), '--adapter', str(file), '--base', str(tiny_base)]
+    for load in (
+        lambda: load_restorer(file, tiny_base),
+        lambda: OneStepRestorer(read_base(tiny_base), start=file, trainable=False, **recipe),
+        lambda: DiffusionBackbone(str(tiny_base), scr_adapter=str(file), features=['unet.up_blocks.3']),
+        lambda: main(attention),  # ends at the missing image, after the model was loaded
+    ):
+        done.clear()
+        load()
+        assert done == [file, 'hash']

@@ -329,4 +329,4 @@ def test_an_interrupted_save_leaves_the_old_file_whole(file, unet, base, tmp_pat
     with pytest.raises(OSError, match='disk full'):
         save_adapter(unet, 'seg', path, base.identity)
     assert path.read_bytes() == file.read_bytes() and [*tmp_path.iterdir()] == [path]
-    assert read_adapter(path)[0]['rank'] == 3
+    assert read_adapter(path).header['rank'] == 3

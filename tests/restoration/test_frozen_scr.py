@@ -123,7 +123,8 @@ def test_published_restorer_is_tested_without_a_checkpoint(osediff, tiny_base, t
         *('tools/test.py', 'scr/scr_osediff_untagged.py', '--work-dir', tmp_path / 'work', '--cfg-options'),
         *(f'model.base={tiny_base}', f'model.start={osediff}', 'model.expect.cross_attention_dim=64'),
         *('model.expect.sample_size=32', f'test_dataloader.dataset.data_root={tmp_path / "pairs"}'),
-        *('model.test_cfg.window=96', 'model.test_cfg.overlap=32', 'test_evaluator.scores=[PSNR,SSIM]'),
+        *('model.test_cfg.scheme=windows', 'model.test_cfg.window=96', 'model.test_cfg.overlap=32'),
+        'test_evaluator.scores=[PSNR,SSIM]',
     )
     assert done.returncode == 0, done.stderr[-3000:]
     record = json.loads((tmp_path / 'work' / 'metrics.json').read_text())

@@ -204,7 +204,8 @@ def test_the_adapter_file_restores_as_the_model_does(build, batch, tiny_base, tm
         image = scaled(sample.output.pred_img)
         assert image.std() > 0.1
         torch.testing.assert_close(one, image, rtol=0, atol=1e-4)
-    header, tensors = read_adapter(tmp_path / 'scr.safetensors')
+    adapter = read_adapter(tmp_path / 'scr.safetensors')
+    header, tensors = adapter.header, adapter.tensors
     assert header['recipe'] == {
         'form': options.get('form', 'residual'),
         'timestep': options.get('timestep', 1),
@@ -375,8 +376,10 @@ def test_sizes_that_do_not_fit_the_base_are_refused(build, batch):
 def test_missing_labels_or_windows_with_attention_are_refused(build, batch):
     model = build(**QUICK, **{'test_cfg.window': 64}).model
     data = model.data_preprocessor(batch(), True)
-    with pytest.raises(ConfigError, match='leave test_cfg.window out'):
-        model.eval().predict(**data)
+    for test_cfg in (model.test_cfg, {**model.test_cfg, 'window': None, 'scheme': 'osediff'}):
+        model.test_cfg = test_cfg
+        with pytest.raises(ConfigError, match='leave test_cfg.window out'):
+            model.eval().predict(**data)
     for sample in data['data_samples']:
         del sample.gt_sem_seg
     with pytest.raises(ConfigError, match='constraint loss needs labels'):

@@ -17,7 +17,7 @@ def pair(height, width, seed=0):
 
 def blurred(image):
     """Five dilated [1 2 1] blurs, as one 3x3 convolution each."""
-    planes = torch.from_numpy(image).permute(2, 0, 1)[:, None].double()
+    planes = torch.from_numpy(np.asarray(image)).permute(2, 0, 1)[:, None].double()
     line = torch.tensor([1.0, 2.0, 1.0], dtype=torch.float64) / 4
     for level in range(5):
         padded = F.pad(planes, [2**level] * 4, mode='replicate')
@@ -28,17 +28,39 @@ def blurred(image):
 @pytest.mark.parametrize('size', [(700, 90), (257, 40), (256, 33), (31, 300), (1, 70), (70, 1), (1, 1)])
 def test_wavelet_takes_low_frequencies_of_the_source_and_high_ones_of_the_restored(size):
     restored, source = pair(*size)
-    expected = restored - blurred(restored) + blurred(source)
+    expected = restored.astype(np.float64) - blurred(restored) + blurred(source)
     np.testing.assert_allclose(fix_colors(restored, source, 'wavelet'), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize('size', [(700, 30), (1, 50), (40, 40)])
-def test_adain_takes_mean_and_deviation_of_the_source(size):
+def normalised(restored, source):
+    """The released formula in float64: unbiased variances plus 1e-5 under the root."""
+    restored, source = restored.astype(np.float64), source.astype(np.float64)
+    deviations = [np.sqrt(image.var((0, 1), ddof=1) + 1e-5) for image in (restored, source)]
+    return (restored - restored.mean((0, 1))) / deviations[0] * deviations[1] + source.mean((0, 1))
+
+
+@pytest.mark.parametrize('size', [(700, 30), (1, 50), (40, 40), (2, 1)])
+@pytest.mark.parametrize('contrast', [1, 0.01])
+def test_adain_is_the_released_formula(size, contrast):
     restored, source = pair(*size)
-    expected = (restored - restored.mean((0, 1))) / restored.std((0, 1)) * source.std((0, 1)) + source.mean((0, 1))
-    fixed = fix_colors(restored, source, 'adain')
-    np.testing.assert_allclose(fixed, expected, atol=1e-5)
-    np.testing.assert_allclose(fixed.std((0, 1)), source.std((0, 1)), atol=1e-5)
+    restored = restored * np.float32(contrast) + np.float32(0.2)  # weak contrast: 1e-5 is no longer small
+    expected = normalised(restored, source)
+    np.testing.assert_allclose(fix_colors(restored, source, 'adain'), expected, atol=2e-6)
+
+
+def truncated(image):
+    return np.floor(image.clip(0, 1) * 255) / 255
+
+
+@pytest.mark.parametrize('method', ['adain', 'wavelet'])
+def test_files_of_the_released_scripts_are_half_a_grey_level_darker(method):
+    restored, source = pair(300, 200)
+    source = np.rint(source * 255).astype(np.float32) / 255
+    short = truncated(restored)
+    theirs = normalised(short, source) if method == 'adain' else short - blurred(short) + blurred(source)
+    ours = np.rint(fix_colors(restored, source, method) * 255)
+    difference = ours - truncated(theirs) * 255
+    assert np.abs(difference).max() <= 2 and difference.mean() == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_flat_image_takes_the_mean_only():

@@ -72,6 +72,35 @@ def test_a_folder_is_restored(files, loads, capsys):
     assert len(loads.given) == 1  # nothing left to do: no model is loaded
 
 
+def test_files_are_enlarged_by_pillow(files, loads):
+    array = np.random.default_rng(1).integers(0, 256, (23, 31, 3), np.uint8)
+    Image.fromarray(array).save(files / 'in' / 'a.png')
+    deep = (30000 + np.arange(40 * 50).reshape(40, 50) % 97).astype(np.uint16)  # less than one level of 8 bits
+    Image.fromarray(deep).save(files / 'in' / 'b.png')
+    assert restore(files, '--upscale', '3', '--window', '64', '--overlap', '32') == 0
+    larger = np.asarray(Image.fromarray(array).resize((93, 69), Image.BICUBIC)).astype(int)
+    ours = np.asarray(Image.open(files / 'out' / 'a.png')).astype(int)
+    assert np.abs(ours - (255 - larger)).max() <= 1
+    larger = np.asarray(Image.fromarray(deep.astype(np.float32)).resize((150, 120), Image.BICUBIC))
+    ours = np.asarray(Image.open(files / 'out' / 'b.png')).astype(int)
+    assert np.abs(ours - (65535 - larger)).max() <= 1
+
+
+def test_osediffs_scheme_loads_another_restorer_and_is_another_way(files, loads, capsys, monkeypatch):
+    monkeypatch.setattr(Restorer, 'size_multiple', 8)
+    assert restore(files, '--upscale', '4', '--scheme', 'osediff') == 0
+    assert loads.given[0]['latent_tiles'] is True
+    assert Image.open(files / 'out' / 'image.png').size == (896, 512)
+    assert restore(files, '--upscale', '4') == 1 and 'another way' in capsys.readouterr().err
+
+
+def test_a_folder_of_the_former_enlargement_is_not_continued(files, loads, capsys):
+    assert restore(files) == 0
+    manifest = files / 'out' / 'manifest.jsonl'
+    manifest.write_text(manifest.read_text().replace('restored images, 2', 'restored images, 1'))
+    assert restore(files) == 1 and 'another way' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ('options', 'said'),
     [

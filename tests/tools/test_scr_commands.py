@@ -50,7 +50,8 @@ def test_training_writes_checkpoint_adapter_and_scores(trained):
     state = load_local(trained / 'iter_3.pth')['state_dict']
     assert any('.scr.' in key for key in state) and any('.vsd.' in key for key in state)
     assert not any('autoencoder' in key or 'plain' in key for key in state)
-    header, tensors = read_adapter(trained / 'scr_adapter.safetensors')
+    adapter = read_adapter(trained / 'scr_adapter.safetensors')
+    header, tensors = adapter.header, adapter.tensors
     assert header['recipe']['form'] == 'residual' and header['recipe']['timestep'] == 1
     assert not any('vsd' in key for key in tensors)
     log = next(trained.glob('*/*.log')).read_text()
@@ -126,7 +127,7 @@ def test_rass_takes_the_adapter_by_config(trained, scenes, tiny_base, tmp_path):
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     state = load_local(tmp_path / 'iter_2.pth')['state_dict']
     provenance = json.loads(bytes(state['_extra_state'].tolist()))
-    assert provenance['merged_adapters'] == [{'name': 'scr', 'hash': read_adapter(adapter)[0]['hash']}]
+    assert provenance['merged_adapters'] == [{'name': 'scr', 'hash': read_adapter(adapter).header['hash']}]
 
 
 def test_restore_command_writes_the_same_images_as_the_test(trained, scenes, tiny_base, tmp_path):

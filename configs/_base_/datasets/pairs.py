@@ -1,7 +1,8 @@
-# Image pairs without labels, for tests: data/pairs/{lq,gt} with the same names; smaller inputs are enlarged (bicubic).
+# Image pairs without labels, for tests: data/pairs/{lq,gt} with the same names; smaller inputs are enlarged by Pillow's
+# bicubic, as the published restorers and `rass-mm restore --upscale` do it.
 test_pipeline = [
     dict(type='LoadImageStrict'),
-    dict(type='LoadCleanImage', upscale=True),
+    dict(type='LoadCleanImage', upscale=True, backend='pillow'),
     dict(type='mmagic.PackSCRInputs'),
 ]
 test_dataloader = dict(

@@ -143,9 +143,9 @@ def _write_segmentor(
     merged = []
     if not whole:
         mapped.base.pop('unet', None)
-        header, _ = read_adapter(scr_adapter)
-        check_base(header, scr_adapter, base.identity)
-        merged = [{'name': header['name'], 'hash': header['hash']}]
+        adapter = read_adapter(scr_adapter)
+        check_base(adapter, base.identity)
+        merged = [{key: adapter.header[key] for key in ('name', 'hash')}]
     for part in (mapped.trained, *mapped.base.values()):
         _check_finite(part)
     _check_parts(mapped.base, base)
