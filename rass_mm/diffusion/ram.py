@@ -132,7 +132,7 @@ class RAMTagger(nn.Module):
     def _ask(self, images: Sequence[Tensor]) -> list[list[str]]:
         """The network's tags of (3, h, w) images of any sizes."""
         batch = torch.stack([prepared(image, self.image_size, self.antialias) for image in images])
-        dtype = torch.float32 if batch.device.type == 'cpu' else self.dtype
+        dtype = self._dtype_on(batch.device)
         network = self._loaded().to(batch.device, dtype)
         with torch.autocast(batch.device.type, enabled=False):
             english = network.generate_tag(batch.to(dtype))[0]
@@ -142,6 +142,9 @@ class RAMTagger(nn.Module):
                 f'be one text per image. Use recognize-anything or {FORKS} instead.'
             )
         return [[tag for part in SEPARATORS.split(text) if (tag := part.strip())] for text in english]
+
+    def _dtype_on(self, device: torch.device) -> torch.dtype:
+        return torch.float32 if device.type == 'cpu' else self.dtype
 
     def _loaded(self) -> nn.Module:
         if self.network is None:

@@ -243,3 +243,36 @@ def test_truncated_tags_are_those_the_tokenizer_would_keep(base, tiny_base, refe
     torch.testing.assert_close(found.context[1], reference('sky')[2], atol=1e-5, rtol=1e-5)
     whole = TagPrompt(base, CLASSES, FixedTagger(), truncate=False)._tokens(names)
     assert found.owners[0].tolist() == [NOBODY, *(owner for _, owner in whole[:75]), NOBODY]
+
+
+RELEASED_TEXTS = [
+    ((), ''),
+    (('sky',), 'sky'),
+    (('sky', 'tree', 'road'), 'sky  tree  road'),
+    (('traffic light', 'a tree'), 'traffic light  a tree'),
+    (('salt, pepper', 'cup'), 'salt  pepper  cup'),
+    (('[street] sign', 'car'), '[street] sign  car'),
+    (("child's toy", 'car'), '"childs toy"  car'),
+]
+
+
+@pytest.mark.parametrize(('tags', 'text'), RELEASED_TEXTS)
+def test_list_style_is_the_released_prompt(base, reference, tags, text):
+    """The text, its tokens and their owners; the written examples equal the rule applied to Python's own list."""
+    assert text == str(list(tags)).strip('[] ,').replace("'", '').replace(',', ' ')
+    module = TagPrompt(base, CLASSES, FixedTagger(list(tags), ['sky']), style='list')
+    assert module.written(tags) == text
+    prompt = module(IMAGES)
+    torch.testing.assert_close(prompt.context[0], reference(text)[2], atol=1e-5, rtol=1e-5)
+    owned = {CLASSES[owner] for owner in prompt.owners[0].tolist() if owner != NOBODY}
+    assert owned == set(tags) & set(CLASSES)
+
+
+def test_comma_style_is_osediffs_prompt(base):
+    module = TagPrompt(base, CLASSES, FixedTagger(), suffix=', ,')
+    assert module.written(["child's toy", 'sky']) == "child's toy, sky, ,"
+
+
+def test_unknown_style_is_refused(base):
+    with pytest.raises(ConfigError, match="style is 'spaces'; one of commas, list"):
+        TagPrompt(base, CLASSES, FixedTagger(), style='spaces')

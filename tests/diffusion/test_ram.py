@@ -141,6 +141,32 @@ def test_padding_is_not_shown(tagger):
     assert tagger().tags(padded[None], [larger]) == [['blue', 'bright']]
 
 
+def test_released_input_is_padded_and_not_antialiased(tagger):
+    image = torch.rand(1, 3, 500, 437, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    sample = SegDataSample(metainfo={'img_shape': (500, 431)})
+    tagger(padding=True, antialias=False).tags(image, [sample])
+    resized = Resize((384, 384), antialias=False)((image + 1) / 2)
+    reference = Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])(resized)
+    torch.testing.assert_close(network_module().SEEN[0], reference, atol=1e-5, rtol=1e-5)
+
+
+def test_half_precision_is_used_where_the_device_has_it(tagger, monkeypatch):
+    made, seen = tagger(dtype='float16').train(), []
+    made.tags(RED[None])
+    assert network_module().SEEN[-1].dtype == torch.float32  # a CPU
+    monkeypatch.setattr(made, '_dtype_on', lambda device, known=made._dtype_on: known(torch.device('cuda')))
+    monkeypatch.setattr(made.network, 'generate_tag', lambda image: (seen.append(image.dtype), ['red'])[::-1])
+    made.tags(RED[None])
+    assert seen == [torch.float16] and made.network.scale.dtype == torch.float16
+    with pytest.raises(ConfigError, match="dtype is 'bfloat16'; one of float32, float16"):
+        tagger(dtype='bfloat16')
+
+
+def test_tags_of_another_resize_or_precision_are_not_reused(tagger):
+    folders = {tagger(**options).store.folder for options in ({}, {'antialias': False}, {'dtype': 'float16'})}
+    assert len(folders) == 3
+
+
 @pytest.mark.parametrize('field', [True, False])
 def test_clean_crop_is_shown_in_training_only(tagger, field):
     clean = np.zeros((20, 30, 3), np.uint8)
