@@ -4,11 +4,9 @@ import importlib
 import sys
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 from mmengine.registry import Registry, registry, root
-
-from rass_mm.errors import ConfigError
 
 ON_DEMAND = {'mmagic': 'rass_mm.restoration'}
 """Scopes that are loaded when they are first named, and the module that does it."""
@@ -71,12 +69,12 @@ def stop_importing() -> None:
     Called when data is read. The rules for data know the keys under which a name is looked up; a class may look up an
     argument of another key, and a name may stand where another registry is asked for it.
     """
-    registry.get_object_from_string = _refuse
+    registry.get_object_from_string = _import_nothing
     registry.import_module = _import_known
 
 
-def _refuse(name: str) -> NoReturn:
-    raise ConfigError(f'{name!r} is not a registered name.')
+def _import_nothing(name: str) -> None:
+    """None, which mmengine takes for a name that no registry and no module has."""
 
 
 def _import_known(name: str) -> ModuleType:
