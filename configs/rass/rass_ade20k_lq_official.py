@@ -1,4 +1,4 @@
-# The released segmentor; its switches stand in the first two files, configs/rass/README.md lists them beside our defaults.
+# The released segmentor. Its switches stand in the first two files; configs/rass/README.md lists them.
 # Base and checkpoint: rass-mm convert rass.pth weights/rass --base SD21.
 _base_ = [
     '../_base_/models/rass_mask2former_official.py',
