@@ -3,7 +3,8 @@
 A `.py` config is code by design: reading it runs it, and it may name anything. JSON, YAML and the config text in a
 checkpoint are data. mmengine's registries import and call any dotted name that a `type` holds and `custom_imports`
 imports any module, so data is checked before anything is built from it (`check_config_data` lists the rules). The
-values of `--cfg-options` come from the user's own command line and are not checked.
+values of `--cfg-options` come from the user's own command line and are not checked. Once data was read, mmengine's
+registries import nothing by its name in this process, also not for a `.py` config that is read later.
 """
 
 from rass_mm.config.data import read_config_data

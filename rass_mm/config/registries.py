@@ -19,8 +19,8 @@ def registered(name: str) -> Any | None:
     Args:
         name: a key, or a scope and a key: `IoUMetric`, `mmdet.CrossEntropyLoss`. No other dotted name is found.
     """
-    scope, _, key = name.rpartition('.')
-    if scope and scope not in scopes():
+    scope, dot, key = name.rpartition('.')
+    if (dot and not scope) or scope and scope not in scopes():
         return None
     load_scope(scope)
     candidates = [node for node in _registries() if not scope or node.scope == scope]

@@ -35,6 +35,7 @@ EXECUTES = {
     'CameraMotionCompensation': 'evaluates its argument warp_mode',
     'RFSearchHook': 'evaluates names from its config',
     'VPD': 'imports what its diffusion_cfg names',
+    'SinGAN': 'unpickles its test data',
     **dict.fromkeys(('CIFAR10', 'RefCocoDataset', 'OpenImagesChallengeDataset'), 'unpickles its data files'),
     **dict.fromkeys(('FrechetInceptionDistance', 'FID', 'FID-Full', 'TransFID'), 'unpickles statistics'),
     **dict.fromkeys(('InceptionScore', 'IS', 'TransIS', 'PrecisionAndRecall', 'PR'), 'runs a TorchScript file'),
@@ -124,6 +125,8 @@ def _import(path: str, value: Any) -> None:
 
 
 def _check_entry(path: str, key: Any, value: Any, folders: Sequence[Path]) -> None:
+    if key == 'type' and not isinstance(value, str | list | tuple | dict | None):
+        raise _BrokenRuleError(f'{path}={value!r} is not a name. Write the name of a registered class in quotes.')
     if isinstance(value, dict):
         _check_keys(path, key, value)
     elif not isinstance(value, str | int | float | list | tuple | set | None):

@@ -202,22 +202,32 @@ def _read_manifest(path: Path, header: dict) -> dict[str, dict]:
             f'settings as before{_version_option(old, header)}.'
         )
     if old['versions'] != header['versions']:
-        logger.warning('%s was begun with %s; going on with %s', path, old['versions'], header['versions'])
+        logger.warning('%s was begun with %s; resuming with %s', path, old['versions'], header['versions'])
     return {record['image']: record for record in records[1:]}
 
 
 def _describe(header: dict) -> str:
-    known = {**header, 'recipe version': manifest_version(header)} if 'recipe' in header else header
-    names = ('seed', 'suffix', 'recipe version', 'fingerprint')
+    known = dict(header)
+    if 'recipe' in header:
+        known |= {'recipe version': manifest_version(header), 'JPEG chroma': _jpeg_chroma(header)}
+    names = ('seed', 'suffix', 'recipe version', 'JPEG chroma', 'fingerprint')
     return ', '.join(f'{name} {known.get(name, "unknown")}' for name in names)
 
 
+def _jpeg_chroma(header: dict) -> str:
+    return header['recipe'].get('jpeg_chroma', 'smooth')  # copies from before there was a choice do not name it
+
+
 def _version_option(old: dict, header: dict) -> str:
-    """How to ask for the recipe version of an earlier copy; empty where it is the same or unknown."""
-    version = manifest_version(old)
-    if 'recipe' not in old or version == manifest_version(header) or version not in VERSIONS:
+    """How to ask for the recipe of an earlier copy; empty where it is the same or unknown."""
+    if 'recipe' not in old:
         return ''
-    return f' (rass-mm make-lq --recipe-version {version})'
+    version, options = manifest_version(old), ''
+    if version != manifest_version(header) and version in VERSIONS:
+        options += f' --recipe-version {version}'
+    if _jpeg_chroma(old) != _jpeg_chroma(header):
+        options += f' --jpeg-chroma {_jpeg_chroma(old)}'
+    return options and f' (rass-mm make-lq{options})'
 
 
 def _remove_leftovers(out: Path) -> None:

@@ -195,7 +195,7 @@ class TagPrompt(nn.Module):
         yield self.suffix, NOBODY
 
     def _tokens(self, tags: Sequence[str]) -> list[tuple[int, int]]:
-        """(id, owner) of the tokens of the text; CLIP's tokenizer never joins words, so parts are taken one by one."""
+        """(id, owner) of the tokens of the text, part by part: CLIP's tokenizer joins no words, only punctuation."""
         tokens = [(token, owner) for part, owner in self._parts(tags) for token in self.text.token_ids(part)]
         return tokens[: self.text.length - 2] if self.truncate else tokens
 

@@ -114,7 +114,7 @@ def make_base(
 ) -> dict[str, float]:
     """Puts a trained small base into `folder`, training it first if the cache has none; returns its final losses.
 
-    Training that was stopped goes on where its last checkpoint left it.
+    Stopped training resumes from its last checkpoint.
 
     Args:
         folder: where the base goes.

@@ -1,7 +1,7 @@
 """The main job end to end on the embedded default: scenes, base, restorer, segmentors, tests, one table, one page.
 
 Every step is the ordinary command on the ordinary config, in its own process; finished steps are kept, so that a
-stopped demo goes on where it was.
+stopped demo resumes.
 """
 
 import json

@@ -121,7 +121,7 @@ def _restore(task: Task, apply: Apply, options: RestoreOptions, multiple: int) -
     picture = read_picture(task.source)
     try:
         pixels = restore_image(picture.pixels, apply, options, multiple, picture.depth)
-    except AdapterError as error:
+    except (AdapterError, DataError) as error:
         raise DataError(f'{task.source}: {error}') from error
     write_picture(task.target, pixels, picture)
     return line

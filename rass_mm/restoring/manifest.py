@@ -1,4 +1,4 @@
-"""Record of what an output folder holds, so that a stopped restoration goes on and never mixes two settings.
+"""Record of what an output folder holds, so that a stopped restoration resumes and never mixes two settings.
 
 One JSON object per line: a header, then a line per finished image with the size and time of its source. Lines are
 appended as images are finished.

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rass_mm.diffusion.enlarging import OSEDIFF_MULTIPLE, enlarged, osediff_sized
 from rass_mm.diffusion.latent_tiles import SCHEMES
 from rass_mm.diffusion.tiling import blended
+from rass_mm.enlarging import OSEDIFF_MULTIPLE, enlarged, osediff_sized
 from rass_mm.errors import AdapterError, ConfigError
 from rass_mm.restoring.color import COLOR_FIXES, fix_colors
 

@@ -1,6 +1,6 @@
 """The JSON file of one model's curves: what was tested, on what, and the points so far.
 
-It is rewritten in one step after every point, so that a stopped sweep goes on where it was.
+It is rewritten in one step after every point, so that a stopped sweep resumes.
 """
 
 import json

@@ -136,7 +136,7 @@ def balance(tensors, reference, images):
         bias[:-1] -= 0.3 * (won > 1 / 3)
 
 
-def prepare(folder, layout):
+def prepare(folder, layout, names=tuple(SIZES)):
     """A converted checkpoint, its config, the images and the reference pass of one layout."""
     base, config = folder / 'base', folder / 'official.py'
     write_random_base(base, layout, half=False)
@@ -151,7 +151,7 @@ def prepare(folder, layout):
 
     tensors = published_tensors(layout, base, config)
     options = (base, lambda image: tags_of(image)[0].split(' | '), HEADS[layout]['heads'], GROUPS[layout])
-    images = {name: photo(*size, seed) for seed, (name, size) in enumerate(SIZES.items())}
+    images = {name: photo(*SIZES[name], seed) for seed, name in enumerate(names)}
     reference = ReleasedPass(tensors, *options)
     balance(tensors, reference, images.values())
     torch.save({'model': tensors}, folder / 'rass.pth')
@@ -269,10 +269,12 @@ def test_odd_windows_need_their_switch(released):
 def test_full_widths(tmp_path, monkeypatch):
     """Stable Diffusion 2.1's widths and the whole head; every other pixel must be within 1e-4 of a tie."""
     monkeypatch.syspath_prepend(tmp_path)
-    full = prepare(tmp_path, 'sd21-base')
+    full = prepare(tmp_path, 'sd21-base', ['512x683'])
     wanted, best = full.reference(full.images['512x683'])
     found = labels(full, '512x683', *built(full))
     different = found != wanted
-    assert different.mean() <= 0.0005 or (best[0] - best[1])[different].max() < 1e-4
+    margin = (best[0] - best[1])[different].max(initial=0)
+    print(f'equal: {1 - different.mean():.6f}, largest margin of the others: {margin:.1e}')
+    assert different.mean() <= 0.0005 or margin < 1e-4
     counts = np.bincount(wanted.ravel())
     assert np.count_nonzero(counts) >= 10 and counts.max() <= wanted.size / 2

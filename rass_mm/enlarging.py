@@ -5,12 +5,18 @@ levels. 8-bit images stay in 8 bits, because Pillow rounds and clips them after 
 point, the photos differ by up to 4 grey levels, noise by up to 18.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 from PIL.Image import Resampling
 
+from rass_mm.errors import DataError
+
 OSEDIFF_SHORT_SIDE, OSEDIFF_MULTIPLE = 512, 8
 """OSEDiff's smallest short side of an enlarged image, and what its sides are multiples of, in pixels."""
+MOST_MEGAPIXELS, MOST_WHOLE_MEGAPIXELS = 400, 8
+"""Largest enlarged image (about 10 GB with its source), and largest one that OSEDiff's scheme restores in one piece."""
 
 
 def resized(image: np.ndarray, size: tuple[int, int], method: Resampling = Resampling.BICUBIC) -> np.ndarray:
@@ -23,7 +29,11 @@ def resized(image: np.ndarray, size: tuple[int, int], method: Resampling = Resam
 
     Returns:
         The same type and range. Floating point is clipped once, at the end, and never rounded.
+
+    Raises:
+        DataError: the result would have more than `MOST_MEGAPIXELS`.
     """
+    check_megapixels(size, MOST_MEGAPIXELS, 'Give a smaller --upscale.')
     result = np.empty((*size, *image.shape[2:]), image.dtype)
     planes, larger = (array.reshape(*array.shape[:2], -1) for array in (image, result))
     for channel in range(planes.shape[2]):
@@ -43,11 +53,25 @@ def osediff_sized(image: np.ndarray, factor: float) -> np.ndarray:
 
     First an image whose short side is less than 512 / `factor` pixels is enlarged to it; then all images by `factor`;
     then the sides shrink to multiples of 8, by Lanczos and not by a crop.
+
+    Raises:
+        DataError: the result would have more than `MOST_WHOLE_MEGAPIXELS`.
     """
     shortest, sides = OSEDIFF_SHORT_SIDE // factor, image.shape[:2]
-    if min(sides) < shortest:
-        scale = shortest / min(sides)
+    scale = max(shortest / min(sides), 1)
+    whole = [scale * side * factor for side in sides]
+    check_megapixels(whole, MOST_WHOLE_MEGAPIXELS, '--scheme windows has no such limit; or give a smaller --upscale.')
+    if scale > 1:
         image = resized(image, tuple(int(scale * side) for side in sides))
     image = enlarged(image, factor)
     size = tuple(side - side % OSEDIFF_MULTIPLE for side in image.shape[:2])
     return image if size == image.shape[:2] else resized(image, size, Resampling.LANCZOS)
+
+
+def check_megapixels(size: Sequence[float], most: float, remedy: str) -> None:
+    """Raises a DataError where an image of height and width `size` would be larger than `most` megapixels."""
+    height, width = size
+    if height * width > most * 1e6:
+        raise DataError(
+            f'The enlarged image would have {width:.0f}x{height:.0f} pixels, more than {most} megapixels. {remedy}'
+        )

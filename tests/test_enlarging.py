@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rass_mm.diffusion.enlarging import enlarged, osediff_sized, resized
+from rass_mm.enlarging import enlarged, osediff_sized, resized
+from rass_mm.errors import DataError
 
 
 def levels(height, width, seed=0):
@@ -72,3 +73,12 @@ def test_one_function_serves_any_number_of_channels():
     image = np.concatenate([levels(9, 7), levels(9, 7, 1)], 2)
     larger = resized(image, (18, 21))
     assert np.array_equal(larger[..., 3:], resized(levels(9, 7, 1), (18, 21))) and larger.shape == (18, 21, 6)
+
+
+def test_too_large_results_are_refused_before_they_are_made():
+    tiny = np.zeros((1, 70, 3), np.uint8)
+    with pytest.raises(DataError, match='35840x512 pixels, more than 8 megapixels. --scheme windows'):
+        osediff_sized(tiny, 4)
+    with pytest.raises(DataError, match='more than 400 megapixels. Give a smaller --upscale'):
+        enlarged(tiny, 1e9)
+    assert osediff_sized(np.zeros((128, 256, 3), np.uint8), 4).shape == (512, 1024, 3)
