@@ -34,20 +34,21 @@ LAYOUTS = (
     LabelLayout('annotations_detectron2/validation', False, 'ids 0 to 149, 255 ignored'),
     LabelLayout('annotations/validation', True, 'ids 1 to 150, 0 ignored'),
 )
-"""In order of preference: first the one that the released code reads."""
+"""In order of preference among folders with equally many labels: first the one that the released code reads."""
 
 
 def layouts_in(root: str | Path | None, suffix: str = '.png') -> list[LabelLayout]:
-    """The layouts whose folder below `root` holds label files, in order of preference; at least one.
+    """The layouts whose folder below `root` holds label files, the one with most files first; at least one.
 
     Raises:
         DataError: there is none.
     """
     root = Path(root or '')
+    counts = {layout: _label_files(root / layout.prefix, suffix) for layout in LAYOUTS}
+    if any(counts.values()):
+        # A folder that was copied in part must not win over a complete one.
+        return sorted((layout for layout in LAYOUTS if counts[layout]), key=lambda layout: -counts[layout])
     states = {layout: _state(root / layout.prefix, suffix) for layout in LAYOUTS}
-    found = [layout for layout, state in states.items() if not state]
-    if found:
-        return found
     places = ''.join(f'  {root / layout.prefix} ({layout.ids}): {state}\n' for layout, state in states.items())
     raise DataError(
         f'No labels of RealLQ were found. The places looked for are\n{places}'
@@ -83,7 +84,12 @@ def chosen_labels(
         layout = next((known for known in found if known.reduce_zero_label == reduce_zero_label), found[0])
         prefix = layout.prefix
         if len(found) > 1:
-            print_log(f'{root} holds labels in both layouts of RealLQ. Those in {prefix} are used.', 'current')
+            counts = ', '.join(
+                f'{_label_files(Path(root or "") / item.prefix, suffix)} in {item.prefix}' for item in found
+            )
+            print_log(
+                f'{root} holds labels in both layouts of RealLQ ({counts}). Those in {prefix} are used.', 'current'
+            )
     else:
         layout = layout_of(prefix)
     if reduce_zero_label is not None:
@@ -97,9 +103,10 @@ def chosen_labels(
     return prefix, layout.reduce_zero_label
 
 
+def _label_files(folder: Path, suffix: str) -> int:
+    return sum(file.name.endswith(suffix) for file in folder.rglob('*')) if folder.is_dir() else 0
+
+
 def _state(folder: Path, suffix: str) -> str:
-    """Why a folder has no labels; empty if it has."""
-    if not folder.is_dir():
-        return 'does not exist'
-    filled = any(file.name.endswith(suffix) for file in folder.rglob('*'))
-    return '' if filled else f'holds no file that ends in {suffix}'
+    """Why a folder has no labels."""
+    return f'holds no file that ends in {suffix}' if folder.is_dir() else 'does not exist'

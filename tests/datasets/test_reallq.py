@@ -97,6 +97,14 @@ def test_an_empty_folder_is_no_layout(root):
     assert same(loaded(root), class_maps())
 
 
+def test_a_folder_copied_in_part_does_not_win(root):
+    labels = class_maps()
+    write_labels(root, ADE, labels, True)
+    write_labels(root, DETECTRON2, labels, False)
+    (root / DETECTRON2 / f'{NAMES[0]}.png').unlink()
+    assert same(loaded(root), labels) and built(root).data_prefix['seg_map_path'] == f'{root}/{ADE}'
+
+
 def test_a_folder_of_another_name_needs_the_rule(root):
     labels = class_maps()
     write_labels(root, 'plain', labels, False)

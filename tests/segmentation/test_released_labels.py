@@ -95,7 +95,7 @@ def photo(height, width, seed):
 
 def published_tensors(layout, base, config):
     """rass.pth with random values, drawn so that many queries, masks and classes take part in the result."""
-    draw, found = drawer(5, 0.1), read_base(base)
+    draw, found = drawer(5, 0.8 / HEADS[layout]['width'] ** 0.5), read_base(base)
     models = {'unet': load_unet(found), 'vae': load_vae(found, decoder=True), 'text_encoder': load_text_model(found)}
     init_default_scope('mmseg')
     model = Config.fromfile(str(config)).model
