@@ -1,4 +1,4 @@
-"""What is asked of the records, and the answers on one data set."""
+"""The questions to the records, and the answers on one data set."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from experiments.results import Comparison, Row, compare, miou
 
 
 class Question(NamedTuple):
-    """What is asked, and the two systems whose difference in mIoU on a split answers it."""
+    """A question, and the two systems whose difference in mIoU on a split answers it."""
 
     text: str
     better: str

@@ -22,7 +22,7 @@ from rass_mm.errors import ConfigError
 from rass_mm.evaluation.records import command_line, device_name, protocol_line, recipe_versions
 
 RESULT = 'metrics.json'
-"""What a test leaves in its work dir: metrics, protocol, command, checkpoint, data, recipe, seed and versions."""
+"""The file a test leaves in its work dir: metrics, protocol, command, checkpoint, data, recipe, seed and versions."""
 
 
 def has_accelerator() -> bool:

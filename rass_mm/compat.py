@@ -131,7 +131,7 @@ class PackageReport:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with this row; None where nothing has to be done."""
+        """The fault of this row; None where nothing has to be done."""
         if self.unsafe:
             floor, why = FLOORS[self.name]
             return f'{self.name} {self.installed} is below {".".join(map(str, floor))}: {why}'

@@ -14,7 +14,7 @@ from PIL.Image import Resampling
 from rass_mm.errors import DataError
 
 OSEDIFF_SHORT_SIDE, OSEDIFF_MULTIPLE = 512, 8
-"""OSEDiff's smallest short side of an enlarged image, and what its sides are multiples of, in pixels."""
+"""OSEDiff's smallest short side of an enlarged image, and the number that its sides are multiples of, in pixels."""
 MOST_MEGAPIXELS, MOST_WHOLE_MEGAPIXELS = 400, 8
 """Largest enlarged image (about 10 GB with its source), and largest one that OSEDiff's scheme restores in one piece."""
 

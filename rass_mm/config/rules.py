@@ -21,7 +21,7 @@ MODULES = (
     *('rass_mm', 'rass_mm.restoration', 'mmengine', 'mmcv', 'mmseg', 'mmseg.models', 'mmdet', 'mmdet.models'),
     'mmagic',
 )
-"""What `custom_imports` may name."""
+"""Modules that `custom_imports` may name."""
 WEIGHT_KEYS = {'load_from', 'resume_from', 'resume', 'pretrained', 'checkpoint', 'checkpoint_file'}
 """Keys that name a file of weights to start from."""
 BACKENDS = ('atomic_local', 'disk', 'hardDisk', 'lmdb', 'local')

@@ -24,8 +24,8 @@ class DiffusionExtractor(nn.Module):
         timestep: the timestep the UNet is told, in [0, 1000).
         sample_latent: draw the latent from the VAE's posterior instead of taking its mode (the released behaviour).
         gradient_checkpointing: trade a second UNet forward for the memory of its activations.
-        resize_features: accept sides that are multiples of the VAE's stride only, and resize the features to
-            side // stride, as the released segmentor does; else such sides are an error.
+        resize_features: accept sides that are multiples of the VAE's stride only, as the released windows are, and
+            resize the features to side // stride; else such sides are an error.
     """
 
     def __init__(

@@ -107,11 +107,6 @@ PROMPTS = {'ClassTokens': ClassTokens, 'EmptyPrompt': EmptyPrompt}
 """Prompts that need nothing but the base and class names: what a restorer can use on an image without labels."""
 
 
-def comma_text(tag: str) -> str:
-    """A tag as OSEDiff writes it: unchanged."""
-    return tag
-
-
 def list_text(tag: str) -> str:
     """A tag as the released RASS writes it.
 
@@ -122,7 +117,7 @@ def list_text(tag: str) -> str:
     return repr(tag).replace("'", '').replace(',', ' ')
 
 
-TAG_TEXTS: dict[str, tuple[Callable[[str], str], str]] = {'commas': (comma_text, ', '), 'list': (list_text, '  ')}
+TAG_TEXTS: dict[str, tuple[Callable[[str], str], str]] = {'commas': (str, ', '), 'list': (list_text, '  ')}
 """`TagPrompt.style` -> the text of one tag, and what stands between two."""
 
 

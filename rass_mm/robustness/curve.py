@@ -140,7 +140,7 @@ def identity(header: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def protocol(header: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be equal for two models to be compared: images, labels, how draws are made, the mean's classes."""
+    """The part of a header that comparable curves share: images, labels, how draws are made, the mean's classes."""
     data = {key: header['data'][key] for key in ('images', 'classes', 'sha256')}
     version = recipe_version(header)
     return {'seed': header['seed'], 'recipe_version': version, 'data': data, 'mean_over': mean_over(header)}
