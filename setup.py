@@ -51,5 +51,5 @@ setup(
     install_requires=SEGMENTATION,
     extras_require={'restoration': RESTORATION, 'test': ['pytest', 'ruff']},
     cmdclass={'build_py': BuildWithConfigs},
-    entry_points={'console_scripts': ['rass-mm=rass_mm.cli:main']},
+    entry_points={'console_scripts': ['rass-mm=rass_mm.cli.main:main']},
 )

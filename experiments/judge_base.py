@@ -15,13 +15,13 @@ from torch import Tensor
 
 from experiments.prepare import BASES, bases
 from experiments.systems import ROOT
-from rass_mm.atomic import atomic_path, write_text
 from rass_mm.config import load_config
+from rass_mm.demo.base.images import BaseImages, ConfiguredImages
 from rass_mm.diffusion.attention import captured_attention, cross_attention_layers
 from rass_mm.diffusion.base import DiffusionBase, load_unet, load_vae, read_base
 from rass_mm.diffusion.prompts import ClassTokens
 from rass_mm.diffusion.text import TextEncoder
-from rass_mm.embedded.base_images import BaseImages, ConfiguredImages
+from rass_mm.files.atomic import atomic_path, write_text
 from rass_mm.restoration.losses import attention_ratio
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from mmseg.registry import DATASETS
 from experiments.commands import Run
 from experiments.systems import systems_of
 from rass_mm.config import load_config
-from rass_mm.embedded.pictures import colored, comparison_page
 from rass_mm.errors import DataError
+from rass_mm.visualization import colored, comparison_page
 
 logger = logging.getLogger(__name__)
 DOCS = Path('docs/evidence')

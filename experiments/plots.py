@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from experiments.commands import SPLITS
 from experiments.results import Row, miou, spread
 from experiments.systems import ABLATION, BOUND, CAUSE, MAIN
-from rass_mm.atomic import write_bytes
-from rass_mm.robustness.plot import COLORS, MARKERS
+from rass_mm.analysis.robustness.plot import COLORS, MARKERS
+from rass_mm.files.atomic import write_bytes
 
 TOGETHER = 7
 """Curves in one panel: more than there are colours cannot be told apart."""

@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 
 from experiments.systems import RECIPE_VERSION
-from rass_mm.atomic import atomic_path
 from rass_mm.errors import DataError, RassError
+from rass_mm.files.atomic import atomic_path
 
 logger = logging.getLogger(__name__)
 DATA, BASES = Path('data/experiments'), Path('bases/experiments')

@@ -11,9 +11,9 @@ from experiments.questions import answers
 from experiments.results import Row, class_iou, mean_text, miou, read_rows
 from experiments.systems import BOUND, CAUSE, ROOT, SETTINGS
 from experiments.texts import with_numbers
-from rass_mm.atomic import write_text
+from rass_mm.analysis.report.tables import markdown_table
 from rass_mm.errors import DataError
-from rass_mm.evaluation.tables import markdown_table
+from rass_mm.files.atomic import write_text
 
 DOCS = Path('docs/evidence')
 README = Path('README.md')

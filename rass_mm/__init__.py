@@ -15,7 +15,8 @@ try:
     from rass_mm.config.doors import close_doors
 
     close_doors()
-    from rass_mm import checkpoint, datasets, degradation, segmentation, training  # noqa: F401  (registers on import)
+    from rass_mm import datasets, degradation, engine, segmentation  # noqa: F401  (register on import)
+
 except ImportError as error:
     raise InstallationError(doctor.explain(error)) from error
 

@@ -13,13 +13,13 @@ from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from rass_mm.atomic import write_text
-from rass_mm.checkpoint.pretrained import check_pretrained
-from rass_mm.checkpoint.trained_state import recorded_versions
 from rass_mm.datasets.preflight import check_data_folders
 from rass_mm.degradation.versions import lq_steps, step_version
+from rass_mm.engine.pretrained import check_pretrained
+from rass_mm.engine.records import command_line, device_name, protocol_line, recipe_versions
+from rass_mm.engine.trained_state import recorded_versions
 from rass_mm.errors import ConfigError
-from rass_mm.evaluation.records import command_line, device_name, protocol_line, recipe_versions
+from rass_mm.files.atomic import write_text
 
 RESULT = 'metrics.json'
 """The file a test leaves in its work dir: metrics, protocol, command, checkpoint, data, recipe, seed and versions."""

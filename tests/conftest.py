@@ -18,7 +18,7 @@ def own_cache(tmp_path_factory):
 @pytest.fixture(scope='session')
 def tiny_base(tmp_path_factory):
     """A base folder of the scene base's shapes with random float32 weights."""
-    from rass_mm.embedded.layouts import write_random_base
+    from rass_mm.diffusion.known_bases import write_random_base
 
     folder = tmp_path_factory.mktemp('bases') / 'tiny'
     write_random_base(folder, 'scenes-tiny', half=False)
@@ -28,7 +28,7 @@ def tiny_base(tmp_path_factory):
 @pytest.fixture(scope='session')
 def other_base(tmp_path_factory):
     """The same shapes with other random weights."""
-    from rass_mm.embedded.layouts import write_random_base
+    from rass_mm.diffusion.known_bases import write_random_base
 
     folder = tmp_path_factory.mktemp('bases') / 'other'
     write_random_base(folder, 'scenes-tiny', seed=1, half=False)
@@ -39,7 +39,7 @@ def other_base(tmp_path_factory):
 def scenes(tmp_path_factory):
     """16 training and 4 validation scenes of 96x96 and the degraded copy of the latter."""
     from rass_mm.degradation.builder import build_lq_dataset
-    from rass_mm.embedded.scenes import write_scenes
+    from rass_mm.demo.scenes.generator import write_scenes
 
     folder = tmp_path_factory.mktemp('data') / 'scenes'
     write_scenes(folder, {'train': 16, 'val': 4}, seed=0, size=(96, 96), workers=1)

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 import rass_mm
 from rass_mm.apis import fitted_precision
-from rass_mm.embedded.layouts import write_random_base
+from rass_mm.diffusion.known_bases import write_random_base
 from rass_mm.errors import ConfigError
 
 RASS_ADE = 'rass/rass_ade20k_lq.py'

@@ -2,7 +2,7 @@
 
 import sys
 
-from rass_mm.benchmarking.cli import main
+from rass_mm.cli.benchmark import main
 
 if __name__ == '__main__':
     sys.exit(main())

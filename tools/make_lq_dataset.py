@@ -8,7 +8,7 @@ on where it was when the same command is given again.
 
 import sys
 
-from rass_mm.degradation.cli import main
+from rass_mm.cli.make_lq import main
 
 if __name__ == '__main__':
     sys.exit(main())

@@ -2,7 +2,7 @@
 
 import sys
 
-from rass_mm.cli import test_main
+from rass_mm.cli.main import test_main
 
 if __name__ == '__main__':
     sys.exit(test_main())

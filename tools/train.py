@@ -2,7 +2,7 @@
 
 import sys
 
-from rass_mm.cli import train_main
+from rass_mm.cli.main import train_main
 
 if __name__ == '__main__':
     sys.exit(train_main())

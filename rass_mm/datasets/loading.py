@@ -17,8 +17,8 @@ from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
 from PIL import Image, UnidentifiedImageError
 
-from rass_mm.enlarging import resized
 from rass_mm.errors import ConfigError, DataError
+from rass_mm.files.resizing import resized
 
 ENDINGS = {b'\xff\xd8\xff': b'\xff\xd9', b'\x89PNG': b'IEND'}
 """First bytes of a format -> what stands near the end of a complete file."""
@@ -166,7 +166,7 @@ class LoadCleanImage(BaseTransform):
         clean: name of the folder in its place.
         suffix: of the clean files; None keeps the degraded one's.
         upscale: enlarges `img` (bicubic) to the clean image's size where it is smaller.
-        backend: whose bicubic: 'pillow', the published restorers', see `rass_mm.enlarging`, or 'cv2', that
+        backend: whose bicubic: 'pillow', the published restorers', see `rass_mm.files.resizing`, or 'cv2', that
             of the published bicubic scores.
 
     Raises:

@@ -5,12 +5,12 @@ from typing import Any
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from rass_mm.embedded.scenes import PALETTE, SCENE_CLASSES
+from rass_mm.demo.scenes.generator import PALETTE, SCENE_CLASSES
 
 
 @DATASETS.register_module()
 class ScenesDataset(BaseSegDataset):
-    """Scenes that `rass_mm.embedded.scenes.write_scenes` wrote: `img_dir/{split}` and `ann_dir/{split}`, all PNG.
+    """Scenes that `rass_mm.demo.scenes.generator.write_scenes` wrote: `img_dir/{split}` and `ann_dir/{split}`, all PNG.
 
     Every pixel has a class; 255 appears only where a pipeline pads.
     """

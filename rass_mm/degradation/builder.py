@@ -20,10 +20,10 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from rass_mm.atomic import write_bytes, write_text
 from rass_mm.degradation.recipe import OSEDIFF, VERSIONS, Recipe, apply, draw
 from rass_mm.degradation.versions import manifest_version
 from rass_mm.errors import ConfigError, DataError
+from rass_mm.files.atomic import write_bytes, write_text
 from rass_mm.parallel import run_jobs, watched
 from rass_mm.version import __version__
 

@@ -18,8 +18,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rass_mm.atomic import atomic_path
 from rass_mm.errors import AdapterError
+from rass_mm.files.atomic import atomic_path
 
 TARGETS = (
     *('to_q', 'to_k', 'to_v', 'to_out.0', 'conv', 'conv1', 'conv2', 'conv_in', 'conv_shortcut'),

@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rass_mm.atomic import atomic_path
 from rass_mm.diffusion.base import DiffusionBase, on_meta, weights_hash
 from rass_mm.diffusion.text import TextEncoder
 from rass_mm.errors import ConfigError
+from rass_mm.files.atomic import atomic_path
 
 NOBODY = -1
 """Owner of a token that belongs to no class (start, end, padding, null, punctuation)."""

@@ -22,11 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rass_mm.atomic import write_text
 from rass_mm.diffusion.base import on_meta
 from rass_mm.diffusion.prompts import cache_folder
 from rass_mm.errors import CheckpointError, ConfigError, InstallationError
-from rass_mm.hashing import update_sampled
+from rass_mm.files.atomic import write_text
+from rass_mm.files.hashing import update_sampled
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's, per channel of RGB in [0, 1]."""

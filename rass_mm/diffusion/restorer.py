@@ -22,7 +22,7 @@ from rass_mm.diffusion.base import DiffusionBase, load_unet, read_base
 from rass_mm.diffusion.latent_tiles import in_latent_tiles
 from rass_mm.diffusion.one_step import FORMS, cumulated_alphas, one_step
 from rass_mm.diffusion.prompts import PROMPTS, Prompt
-from rass_mm.diffusion.shared import GENERATOR, SharedUNet
+from rass_mm.diffusion.shared_unet import GENERATOR, SharedUNet
 from rass_mm.errors import AdapterError, ConfigError, DataError
 
 DTYPES = ('float32', 'bfloat16', 'float16')

@@ -20,7 +20,7 @@ try:
         packing,
         prompts,
     )
-    from rass_mm.restoration.restorer import SCRRestorer
+    from rass_mm.restoration.scr import SCRRestorer
 except ImportError as error:
     raise InstallationError(doctor.explain_restoration(error)) from error
 

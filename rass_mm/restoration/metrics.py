@@ -14,9 +14,9 @@ from mmengine.dist import get_rank
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from rass_mm.atomic import atomic_path
 from rass_mm.errors import ConfigError, DataError
-from rass_mm.evaluation import perceptual, quality
+from rass_mm.files.atomic import atomic_path
+from rass_mm.metrics import perceptual, quality
 
 OWN: dict[str, Callable[..., float]] = {'PSNR': quality.psnr, 'SSIM': quality.ssim, 'NIQE': quality.niqe}
 FULL_REFERENCE = ('PSNR', 'SSIM', *perceptual.FULL_REFERENCE)

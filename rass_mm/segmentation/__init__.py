@@ -6,8 +6,8 @@ from rass_mm.segmentation.heads import Float32PixelDecoder, RASSMask2FormerHead
 from rass_mm.segmentation.metric import MeanIoUMetric, PerClassIoUMetric
 from rass_mm.segmentation.neck import FeatureProjection
 from rass_mm.segmentation.preprocessing import RawPadPreProcessor
+from rass_mm.segmentation.rass import RASS
 from rass_mm.segmentation.restore_then_segment import FileRestorer, RestoreThenSegment
-from rass_mm.segmentation.segmentor import RASS
 
 __all__ = [
     'RASS',

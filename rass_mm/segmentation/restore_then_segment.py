@@ -10,9 +10,9 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from rass_mm.checkpoint.trained_state import TrainedStateMixin, check_tensors
 from rass_mm.diffusion.restorer import load_restorer
 from rass_mm.diffusion.tiling import blended
+from rass_mm.engine.trained_state import TrainedStateMixin, check_tensors
 from rass_mm.errors import AdapterError, ConfigError
 
 INNER = 'segmentor.'

@@ -15,7 +15,7 @@ from mmseg.apis import MMSegInferencer, init_model
 
 import rass_mm
 from rass_mm import apis
-from rass_mm.cli import main
+from rass_mm.cli.main import main
 from rass_mm.config import config_from_checkpoint, load_config
 from rass_mm.datasets.names import class_names
 from rass_mm.errors import ConfigError

@@ -11,14 +11,15 @@ import cv2
 import numpy as np
 import pytest
 
-from rass_mm.degradation import builder, cli, recipe
+from rass_mm.cli.main import make_lq as cli
+from rass_mm.degradation import builder, recipe
 from rass_mm.errors import ConfigError, DataError
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'make_lq_dataset.py'
 # Ends the run as `kill -9` does, before the third image is renamed or before the third line of the manifest is written.
 KILLED = """
 import os, signal, sys
-from rass_mm import atomic
+from rass_mm.files import atomic
 from rass_mm.degradation import builder
 
 def killing(function, calls):

@@ -20,7 +20,7 @@ from rass_mm.diffusion.adapters import (
     train_adapter,
 )
 from rass_mm.diffusion.base import load_unet, read_base
-from rass_mm.embedded.layouts import write_random_base
+from rass_mm.diffusion.known_bases import write_random_base
 from rass_mm.errors import AdapterError
 
 LINEAR = 'mid_block.attentions.0.transformer_blocks.0.attn2.to_v'

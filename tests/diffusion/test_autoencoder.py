@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from rass_mm.diffusion.autoencoder import TAESD_FILES, TinyAutoencoder, build_autoencoder, load_tiny
 from rass_mm.diffusion.base import read_base
+from rass_mm.diffusion.known_bases import LAYOUTS, write_random_base
 from rass_mm.diffusion.restorer import OneStepRestorer, load_restorer
-from rass_mm.embedded.layouts import LAYOUTS, write_random_base
 from rass_mm.errors import BaseFolderError, ConfigError
-from rass_mm.evaluation.quality import psnr
+from rass_mm.metrics.quality import psnr
 
 TAESD, REAL = SHARED / 'weights' / 'taesd', SHARED / 'data' / 'drealsr20' / 'gt'
 needs_taesd = pytest.mark.skipif(

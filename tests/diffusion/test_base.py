@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from rass_mm import cli
 from rass_mm.diffusion.base import find_base, load_unet, load_vae, on_meta, read_base
+from rass_mm.diffusion.known_bases import write_random_base
 from rass_mm.diffusion.text import TextEncoder
-from rass_mm.embedded.layouts import write_random_base
 from rass_mm.errors import BaseFolderError
 
 UNET = 'unet/diffusion_pytorch_model.safetensors'

@@ -8,7 +8,7 @@ from rass_mm.diffusion.adapters import AdapterSpec, add_adapter, load_adapter, m
 from rass_mm.diffusion.base import load_unet, load_vae, read_base
 from rass_mm.diffusion.extractor import DiffusionExtractor
 from rass_mm.diffusion.features import RASS_FEATURES, collected, describe_features
-from rass_mm.embedded.layouts import write_random_base
+from rass_mm.diffusion.known_bases import write_random_base
 from rass_mm.errors import ConfigError, DataError
 
 TINY = [

@@ -6,8 +6,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, PNDMScheduler
 
+from rass_mm.diffusion.known_bases import LAYOUTS, SCHEDULER
 from rass_mm.diffusion.one_step import FORMS, cumulated_alphas, one_step
-from rass_mm.embedded.layouts import LAYOUTS, SCHEDULER
 from rass_mm.errors import ConfigError
 
 GENERATOR = torch.Generator().manual_seed(0)

@@ -8,13 +8,13 @@ from commands import python
 from PIL import Image
 
 from rass_mm import cli
-from rass_mm.checkpoint.published.convert import convert
 from rass_mm.diffusion.base import load_unet, load_vae, read_base
+from rass_mm.diffusion.known_bases import LAYOUTS, SD_VAE, build_models, write_configs
 from rass_mm.diffusion.one_step import cumulated_alphas
 from rass_mm.diffusion.restorer import load_restorer
 from rass_mm.diffusion.text import TextEncoder
-from rass_mm.embedded.layouts import LAYOUTS, SD_VAE, build_models, write_configs
 from rass_mm.errors import ConfigError
+from rass_mm.published.convert import convert
 
 pytest.importorskip('mmagic', reason='mmagic (rass_mm[restoration]) is not installed')
 
@@ -79,7 +79,7 @@ def test_the_config_and_the_command_give_the_same_pictures(files, base, tmp_path
         [*common, '--out', str(tmp_path), *changes, f'test_dataloader.dataset.data_root={files / root}', *more]
         for root, more in (('small', windows), ('large', ()))
     ]
-    done = python('-c', f'from rass_mm.cli import test_main\nfor a in {tests}: assert test_main(a) == 0')
+    done = python('-c', f'from rass_mm.cli.main import test_main\nfor a in {tests}: assert test_main(a) == 0')
     assert done.returncode == 0, done.stderr[-3000:]
     window = ['--window', '256', '--overlap', '64']
     for name, options in (('square', window), ('odd', window), ('large', ['--scheme', 'osediff'])):

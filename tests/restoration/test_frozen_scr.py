@@ -11,13 +11,13 @@ from commands import python
 from PIL import Image
 from torch import nn
 
-from rass_mm.checkpoint.published.convert import convert
 from rass_mm.diffusion.base import load_unet, load_vae, read_base
+from rass_mm.diffusion.color import fix_colors
 from rass_mm.diffusion.restorer import load_restorer
 from rass_mm.errors import AdapterError, ConfigError
-from rass_mm.evaluation.quality import psnr
-from rass_mm.restoring.color import fix_colors
-from rass_mm.restoring.restore import RestoreOptions, restore_image
+from rass_mm.inference.restore import RestoreOptions, restore_image
+from rass_mm.metrics.quality import psnr
+from rass_mm.published.convert import convert
 
 pytest.importorskip('mmagic', reason='mmagic (rass_mm[restoration]) is not installed')
 

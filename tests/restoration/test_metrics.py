@@ -15,7 +15,7 @@ pytest.importorskip('mmagic', reason='mmagic (rass_mm[restoration]) is not insta
 from mmengine.evaluator import Evaluator  # noqa: E402 - after the check for mmagic
 
 from rass_mm.errors import ConfigError, DataError, InstallationError  # noqa: E402
-from rass_mm.evaluation.quality import niqe, psnr, ssim  # noqa: E402
+from rass_mm.metrics.quality import niqe, psnr, ssim  # noqa: E402
 from rass_mm.restoration.metrics import METRICS, RestorationMetrics  # noqa: E402 - the package prepares mmagic
 
 # isort: split

@@ -12,12 +12,12 @@ pytest.importorskip('mmagic', reason='mmagic (rass_mm[restoration]) is not insta
 from diffusers import AutoencoderKL  # noqa: E402 - after the check for mmagic
 from mmengine.runner.checkpoint import get_state_dict  # noqa: E402
 
-from rass_mm.checkpoint.trained_state import read_provenance  # noqa: E402
 from rass_mm.diffusion.adapters import read_adapter  # noqa: E402
 from rass_mm.diffusion.attention import captured_attention  # noqa: E402
 from rass_mm.diffusion.base import read_base  # noqa: E402
 from rass_mm.diffusion.restorer import load_restorer  # noqa: E402
 from rass_mm.diffusion.text import TextEncoder  # noqa: E402
+from rass_mm.engine.trained_state import read_provenance  # noqa: E402
 from rass_mm.errors import AdapterError, CheckpointError, ConfigError, DataError  # noqa: E402
 
 SGD = {'type': 'OptimWrapper', 'optimizer': {'type': 'SGD', 'lr': 1.0}}

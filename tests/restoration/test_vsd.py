@@ -13,7 +13,7 @@ pytest.importorskip('mmagic', reason='mmagic (rass_mm[restoration]) is not insta
 from rass_mm.diffusion.adapters import AdapterSpec  # noqa: E402 - after the check for mmagic
 from rass_mm.diffusion.base import load_unet, read_base  # noqa: E402
 from rass_mm.diffusion.one_step import cumulated_alphas  # noqa: E402
-from rass_mm.diffusion.shared import SharedUNet  # noqa: E402
+from rass_mm.diffusion.shared_unet import SharedUNet  # noqa: E402
 from rass_mm.errors import AdapterError  # noqa: E402
 from rass_mm.restoration.losses.vsd import VSDLoss, add_noise  # noqa: E402
 

@@ -23,7 +23,7 @@ from rass_mm.config import load_config
 from rass_mm.diffusion.base import read_base
 from rass_mm.diffusion.restorer import OneStepRestorer, load_restorer
 from rass_mm.errors import AdapterError, CheckpointError, ConfigError
-from rass_mm.restoring import RestoreOptions, restore_files, restore_image
+from rass_mm.inference import RestoreOptions, restore_files, restore_image
 from rass_mm.segmentation import FileRestorer
 
 CONFIG = 'baselines/resnet_scenes_tiny_r2s.py'

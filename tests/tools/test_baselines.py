@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 
 import rass_mm
-from rass_mm.checkpoint.loading import load_local
+from rass_mm.engine.checkpoints import load_local
 
 LEAF = 'baselines/segformer_b0_ft_ade20k_lq.py'
 NARROW = {'embed_dims': 8, 'num_layers': '[1,1,1,1]', 'num_heads': '[1,1,2,2]'}

@@ -14,8 +14,8 @@ import torch
 from commands import ROOT, SHARED, python, run
 from mmengine.config import Config
 
-from rass_mm.checkpoint.loading import load_local
 from rass_mm.degradation.versions import lq_steps
+from rass_mm.engine.checkpoints import load_local
 
 TINY = 'rass/rass_scenes_tiny.py'
 

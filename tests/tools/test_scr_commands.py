@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from commands import ROOT, python, run
 
-from rass_mm.checkpoint.loading import load_local
 from rass_mm.diffusion.adapters import read_adapter
+from rass_mm.engine.checkpoints import load_local
 
 SCR, RASS = 'scr/scr_scenes_tiny.py', 'rass/rass_scenes_tiny.py'
 

@@ -9,7 +9,7 @@ from mmagic.registry import MODELS
 from torch import Tensor, nn
 
 from rass_mm.diffusion.adapters import AdapterSpec
-from rass_mm.diffusion.shared import SharedUNet
+from rass_mm.diffusion.shared_unet import SharedUNet
 
 NEGATIVE_PROMPT = (
     'painting, oil painting, illustration, drawing, art, sketch, cartoon, CG Style, 3D render, unreal engine, '

@@ -1,0 +1,1 @@
+"""Measurements of trained models: speed, robustness, and the report of recorded results."""

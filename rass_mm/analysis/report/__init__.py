@@ -1,0 +1,1 @@
+"""Markdown tables of recorded tests, benchmarks and robustness curves."""

@@ -1,0 +1,127 @@
+"""Records of tests, benchmarks and robustness sweeps as Markdown: one table per protocol, and how to measure it again.
+
+What is published of a system stands in columns of its own, marked `claimed`; all other columns hold measured values.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rass_mm.analysis.report.benchmarks import benchmarks
+from rass_mm.analysis.report.claims import claimed
+from rass_mm.analysis.report.parts import cell, grouped, number, origin
+from rass_mm.analysis.report.records import Record
+from rass_mm.analysis.report.robustness import robustness
+from rass_mm.analysis.report.tables import markdown_table
+from rass_mm.engine.records import with_rule
+
+SEGMENTATION = ('mIoU', 'aAcc', 'mAcc')
+INPUT = 'input_'
+"""Prefix of the scores of the degraded image itself."""
+
+
+@dataclass
+class Row:
+    """One row of a table: its name, values by metric, published values by metric, and where they come from."""
+
+    name: str
+    values: Mapping[str, float]
+    claims: Mapping[str, str]
+    record: Record | None = None
+
+
+def report(records: Sequence[Record], title: str = 'Results') -> str:
+    """The report as Markdown, sections in order of first appearance within their kind."""
+    parts = [f'# {title}\n']
+    for kind, section in {'test': tests, 'robustness': robustness, 'benchmark': benchmarks}.items():
+        parts += section([record for record in records if record.kind == kind])
+    return '\n'.join(parts)
+
+
+def tests(records: Sequence[Record]) -> list[str]:
+    """The sections of tests: per protocol a table, the commands and the sources of what is claimed."""
+    return [
+        section
+        for protocol, group in grouped(records, _protocol)
+        for section in [f'{protocol}.\n', _test_table(group), *_origins(group)]
+    ]
+
+
+def _protocol(record: Record) -> str:
+    # Lines from before the classes in the mean were named are of mmseg's rule.
+    return with_rule(record.content['protocol'])
+
+
+def _test_table(records: Sequence[Record]) -> str:
+    rows = _rows(records)
+    header, aligned = ['system'], []
+    for metric in _metrics(rows):
+        header.append(metric)
+        aligned.append(lambda row, metric=metric: number(metric, row.values.get(metric)))
+        if any(metric in row.claims for row in rows):
+            header.append(f'{metric} claimed')
+            aligned.append(lambda row, metric=metric: row.claims.get(metric, ''))
+    cells = [[cell(row.name), *(column(row) for column in aligned), *_reference(row, records)] for row in rows]
+    return markdown_table([*header, 'seed', 'command'], cells)
+
+
+def _rows(records: Sequence[Record]) -> list[Row]:
+    """A row per record, and before them one of the degraded input for every set of its scores."""
+    inputs: list[Mapping[str, float]] = []
+    rows = []
+    for record, name in zip(records, _names(records), strict=True):
+        metrics = record.content['metrics']
+        of_input = {key[len(INPUT) :]: value for key, value in metrics.items() if key.startswith(INPUT)}
+        if of_input and not any(_agree(of_input, other) for other in inputs):
+            inputs.append(of_input)
+        values = {key: value for key, value in metrics.items() if not key.startswith(INPUT)}
+        rows.append(Row(name, values, claimed(record.content)[0], record))
+    return [*(Row('input', scores, {}) for scores in inputs), *rows]
+
+
+def _agree(some: Mapping[str, float], others: Mapping[str, float]) -> bool:
+    """Whether two sets of scores can be of the same images."""
+    return all(abs(some[key] - others[key]) <= 1e-4 for key in some.keys() & others.keys())
+
+
+def _names(records: Sequence[Record]) -> list[str]:
+    """Names of rows; those that would be the same get the record's folder behind them."""
+    names = [record.name or _default_name(record) for record in records]
+    count = Counter(names)
+    return [
+        name if count[name] == 1 else f'{name} ({record.path.resolve().parent.name})'
+        for name, record in zip(names, records, strict=True)
+    ]
+
+
+def _default_name(record: Record) -> str:
+    content = record.content
+    parts = [Path(content['config']).stem]
+    prefix = (content.get('data') or {}).get('img', 'lq')
+    parts += [prefix] if prefix != 'lq' else []  # images of others, scored as they are
+    parts += [content['mode']] if content.get('mode') in ('ceiling', 'input') else []
+    return ', '.join([*parts, *(['TTA'] if content.get('tta') else [])])
+
+
+def _metrics(rows: Sequence[Row]) -> list[str]:
+    """All metrics of the rows, in the usual order for segmentation, else in the records' own."""
+    present = dict.fromkeys(metric for row in rows for metric in row.values)
+    usual = [metric for metric in SEGMENTATION if metric in present]
+    return [*usual, *(metric for metric in present if metric not in usual)]
+
+
+def _reference(row: Row, records: Sequence[Record]) -> tuple[str, str]:
+    """Seed, and the number of the row's command in the list below the table."""
+    if row.record is None:
+        return '', ''
+    seed = row.record.content.get('seed')
+    return '' if seed is None else str(seed), str([*records].index(row.record) + 1)
+
+
+def _origins(records: Sequence[Record]) -> list[str]:
+    """The numbered commands with devices and versions, and the sources of what is claimed."""
+    lines = [f'{number}. {origin(record.content)}' for number, record in enumerate(records, 1)]
+    sources = dict.fromkeys(source for record in records if (source := claimed(record.content)[1]))
+    claims = [f'Claimed: {"; ".join(sources)}. Not measured here.\n'] if sources else []
+    return ['\n'.join(lines) + '\n', *claims]

@@ -1,0 +1,48 @@
+"""Tables of a report from robustness sweeps: mIoU over the severity of one degradation at a time."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rass_mm.analysis.report.parts import cell, grouped, number, origin
+from rass_mm.analysis.report.records import Record
+from rass_mm.analysis.report.tables import MEAN_OVER, markdown_table
+
+
+def robustness(records: Sequence[Record]) -> list[str]:
+    """The sections of robustness sweeps: per data and seed a table for each degradation, and the commands."""
+    parts = []
+    for protocol, group in grouped(records, _robustness_protocol):
+        kinds = dict.fromkeys(p['kind'] for r in group for p in r.content['points'] if p['severity'] is not None)
+        parts.append(f'{protocol}.\n')
+        parts += [f'{kind}, mIoU by severity:\n\n{_severity_table(group, kind)}' for kind in kinds]
+        if not kinds:
+            parts.append(_severity_table(group, None))
+        runs = [run for record in group for run in record.content['runs']]
+        parts.append('\n'.join(f'{number}. {origin(run)}' for number, run in enumerate(runs, 1)) + '\n')
+    return parts
+
+
+def _robustness_protocol(record: Record) -> str:
+    data, content = record.content['data'], record.content
+    rule = content.get('settings', {}).get('evaluator', {}).get('mean_over', 'all')
+    mean = '' if rule == 'all' else f', mean over {MEAN_OVER[rule]}'
+    return (
+        f'mIoU (%) over all pixels of {data["images"]} images of {Path(data["root"]).name}/{data["img_path"]} '
+        f'({data["type"]}){mean}, one degradation at a time, draws of seed {content["seed"]}, recipe version '
+        f'{content.get("recipe_version", 1)}'  # not named before there was a second one
+    )
+
+
+def _severity_table(records: Sequence[Record], kind: str | None) -> str:
+    """A row per model; columns are the clean images and the severities from mild to hard."""
+    tables = [{(p['kind'], p['severity']): p['mIoU'] for p in record.content['points']} for record in records]
+    keys = [('clean', None), *sorted({key for table in tables for key in table if key[0] == kind})]
+    header = ['system', *('clean' if severity is None else f'{severity:g}' for _, severity in keys), 'command']
+    rows, first = [], 1
+    for record, table in zip(records, tables, strict=True):
+        runs = len(record.content['runs'])
+        numbers = ', '.join(str(number) for number in range(first, first + runs))
+        cells = (number('mIoU', table.get(key)) for key in keys)
+        rows.append([cell(record.name or record.content['name']), *cells, numbers])
+        first += runs
+    return markdown_table(header, rows)

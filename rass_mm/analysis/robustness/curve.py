@@ -1,0 +1,178 @@
+"""The JSON file of one model's curves: what was tested, on what, and the points so far.
+
+It is rewritten in one step after every point, so that a stopped sweep resumes.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rass_mm.errors import DataError
+from rass_mm.files.atomic import write_text
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 'rass_mm robustness curve, 1'
+CLEAN = 'clean'
+PARTS = {'name', 'config', 'checkpoint', 'seed', 'data', 'settings', 'runs', 'points'}
+SHOWN = 8
+Key = tuple[str, float | None]
+"""Kind and severity of a point; (CLEAN, None) is the untouched image."""
+
+
+@dataclass
+class Curve:
+    """One model's points.
+
+    Args:
+        path: The JSON file.
+        header: `format`, `name`, `config`, `checkpoint`, `seed`, `recipe_version`, `data` and `settings`, as JSON
+            holds them.
+        points: One dict per point, with `kind`, `severity`, `parameter`, `mIoU`, `aAcc`, `IoU`, `images`, `seconds`
+            and `run`, the number of its entry in `runs`; `classes` where only labelled classes are in the mean.
+        runs: `command`, `device` and `versions` of each command that added points.
+    """
+
+    path: Path
+    header: dict[str, Any]
+    points: list[dict[str, Any]] = field(default_factory=list)
+    runs: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The model's name in tables and plots."""
+        return self.header['name']
+
+    def value(self, kind: str, severity: float | None) -> float | None:
+        """mIoU of a point in per cent; None if it was not tested."""
+        found = (point for point in self.points if (point['kind'], point['severity']) == (kind, severity))
+        return next((point['mIoU'] for point in found), None)
+
+    def missing(self, keys: Sequence[Key]) -> list[Key]:
+        """Those of `keys` that have no point yet, in order."""
+        return [key for key in keys if self.value(*key) is None]
+
+    def begin(self, run: Mapping[str, Any]) -> None:
+        """Names the command that adds the points from here on; says so if it is another machine or other versions."""
+        run = json.loads(json.dumps(run))
+        last = self.runs[-1] if self.runs else run
+        for part in ('device', 'versions'):
+            if last[part] != run[part]:
+                logger.warning('%s was begun with %s; going on with %s', self.path, last[part], run[part])
+        if not self.runs or last != run:
+            self.runs.append(run)
+
+    def add(self, point: Mapping[str, Any]) -> None:
+        """Adds a point and writes the file."""
+        self.points.append({**point, 'run': len(self.runs) - 1})
+        record = {**self.header, 'runs': self.runs, 'points': self.points}
+        write_text(self.path, json.dumps(record, indent=1, allow_nan=False) + '\n')
+
+
+def read_curve(path: Path) -> Curve:
+    """Reads a curve from its JSON file.
+
+    Raises:
+        DataError: no such file, or it is none that `rass-mm robustness` wrote.
+    """
+    try:
+        record = json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        raise DataError(f'{path} does not exist. Name a JSON file that rass-mm robustness wrote.') from None
+    except (OSError, ValueError) as error:
+        raise DataError(f'{path} cannot be read ({error}). Name a JSON file that rass-mm robustness wrote.') from None
+    if not isinstance(record, dict) or record.get('format') != FORMAT or not record.keys() >= PARTS:
+        raise DataError(f'{path} is no robustness curve of this version: its format is not {FORMAT!r}.')
+    points, runs = record.pop('points'), record.pop('runs')
+    if not points:
+        raise DataError(f'{path} holds no points. Delete it and test again.')
+    return Curve(path, record, points, runs)
+
+
+def open_curve(path: Path, header: Mapping[str, Any]) -> Curve:
+    """The curve to add points to: the file's, if there is one of the same test, else a new one.
+
+    Raises:
+        DataError: the file is of another config, checkpoint, seed or data; the message says what differs.
+    """
+    header = json.loads(json.dumps(header, default=str))
+    if not path.exists():
+        return Curve(path, header)
+    curve = read_curve(path)
+    differing = differences(identity(curve.header), identity(header))
+    if differing:
+        raise DataError(
+            f'{path} holds points of another test:\n{differing}\n'
+            'Choose another --name or --out, delete this file, or ask for the same as before '
+            f'(--recipe-version {recipe_version(curve.header)}).'
+        )
+    return Curve(path, header, curve.points, curve.runs)
+
+
+def check_comparable(curves: Sequence[Curve]) -> None:
+    """Refuses curves that do not belong in one plot.
+
+    Raises:
+        DataError: two have the same name, or were tested on other images or draws.
+    """
+    first = curves[0]
+    for number, curve in enumerate(curves):
+        if curve.name in [other.name for other in curves[:number]]:
+            raise DataError(f'Two curves are named {curve.name!r}. Give each test its own --name.')
+        differing = differences(protocol(first.header), protocol(curve.header))
+        if differing:
+            raise DataError(
+                f'{first.path} and {curve.path} cannot be compared, they were tested differently:\n{differing}\n'
+                'Test both on the same images with the same --seed, --limit, --recipe-version and test_evaluator.'
+            )
+
+
+def identity(header: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be equal for points to belong to one curve; names and places of files are left out."""
+    return {
+        **protocol(header),
+        'checkpoint': header['checkpoint']['sha256'],
+        'settings': header['settings'],
+    }
+
+
+def protocol(header: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a header that comparable curves share: images, labels, how draws are made, the mean's classes."""
+    data = {key: header['data'][key] for key in ('images', 'classes', 'sha256')}
+    version = recipe_version(header)
+    return {'seed': header['seed'], 'recipe_version': version, 'data': data, 'mean_over': mean_over(header)}
+
+
+def mean_over(header: Mapping[str, Any]) -> str:
+    """The rule by which a curve's mIoU was averaged, a key of `MEAN_OVER`."""
+    return header['settings'].get('evaluator', {}).get('mean_over', 'all')
+
+
+def recipe_version(header: Mapping[str, Any]) -> int:
+    """Version of the recipe that a curve's draws are made by; files from before there were versions are of 1."""
+    return header.get('recipe_version', 1)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """A line per differing entry of two nested dicts, with dotted keys; empty if they are equal."""
+    old, new = flattened(old), flattened(new)
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    lines = [f'  {key}: {_short(old.get(key))}, now {_short(new.get(key))}' for key in keys[:SHOWN]]
+    return '\n'.join(lines + ([f'  and {len(keys) - SHOWN} more'] if len(keys) > SHOWN else []))
+
+
+def flattened(value: Any, prefix: str = '') -> dict[str, Any]:
+    """Leaves of nested dicts and lists by dotted keys, e.g. `{'model.backbone.depth': 18}`."""
+    if isinstance(value, (dict, list)) and value:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        pairs = (flattened(part, f'{prefix}.{key}' if prefix else str(key)) for key, part in items)
+        return {key: leaf for part in pairs for key, leaf in part.items()}
+    return {prefix: value} if prefix else {}
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + '...'

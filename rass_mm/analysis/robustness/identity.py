@@ -1,0 +1,95 @@
+"""What a curve was measured with: config, checkpoint and data, by content and not by place."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS
+
+from rass_mm.analysis.robustness.curve import FORMAT
+from rass_mm.cli.restore import content_hash
+from rass_mm.diffusion.base import find_base
+from rass_mm.errors import CheckpointError, DataError
+from rass_mm.files.hashing import file_sha256, update_whole
+
+WEIGHTS = ('base', 'adapter', 'scr_adapter', 'autoencoder', 'checkpoint')
+"""Keys of a model config that name files of weights."""
+
+
+def describe(
+    config: Config, source: str, checkpoint: Path, name: str, seed: int, recipe_version: int
+) -> dict[str, Any]:
+    """The header of a curve's file.
+
+    Args:
+        config: What `sweep_config` returned.
+        source: The config's name as the user gave it.
+        checkpoint: The file to test.
+        name: The model's name in tables and plots.
+        seed: Seed of the draws.
+        recipe_version: Version of the recipe that they are drawn from.
+
+    Raises:
+        CheckpointError: there is no such checkpoint.
+        DataError: an image has no label.
+    """
+    if not checkpoint.is_file():
+        raise CheckpointError(f'Checkpoint {checkpoint} does not exist. Give the path of a .pth file of training.')
+    dataset = config.test_dataloader.dataset
+    init_default_scope(config.get('default_scope', 'mmseg'))
+    built = DATASETS.build({**dataset, 'pipeline': []})
+    samples = [built.get_data_info(index) for index in range(len(built))]
+    files = [Path(sample[key]) for sample in samples for key in ('img_path', 'seg_map_path')]
+    absent = [file for file in files if not file.is_file()]
+    if absent:
+        raise DataError(f'{absent[0]} and {len(absent) - 1} more labels do not exist: mIoU needs one for every image.')
+    pipeline = [step for step in dataset.pipeline if step['type'] != 'FixedDegradation']
+    settings = {
+        'model': config.model.to_dict(),
+        'pipeline': [dict(step) for step in pipeline],
+        'evaluator': dict(config.test_evaluator),
+    }
+    return {
+        'format': FORMAT,
+        'name': name,
+        'config': source,
+        'checkpoint': {'name': checkpoint.name, 'sha256': file_sha256(checkpoint)},
+        'seed': seed,
+        'recipe_version': recipe_version,
+        'data': {
+            'type': dataset.type,
+            'root': str(dataset.get('data_root') or ''),
+            'img_path': str(dataset.data_prefix.img_path),
+            'img_suffix': dataset.img_suffix,
+            'images': len(built),
+            'limited': dataset.get('indices') is not None,
+            'sha256': sha256(files),
+            'classes': list(built.metainfo['classes']),
+        },
+        'settings': with_hashes(settings),
+    }
+
+
+def sha256(files: Sequence[Path]) -> str:
+    """SHA-256 over the files' names, sizes and contents, in order."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f'{file.name}:{file.stat().st_size}:'.encode())
+        update_whole(digest, file)
+    return digest.hexdigest()
+
+
+def with_hashes(value: Any, key: str = '') -> Any:
+    """A copy of a config in which files of weights are named by their content, wherever they lie."""
+    if isinstance(value, dict):
+        return {name: with_hashes(part, name) for name, part in value.items()}
+    if key == 'base' and value and isinstance(value, (str, list, tuple)):
+        return content_hash(find_base(value))
+    if isinstance(value, (list, tuple)):
+        return [with_hashes(part) for part in value]
+    if key in WEIGHTS and isinstance(value, str) and Path(value).exists():
+        return content_hash(Path(value))
+    return value

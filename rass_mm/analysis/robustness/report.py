@@ -1,0 +1,91 @@
+"""Curves as Markdown tables."""
+
+from collections.abc import Sequence
+
+from rass_mm.analysis.report.tables import MEAN_OVER, markdown_table
+from rass_mm.analysis.robustness.curve import CLEAN, Curve, mean_over, recipe_version
+from rass_mm.degradation.severity import KINDS, MIXED, PARAMETERS, parameter, parameter_text
+
+TITLES = {
+    'blur': 'Gaussian blur',
+    'downscale': 'Downscaling and back',
+    'gaussian': 'Gaussian noise',
+    'poisson': 'Poisson noise',
+    'jpeg': 'JPEG compression',
+    MIXED: 'Two-stage recipe',
+}
+
+
+def kinds_of(curves: Sequence[Curve]) -> list[str]:
+    """The degradations that any of the curves has, in the usual order."""
+    present = {point['kind'] for curve in curves for point in curve.points}
+    return [kind for kind in KINDS if kind in present]
+
+
+def severities_of(curves: Sequence[Curve], kind: str) -> list[float]:
+    """The severities of a degradation that any of the curves has, from mild to hard."""
+    return sorted({point['severity'] for curve in curves for point in curve.points if point['kind'] == kind})
+
+
+def axis_text(kind: str) -> str:
+    """What the numbers along a degradation's severities are."""
+    if kind == MIXED:
+        return "severity, share of the recipe's ranges"
+    return f'severity, {PARAMETERS[kind][1]}'
+
+
+def protocol_text(curve: Curve) -> str:
+    """One line on how the numbers were measured; the same for all curves that can be compared."""
+    data = curve.header['data']
+    images = f'{"the first " if data["limited"] else ""}{data["images"]} images'
+    rule = mean_over(curve.header)
+    mean = '' if rule == 'all' else f' (mean over {MEAN_OVER[rule]})'
+    return (
+        f'mIoU (%) over all pixels of {images} ({data["type"]}, {data["img_path"]}), '
+        f'{len(data["classes"])} classes{mean}, draws of seed {curve.header["seed"]}, recipe version '
+        f'{recipe_version(curve.header)}'
+    )
+
+
+def report(curves: Sequence[Curve]) -> str:
+    """Markdown: how it was measured, then one table per degradation with a row per model.
+
+    Args:
+        curves: Curves that can be compared, at least one.
+    """
+    parts = [
+        f'{protocol_text(curves[0])}. One degradation at a time; an image keeps its draw at every severity and for '
+        'every model. 0 is the mildest that the training recipe can draw, 1 the hardest. One checkpoint per model: '
+        'differences between models have no interval.\n'
+    ]
+    parts += [f'{TITLES[kind]} ({axis_text(kind)}):\n\n{_table(curves, kind)}' for kind in kinds_of(curves)]
+    if not kinds_of(curves):
+        rows = [[curve.name, _cell(curve.value(CLEAN, None))] for curve in curves]
+        parts.append(markdown_table(['model', CLEAN], rows))
+    return '\n'.join([*parts, *(_source(curve) for curve in curves)])
+
+
+def _table(curves: Sequence[Curve], kind: str) -> str:
+    severities = severities_of(curves, kind)
+    header = ['model', CLEAN, *(_column(kind, severity) for severity in severities)]
+    keys = [(CLEAN, None), *((kind, severity) for severity in severities)]
+    return markdown_table(header, [[curve.name, *(_cell(curve.value(*key)) for key in keys)] for curve in curves])
+
+
+def _column(kind: str, severity: float) -> str:
+    amount = parameter_text(kind, parameter(kind, severity))
+    return f'{severity:g} ({amount})' if amount else f'{severity:g}'
+
+
+def _cell(value: float | None) -> str:
+    return '-' if value is None else f'{value:.2f}'
+
+
+def _source(curve: Curve) -> str:
+    checkpoint = curve.header['checkpoint']
+    devices = ', '.join(dict.fromkeys(run['device'] for run in curve.runs))
+    commands = '\n'.join(f'  `{command}`' for command in dict.fromkeys(run['command'] for run in curve.runs))
+    return (
+        f'* {curve.name}: {curve.header["config"]}, {checkpoint["name"]} (SHA-256 {checkpoint["sha256"][:12]}), '
+        f'{devices}\n\n{commands}\n'
+    )

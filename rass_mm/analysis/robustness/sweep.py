@@ -1,0 +1,173 @@
+"""Tests one segmentor point by point: the model is built once, mmengine's test loop runs over and over."""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from rass_mm.analysis.robustness.curve import CLEAN, Curve, Key
+from rass_mm.datasets.preflight import check_data_folders
+from rass_mm.degradation.recipe import OSEDIFF
+from rass_mm.degradation.severity import KINDS, parameter
+from rass_mm.degradation.transforms import FixedDegradation
+from rass_mm.errors import ConfigError
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What to test.
+
+    Args:
+        kinds: Degradations, of `KINDS`.
+        severities: Numbers in 0..1.
+        seed: Seed of the draws.
+        limit: The first so many images, by name; None takes all.
+        recipe_version: Version of the recipe that 'mixed' draws from.
+
+    Raises:
+        ConfigError: a value that cannot be used.
+    """
+
+    kinds: tuple[str, ...] = KINDS
+    severities: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    seed: int = 0
+    limit: int | None = None
+    recipe_version: int = OSEDIFF.version
+
+    def __post_init__(self) -> None:
+        """Refuses what could not be tested, before anything is loaded."""
+        wrong = [severity for severity in self.severities if not 0 <= severity <= 1]
+        if wrong:
+            raise ConfigError(f'--severities: {wrong[0]} is not in 0..1.')
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f'--limit is {self.limit}; it must be 1 or more images.')
+
+    @property
+    def keys(self) -> list[Key]:
+        """The points: the clean image, then kind by kind from mild to hard."""
+        severities = sorted(set(self.severities))
+        return [(CLEAN, None), *((kind, severity) for kind in dict.fromkeys(self.kinds) for severity in severities)]
+
+
+def sweep_config(config: Config, sweep: Sweep) -> Config:
+    """A copy of a segmentation config that tests its clean validation images with a `FixedDegradation`.
+
+    The rest of the test pipeline, the model and the metric stay what they are.
+
+    Raises:
+        ConfigError: the config does not say where its clean images are, or tests something else than mIoU.
+        DataError: the images are not there.
+    """
+    config = copy.deepcopy(config)
+    _use_clean_images(config)
+    dataset = config.test_dataloader.dataset
+    _use_per_class(config)
+    check_data_folders(config.test_dataloader, 'test_dataloader')
+    if sweep.limit is not None:
+        dataset.indices = sweep.limit
+    folder = Path(dataset.get('data_root') or '') / dataset.data_prefix.img_path
+    steps = list(dataset.pipeline)
+    loading = next((i for i, step in enumerate(steps) if 'LoadImage' in str(step.get('type'))), None)
+    if loading is None:
+        raise ConfigError('The test pipeline has no step that loads the image (LoadImage...) to degrade it after.')
+    recipe = {'version': sweep.recipe_version}
+    degradation = {'type': 'FixedDegradation', 'seed': sweep.seed, 'folder': str(folder), 'recipe': recipe}
+    steps.insert(loading + 1, degradation)
+    dataset.pipeline = steps
+    config.test_dataloader.persistent_workers = False  # they would keep the degradation that they started with
+    return config
+
+
+def _use_clean_images(config: Config) -> None:
+    clean = config.get('clean_val') or {}
+    if not {'img_path', 'img_suffix'} <= clean.keys():
+        raise ConfigError(
+            'The config does not say where its clean validation images are. Set --cfg-options '
+            'clean_val.img_path=FOLDER_BELOW_DATA_ROOT clean_val.img_suffix=.jpg, or put '
+            "clean_val = dict(img_path='img_dir/val', img_suffix='.jpg') into it."
+        )
+    dataset = (config.get('test_dataloader') or {}).get('dataset') or {}
+    if not {'data_prefix', 'pipeline'} <= dataset.keys():
+        raise ConfigError('test_dataloader.dataset must be a plain data set of mmseg with data_prefix and pipeline.')
+    dataset.data_prefix.img_path = clean.img_path
+    dataset.img_suffix = clean.img_suffix
+
+
+def _use_per_class(config: Config) -> None:
+    evaluator = config.get('test_evaluator')
+    kind = evaluator.get('type') if isinstance(evaluator, dict) else None
+    known = str(kind).split('.')[-1] in ('IoUMetric', 'MeanIoUMetric')
+    if not known or 'mIoU' not in evaluator.get('iou_metrics', ['mIoU']):
+        raise ConfigError(
+            f"test_evaluator is {evaluator}; robustness is measured by dict(type='IoUMetric', iou_metrics=['mIoU']) or "
+            "by dict(type='MeanIoUMetric', mean_over='present')."
+        )
+    config.test_evaluator = {**evaluator, 'type': 'PerClassIoUMetric'}
+
+
+class _Report(Hook):
+    """Tells how many images are through, after every batch."""
+
+    def __init__(self, advance: Advance) -> None:
+        self.advance = advance
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        self.advance(len(outputs))
+
+
+def run_sweep(
+    config: Config,
+    checkpoint: Path,
+    curve: Curve,
+    sweep: Sweep,
+    advance: Advance,
+    finished: Callable[[dict[str, Any]], None],
+) -> None:
+    """Tests the points that `curve` lacks and adds them to it, one by one.
+
+    Args:
+        config: What `sweep_config` and `prepare_config` made.
+        checkpoint: The file to test.
+        curve: Where the points go.
+        sweep: Which points.
+        advance: Called with the number of images after each batch.
+        finished: Called with each new point after it was written.
+
+    Raises:
+        CheckpointError, DataError: the checkpoint or an image cannot be used; the points so far are kept.
+    """
+    config.load_from, config.resume = str(checkpoint), False
+    runner = Runner.from_cfg(config)
+    runner.register_hook(_Report(advance))
+    # What Runner.test does around its loop: once, because hooks may change the model there.
+    loop = runner.test_loop
+    runner.call_hook('before_run')
+    runner.load_or_resume()
+    steps = loop.dataloader.dataset.pipeline.transforms
+    degradation = next(step for step in steps if isinstance(step, FixedDegradation))
+    for kind, severity in curve.missing(sweep.keys):
+        clean = kind == CLEAN
+        degradation.set(None if clean else kind, 0.0 if clean else severity)
+        started = time.monotonic()
+        metrics = loop.run()
+        point = {
+            'kind': kind,
+            'severity': severity,
+            'parameter': None if clean else parameter(kind, severity),
+            **{name: round(float(metrics[name]), 4) for name in ('mIoU', 'aAcc', 'mAcc')},
+            **{name: metrics[name] for name in ('classes',) if name in metrics},
+            'IoU': dict(zip(curve.header['data']['classes'], metrics['IoU'], strict=True)),
+            'images': len(loop.dataloader.dataset),
+            'seconds': round(time.monotonic() - started, 2),
+        }
+        curve.add(point)
+        finished(point)
+    runner.call_hook('after_run')

@@ -1,0 +1,145 @@
+"""One variant ready to run: its model, its random images, and the context in which it is timed."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from rass_mm.analysis.speed.models import Models, count_parameters, everything, in_precision, module_tensors, settings
+from rass_mm.analysis.speed.stages import StagePoint, extractor_of, heavy_modules, replaced, stage_points
+from rass_mm.analysis.speed.variants import Variant, settled
+from rass_mm.errors import ConfigError, InstallationError
+
+
+class Job:
+    """A variant with its model and inputs.
+
+    Args:
+        variant: what to run.
+        models: where the models come from.
+        size: (H, W) of the images.
+        batch: images at a time.
+        seed: of the images.
+
+    Raises:
+        ConfigError: the size does not fit the model.
+        RassError: the model cannot be built.
+    """
+
+    def __init__(self, variant: Variant, models: Models, size: tuple[int, int], batch: int, seed: int = 0) -> None:
+        self.variant, self.device, self.size, self.batch = variant, models.device, size, batch
+        self.config, self.notes = settled(variant)
+        self.model = models.fitted(variant, self.config)
+        self.prompt = models.prompt(variant, self.config, self.model) if self.config.model.type == 'RASS' else None
+        check_size(self.model, size)
+        self.restores = hasattr(self.model, 'generator')
+        self.inputs = self._inputs(seed)
+        self._compiled: dict[nn.Module, Callable] = {}
+
+    @property
+    def test_cfg(self) -> Any:
+        """The test settings it runs with."""
+        model: Config = self.config.model
+        return (model.segmentor if 'segmentor' in model else model).get('test_cfg')
+
+    def _inputs(self, seed: int) -> Any:
+        generator = torch.Generator().manual_seed(seed)
+        pixels = torch.randint(256, (self.batch, 3, *self.size), generator=generator, dtype=torch.uint8)
+        if hasattr(self.model, 'restorer'):
+            return [image.to(self.device) for image in pixels]  # its data preprocessor comes after restoration
+        images = pixels.to(self.device).float().div(127.5).sub(1)
+        if self.restores:
+            images = images.to(getattr(torch, self.variant.dtype))
+        layout = torch.channels_last if self.variant.channels_last else torch.contiguous_format
+        return images.contiguous(memory_format=layout)
+
+    @contextmanager
+    def active(self, compiled: bool) -> Iterator[None]:
+        """Inside, the model has this variant's settings, prompt and precision, and may run compiled."""
+        with ExitStack() as stack:
+            changes = settings(self.model, self.config.model)
+            changes += [(self.model, 'prompt', self.prompt)] if self.prompt is not None else []
+            for owner, name, value in changes:
+                stack.enter_context(replaced(owner, name, lambda _old, value=value: value))
+            for module in heavy_modules(self.model) if compiled and self.variant.compile else []:
+                stack.enter_context(replaced(module, 'forward', lambda run, module=module: self._compile(module, run)))
+            stack.enter_context(in_precision(self.model, self.variant.dtype, self.device))
+            stack.enter_context(torch.no_grad())
+            yield
+
+    def _compile(self, module: nn.Module, run: Callable) -> Callable:
+        if module not in self._compiled:
+            mode = 'reduce-overhead' if self.device.type == 'cuda' else None  # CUDA graphs: eager is launch-bound
+            self._compiled[module] = torch.compile(run, mode=mode, dynamic=False)
+        return self._compiled[module]
+
+    def points(self) -> list[StagePoint]:
+        """The stages of the model as it is inside `active`."""
+        return stage_points(self.model)
+
+    def run(self) -> None:
+        """Segments or restores the images once; inside `active`.
+
+        Raises:
+            InstallationError: compilation fails.
+        """
+        samples = None if self.restores else [self._sample() for _ in range(self.batch)]
+        if not self.variant.compile:
+            self.model.predict(self.inputs, samples)
+            return
+        torch.compiler.cudagraph_mark_step_begin()
+        try:
+            self.model.predict(self.inputs, samples)
+        except Exception as error:
+            if not type(error).__module__.startswith(('torch._dynamo', 'torch._inductor')):
+                raise
+            reason = str(error).strip().partition('\n')[0]
+            raise InstallationError(
+                f'{self.variant.name}: torch.compile failed ({reason}). It needs a C++ compiler (g++) on a CPU and '
+                f'triton on CUDA. Install it, or leave --compile out.'
+            ) from error
+
+    def _sample(self) -> SegDataSample:
+        return SegDataSample(metainfo=dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape'), self.size))
+
+    @cached_property
+    def weights_bytes(self) -> int:
+        """Bytes of all parameters and buffers."""
+        tensors = {id(tensor): tensor for tensor in self._tensors()}.values()
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def _tensors(self) -> Iterator[Tensor]:
+        for module in everything(self.model):
+            yield from module_tensors(module)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All parameters of the model, a restorer before it included."""
+        return [parameter for module in everything(self.model) for parameter in module.parameters()]
+
+    def parameter_counts(self, read: set[int]) -> dict[str, int]:
+        """`all`, `running` (those of the ids in `read`) and `trained` ones."""
+        parameters = self.parameters()
+        return {
+            'all': count_parameters(parameters),
+            'running': count_parameters(parameter for parameter in parameters if id(parameter) in read),
+            'trained': count_parameters(parameter for parameter in parameters if parameter.requires_grad),
+        }
+
+
+def check_size(model: nn.Module, size: tuple[int, int]) -> None:
+    """Raises a ConfigError where the sides do not suit a segmentor, which gets images padded already."""
+    if hasattr(model, 'generator') or hasattr(model, 'restorer'):
+        return  # they take any size
+    divisor = (getattr(model.data_preprocessor, 'test_cfg', None) or {}).get('size_divisor') or 1
+    extractor = extractor_of(model)
+    multiple = max(divisor, extractor.base.size_multiple) if extractor is not None else divisor
+    if size[0] % multiple or size[1] % multiple:
+        fitting = 'x'.join(str(-(-side // multiple) * multiple) for side in size)
+        raise ConfigError(
+            f'--size {size[0]}x{size[1]}: both sides must be multiples of {multiple} for this model, e.g. {fitting}.'
+        )

@@ -1,0 +1,152 @@
+"""Counts and times jobs, several of them in turns, so that a slow minute of the machine hits all alike."""
+
+import gc
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from rass_mm.analysis.speed.ceiling import TERA, synchronise
+from rass_mm.analysis.speed.job import Job
+from rass_mm.analysis.speed.memory import PeakMemory
+from rass_mm.analysis.speed.stages import StageMeter
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Measured:
+    """What was found of one job.
+
+    Args:
+        operations: floating-point operations of one pass by stage.
+        parameters: counts `all`, `running`, `trained`.
+        seconds: of each pass, nothing wrapped.
+        stage_seconds: by stage, of each pass in which the stages were timed.
+        peaks: bytes that a pass took above the level before it, of each of those; empty where it cannot be measured.
+    """
+
+    operations: dict[str, float] = field(default_factory=dict)
+    parameters: dict[str, int] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+    stage_seconds: list[dict[str, float]] = field(default_factory=list)
+    peaks: list[int] = field(default_factory=list)
+
+
+def passes(jobs: int, iterations: int, warmup: int) -> int:
+    """How many passes `measure` runs in all: each job counted once, warmed up, timed, and timed by stages."""
+    return jobs * (1 + warmup + 2 * iterations)
+
+
+def measure(
+    jobs: Sequence[Job], iterations: int, warmup: int, advance: Callable[[], Any] = lambda: None
+) -> list[Measured]:
+    """Counts each job's operations, warms all up, then times them in turns: first whole, then by stages.
+
+    Args:
+        jobs: what to measure.
+        iterations: passes of each job that count, at least 1.
+        warmup: passes of each job before, at least 1.
+        advance: called after every pass.
+    """
+    found = [Measured() for _ in jobs]
+    compiles = any(job.variant.compile for job in jobs)
+    with many_compiled_modules() if compiles else nullcontext():
+        for job, measured in zip(jobs, found, strict=True):
+            measured.operations, measured.parameters = counted(job)
+            logger.info('%s: %.4g TFLOP per pass', job.variant.name, sum(measured.operations.values()) / TERA)
+            advance()
+        for number in range(warmup + iterations):
+            seconds = [_advanced(timed(job), advance) for job in jobs]
+            _log_round('warm-up' if number < warmup else 'timed', jobs, seconds)
+            for measured, value in zip(found, seconds if number >= warmup else [], strict=False):
+                measured.seconds.append(value)
+        for _ in range(iterations):
+            for job, measured in zip(jobs, found, strict=True):
+                seconds, peak = _advanced(timed_by_stage(job), advance)
+                measured.stage_seconds.append(seconds)
+                measured.peaks += [] if peak is None else [peak]
+            _log_round('timed by stages', jobs, [sum(measured.stage_seconds[-1].values()) for measured in found])
+    return found
+
+
+def _advanced(value: Any, advance: Callable[[], Any]) -> Any:
+    advance()
+    return value
+
+
+def _log_round(what: str, jobs: Sequence[Job], seconds: Sequence[float]) -> None:
+    parts = [f'{job.variant.name} {value:.3g} s' for job, value in zip(jobs, seconds, strict=True)]
+    logger.info('%s: %s', what, ', '.join(parts))
+
+
+@contextmanager
+def many_compiled_modules() -> Iterator[None]:
+    """Lets one class be compiled in as many dtypes and shapes as the variants have; a miss is an error, not eager."""
+    import torch._dynamo
+
+    with torch._dynamo.config.patch(recompile_limit=64, fail_on_recompile_limit_hit=True):
+        yield
+
+
+def timed(job: Job) -> float:
+    """Seconds of one pass."""
+    with job.active(compiled=True):
+        synchronise(job.device)
+        started = time.perf_counter()
+        job.run()
+        synchronise(job.device)
+        return time.perf_counter() - started
+
+
+def timed_by_stage(job: Job) -> tuple[dict[str, float], int | None]:
+    """Seconds of one pass by stage, and the bytes it took at most; the device is waited for around every stage."""
+
+    def read() -> float:
+        synchronise(job.device)
+        return time.perf_counter()
+
+    gc.collect()
+    meter, memory = StageMeter(read), PeakMemory(job.device)
+    with job.active(compiled=True), memory, meter.watching(job.points()):
+        job.run()
+    return meter.amounts, memory.peak
+
+
+def counted(job: Job) -> tuple[dict[str, float], dict[str, int]]:
+    """Operations of one pass by stage, and the counts of parameters; runs eagerly, which computes the same.
+
+    Matrix products, convolutions and attention count, a multiply-add as 2; what is done element by element does not.
+    """
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    counter = FlopCounterMode(display=False, custom_mapping={attention: _attention_operations})
+    reader = ParameterReader()
+    meter = StageMeter(counter.get_total_flops)
+    with job.active(compiled=False), counter, reader, meter.watching(job.points()):
+        job.run()
+    return meter.amounts, job.parameter_counts(reader.read)
+
+
+def _attention_operations(query: Any, key: Any, value: Any, *_args: Any, **_kwargs: Any) -> int:
+    """PyTorch counts the CUDA kernels of attention, but not the CPU's."""
+    return sdpa_flop_count(query, key, value)
+
+
+class ParameterReader(TorchDispatchMode):
+    """Notes the id of every parameter that an operation reads: those that take part in a job."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        self.read |= {id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, nn.Parameter)}
+        return func(*args, **(kwargs or {}))

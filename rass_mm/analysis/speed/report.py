@@ -1,0 +1,270 @@
+"""The record of a benchmark, and its tables.
+
+The record is one JSON object:
+
+* `kind` 'benchmark', `schema` 1, `command`, `created` (UTC), `seed`, `size` [H, W], `batch`, `iterations`, `warmup`.
+* `environment`: `device`, `device_name`, `threads`, `torch` (its build), `cuda`, `cpu_capability`, `tf32`, `versions`.
+* `ceiling`: by dtype `matmul`, `convolution` (TFLOP/s), `shapes` (TFLOP/s of each shape that was measured).
+* `variants`, in the order given, the first being the reference; each has
+    * `name`, `config`, `checkpoint` (None: fresh weights), `overrides`, `dtype`, `compile`, `channels_last`, `windows`
+      (None: the config's), `released`, `test_cfg`, `notes`;
+    * `seconds` of a pass over the batch: `median`, `low`, `high` (quartiles), `per_iteration`;
+    * `images_per_second`, `tflop_per_image`, `tflops` (TFLOP/s), `share_of_matmul`, `share_of_convolution`;
+    * `stages`: by name `seconds`, `share`, `tflop_per_image`, `tflops`, `share_of_matmul`, `share_of_convolution`,
+      `per_iteration`. They come from passes of their own in which the device is waited for around every stage, so they
+      sum to `staged_seconds` and not quite to `seconds.median`. `seconds` is a median, that of 'other' the rest;
+    * `staged_seconds`: the median of those passes;
+    * `memory`: `method`, `weights_bytes`, `pass_bytes` (the most that a pass took above the level before it; None
+      where it cannot be measured), `peak_bytes` (their sum: what the variant would need alone);
+    * `parameters`: `all`, `running` (those that the job reads), `trained`.
+* `ratios`: for each variant but the first `variant`, `reference`, `median`, `low`, `high`, `per_iteration`: how many
+  times as fast it is, seconds of the reference by its own, in pairs of neighbouring passes.
+
+Shares are of what was measured on the same device in the same dtype. A multiply-add counts as 2 operations.
+"""
+
+import json
+import platform
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rass_mm.analysis.report.tables import markdown_table
+from rass_mm.analysis.speed.ceiling import TERA
+from rass_mm.analysis.speed.job import Job
+from rass_mm.analysis.speed.measure import Measured
+from rass_mm.analysis.speed.memory import METHODS
+from rass_mm.analysis.speed.stages import OTHER
+from rass_mm.engine.trained_state import recorded_versions
+from rass_mm.files.atomic import write_text
+
+KIND, SCHEMA = 'benchmark', 1
+JSON_FILE, MARKDOWN_FILE = 'benchmark.json', 'benchmark.md'
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Median and quartiles, and the values."""
+    quartiles = statistics.quantiles(values, n=4, method='inclusive') if len(values) > 1 else [values[0]] * 3
+    return {
+        'median': statistics.median(values),
+        'low': quartiles[0],
+        'high': quartiles[2],
+        'per_iteration': list(values),
+    }
+
+
+def shares(operations: float, seconds: float, batch: int, ceiling: dict[str, Any]) -> dict[str, float]:
+    """TFLOP per image, TFLOP/s, and what part these are of the device's measured rates."""
+    rate = operations / seconds / TERA if seconds > 0 else 0.0
+    return {
+        'tflop_per_image': operations / batch / TERA,
+        'tflops': rate,
+        'share_of_matmul': rate / ceiling['matmul'],
+        'share_of_convolution': rate / ceiling['convolution'],
+    }
+
+
+def stage_records(measured: Measured, batch: int, ceiling: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The `stages` of a variant; their seconds sum to the median of the staged passes."""
+    passes = measured.stage_seconds
+    total = staged_seconds(measured)
+    raw = {name: [seconds.get(name, 0.0) for seconds in passes] for name in measured.operations}
+    medians = {name: statistics.median(values) for name, values in raw.items()}
+    medians[OTHER] = total - sum(seconds for name, seconds in medians.items() if name != OTHER)
+    return {
+        name: {
+            'seconds': medians[name],
+            'share': medians[name] / total,
+            **shares(operations, medians[name], batch, ceiling),
+            'per_iteration': raw[name],
+        }
+        for name, operations in measured.operations.items()
+    }
+
+
+def staged_seconds(measured: Measured) -> float:
+    """Median duration of the passes in which the stages were timed."""
+    return statistics.median(sum(seconds.values()) for seconds in measured.stage_seconds)
+
+
+def variant_record(job: Job, measured: Measured, ceiling: dict[str, Any]) -> dict[str, Any]:
+    """One entry of `variants`."""
+    seconds = spread(measured.seconds)
+    taken = max(measured.peaks) if measured.peaks else None
+    return {
+        **asdict(job.variant),
+        'test_cfg': dict(job.test_cfg or {}),
+        'notes': job.notes,
+        'seconds': seconds,
+        'images_per_second': job.batch / seconds['median'],
+        **shares(sum(measured.operations.values()), seconds['median'], job.batch, ceiling),
+        'stages': stage_records(measured, job.batch, ceiling),
+        'staged_seconds': staged_seconds(measured),
+        'memory': {
+            'method': METHODS.get(job.device.type, METHODS['cpu']) if taken is not None else None,
+            'weights_bytes': job.weights_bytes,
+            'pass_bytes': taken,
+            'peak_bytes': job.weights_bytes + taken if taken is not None else None,
+        },
+        'parameters': measured.parameters,
+    }
+
+
+def ratio_records(variants: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The `ratios`: how many times as fast as the first each other variant is, pass by pass."""
+    first = variants[0]
+    return [
+        {
+            'variant': other['name'],
+            'reference': first['name'],
+            **spread(
+                [
+                    mine / own
+                    for mine, own in zip(
+                        first['seconds']['per_iteration'], other['seconds']['per_iteration'], strict=True
+                    )
+                ]
+            ),
+        }
+        for other in variants[1:]
+    ]
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Where it was measured."""
+    cuda = device.type == 'cuda'
+    return {
+        'device': str(device),
+        'device_name': torch.cuda.get_device_name(device) if cuda else processor_name(),
+        'threads': torch.get_num_threads(),
+        'torch': torch.__version__,
+        'cuda': torch.version.cuda if cuda else None,
+        'cpu_capability': torch.backends.cpu.get_cpu_capability(),
+        'tf32': {'matmul': torch.backends.cuda.matmul.allow_tf32, 'convolution': torch.backends.cudnn.allow_tf32},
+        'versions': recorded_versions(),
+    }
+
+
+def processor_name() -> str:
+    """The processor's model where the system tells, else its architecture."""
+    info = Path('/proc/cpuinfo')
+    lines = info.read_text(encoding='utf-8').splitlines() if info.is_file() else []
+    named = next((line.partition(':')[2].strip() for line in lines if line.startswith('model name')), '')
+    return named or platform.processor() or platform.machine()
+
+
+def record(
+    jobs: Sequence[Job], found: Sequence[Measured], ceilings: dict[str, Any], run: dict[str, Any]
+) -> dict[str, Any]:
+    """The whole record, see above.
+
+    Args:
+        jobs: what was measured.
+        found: what was found, one for each.
+        ceilings: `measured_ceiling` by dtype.
+        run: `command`, `seed`, `iterations` and `warmup`.
+    """
+    variants = [
+        variant_record(job, measured, ceilings[job.variant.dtype]) for job, measured in zip(jobs, found, strict=True)
+    ]
+    return {
+        'kind': KIND,
+        'schema': SCHEMA,
+        'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        **run,
+        'size': list(jobs[0].size),
+        'batch': jobs[0].batch,
+        'environment': environment(jobs[0].device),
+        'ceiling': ceilings,
+        'variants': variants,
+        'ratios': ratio_records(variants),
+    }
+
+
+def write(record: dict[str, Any], folder: Path) -> None:
+    """Writes `benchmark.json` and `benchmark.md`."""
+    write_text(folder / JSON_FILE, json.dumps(record, indent=2, default=str) + '\n')
+    write_text(folder / MARKDOWN_FILE, markdown(record))
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """The tables of a record: all variants, the stages of each, and what to know about the numbers."""
+    where, size = record['environment'], 'x'.join(map(str, record['size']))
+    lines = [
+        f'# Benchmark: {record["batch"]} random image(s) of {size} at a time',
+        f'{where["device"]} ({where["device_name"]}), {where["threads"]} CPU thread(s), torch {where["torch"]}; '
+        f'{record["iterations"]} passes of each variant in turns after {record["warmup"]} warm-up pass(es), seed '
+        f'{record["seed"]}; medians, with quartiles in brackets.',
+        '; '.join(
+            f'Measured ceiling in {dtype}: matmul {rates["matmul"]:.3g}, convolution {rates["convolution"]:.3g} TFLOP/s'
+            for dtype, rates in record['ceiling'].items()
+        )
+        + '.',
+        overview(record),
+        *(f'## Stages of {variant["name"]}\n\n{stage_table(variant)}' for variant in record['variants']),
+        '\n'.join(remarks(record)),
+        f'`{record["command"]}`',
+    ]
+    return '\n\n'.join(line.strip() for line in lines) + '\n'
+
+
+def overview(record: dict[str, Any]) -> str:
+    """One row per variant."""
+    ratios = {ratio['variant']: ratio for ratio in record['ratios']}
+    header = ['variant', 'images/s', 'seconds per pass', 'times as fast', 'peak memory (GiB)', 'parameters (M)']
+    header += ['running (M)', 'trained (M)', 'TFLOP/image', 'TFLOP/s', 'of matmul', 'of convolution']
+    rows = []
+    for variant in record['variants']:
+        ratio = ratios.get(variant['name'])
+        peak = variant['memory']['peak_bytes']
+        rows.append(
+            [
+                variant['name'],
+                f'{variant["images_per_second"]:.4g}',
+                bracketed(variant['seconds']),
+                bracketed(ratio) if ratio else '1 (reference)',
+                f'{peak / 2**30:.2f}' if peak is not None else 'not measured',
+                *(f'{variant["parameters"][key] / 1e6:.2f}' for key in ('all', 'running', 'trained')),
+                *rate_cells(variant),
+            ]
+        )
+    return markdown_table(header, rows)
+
+
+def stage_table(variant: dict[str, Any]) -> str:
+    """One row per stage, and their sum."""
+    header = ['stage', 'seconds', 'share', 'TFLOP/image', 'TFLOP/s', 'of matmul', 'of convolution']
+    rows = [
+        [name, f'{stage["seconds"]:.4g}', f'{stage["share"]:.1%}', *rate_cells(stage)]
+        for name, stage in variant['stages'].items()
+    ]
+    total = ['total', f'{variant["staged_seconds"]:.4g}', '100.0%', f'{variant["tflop_per_image"]:.4g}', '', '', '']
+    return markdown_table(header, [*rows, total])
+
+
+def rate_cells(part: dict[str, Any]) -> list[str]:
+    """TFLOP per image, TFLOP/s and the two shares."""
+    cells = [f'{part["tflop_per_image"]:.4g}', f'{part["tflops"]:.3g}']
+    return cells + [f'{part[key]:.0%}' for key in ('share_of_matmul', 'share_of_convolution')]
+
+
+def bracketed(values: dict[str, Any]) -> str:
+    """The median with the quartiles."""
+    return f'{values["median"]:.4g} ({values["low"]:.4g}-{values["high"]:.4g})'
+
+
+def remarks(record: dict[str, Any]) -> list[str]:
+    """What a reader of the tables should know."""
+    methods = {variant['memory']['method'] for variant in record['variants']} - {None}
+    lines = [f'* {variant["name"]}: {note}.' for variant in record['variants'] for note in variant['notes']]
+    lines += [f'* Peak memory: the weights and the most that a pass takes beside them, by {how}.' for how in methods]
+    return [
+        *lines,
+        '* Stages are timed in passes of their own, which wait for the device around each; `other` is the rest.',
+        '* A multiply-add is 2 operations; what is done element by element is not counted.',
+    ]

@@ -1,0 +1,40 @@
+"""Command line of the report."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The arguments of `rass-mm report`."""
+    parser.add_argument(
+        'records',
+        nargs='+',
+        metavar='PATH',
+        help='a metrics.json, a JSON of a benchmark or of a robustness test, or a folder to search for them; '
+        'NAME=PATH names its row',
+    )
+    parser.add_argument('--out', type=Path, help='the Markdown file to write (default: print it)')
+    parser.add_argument('--title', default='Results', help='first line of the report')
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes the report, or prints it; returns 0.
+
+    Raises:
+        DataError: a record is unreadable, given twice, or of an unknown kind.
+    """
+    from rass_mm.analysis.report.recorded_tests import report
+    from rass_mm.analysis.report.records import read_records
+    from rass_mm.files.atomic import write_text
+
+    records = read_records(arguments.records)
+    text = report(records, arguments.title)
+    if arguments.out is None:
+        sys.stdout.write(text)
+    else:
+        write_text(arguments.out, text)
+        sys.stdout.write(f'{arguments.out}: {len(records)} records\n')
+    return 0

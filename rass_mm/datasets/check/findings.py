@@ -1,0 +1,136 @@
+"""What the files of a data set say when they are counted, and what is wrong with them."""
+
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from rass_mm.datasets.check.hints import shift_hints
+from rass_mm.datasets.check.listing import LabelRules, Listing
+from rass_mm.datasets.check.reading import Reading, Size
+
+
+@dataclass
+class DataReport:
+    """Everything found out about one data set; `problems` counts what has to be mended.
+
+    Sizes are (width, height). Shares are parts of all counted label pixels, 0 to 1.
+
+    Args:
+        name: split of the config, with a number inside wrappers.
+        data: data set type, root and prefixes; where it has labels, their folder and `reduce_zero_label`.
+        error: why the data set cannot be listed at all, or None.
+        images: number of images.
+        pairs: images that have their label or clean image.
+        checked: images that were read; fewer than `images` under a limit.
+        without_partner: images without label or clean image.
+        without_image: labels or clean images without image.
+        unreadable: one dict of `file` and `reason` each.
+        mismatches: one dict of `image`, `image_size`, `partner` and `partner_size` each.
+        width: smallest and largest image width, or None.
+        height: the same of the height.
+        classes: one dict of `id`, `name`, `pixels`, `share` and `images` (in how many it occurs) per class.
+        never: names of the classes that never occur.
+        ignored: `pixels` and `share` of what counts as no class.
+        raw_ids: label id as in the files -> pixels.
+        out_of_range: one dict of `id` (as in the file), `pixels` and `files` each.
+        hints: what looks wrong but need not be.
+        same_as: the split that has the very same data set, or None.
+    """
+
+    name: str
+    data: dict[str, Any]
+    error: str | None = None
+    images: int = 0
+    pairs: int = 0
+    checked: int = 0
+    without_partner: list[str] = field(default_factory=list)
+    without_image: list[str] = field(default_factory=list)
+    unreadable: list[dict[str, str]] = field(default_factory=list)
+    mismatches: list[dict[str, Any]] = field(default_factory=list)
+    width: Size | None = None
+    height: Size | None = None
+    classes: list[dict[str, Any]] = field(default_factory=list)
+    never: list[str] = field(default_factory=list)
+    ignored: dict[str, Any] | None = None
+    raw_ids: dict[int, int] = field(default_factory=dict)
+    out_of_range: list[dict[str, Any]] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)
+    same_as: str | None = None
+
+    @property
+    def problems(self) -> int:
+        """Number of files and ids to mend; hints and classes that never occur are none."""
+        lists = self.without_partner, self.without_image, self.unreadable, self.mismatches, self.out_of_range
+        return sum(map(len, lists)) + (self.error is not None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields and `problems`, for JSON."""
+        return {**dataclasses.asdict(self), 'problems': self.problems}
+
+
+def report_on(name: str, data: dict[str, Any], listing: Listing, readings: Iterable[Reading]) -> DataReport:
+    """Sums readings up and judges them.
+
+    Args:
+        name: of the split.
+        data: what to say about the data set itself.
+        listing: its files.
+        readings: of all of its samples, or of some; in any order.
+    """
+    pairs = len(listing.samples) - len(listing.without_partner)
+    missing = sorted(listing.without_partner), sorted(listing.without_image)
+    report = DataReport(name, data, None, len(listing.samples), pairs, 0, *missing, hints=list(listing.hints))
+    pixels, images, files = Counter(), Counter(), defaultdict(list)
+    for reading in sorted(readings, key=lambda reading: reading.sample.image):
+        report.checked += 1
+        report.unreadable += [{'file': path, 'reason': reason} for path, reason in reading.faults.items()]
+        report.mismatches += _mismatches(reading, listing.enlarged)
+        if size := reading.sizes.get(reading.sample.image):
+            report.width, report.height = (
+                (min(side, *(known or ())), max(side, *(known or ()))) if known else (side, side)
+                for side, known in zip(size, (report.width, report.height), strict=True)
+            )
+        pixels.update(reading.pixels)
+        images.update(reading.pixels.keys())
+        for raw in reading.pixels:
+            if listing.rules and not listing.rules.valid(raw):
+                files[raw].append(reading.sample.label)
+    report.raw_ids = dict(sorted(pixels.items()))
+    if listing.rules and pixels:
+        report.out_of_range = [{'id': raw, 'pixels': pixels[raw], 'files': files[raw]} for raw in sorted(files)]
+        _count_classes(report, listing.rules, images)
+        report.hints += shift_hints(report.raw_ids, listing.rules)
+    return report
+
+
+def _mismatches(reading: Reading, enlarged: bool) -> Iterator[dict[str, Any]]:
+    """Partners of another size than the image; a clean one may be larger where `enlarged`."""
+    sample = reading.sample
+    size = reading.sizes.get(sample.image)
+    for partner in (sample.label, sample.clean):
+        other = reading.sizes.get(partner)
+        if size is None or other is None or size == other:
+            continue
+        if partner == sample.clean and enlarged and size[0] <= other[0] and size[1] <= other[1]:
+            continue
+        yield {'image': sample.image, 'image_size': size, 'partner': partner, 'partner_size': other}
+
+
+def _count_classes(report: DataReport, rules: LabelRules, images: Counter[int]) -> None:
+    """Fills the class rows, the ignored share and the classes that never occur; class k may come from several ids."""
+    total = sum(report.raw_ids.values())
+    by_class, in_images = Counter(), Counter()
+    for raw, count in report.raw_ids.items():
+        by_class[rules.class_of(raw)] += count
+        in_images[rules.class_of(raw)] += images[raw]
+    ignored = by_class.pop(None, 0)
+    report.ignored = {'pixels': ignored, 'share': ignored / total}
+    number = rules.num_classes or max(by_class, default=-1) + 1
+    for k in range(number):
+        name = rules.classes[k] if k < len(rules.classes) else str(k)
+        row = {'id': k, 'name': name, 'pixels': by_class[k], 'share': by_class[k] / total, 'images': in_images[k]}
+        report.classes.append(row)
+        if not by_class[k]:
+            report.never.append(name)

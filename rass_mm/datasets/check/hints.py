@@ -1,0 +1,55 @@
+"""Hints at labels that look shifted by one, from how often each id occurs in a whole data set."""
+
+from collections.abc import Mapping
+
+from rass_mm.datasets.check.listing import IGNORED, LabelRules
+from rass_mm.datasets.reallq_layout import LAYOUTS, LabelLayout
+
+
+def shift_hints(raw_ids: Mapping[int, int], rules: LabelRules) -> list[str]:
+    """Hints at a wrong `reduce_zero_label`, or at labels that lie in the folder of the other layout.
+
+    Args:
+        raw_ids: label id as in the files -> pixels.
+        rules: what the ids are read as.
+    """
+    number = rules.num_classes
+    ids = {raw for raw in raw_ids if raw not in (rules.ignore_index, IGNORED)}
+    if number is None or not ids or rules.label_map:  # ids of chosen classes are spread over all numbers
+        return []
+    if rules.layout is not None:
+        return _layout_hints(raw_ids, ids, rules)
+    if not rules.reduce_zero_label and max(ids) == number:
+        return [
+            f'Ids reach {number}, which looks like 1 to {number} with 0 as background: set reduce_zero_label=True in '
+            'the data set.'
+        ]
+    if rules.reduce_zero_label and 0 in ids and max(ids) == number - 1 and len(ids) > number // 2:
+        return [
+            f'reduce_zero_label=True ignores id 0, but id {number} never occurs, which looks like classes 0 to '
+            f'{number - 1}: unless 0 is background, set reduce_zero_label=False in the data set.'
+        ]
+    return []
+
+
+def _layout_hints(raw_ids: Mapping[int, int], ids: set[int], rules: LabelRules) -> list[str]:
+    """Hints for RealLQ: 255 occurs in one layout only, and the highest class id in the other one only."""
+    number, has_255 = rules.num_classes, IGNORED in raw_ids
+    if not rules.reduce_zero_label and max(ids) == number:
+        found = f'Id {number} is out of range where 0 to {number - 1} are classes'
+        if has_255:
+            other = f'1 to {number}, 0 ignored'
+            return [f'{found}. As id {IGNORED} occurs too, some files may be of the other layout: {other}.']
+        return [_shifted(f'{found}, and id {IGNORED} never occurs', rules.layout, True)]
+    if rules.reduce_zero_label and has_255 and 0 in ids and max(ids) < number:
+        return [_shifted(f'Id {IGNORED} occurs and id {number} never', rules.layout, False)]
+    return []
+
+
+def _shifted(found: str, layout: LabelLayout, reduce_zero_label: bool) -> str:
+    looks = next(known for known in LAYOUTS if known.reduce_zero_label == reduce_zero_label)
+    move = '' if layout is looks else f' or move the files to {looks.prefix}'
+    return (
+        f'{found}: the labels look shifted by one. They look like {looks.ids}. If so, set '
+        f'reduce_zero_label={reduce_zero_label} in the data set{move}.'
+    )

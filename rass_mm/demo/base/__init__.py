@@ -1,0 +1,1 @@
+"""The small base: its images, its training and its linear start."""

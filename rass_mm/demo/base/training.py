@@ -1,0 +1,316 @@
+"""Trains a small base on labelled images: autoencoder, then text-conditional UNet. Minutes on a CPU.
+
+The result is an ordinary Stable Diffusion folder in diffusers layout, read by the same code as the real one. It is kept
+in the cache folder under a hash of its recipe, and copied to where it is asked for.
+"""
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import DDPMScheduler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from transformers import CLIPTextModel
+
+from rass_mm.demo.base.images import BaseImages, ConfiguredImages, cut, draw_scenes, random_crops
+from rass_mm.demo.base.linear_start import start_linear
+from rass_mm.diffusion.base import DiffusionBase, load_unet, load_vae, load_whole, read_base, weights_hash
+from rass_mm.diffusion.known_bases import LAYOUTS, build_models, write_configs
+from rass_mm.diffusion.prompts import cache_folder
+from rass_mm.diffusion.text import load_tokenizer
+from rass_mm.errors import BaseFolderError
+from rass_mm.files.atomic import atomic_path, write_text
+
+FORMAT = 3
+"""Part of the cache key: raise it when a change below changes the trained weights."""
+STATE_INTERVAL = 100
+ENCODED_TOGETHER = 4
+
+
+@dataclass(frozen=True)
+class BaseRecipe:
+    """Everything that decides the trained weights.
+
+    Sizes are pixels for the autoencoder and latent pixels for the UNet; smaller crops buy more steps per minute.
+    """
+
+    scenes: int = 512
+    image_size: int = 128
+    vae_steps: int = 160
+    vae_batch: int = 8
+    vae_crop: int = 64
+    vae_rate: float = 2e-3
+    unet_steps: int = 200
+    unet_batch: int = 16
+    unet_crop: int = 16
+    unet_rate: float = 1e-3
+    empty_prompts: float = 0.1
+    seed: int = 0
+    snr_gamma: float | None = None
+    """Weighs nearly noiseless timesteps less, as Min-SNR does (Hang et al., ICCV 2023); None weighs all alike."""
+
+    def key(self, source: ConfiguredImages | None = None, start: 'Start | None' = None) -> str:
+        """Cache key: recipe, layout, code format and, if there are such, the images and the base started from."""
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        parts = [FORMAT, given, LAYOUTS['scenes-tiny'], *([source.key] if source else [])]
+        parts += [start.record] if start else []
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Another small base that training begins with; its latent scale is kept where its latents or its UNet are."""
+
+    base: DiffusionBase
+    fresh_unet: bool = False
+    """Takes the autoencoder only; UNet and text encoder begin at random weights."""
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Which weights these are."""
+        parts = ('vae',) if self.fresh_unet else ('unet', 'vae', 'text_encoder')
+        return {
+            'weights': weights_hash(self.base.folder, parts),
+            'scale': self.base.scaling_factor,
+            'fresh_unet': self.fresh_unet,
+        }
+
+    def load(self, models: dict[str, nn.Module]) -> None:
+        """Puts the weights into freshly built models.
+
+        Raises:
+            BaseFolderError: the folder is damaged, or its layout is another one.
+        """
+        loaded = {'vae': load_vae(self.base, decoder=True)}
+        if not self.fresh_unet:
+            loaded |= {
+                'unet': load_unet(self.base),
+                'text_encoder': load_whole(CLIPTextModel, self.base.folder, 'text_encoder'),
+            }
+        for name, part in loaded.items():
+            try:
+                models[name].load_state_dict(part.state_dict())
+            except RuntimeError as error:
+                raise BaseFolderError(
+                    f'{self.base.folder / name} cannot be started from: its layout is not that of the small base '
+                    f'({str(error).splitlines()[-1].strip()}). Give a folder that `rass-mm make-base` wrote.'
+                ) from None
+        models['vae'].register_to_config(scaling_factor=self.base.scaling_factor)
+
+
+def make_base(
+    folder: Path,
+    recipe: BaseRecipe | None = None,
+    source: ConfiguredImages | None = None,
+    start: Start | None = None,
+) -> dict[str, float]:
+    """Puts a trained small base into `folder`, training it first if the cache has none; returns its final losses.
+
+    Stopped training resumes from its last checkpoint.
+
+    Args:
+        folder: where the base goes.
+        recipe: sizes, steps, rates and seed.
+        source: labelled images to train on; None draws procedural scenes.
+        start: a base to begin with; None begins at random weights.
+
+    Raises:
+        BaseFolderError: the folder holds something else, or `start` does not fit.
+        DataError: the images cannot be used.
+    """
+    recipe = recipe or BaseRecipe()
+    key = recipe.key(source, start)
+    record = folder / 'training.json'
+    if record.is_file() and json.loads(record.read_text())['key'] == key:
+        return json.loads(record.read_text())['losses']
+    if folder.exists() and any(folder.iterdir()):
+        raise BaseFolderError(
+            f'{folder} is not empty and holds another base. Choose a new folder, or remove this one first.'
+        )
+    cached = cache_folder() / 'bases' / key
+    if not (cached / 'training.json').is_file():
+        _BaseTraining(cached, recipe, key, source, start).run()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    copy = folder.with_name(f'.{folder.name}.part')
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(cached, copy, ignore=shutil.ignore_patterns('*.pt'))
+    if folder.exists():
+        folder.rmdir()
+    copy.rename(folder)
+    return json.loads(record.read_text())['losses']
+
+
+class _BaseTraining:
+    """One training, in a folder of its own; `run` may be called again after a stop."""
+
+    def __init__(
+        self, folder: Path, recipe: BaseRecipe, key: str, source: ConfiguredImages | None, start: Start | None
+    ) -> None:
+        self.folder, self.recipe, self.key, self.source, self.start = folder, recipe, key, source, start
+        self.layout = write_configs(folder, LAYOUTS['scenes-tiny'], f'scenes-tiny-{key}')
+        torch.manual_seed(recipe.seed)
+        self.models = build_models(self.layout)
+        if start:
+            start.load(self.models)
+        self.losses: dict[str, float] = {}
+
+    def run(self) -> None:
+        """Trains both parts and writes the folder's weights; `training.json` comes last and marks it complete."""
+        recipe = self.recipe
+        columns = (
+            TextColumn('{task.description}'),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, TextColumn('loss {task.fields[loss]:.4f}')) as self.progress:
+            data = self.source.load(self.progress) if self.source else self._scenes()
+            vae = self.models['vae']
+            if not self.start:
+                start_linear(vae, data.images, torch.Generator().manual_seed(recipe.seed))
+            self._fit('vae', [vae], recipe.vae_steps, recipe.vae_rate, lambda g: self._vae_loss(data.images, g))
+            latents = self._latents(data.images)
+            parts = [self.models['unet'], self.models['text_encoder']]
+            step = _NoiseLoss(parts, latents, data, load_tokenizer(read_base(self.folder)), recipe)
+            self._fit('unet', parts, recipe.unet_steps, recipe.unet_rate, step)
+        for name, model in self.models.items():
+            model.save_pretrained(self.folder / name, safe_serialization=True)
+        for state in self.folder.glob('*.pt'):
+            state.unlink()
+        record = {'key': self.key, 'recipe': asdict(recipe), 'losses': self.losses, 'classes': list(data.classes)}
+        record['start'] = self.start and self.start.record
+        write_text(self.folder / 'training.json', json.dumps(record, indent=2))
+
+    def _scenes(self) -> BaseImages:
+        return draw_scenes(self.recipe.scenes, self.recipe.image_size, self.progress)
+
+    def _vae_loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """L1 of a random crop's round trip plus a light pull of the posterior towards N(0, 1)."""
+        recipe = self.recipe
+        crops = random_crops(recipe.vae_batch, len(images), images.shape[-2:], recipe.vae_crop, generator)
+        batch = cut(images, crops, recipe.vae_crop).float() / 127.5 - 1
+        posterior = self.models['vae'].encode(batch).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator)
+        decoded = self.models['vae'].decode(posterior.mean + posterior.std * noise).sample
+        return F.l1_loss(decoded, batch) + 1e-5 * posterior.kl().mean() / batch[0, 0].numel()
+
+    @torch.no_grad()
+    def _latents(self, images: Tensor) -> Tensor:
+        """Latents of all images scaled to unit spread; the scale goes into the VAE's config, as in Stable Diffusion."""
+        vae = self.models['vae'].eval().requires_grad_(False)
+        chunks = [vae.encode(chunk.float() / 127.5 - 1).latent_dist.mode() for chunk in images.split(ENCODED_TOGETHER)]
+        latents = torch.cat(chunks)
+        scale = round(1.0 / latents.std().item(), 5)
+        if self.start and not (self.start.fresh_unet and self.recipe.vae_steps):
+            scale = self.start.base.scaling_factor  # a UNet that was trained before knows the latents at this scale
+        vae.register_to_config(scaling_factor=scale)
+        decoded = vae.decode(chunks[0]).sample
+        error = ((decoded - (images[:ENCODED_TOGETHER].float() / 127.5 - 1)) / 2).square().mean().item()
+        self.losses['vae_psnr'] = round(-10 * math.log10(error), 2)
+        return latents * scale
+
+    def _fit(
+        self, name: str, parts: list[nn.Module], steps: int, rate: float, loss_of: Callable[[torch.Generator], Tensor]
+    ) -> None:
+        """AdamW with a one-cycle rate; saves the state every `STATE_INTERVAL` steps, to go on from after a stop."""
+        if steps == 0:
+            return
+        parameters = [parameter for part in parts for parameter in part.parameters()]
+        optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
+        state_file = self.folder / f'{name}.pt'
+        first, mean = _restore(state_file, parts, optimizer, schedule)
+        task = self.progress.add_task(name, total=steps, completed=first, loss=mean)
+        for step in range(first, steps):
+            # One generator per step: a resumed run draws what the unstopped one would have drawn.
+            loss = loss_of(torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            schedule.step()
+            mean = loss.item() if math.isnan(mean) else 0.95 * mean + 0.05 * loss.item()
+            self.progress.update(task, advance=1, loss=mean)
+            if (step + 1) % STATE_INTERVAL == 0 or step + 1 == steps:
+                _store(state_file, parts, optimizer, schedule, step + 1, mean)
+        self.losses[f'{name}_loss'] = round(mean, 5)
+
+
+class _NoiseLoss:
+    """The noise-prediction loss of latent diffusion (Ho et al. 2020, eq. 14) on random crops of cached latents.
+
+    The caption of a crop names the classes in it, in a random order, so that words differ between crops of one image.
+    """
+
+    def __init__(
+        self, parts: list[nn.Module], latents: Tensor, data: BaseImages, tokenizer: Any, recipe: BaseRecipe
+    ) -> None:
+        self.unet, self.text = parts
+        self.latents, self.data, self.tokenizer, self.recipe = latents, data, tokenizer, recipe
+        self.stride = data.labels.shape[-1] // latents.shape[-1]
+        self.scheduler = DDPMScheduler(beta_schedule='scaled_linear', beta_start=0.00085, beta_end=0.012)
+
+    def __call__(self, generator: torch.Generator) -> Tensor:
+        recipe = self.recipe
+        size = self.latents.shape[-2:]
+        crops = random_crops(recipe.unet_batch, len(self.latents), size, recipe.unet_crop, generator)
+        clean = cut(self.latents, crops, recipe.unet_crop)
+        ids = torch.tensor([self._caption(crop, generator) for crop in crops])
+        noise = torch.randn(clean.shape, generator=generator)
+        timesteps = torch.randint(1000, (len(clean),), generator=generator)
+        noisy = self.scheduler.add_noise(clean, noise, timesteps)
+        context = self.text(input_ids=ids).last_hidden_state
+        predicted = self.unet(noisy, timesteps, encoder_hidden_states=context).sample
+        if recipe.snr_gamma is None:
+            return F.mse_loss(predicted, noise)
+        errors = (predicted - noise).square().mean((1, 2, 3))
+        return (errors * self._weights(timesteps)).mean()
+
+    def _weights(self, timesteps: Tensor) -> Tensor:
+        """(B,) min(SNR, gamma) / SNR for timesteps (B,), the form of Min-SNR for a loss on the noise."""
+        kept = self.scheduler.alphas_cumprod[timesteps]
+        ratio = kept / (1 - kept)
+        return ratio.clamp(max=self.recipe.snr_gamma) / ratio
+
+    def _caption(self, crop: tuple[int, int, int, bool], generator: torch.Generator) -> list[int]:
+        """Framed token ids."""
+        image, top, left, mirrored = crop
+        place = (image, top * self.stride, left * self.stride, mirrored)
+        names = self.data.names(cut(self.data.labels, [place], self.recipe.unet_crop * self.stride)[0])
+        order = torch.randperm(len(names), generator=generator).tolist()
+        empty = torch.rand(1, generator=generator).item() < self.recipe.empty_prompts
+        text = '' if empty else 'a photo of a ' + ', '.join(names[i] for i in order)
+        return self.tokenizer(text, padding='max_length', truncation=True, max_length=77)['input_ids']
+
+
+def _store(file: Path, parts: list[nn.Module], optimizer: Any, schedule: Any, step: int, mean: float) -> None:
+    state = {
+        'parts': [part.state_dict() for part in parts],
+        'optimizer': optimizer.state_dict(),
+        'schedule': {k: v for k, v in schedule.state_dict().items() if k in ('last_epoch', '_step_count', '_last_lr')},
+        'step': step,
+        'mean': mean,
+    }
+    with atomic_path(file) as temporary:
+        torch.save(state, temporary)
+
+
+def _restore(file: Path, parts: list[nn.Module], optimizer: Any, schedule: Any) -> tuple[int, float]:
+    """Loads a stored state if there is one; returns the step to go on with and the mean loss so far."""
+    if not file.is_file():
+        return 0, math.nan
+    state = torch.load(file, weights_only=True)
+    for part, values in zip(parts, state['parts'], strict=True):
+        part.load_state_dict(values)
+    optimizer.load_state_dict(state['optimizer'])
+    schedule.load_state_dict(state['schedule'])
+    return state['step'], state['mean']

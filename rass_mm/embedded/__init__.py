@@ -1,1 +1,0 @@
-"""What makes a fresh machine useful without downloads: labelled scenes and a small trained base."""

@@ -1,1 +1,0 @@
-"""How the embedded scenes are drawn: a canvas with labels, backdrop, ground, buildings and objects."""

@@ -1,0 +1,14 @@
+"""What mmengine runs with: checkpoints, records, seeding, the loop and parameter groups. Registers with mmengine."""
+
+from rass_mm.engine import checkpoints, remote  # noqa: F401  (register the safe loaders and the atomic backend)
+from rass_mm.engine.loop import ResumableIterLoop
+from rass_mm.engine.parameter_groups import NormDecayOptimWrapperConstructor
+from rass_mm.engine.seeding import IterationSeedHook, SeededSampler, SeedSample
+
+__all__ = [
+    'IterationSeedHook',
+    'NormDecayOptimWrapperConstructor',
+    'ResumableIterLoop',
+    'SeedSample',
+    'SeededSampler',
+]

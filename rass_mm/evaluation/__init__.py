@@ -1,1 +1,0 @@
-"""Metrics that no dependency has right, and table writers."""

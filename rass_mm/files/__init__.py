@@ -1,0 +1,1 @@
+"""Everything that touches the disk: images, tensors, manifests, hashes, atomic writes."""

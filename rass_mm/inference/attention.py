@@ -1,0 +1,248 @@
+"""`rass-mm attention`: pictures of where the restorer's UNet attends to each class name."""
+
+import argparse
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from torch import Tensor
+
+from rass_mm.cli.restore import DTYPES, chosen_device, default_dtype
+from rass_mm.diffusion.adapters import AdapterSource, as_adapter, read_adapter
+from rass_mm.diffusion.attention import SECOND_HALF, class_maps, cross_attention_layers, map_size
+from rass_mm.diffusion.base import find_base
+from rass_mm.diffusion.prompts import NOBODY
+from rass_mm.errors import AdapterError, ConfigError, DataError
+from rass_mm.files.atomic import write_bytes
+from rass_mm.files.images import read_picture
+
+if TYPE_CHECKING:
+    from rass_mm.diffusion.restorer import Restorer
+
+COUNT = 12
+WIDEST, NARROWEST = 512, 224
+COLUMNS = 4
+GAP, CAPTION = 6, 40
+HEAT = 0.65
+"""Weight of the heat's colour over the image."""
+TEXT = dict(fontFace=cv2.FONT_HERSHEY_SIMPLEX, fontScale=0.45, color=(20, 20, 20), thickness=1, lineType=cv2.LINE_AA)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The arguments of `rass-mm attention`."""
+    parser.add_argument('images', metavar='IMAGE', nargs='+', type=Path, help='image files of any size')
+    parser.add_argument('--adapter', type=Path, required=True, help='file of the trained restorer, scr_*.safetensors')
+    parser.add_argument('--base', type=Path, required=True, help='Stable Diffusion folder that it was trained on')
+    parser.add_argument(
+        '--out', type=Path, default=Path('attention'), help='folder of the pictures (default: attention)'
+    )
+    parser.add_argument(
+        '--classes',
+        type=_listed,
+        help=f'names with commas between (default: the {COUNT} whose maps have the largest peak beside their mean)',
+    )
+    parser.add_argument(
+        '--layers',
+        type=_listed,
+        default=list(SECOND_HALF),
+        help=f'blocks of the UNet with commas between (default: {",".join(SECOND_HALF)})',
+    )
+    parser.add_argument('--device', help='cpu, cuda, cuda:1, ... (default: cuda if there is one, else cpu)')
+    parser.add_argument(
+        '--dtype', choices=DTYPES, help='precision (default: bfloat16 on a cuda device that has it, else float32)'
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _listed(text: str) -> list[str]:
+    return [name.strip() for name in text.split(',') if name.strip()]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes one picture per image and prints where; returns the exit status.
+
+    Raises:
+        RassError: something the user can mend; the pictures written so far are kept.
+    """
+    from rass_mm.diffusion.restorer import load_restorer
+
+    adapter = read_adapter(arguments.adapter)
+    classes = adapter_classes(adapter)
+    wanted = checked_names(arguments.classes, classes)
+    targets = page_targets(arguments.images, arguments.out)
+    device = chosen_device(arguments.device)
+    dtype = arguments.dtype or default_dtype(device)
+    base = find_base(arguments.base)
+    restorer = load_restorer(adapter, base, device=str(device), dtype=dtype)
+    for source, target in targets.items():
+        image = read_picture(source).pixels
+        maps = iterate_attention(restorer, image, classes, arguments.layers)
+        chosen = {name: values for name, values in maps if name in wanted} if wanted else dict(strongest(maps))
+        write_bytes(target, cv2.imencode('.png', attention_page(image, chosen)[..., ::-1])[1].tobytes())
+        Console().print(str(target), markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def adapter_classes(adapter: AdapterSource) -> list[str]:
+    """The class names that a restorer's adapter was trained with.
+
+    Raises:
+        AdapterError: the file is unusable or no restorer's.
+    """
+    found = as_adapter(adapter)
+    if 'recipe' not in found.header:
+        raise AdapterError(f'{found.path} is an adapter, but no restorer: its header has no recipe (prompt, classes).')
+    return found.header['recipe']['classes']
+
+
+def checked_names(names: Sequence[str] | None, classes: Sequence[str]) -> list[str]:
+    """The class names asked for; none asks for none in particular.
+
+    Raises:
+        ConfigError: the adapter has no such class.
+    """
+    unknown = [name for name in names or () if name not in classes]
+    if unknown:
+        raise ConfigError(f'The adapter has no class {unknown[0]!r}. It has: {", ".join(classes)}.')
+    return list(names or ())
+
+
+def page_targets(images: Sequence[Path], out: Path) -> dict[Path, Path]:
+    """Image -> `<out>/<stem>_attention.png`.
+
+    Raises:
+        DataError: two images would share a picture, or a picture would overwrite an image.
+    """
+    targets = {image: out / f'{image.stem}_attention.png' for image in images}
+    owners: dict[Path, Path] = {}
+    sources = {image.resolve() for image in targets}
+    for image, target in targets.items():
+        other = owners.setdefault(target, image)
+        if other is not image:
+            raise DataError(f'{other} and {image} would both become {target}. Give one at a time, with its own --out.')
+        if target.resolve() in sources:
+            raise DataError(f'{target} is one of the images. Choose another --out.')
+    return targets
+
+
+def class_attention(
+    restorer: 'Restorer', image: np.ndarray, classes: Sequence[str], layers: Sequence[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Where the UNet attends to each class name while it restores an image.
+
+    Args:
+        restorer: what `load_restorer` gives.
+        image: (H, W, 3) float RGB in [0, 1], of any size.
+        classes: the class list the restorer was trained with, see `adapter_classes`.
+        layers: blocks whose cross-attention is taken, e.g. `['mid_block', 'up_blocks.1']`; None takes the second half.
+
+    Returns:
+        Class name -> (H, W) float32 in [0, 1]: the attention to the name's tokens, mean over heads and layers; each
+        layer's map is brought to the image's size bilinearly first. Over all tokens, those of no class too, it sums to
+        1 at each pixel.
+
+    Raises:
+        ConfigError: no such layers, or the restorer's prompt names no classes.
+    """
+    return dict(iterate_attention(restorer, image, classes, layers))
+
+
+def iterate_attention(
+    restorer: 'Restorer', image: np.ndarray, classes: Sequence[str], layers: Sequence[str] | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """The items of `class_attention` one by one: all maps of a large image and many classes are gigabytes."""
+    height, width = image.shape[:2]
+    multiple = restorer.size_multiple
+    padding = ((0, -height % multiple), (0, -width % multiple), (0, 0))
+    padded = np.pad(np.asarray(image, np.float32), padding, mode='reflect')
+    size = padded.shape[:2]
+    coarse = _layer_maps(restorer, padded, len(classes), layers)
+    for index, name in enumerate(classes):
+        # One at a time: the layers' maps differ in size.
+        enlarged = [F.interpolate(maps[None, [index]], size, mode='bilinear') for maps in coarse]
+        yield name, torch.stack(enlarged).mean(0)[0, 0, :height, :width].numpy()
+
+
+def _layer_maps(restorer: 'Restorer', image: np.ndarray, count: int, layers: Sequence[str] | None) -> list[Tensor]:
+    """Each layer's (K, h, w) float32 maps, on the CPU, of an image whose sides are multiples of the restorer's."""
+    model = restorer.model
+    inputs = torch.from_numpy(image).permute(2, 0, 1)[None] * 2 - 1
+    before = model.attention_layers
+    model.attention_layers = cross_attention_layers(model.unet, layers or SECOND_HALF)
+    try:
+        maps, prompt = restorer.attention(inputs)
+    finally:
+        model.attention_layers = before
+    owners = prompt.owners[0].cpu()
+    if (owners == NOBODY).all():
+        raise ConfigError(
+            f'The adapter was trained with {type(restorer.prompt).__name__}, which names no classes: there is no '
+            'attention to a class. Train it with ClassTokens.'
+        )
+    tables = [table[0].float().cpu() for table in maps.values()]
+    return [class_maps(table, owners, range(count), map_size(len(table), image.shape[:2])) for table in tables]
+
+
+def peak_to_mean(values: np.ndarray) -> float:
+    """How far a map stands out: its maximum over its mean; 0 for a map of zeros."""
+    mean = float(values.mean())
+    return float(values.max()) / mean if mean > 0 else 0.0
+
+
+def strongest(maps: Iterable[tuple[str, np.ndarray]], count: int = COUNT) -> list[tuple[str, np.ndarray]]:
+    """The `count` named maps with the largest peak to mean, that first; holds no more than these at a time."""
+    return heapq.nlargest(count, maps, key=lambda item: peak_to_mean(item[1]))
+
+
+def attention_page(image: np.ndarray, maps: Mapping[str, np.ndarray]) -> np.ndarray:
+    """A page of the image and of its maps as heat over it, each under its name and its maximum.
+
+    Args:
+        image: (H, W, 3) float RGB in [0, 1].
+        maps: name -> (H, W) float, not negative; each is shown relative to its own maximum.
+
+    Returns:
+        (h, w, 3) uint8 RGB. Cells are at most 512 pixels wide; a small image is enlarged so that the text fits.
+    """
+    small = _fitted(image)
+    cells = [_captioned(small, 'input', f'{image.shape[1]}x{image.shape[0]}; heat: map / its own maximum')]
+    for name, values in maps.items():
+        peak = float(values.max())
+        note = f'maximum {peak:.3g}, {peak_to_mean(values):.2f} x mean'
+        cells.append(_captioned(_heated(small, _fitted(values) / (peak or 1)), name, note))
+    columns = min(COLUMNS, len(cells))
+    cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
+    return np.vstack([np.hstack(cells[start : start + columns]) for start in range(0, len(cells), columns)])
+
+
+def _fitted(values: np.ndarray) -> np.ndarray:
+    """An image or a map at the width of a cell."""
+    height, width = values.shape[:2]
+    enlarged = min(-(-NARROWEST // width), WIDEST // height)  # a narrow and high image stays as it is
+    factor = min(WIDEST / width, max(1, enlarged))
+    size = (max(round(width * factor), 1), max(round(height * factor), 1))
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST
+    return cv2.resize(np.ascontiguousarray(values, np.float32), size, interpolation=method)
+
+
+def _heated(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """(H, W, 3) RGB in [0, 1], in grey, under an (H, W) map in [0, 1]: dark where it is 0, yellow where it is 1."""
+    levels = np.rint(heat.clip(0, 1) * 255).astype(np.uint8)
+    colors = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1].astype(np.float32) / 255
+    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None] * (1 - HEAT) + colors * HEAT
+
+
+def _captioned(image: np.ndarray, title: str, note: str) -> np.ndarray:
+    """(H, W, 3) RGB in [0, 1] to a framed uint8 cell with two lines of text above it."""
+    pixels = np.rint(image.clip(0, 1) * 255).astype(np.uint8)
+    cell = cv2.copyMakeBorder(pixels, CAPTION, GAP, GAP, GAP, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+    cv2.putText(cell, title, (GAP, 16), **TEXT)
+    cv2.putText(cell, note, (GAP, 33), **{**TEXT, 'fontScale': 0.36})
+    return cell

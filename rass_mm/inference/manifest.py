@@ -1,0 +1,99 @@
+"""Record of what an output folder holds, so that a stopped restoration resumes and never mixes two settings.
+
+One JSON object per line: a header, then a line per finished image with the size and time of its source. Lines are
+appended as images are finished.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from rass_mm.errors import DataError
+from rass_mm.files.atomic import write_text
+from rass_mm.files.images import WRITABLE
+from rass_mm.inference.plan import Plan, Task
+from rass_mm.inference.restore import RestoreOptions
+from rass_mm.version import __version__
+
+NAME = 'manifest.jsonl'
+FORMAT = 'rass_mm restored images, 2'
+"""Version 1 enlarged with OpenCV's bicubic kernel, version 2 with Pillow's: one folder never mixes them."""
+DECISIVE = ('format', 'source', 'options', 'model')
+# What `atomic` leaves behind when the process is killed between writing and renaming.
+LEFTOVER = re.compile(r'\..+-\w{8}\.(jsonl|' + '|'.join(suffix[1:] for suffix in WRITABLE) + r')')
+
+
+class Manifest:
+    """The finished images of an output folder.
+
+    Args:
+        plan: what is to be restored.
+        options: how; the number of windows at a time is not part of it, it changes no result.
+        model: what identifies the network, as JSON can hold it.
+
+    Raises:
+        DataError: the folder holds results of other settings or another source, or files of unknown origin.
+    """
+
+    def __init__(self, plan: Plan, options: RestoreOptions, model: Mapping[str, Any]) -> None:
+        self.path = plan.out / NAME
+        settings = {name: value for name, value in asdict(options).items() if name != 'batch'}
+        source = str(plan.root.resolve())
+        self.header = {'format': FORMAT, 'source': source, 'options': settings, 'model': dict(model)}
+        self.header = json.loads(json.dumps({**self.header, 'version': __version__}))
+        self.lines = self._read() if self.path.exists() else {}
+        if not self.path.exists():
+            _refuse_foreign(plan)
+
+    def _read(self) -> dict[str, dict]:
+        records = []
+        for line in self.path.read_text(encoding='utf-8').splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                break  # the run was killed while it wrote this line: its image is restored again
+        old = records[0] if records and isinstance(records[0], dict) else {}
+        differing = [key for key in DECISIVE if old.get(key) != self.header[key]]
+        if differing:
+            listed = '\n'.join(f'  {key}: {old.get(key)}, now {self.header[key]}' for key in differing)
+            raise DataError(
+                f'{self.path} says that the folder was made in another way:\n{listed}\nChoose another output folder, '
+                'delete this one, or ask for the same as before.'
+            )
+        return {record['image']: record for record in records[1:]}
+
+    def has(self, task: Task) -> bool:
+        """Whether the image is finished and its source is the same as then."""
+        line = self.lines.get(task.name)
+        return line is not None and line == source_line(task) and task.target.is_file()
+
+    def begin(self) -> None:
+        """Makes the folder ready for more images: a clean manifest, no leftovers of a killed run."""
+        for path in self.path.parent.rglob('.*'):
+            if LEFTOVER.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+        records = [self.header, *self.lines.values()]
+        write_text(self.path, ''.join(json.dumps(record) + '\n' for record in records))
+
+    def add(self, line: dict) -> None:
+        """Records a finished image; `line` is what `source_line` gave before its source was read."""
+        self.lines[line['image']] = line
+        with self.path.open('a', encoding='utf-8') as file:  # closed at once: survives the end of this process
+            file.write(json.dumps(line) + '\n')
+
+
+def source_line(task: Task) -> dict:
+    """The manifest's line of an image: its names, and its source's size and time of change."""
+    status = task.source.stat()
+    return {'image': task.name, 'output': task.output, 'size': status.st_size, 'mtime_ns': status.st_mtime_ns}
+
+
+def _refuse_foreign(plan: Plan) -> None:
+    foreign = next((task.target for task in plan.tasks if task.target.exists()), None)
+    if foreign is not None:
+        raise DataError(
+            f'{foreign} would be overwritten, but {plan.out} has no {NAME} that says how it was made. Choose an empty '
+            'output folder.'
+        )

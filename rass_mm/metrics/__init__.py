@@ -1,0 +1,1 @@
+"""Image and segmentation metrics; they depend on no framework."""

@@ -1,0 +1,235 @@
+"""Writes what a published file becomes: an adapter file, or a checkpoint with the base it stands on."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rass_mm.diffusion.adapters import check_base, read_adapter, write_adapter
+from rass_mm.diffusion.base import DiffusionBase, models_on_meta, read_base, weight_files
+from rass_mm.diffusion.text import load_text_model
+from rass_mm.engine.trained_state import check_tensors, pack_provenance, recorded_versions
+from rass_mm.errors import CheckpointError, ConfigError
+from rass_mm.files.atomic import write_text
+from rass_mm.files.hashing import file_sha256
+from rass_mm.published.reading import OSEDIFF, RASS, listed_tensors, read_published
+from rass_mm.published.restorers import map_restorer
+from rass_mm.published.segmentor import BASE_PARTS, MappedSegmentor, map_segmentor
+
+CHECKPOINT, BASE, REPORT = 'rass.safetensors', 'base', 'conversion.json'
+BuildModel = Callable[[Path, int], nn.Module]
+"""(base folder, rank) to a RASS model of that base, on the meta device."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was done: kind of file, what was written, published name -> new name, and -> why it was left out."""
+
+    kind: str
+    written: list[str]
+    used: dict[str, str]
+    left_out: dict[str, str]
+    notes: list[str]
+
+    def summary(self) -> str:
+        """A few lines for people."""
+        reasons = Counter(self.left_out.values())
+        lines = [f'{self.kind}: {len(self.used)} tensors used, {len(self.left_out)} left out']
+        lines += [f'  left out, {count}: {reason}' for reason, count in reasons.items()]
+        lines += [f'  note: {note}' for note in self.notes]
+        return '\n'.join([*lines, *(f'  wrote {path}' for path in self.written)])
+
+
+def convert(
+    source: str | os.PathLike,
+    out: str | os.PathLike,
+    base: str | os.PathLike,
+    build: BuildModel,
+    kind: str | None = None,
+    form: str | None = None,
+    scr_adapter: str | os.PathLike | None = None,
+) -> Conversion:
+    """Converts a published file.
+
+    OSEDiff's and SCR's become one adapter file `out` (safetensors). RASS's becomes a folder `out` with
+    `rass.safetensors` and, as far as the file has them, the weights of the merged base in `base/`. A report of every
+    tensor is written beside them.
+
+    Args:
+        source: the published file.
+        out: the file or folder to write; must not exist.
+        base: the Stable Diffusion folder it was trained on. For RASS, gives configs, tokenizer and the parts that the
+            file lacks.
+        build: makes the RASS model whose names and shapes the result must have.
+        kind: 'osediff', 'scr' or 'rass'; None finds out.
+        form: of a restorer, 'residual' or 'x0'; None takes the kind's own.
+        scr_adapter: converted adapter to name as merged, for a RASS file without the UNet's base weights.
+
+    Raises:
+        CheckpointError: the file is unsafe, damaged, of another layout, rank or width, or has a tensor without place.
+        BaseFolderError: the base cannot be used.
+        ConfigError: `out` exists.
+    """
+    out = Path(out)
+    if out.exists():
+        raise ConfigError(f'{out} exists already: nothing is overwritten. Choose another name or remove it.')
+    kind, content = read_published(source, kind)
+    found = read_base(base)
+    provenance = {'file': Path(source).name, 'sha256': file_sha256(Path(source)), 'kind': kind}
+    if kind != RASS:
+        return _write_restorer(kind, content, out, found, form, provenance)
+    mapped = map_segmentor(content['model'], models_on_meta(found)['unet'])
+    mapped.left_out |= {
+        name: 'state of the training run' for name in listed_tensors(content) if not name.startswith('model/')
+    }
+    return _write_segmentor(mapped, out, found, build, scr_adapter, provenance)
+
+
+def _write_restorer(
+    kind: str, content: dict[str, Any], out: Path, base: DiffusionBase, form: str | None, provenance: dict[str, str]
+) -> Conversion:
+    if out.suffix != '.safetensors':
+        raise ConfigError(f'{out}: a restorer becomes one file; give it a name that ends in .safetensors.')
+    report = out.with_suffix('.' + REPORT)
+    if report.exists():
+        raise ConfigError(f'{report} exists already: nothing is overwritten. Choose another name or remove it.')
+    mapped = map_restorer(kind, content, base, form)
+    _check_finite(mapped.tensors)
+    recipe = mapped.header['recipe']
+    notes = [
+        f'form {recipe["form"]} at timestep {recipe["timestep"]}, prompt: the empty text (tags need a tagger)',
+        f"rank {mapped.header['rank']}, alpha {mapped.header['alpha']:g} (the file has none: peft's default)",
+    ]
+    if kind == OSEDIFF:
+        notes.append('taken for OSEDiff, because it adapts the VAE; if this is scr.pkl, convert it with --kind scr')
+    result = Conversion(kind, [str(out), str(report)], mapped.used, mapped.left_out, notes)
+    _write_report(report, result, provenance)
+    write_adapter(out, {**mapped.header, 'source': provenance}, unshared(mapped.tensors))
+    return result
+
+
+def _check_finite(tensors: Mapping[str, Tensor]) -> None:
+    bad = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+    if bad:
+        raise CheckpointError(f'{bad[0]} holds NaN or infinity ({len(bad)} tensors in all): the file is of no use.')
+
+
+def _write_segmentor(
+    mapped: MappedSegmentor,
+    out: Path,
+    base: DiffusionBase,
+    build: BuildModel,
+    scr_adapter: str | os.PathLike | None,
+    provenance: dict[str, str],
+) -> Conversion:
+    whole = 'unet' in mapped.base and mapped.base['unet'].keys() > {'conv_in.weight', 'conv_in.bias'}
+    if not whole and scr_adapter is None:
+        raise CheckpointError(
+            "The file lacks the UNet's base weights, so the restorer merged into them must be named: convert scr.pkl "
+            'first and give its result as --scr-adapter.'
+        )
+    if whole and scr_adapter is not None:
+        raise ConfigError('The file holds the UNet with the restorer merged in: leave --scr-adapter out.')
+    merged = []
+    if not whole:
+        mapped.base.pop('unet', None)
+        adapter = read_adapter(scr_adapter)
+        check_base(adapter, base.identity)
+        merged = [{key: adapter.header[key] for key in ('name', 'hash')}]
+    for part in (mapped.trained, *mapped.base.values()):
+        _check_finite(part)
+    _check_parts(mapped.base, base)
+    own = build(base.folder, mapped.rank)
+    needed = {key: value for key, value in own.state_dict().items() if key != '_extra_state'}
+    check_tensors(
+        mapped.trained, needed, 'The file does not fit the model of --config', 'Give the config it was made for.'
+    )
+    with _folder(out) as temporary:
+        notes = _write_base(mapped.base, base, temporary / BASE)
+        record = {
+            'base': {**read_base(temporary / BASE).identity, 'name': f'{out.name}/{BASE}'},
+            'merged_adapters': merged,
+            'classes': own.classes,
+            'versions': recorded_versions(),
+            'source': provenance,
+        }
+        trained = {**mapped.trained, '_extra_state': pack_provenance(record)}
+        save_file(unshared(trained), temporary / CHECKPOINT)
+        written = [str(out / name) for name in (CHECKPOINT, BASE, REPORT)]
+        result = Conversion(RASS, written, mapped.used, mapped.left_out, [f'rank {mapped.rank}', *notes])
+        _write_report(temporary / REPORT, result, provenance)
+    return result
+
+
+def _check_parts(parts: Mapping[str, dict[str, Tensor]], base: DiffusionBase) -> None:
+    """Raises a CheckpointError where a part of the base is incomplete or of another width."""
+    with torch.device('meta'):
+        models = {**models_on_meta(base), 'text_encoder': load_text_model(base)}
+    for part, model in models.items():
+        if part in parts:
+            what = f'The {part} in the file does not fit the base {base.folder}'
+            remedy = 'Give --base the Stable Diffusion folder it was made for.'
+            check_tensors(_unprefixed(parts[part]), _unprefixed(model.state_dict()), what, remedy)
+
+
+def _unprefixed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Old text encoders put all weights below `text_model.`; loading takes either."""
+    return {key.removeprefix('text_model.'): value for key, value in tensors.items()}
+
+
+def _write_base(parts: Mapping[str, dict[str, Tensor]], base: DiffusionBase, folder: Path) -> list[str]:
+    """A base folder: weights from the file where it has them, all else from `base`; returns notes about that."""
+    weights = ('*.safetensors', '*.safetensors.index*.json', '*.bin', '*.bin.index*.json', '*.ckpt', '.*')
+    shutil.copytree(base.folder, folder, ignore=shutil.ignore_patterns(*weights))
+    notes = []
+    for part in BASE_PARTS:
+        if part in parts:
+            name = 'model' if part == 'text_encoder' else 'diffusion_pytorch_model'
+            (folder / part).mkdir(exist_ok=True)
+            tensors = unshared(parts[part])
+            save_file(tensors, folder / part / f'{name}.safetensors', metadata={'format': 'pt'})
+            notes.append(f'base/{part}: from the file ({len(tensors)} tensors)')
+        else:
+            for file in [*weight_files(base.folder, part)[0], *(base.folder / part).glob('*.safetensors.index*.json')]:
+                shutil.copy(file, folder / part)
+            notes.append(f'base/{part}: not in the file, taken from {base.folder.name}')
+    return notes
+
+
+def unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without graph, contiguous, each with a storage of its own, as safetensors wants them."""
+    seen: set[int] = set()
+    result = {}
+    for key, value in tensors.items():
+        value = value.detach().contiguous()
+        place = value.untyped_storage().data_ptr()
+        whole = value.untyped_storage().nbytes() == value.numel() * value.element_size()
+        result[key] = value if whole and place not in seen else value.clone()
+        seen.add(place)
+    return result
+
+
+@contextmanager
+def _folder(out: Path) -> Iterator[Path]:
+    """Yields a folder that becomes `out` if the block ends well and vanishes if not."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f'.{out.name}-', dir=out.parent, ignore_cleanup_errors=True) as temporary:
+        inner = Path(temporary) / out.name
+        inner.mkdir()
+        yield inner
+        os.replace(inner, out)
+
+
+def _write_report(path: Path, result: Conversion, provenance: dict[str, str]) -> None:
+    record = {'source': provenance, 'notes': result.notes, 'used': result.used, 'left_out': result.left_out}
+    write_text(path, json.dumps(record, indent=1))

@@ -1,0 +1,87 @@
+"""Opens a published file without running code in it, and says which of the known ones it is."""
+
+import os
+from typing import Any
+
+from torch import Tensor
+
+from rass_mm.engine.checkpoints import read_tensors, tensors_only
+from rass_mm.errors import CheckpointError
+
+OSEDIFF, SCR, RASS = 'osediff', 'scr', 'rass'
+KINDS = (OSEDIFF, SCR, RASS)
+PLAIN = (Tensor, str, int, float, bool, type(None))
+
+
+def read_published(path: str | os.PathLike, kind: str | None = None) -> tuple[str, dict[str, Any]]:
+    """Reads a published file.
+
+    Args:
+        path: `osediff.pkl`, `scr.pkl` or `rass.pth`, by whatever name.
+        kind: one of `KINDS`; None finds out by what is in the file.
+
+    Returns:
+        The kind, and the file's top-level dict. Large files are mapped, not read.
+
+    Raises:
+        CheckpointError: no such file, damaged, holds anything but tensors, containers, numbers and strings (named), or
+            is none of the known kinds.
+    """
+    if not os.path.isfile(path):
+        raise CheckpointError(f'{path} does not exist. Give the path of osediff.pkl, scr.pkl or rass.pth.')
+    with tensors_only():
+        content = read_tensors(path, 'cpu', mmap=True)
+    foreign = _foreign(content)
+    if foreign:
+        raise CheckpointError(
+            f'{path} is refused: besides tensors, containers, numbers and strings it holds {foreign}. Nothing was '
+            'loaded. Take the file as its authors published it.'
+        )
+    found = _kind(content)
+    if found is None:
+        entries = ', '.join(map(str, list(content)[:8])) if isinstance(content, dict) else type(content).__name__
+        raise CheckpointError(
+            f'{path} is none of the files that can be converted. Needed: OSEDiff or SCR (entries state_dict_unet and '
+            f'unet_lora_encoder_modules) or RASS (an entry model with sem_seg_head.* keys). Found: {entries}.'
+        )
+    if kind not in (None, found) and RASS in (kind, found):
+        raise CheckpointError(f'{path} is a file of kind {found!r}, not {kind!r}. Leave --kind out.')
+    return kind or found, content
+
+
+def _kind(content: Any) -> str | None:
+    if not isinstance(content, dict):
+        return None
+    if 'state_dict_unet' in content and 'unet_lora_encoder_modules' in content:
+        return OSEDIFF if content.get('state_dict_vae') else SCR
+    model = content.get('model')
+    known = ('sem_seg_head.', 'backbone.feature_extractor.')
+    return RASS if isinstance(model, dict) and any(str(key).startswith(known) for key in model) else None
+
+
+def _foreign(value: Any, place: str = '') -> str | None:
+    """Type and place of the first thing that a published file has no business to hold."""
+    if isinstance(value, dict):
+        items = [(f'{place}.{key}', part) for key, part in value.items()]
+    elif type(value) in (list, tuple):
+        items = [(f'{place}[{index}]', part) for index, part in enumerate(value)]
+    else:
+        return None if isinstance(value, PLAIN) else f'a {type(value).__name__} at {place.lstrip(".") or "the top"}'
+    return next((found for name, part in items if (found := _foreign(part, name))), None)
+
+
+def listed_tensors(content: dict[str, Any]) -> list[str]:
+    """Names of all tensors in a file, as `entry/key`; those of lists are named by their place."""
+    names: list[str] = []
+
+    def walk(value: Any, place: str) -> None:
+        if isinstance(value, Tensor):
+            names.append(place)
+        parts = (
+            value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+        )
+        for key, part in parts:
+            walk(part, f'{place}/{key}' if place else str(key))
+
+    walk(content, '')
+    return names

@@ -1,9 +1,0 @@
-"""Restoration of image files, of any size and number, with a network that restores windows.
-
-Knows torch, numpy, OpenCV, Pillow and the diffusion core; neither mmseg nor mmagic.
-"""
-
-from rass_mm.restoring.folder import RestoreSummary, restore_files
-from rass_mm.restoring.restore import RestoreOptions, restore_image
-
-__all__ = ['RestoreOptions', 'RestoreSummary', 'restore_files', 'restore_image']

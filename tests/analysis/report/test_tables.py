@@ -1,0 +1,72 @@
+"""Tables, the majority row and the picture of the demo."""
+
+import json
+
+import cv2
+import numpy as np
+import torch
+from mmseg.evaluation import IoUMetric
+
+from rass_mm.analysis.report.tables import markdown_table, mean_iou
+from rass_mm.demo.run import SCR, SPLITS, SYSTEMS, demo_table, majority_miou
+from rass_mm.demo.scenes.generator import PALETTE
+from rass_mm.visualization import colored, comparison_page, heated
+
+
+def test_mean_iou_equals_mmsegs():
+    rng = np.random.default_rng(0)
+    truth, prediction = rng.integers(0, 5, (2, 40, 50))
+    confusion = np.bincount(truth.ravel() * 5 + prediction.ravel(), minlength=25).reshape(5, 5)
+    areas = IoUMetric.intersect_and_union(torch.from_numpy(prediction), torch.from_numpy(truth), 5, 255)
+    expected = (areas[0] / areas[1]).mean().item()
+    assert abs(mean_iou(confusion) - expected) < 1e-6
+
+
+def test_mean_iou_leaves_out_classes_that_do_not_occur():
+    assert mean_iou(np.diag([5, 0, 3])) == 1.0
+
+
+def test_majority_row_counts_the_validation_labels(scenes):
+    labels = [cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in (scenes / 'ann_dir' / 'val').glob('*.png')]
+    train = [cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in (scenes / 'ann_dir' / 'train').glob('*.png')]
+    majority = np.bincount(np.stack(train).ravel()).argmax()
+    share = (np.stack(labels) == majority).mean()
+    classes = len(np.unique(np.stack(labels)))
+    assert abs(majority_miou(scenes) - share / classes) < 1e-9
+
+
+def test_table_of_the_demo_says_its_scores_and_its_recipe_version(scenes, tmp_path):
+    names = {f'{system.stem}-{split}': {'mIoU': 12.345} for system in SYSTEMS for split in SPLITS}
+    figures = dict.fromkeys(('PSNR', 'SSIM', 'input_PSNR', 'input_SSIM', 'attention_ratio', 'attention_chance'), 0.5)
+    names |= {f'{SCR.stem}-{mode}': figures for mode in ('restore', 'ceiling')}
+    for name, metrics in names.items():
+        (tmp_path / 'tests' / name).mkdir(parents=True)
+        (tmp_path / 'tests' / name / 'metrics.json').write_text(json.dumps({'metrics': metrics}))
+    text = demo_table(tmp_path, scenes)
+    assert 'degraded by recipe version 2;' in text and text.count('12.3') == len(SYSTEMS) * len(SPLITS)
+
+
+def test_table_is_markdown():
+    lines = markdown_table(['system', 'mIoU'], [['one', '1.00'], ['another', '12.34']]).splitlines()
+    assert lines == ['| system  |  mIoU |', '|---------|------:|', '| one     |  1.00 |', '| another | 12.34 |']
+
+
+def test_page_shows_each_picture_twice_as_large_in_its_column(tmp_path):
+    rng = np.random.default_rng(0)
+    first, second = (rng.integers(0, 256, (96, 96, 3), np.uint8) for _ in range(2))
+    truth = colored(np.full((96, 96), 3))
+    comparison_page(tmp_path / 'page.png', ['one', 'two', 'truth'], [[first, second, truth], [second, first, truth]])
+    page = cv2.imread(str(tmp_path / 'page.png'))
+    side = 2 * 96 + 6
+    assert page.shape[1] == 3 * side
+    upper, lower = page[24 : 24 + side], page[24 + side : 24 + 2 * side]
+    assert np.array_equal(upper[:, :side], lower[:, side : 2 * side])
+    assert np.array_equal(upper[3 : side - 3, 3 : side - 3][::2, ::2], first)
+    assert tuple(upper[50, 2 * side + 50][::-1]) == PALETTE[3]
+
+
+def test_heat_is_brightest_where_the_map_is_largest():
+    heat = np.zeros((32, 32), np.float32)
+    heat[4, 5] = 0.02  # scaled to its own maximum
+    shown = heated(np.full((32, 32, 3), 100, np.uint8), heat).astype(int).sum(-1)
+    assert np.unravel_index(shown.argmax(), shown.shape) == (4, 5) and (shown != shown[4, 5]).sum() == 32 * 32 - 1

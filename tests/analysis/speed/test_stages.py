@@ -1,0 +1,162 @@
+"""The division of an amount among stages, and models shared by variants."""
+
+import pytest
+import torch
+from torch import nn
+
+from rass_mm.analysis.speed import job as job_module
+from rass_mm.analysis.speed.job import Job
+from rass_mm.analysis.speed.models import Models, module_tensors
+from rass_mm.analysis.speed.stages import StageMeter, StagePoint, heavy_modules, replaced
+from rass_mm.analysis.speed.variants import Variant
+from rass_mm.errors import ConfigError
+
+RASS = 'rass/rass_scenes_tiny.py'
+
+
+class Clock:
+    """A clock that moves when told."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+class Steps:
+    """Two methods, one calling the other, that take known times."""
+
+    def __init__(self, clock):
+        self.clock = clock
+
+    def outer(self):
+        self.clock.now += 1
+        self.inner()
+        self.inner()
+        self.clock.now += 4
+
+    def inner(self):
+        self.clock.now += 10
+
+    def put_off(self):
+        def later(seconds):
+            self.clock.now += seconds
+            return 'done'
+
+        return later
+
+
+def test_a_stage_inside_another_takes_its_own():
+    clock = Clock()
+    steps, meter = Steps(clock), StageMeter(clock)
+    with meter.watching([StagePoint('out', steps, 'outer'), StagePoint('in', steps, 'inner')]):
+        clock.now += 100
+        steps.outer()
+        clock.now += 200
+    assert meter.amounts == {'out': 5, 'in': 20, 'other': 300}
+    assert vars(steps) == {'clock': clock}  # nothing stays wrapped
+
+
+def test_what_a_stage_puts_off_is_its_own():
+    clock = Clock()
+    steps, meter = Steps(clock), StageMeter(clock)
+    with meter.watching([StagePoint('late', steps, 'put_off')]):
+        later = steps.put_off()
+        clock.now += 100
+        assert later(7) == 'done'
+    assert meter.amounts == {'late': 7, 'other': 100}
+
+
+def test_an_error_inside_leaves_nothing_wrapped():
+    clock = Clock()
+    steps, meter = Steps(clock), StageMeter(clock)
+    with pytest.raises(ZeroDivisionError), meter.watching([StagePoint('in', steps, 'inner')]):
+        steps.inner()
+        raise ZeroDivisionError
+    assert vars(steps) == {'clock': clock} and meter.amounts['in'] == 10
+
+
+def test_submodules_and_attributes_come_back():
+    module = nn.Sequential(nn.Linear(1, 1))
+    first, other = module[0], nn.Linear(1, 1)
+    with replaced(module, '0', lambda _old: other), replaced(module, 'training', lambda _old: None):
+        assert module[0] is other and module.training is None
+    assert module[0] is first and module.training is True
+
+
+@pytest.fixture(scope='module')
+def models():
+    """Models on the CPU."""
+    return Models(torch.device('cpu'))
+
+
+@pytest.fixture
+def job(models, tiny_base):
+    """job(**options) -> the tiny RASS as a job at 64x64."""
+
+    def make(name='a', size=(64, 64), overrides=None, **options):
+        given = {'model.backbone.base': str(tiny_base), **(overrides or {})}
+        return Job(Variant(name, RASS, overrides=given, **options), models, size, 1)
+
+    return make
+
+
+def test_variants_share_models_and_tensors(job):
+    plain, stitched = job(), job(overrides={'model.test_cfg.mode': 'stitched'}, windows=2)
+    empty = job(overrides={'model.prompt.type': 'EmptyPrompt'})
+    assert plain.model is stitched.model is empty.model
+    layout, half = job(channels_last=True).model, job(dtype='bfloat16').model
+    mine, theirs = (dict(model.named_parameters()) for model in (plain.model, layout))
+    same = [name for name in mine if mine[name].data_ptr() == theirs[name].data_ptr()]
+    assert any('to_q' in name for name in same)
+    assert not any(mine[name].ndim == 4 and min(mine[name].shape[1:]) > 1 for name in same)
+    assert all(tensor.dtype != torch.bfloat16 for tensor in module_tensors(plain.model))
+    assert {p.dtype for p in half.backbone.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in half.decode_head.parameters()} == {torch.float32}
+    other = job(overrides={'model.neck.width': 16})
+    assert other.model is not plain.model
+
+
+@pytest.mark.parametrize(
+    ('options', 'tolerance', 'compiled'),
+    [
+        ({'channels_last': True}, 1e-3, 0),
+        ({'dtype': 'bfloat16'}, 0.2, 0),
+        ({'compile': True}, 1e-4, 1),  # the encoder, which gives features by hooks as the UNet does, but is quick
+        pytest.param({'compile': True}, 1e-4, 2, marks=pytest.mark.slow),
+    ],
+    ids=['channels_last', 'bfloat16', 'compiled encoder', 'compiled'],
+)
+def test_every_way_to_run_computes_the_same(job, options, tolerance, compiled, monkeypatch):
+    # Compiled is traced only: generating code takes minutes on a CPU.
+    compiler = torch.compile
+    monkeypatch.setattr(torch, 'compile', lambda run, mode, dynamic: compiler(run, backend='eager'))
+    monkeypatch.setattr(job_module, 'heavy_modules', lambda model: heavy_modules(model)[:compiled])
+    keep = {'model.test_cfg.keep_logits': True}
+    expected = logits(job(overrides=keep), compiled=True)
+    found = job(overrides=keep, **options)
+    passes = [logits(found, compiled=True) for _ in range(3)]
+    for values in passes:
+        assert (values.float() - expected).abs().max() <= tolerance * expected.abs().max()
+    assert len(found._compiled) == compiled
+
+
+def logits(job, compiled):
+    """What a job's model gives for its images."""
+    with job.active(compiled=compiled):
+        found = job.model.predict(job.inputs, [job._sample()])
+    return found[0].seg_logits.data
+
+
+def test_a_variant_leaves_the_shared_model_as_it_was(job):
+    first, other = job(), job(overrides={'model.test_cfg.mode': 'stitched', 'model.prompt.type': 'EmptyPrompt'})
+    before = first.model.test_cfg, first.model.prompt
+    with other.active(compiled=False):
+        assert other.model.test_cfg.mode == 'stitched' and other.model.prompt is not before[1]
+    assert (first.model.test_cfg, first.model.prompt) == before
+
+
+def test_size_must_suit_the_model(job):
+    with pytest.raises(ConfigError, match='both sides must be multiples of 32 for this model, e.g. 64x96'):
+        job(size=(64, 70))

@@ -1,0 +1,78 @@
+"""What a user may get wrong, and what the benchmark says then."""
+
+import pytest
+
+from rass_mm.analysis.speed.variants import Variant, parse_variant
+from rass_mm.cli.benchmark import main
+from rass_mm.errors import ConfigError
+
+RASS = 'rass/rass_scenes_tiny.py'
+FIRST = Variant('a', RASS, dtype='bfloat16', compile=True, windows=4, overrides={'model.backbone.base': 'b'})
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['--dtype', 'int8'], "dtype is 'int8'; one of float32, bfloat16, float16 is needed"),
+        (['--size', '100x96'], 'both sides must be multiples of 32'),
+        (['--device', 'nowhere'], "Device 'nowhere' cannot be used"),
+        (['--variant', 'no name'], "--variant 'no name' is not understood"),
+        (['--variant', f'rass_scenes_tiny: {RASS}'], "Two variants are called 'rass_scenes_tiny'"),
+        (['--against', 'rass/none.py'], "No config 'rass/none.py'"),
+        (['--against', '_base_/tiny_runtime.py'], 'has no model'),
+    ],
+    ids=['dtype', 'size', 'device', 'variant', 'names', 'config', 'model'],
+)
+def test_wrong_options_are_explained(options, message, tiny_base, capsys):
+    status = main([RASS, *options, '--cfg-options', f'model.backbone.base={tiny_base}'])
+    captured = capsys.readouterr()
+    assert status == 1 and message in captured.err and not captured.out
+
+
+def test_missing_base_says_what_to_put_where(tmp_path, capsys):
+    assert main([RASS, '--cfg-options', f'model.backbone.base={tmp_path}/none']) == 1
+    assert 'none/unet/config.json' in (message := capsys.readouterr().err) and 'rass-mm random-base' in message
+
+
+def test_missing_checkpoint_is_named(tmp_path, capsys):
+    assert main([RASS, f'{tmp_path}/none.pth']) == 1
+    assert 'none.pth does not exist' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('options', [['--size', '512'], ['--iterations', '0'], ['--batch', 'x']])
+def test_numbers_are_checked_by_the_parser(options, capsys):
+    with pytest.raises(SystemExit):
+        main([RASS, *options])
+    assert options[1] in capsys.readouterr().err
+
+
+def test_variant_takes_what_it_does_not_say_from_the_first():
+    found = parse_variant(f'b: {RASS} dtype=float16 compile=0 model.neck.width=16', FIRST)
+    assert (found.name, found.dtype, found.compile, found.windows) == ('b', 'float16', False, 4)
+    assert found.overrides == {'model.backbone.base': 'b', 'model.neck.width': 16}
+    other = parse_variant('c: other.py x.pth windows=2', FIRST)
+    assert (other.checkpoint, other.windows, other.overrides) == ('x.pth', 2, {})
+
+
+def test_released_is_the_first_config_plainly_run():
+    for found in (parse_variant('released', FIRST), parse_variant(f'released: {RASS} path=released', FIRST)):
+        assert (found.config, found.overrides) == (FIRST.config, FIRST.overrides)
+        assert (found.dtype, found.compile, found.channels_last, found.windows) == ('float32', False, False, 1)
+        assert found.released and found.name == 'released'
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('b: x.py speed=9', "no option 'speed'"),
+        ('b: x.py compile=yes', "compile is 'yes'; 0 or 1"),
+        ('b: x.py windows=-1', "windows is '-1'"),
+        ('b: x.py windows=0', '0 windows at a time are too few'),
+        ('b: x.py path=fast', "path is 'fast'"),
+        ('b: x.py y.pth z.pth', 'is not understood'),
+        ('b: x.py dtype=int8', "dtype is 'int8'"),
+    ],
+)
+def test_wrong_variants_are_explained(text, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_variant(text, FIRST)

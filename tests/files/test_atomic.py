@@ -1,0 +1,63 @@
+"""Files appear whole or not at all."""
+
+import os
+
+import pytest
+
+from rass_mm.files.atomic import atomic_path, write_bytes, write_text
+
+
+def interrupted(target):
+    with atomic_path(target) as temporary:
+        temporary.write_text('half')
+        raise KeyboardInterrupt
+
+
+def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
+    target = tmp_path / 'state.json'
+    target.write_text('old')
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(target)
+    assert target.read_text() == 'old' and [*tmp_path.iterdir()] == [target]
+
+
+def test_an_exception_leaves_no_file_where_none_was(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(tmp_path / 'state.json')
+    assert not [*tmp_path.iterdir()]
+
+
+def test_success_replaces_the_file_and_leaves_nothing_else(tmp_path):
+    target = tmp_path / 'state.json'
+    target.write_text('old')
+    with atomic_path(target) as temporary:
+        temporary.write_text('new')
+        assert target.read_text() == 'old'
+        assert temporary.parent == tmp_path and temporary.suffix == '.json'
+    assert target.read_text() == 'new' and [*tmp_path.iterdir()] == [target]
+
+
+def test_a_failed_rename_leaves_no_temporary(tmp_path):
+    (tmp_path / 'taken' / 'inside').mkdir(parents=True)
+    with pytest.raises(OSError, match='taken'):
+        write_text(tmp_path / 'taken', 'x')
+    assert [path.name for path in tmp_path.iterdir()] == ['taken']
+
+
+def test_others_may_read_the_file(tmp_path):
+    write_bytes(tmp_path / 'shared.bin', b'x')
+    assert os.stat(tmp_path / 'shared.bin').st_mode & 0o777 == 0o644
+
+
+def test_folders_are_made_and_text_is_utf8(tmp_path):
+    write_text(str(tmp_path / 'a' / 'b' / 'text.txt'), 'Straße')
+    assert (tmp_path / 'a' / 'b' / 'text.txt').read_bytes() == 'Straße'.encode()
+
+
+def test_a_writer_does_not_disturb_another_of_the_same_file(tmp_path):
+    target = tmp_path / 'state'
+    with atomic_path(target) as first, atomic_path(target) as second:
+        assert first != second
+        first.write_text('first')
+        second.write_text('second')
+    assert target.read_text() == 'first' and [*tmp_path.iterdir()] == [target]

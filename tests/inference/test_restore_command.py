@@ -1,0 +1,163 @@
+"""`rass-mm restore` with a stand-in for the restorer of the diffusion core."""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rass_mm import cli
+from rass_mm.cli.restore import content_hash
+from rass_mm.diffusion.base import read_base
+from rass_mm.diffusion.restorer import OneStepRestorer, load_restorer
+
+
+class Restorer(torch.nn.Module):
+    size_multiple = 32
+
+    def __init__(self, stop=False):
+        super().__init__()
+        self.stop = stop
+
+    def forward(self, images):
+        if self.stop:
+            raise KeyboardInterrupt
+        return -images
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """Calls of `load_restorer`; a true value in `stop` makes its restorers end like Ctrl-C."""
+    module, calls = types.ModuleType('rass_mm.diffusion.restorer'), types.SimpleNamespace(given=[], stop=False)
+
+    def load_restorer(**given):
+        calls.given.append(given)
+        return Restorer(calls.stop)
+
+    module.load_restorer = load_restorer
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr('rass_mm.diffusion.restorer', module, raising=False)
+    return calls
+
+
+@pytest.fixture
+def files(tmp_path):
+    """An adapter, a base and an image folder."""
+    (tmp_path / 'base' / 'unet').mkdir(parents=True)
+    (tmp_path / 'base' / 'unet' / 'config.json').write_text('{}')
+    (tmp_path / 'scr.safetensors').write_bytes(b'weights')
+    (tmp_path / 'in').mkdir()
+    array = np.random.default_rng(0).integers(0, 256, (40, 70, 3), np.uint8)
+    Image.fromarray(array).save(tmp_path / 'in' / 'image.png')
+    return tmp_path
+
+
+def restore(files, *options, source='in', out='out'):
+    adapter, base = files / 'scr.safetensors', files / 'base'
+    arguments = [files / source, files / out, '--adapter', adapter, '--base', base, '--device', 'cpu', *options]
+    return cli.main(['restore', *map(str, arguments)])
+
+
+def test_a_folder_is_restored(files, loads, capsys):
+    assert restore(files, '--upscale', '2', '--window', '64', '--overlap', '32', '--batch', '3') == 0
+    before, after = (np.asarray(Image.open(files / folder / 'image.png')).astype(int) for folder in ('in', 'out'))
+    assert after.shape == (80, 140, 3) and np.abs(after.mean() - (255 - before.mean())) < 2
+    given = loads.given[0]
+    assert given['adapter'] == files / 'scr.safetensors' and given['base'] == files / 'base'
+    assert (given['device'], given['dtype'], given['autoencoder']) == ('cpu', 'float32', None)
+    assert '1 of 1 images restored' in capsys.readouterr().out
+    assert restore(files, '--upscale', '2', '--window', '64', '--overlap', '32') == 0
+    assert len(loads.given) == 1  # nothing left to do: no model is loaded
+
+
+def test_files_are_enlarged_by_pillow(files, loads):
+    array = np.random.default_rng(1).integers(0, 256, (23, 31, 3), np.uint8)
+    Image.fromarray(array).save(files / 'in' / 'a.png')
+    deep = (30000 + np.arange(40 * 50).reshape(40, 50) % 97).astype(np.uint16)  # less than one level of 8 bits
+    Image.fromarray(deep).save(files / 'in' / 'b.png')
+    assert restore(files, '--upscale', '3', '--window', '64', '--overlap', '32') == 0
+    larger = np.asarray(Image.fromarray(array).resize((93, 69), Image.BICUBIC)).astype(int)
+    ours = np.asarray(Image.open(files / 'out' / 'a.png')).astype(int)
+    assert np.abs(ours - (255 - larger)).max() <= 1
+    larger = np.asarray(Image.fromarray(deep.astype(np.float32)).resize((150, 120), Image.BICUBIC))
+    ours = np.asarray(Image.open(files / 'out' / 'b.png')).astype(int)
+    assert np.abs(ours - (65535 - larger)).max() <= 1
+
+
+def test_osediffs_scheme_loads_another_restorer_and_is_another_way(files, loads, capsys, monkeypatch):
+    monkeypatch.setattr(Restorer, 'size_multiple', 8)
+    assert restore(files, '--upscale', '4', '--scheme', 'osediff') == 0
+    assert loads.given[0]['latent_tiles'] is True
+    assert Image.open(files / 'out' / 'image.png').size == (896, 512)
+    assert restore(files, '--upscale', '4') == 1 and 'another way' in capsys.readouterr().err
+
+
+def test_a_folder_of_the_former_enlargement_is_not_continued(files, loads, capsys):
+    assert restore(files) == 0
+    manifest = files / 'out' / 'manifest.jsonl'
+    manifest.write_text(manifest.read_text().replace('restored images, 2', 'restored images, 1'))
+    assert restore(files) == 1 and 'another way' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        (['--color-fix', 'wavelet'], 'another way'),
+        (['--dtype', 'bfloat16'], 'another way'),
+        (['--device', 'nowhere'], 'nowhere'),
+        (['--device', 'cuda:99'], 'cuda:99'),
+        (['--overlap', '512'], 'overlap'),
+        (['--upscale', '0'], 'enlargement'),
+        (['--autoencoder', '/absent'], '/absent does not exist'),
+        (['--base', '/absent'], '/absent/unet'),
+    ],
+)
+def test_what_cannot_work_is_said_before_the_model_is_loaded(files, loads, capsys, options, said):
+    assert restore(files) == 0
+    loads.given.clear()
+    assert restore(files, *options) == 1 and not loads.given
+    assert said in capsys.readouterr().err
+
+
+def test_an_output_below_a_file_is_refused(files, loads, capsys):
+    assert restore(files, out='scr.safetensors/out') == 1 and not loads.given
+    assert 'Cannot write' in capsys.readouterr().err
+
+
+def test_damaged_images_give_a_failure(files, loads, capsys):
+    (files / 'in' / 'broken.png').write_bytes(b'\x89PNG')
+    assert restore(files) == 1
+    assert (files / 'out' / 'image.png').exists() and 'broken.png' in capsys.readouterr().err
+
+
+def test_an_interruption_says_how_to_go_on(files, loads, capsys):
+    loads.stop = True
+    assert restore(files) == 130
+    assert 'same command again' in ' '.join(capsys.readouterr().err.split())
+    loads.stop = False
+    assert restore(files) == 0
+
+
+def test_the_hash_follows_content_not_names(files):
+    same = files / 'renamed.safetensors'
+    same.write_bytes((files / 'scr.safetensors').read_bytes())
+    assert content_hash(same) == content_hash(files / 'scr.safetensors')
+    same.write_bytes(b'weighty')
+    assert content_hash(same) != content_hash(files / 'scr.safetensors')
+    before = content_hash(files / 'base')
+    (files / 'base' / 'unet' / 'config.json').write_text('{ }')
+    assert content_hash(files / 'base') != before and content_hash(None) is None
+
+
+def test_the_real_restorer_gives_what_it_gives_for_the_whole_mirrored_image(tiny_base, files):
+    base, adapter = read_base(tiny_base), files / 'scr.safetensors'
+    OneStepRestorer(base).save(adapter, base.identity, 'ClassTokens', ['tree', 'car'])
+    assert restore(files, '--window', '128', '--overlap', '32', '--base', str(tiny_base)) == 0
+    restorer = load_restorer(adapter, tiny_base)
+    image = np.asarray(Image.open(files / 'in' / 'image.png')) / np.float32(127.5) - 1
+    missing = [(0, -side % restorer.size_multiple) for side in image.shape[:2]]
+    whole = torch.from_numpy(np.pad(image, [*missing, (0, 0)], 'reflect')).permute(2, 0, 1)[None]
+    expected = (restorer(whole)[0, :, :40, :70].permute(1, 2, 0).numpy() + 1) * 127.5
+    assert np.abs(np.asarray(Image.open(files / 'out' / 'image.png')) - expected).max() < 0.6
