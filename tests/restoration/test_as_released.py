@@ -79,9 +79,8 @@ def test_the_config_and_the_command_give_the_same_pictures(files, base, tmp_path
         [*common, '--out', str(tmp_path), *changes, f'test_dataloader.dataset.data_root={files / root}', *more]
         for root, more in (('small', windows), ('large', ()))
     ]
-    done = python(
-        '-c', f'from rass_mm_cli.main import run_command\nfor a in {tests}: assert run_command("test", a) == 0'
-    )
+    script = f'from rass_mm_cli.main import run_command\nfor a in {tests}: assert run_command("test", a) == 0'
+    done = python('-c', script)
     assert done.returncode == 0, done.stderr[-3000:]
     window = ['--window', '256', '--overlap', '64']
     for name, options in (('square', window), ('odd', window), ('large', ['--scheme', 'osediff'])):
