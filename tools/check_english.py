@@ -1,4 +1,4 @@
-"""Finds wording that this project does not use, and prints what to write instead: python tools/check_english.py [FILE ...].
+"""Finds wording that this project does not use and prints a replacement: python tools/check_english.py [FILE ...].
 
 It reads docstrings, comments and string literals of Python files and the text of Markdown files. `make lint` runs it on
 all files under version control. The words come from CONTRIBUTING.md's section on English.
