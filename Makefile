@@ -19,7 +19,7 @@ test-slow:
 	@$(SETUP) python -m pytest -m slow $(ARGS)
 
 lint:
-	@$(SETUP) sh -c 'ruff check . && ruff format --check . && lint-imports --no-cache && python tools/check_english.py && git ls-files | grep -vE "\.(json|jsonl|png|svg)\$$|^LICENSE" | xargs codespell'
+	@$(SETUP) tools/lint.sh
 
 fix:
 	@$(SETUP) sh -c 'ruff check --fix . ; ruff format .'
