@@ -38,7 +38,8 @@ def stage_points(model: nn.Module) -> list[StagePoint]:
     extractor = extractor_of(model)
     if extractor is not None:
         unet = StagePoint('UNet', extractor.unet)
-        points = [StagePoint('prompt', model.prompt), StagePoint('encode', extractor.vae, 'encode'), unet]
+        prompt = StagePoint('prompt', model.backbone.prompt)
+        points = [prompt, StagePoint('encode', extractor.vae, 'encode'), unet]
     elif hasattr(model, 'backbone') and hasattr(model, 'decode_head'):
         points = [StagePoint('backbone', model.backbone)]
     else:
@@ -52,7 +53,7 @@ def stage_points(model: nn.Module) -> list[StagePoint]:
 
 
 def extractor_of(model: nn.Module) -> Any:
-    """The diffusion extractor of a RASS; None for any other segmentor."""
+    """The diffusion extractor of a segmentor with a `DiffusionBackbone`; None for any other."""
     return getattr(getattr(model, 'backbone', None), 'extractor', None)
 
 
