@@ -140,7 +140,7 @@ def frozen_keys(module: nn.Module) -> set[str]:
 
 def _left_out(module: nn.Module) -> set[str]:
     """Names of what the state dict does not hold: what is frozen, and the provenance of parts."""
-    parts = {name for name, part in module.named_modules() if isinstance(part, TrainedStateMixin) and part is not module}
+    parts = [name for name, part in module.named_modules() if name and isinstance(part, TrainedStateMixin)]
     return frozen_keys(module) | {f'{name}.{PROVENANCE}' for name in parts}
 
 
