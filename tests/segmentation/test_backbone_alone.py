@@ -133,8 +133,8 @@ def behind_a_restorer(monkeypatch):
     def wrap(segmentor):
         monkeypatch.setitem(MODELS._module_dict, 'Identity', torch.nn.Identity)
         monkeypatch.setitem(MODELS._module_dict, 'Given', lambda data_preprocessor: segmentor)
-        inner = {'type': 'Given', 'data_preprocessor': {}}
-        return MODELS.build({'type': 'RestoreThenSegment', 'restorer': {'type': 'Identity'}, 'segmentor': inner})
+        parts = {'restorer': {'type': 'Identity'}, 'segmentor': {'type': 'Given'}, 'data_preprocessor': {}}
+        return MODELS.build({'type': 'RestoreThenSegment', **parts})
 
     return wrap
 
