@@ -5,6 +5,7 @@ state with the identity of the frozen rest, so that loading them onto another ba
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from rass_mm.compat import recorded_versions
 from rass_mm.errors import CheckpointError
 
+PROVENANCE = '_extra_state'
+"""torch's name for what `get_extra_state` gives, behind the name of its module."""
 OWN_CONFIG = (
     'Use the config it was trained with (it is stored in the checkpoint under meta.cfg and beside it in the work dir).'
 )
@@ -25,7 +28,8 @@ class TrainedStateMixin(nn.Module):
     and `classes`. It is stored as UTF-8 bytes in a uint8 tensor, because checkpoint tools expect tensors only.
 
     Frozen parameters and all buffers below modules without any trained parameter are left out of `state_dict()`;
-    loading checks provenance, names and shapes before any value is copied, whatever `strict` says.
+    loading checks provenance, names and shapes before any value is copied, whatever `strict` says. A part that also
+    has this mixin (a backbone, which any segmentor may have) leaves the provenance to the whole.
     """
 
     provenance: dict[str, Any]
@@ -50,9 +54,9 @@ class TrainedStateMixin(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any) -> None:
         # Called before the children's, and by torch's and mmengine's loaders alike.
         given = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
-        if '_extra_state' in given:
-            self.set_extra_state(given.pop('_extra_state'))
-        check_tensors(given, {key: value for key, value in self.state_dict().items() if key != '_extra_state'})
+        if PROVENANCE in given:
+            self.set_extra_state(given[PROVENANCE])
+        check_tensors(tensors_of(given), tensors_of(self.state_dict()))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
@@ -85,8 +89,13 @@ def check_provenance(found: dict[str, Any], own: dict[str, Any]) -> None:
             f'The checkpoint has another class list.\n'
             f'  checkpoint: {len(found["classes"])} classes, {_few(found["classes"])}\n'
             f'  this model: {len(own["classes"])} classes, {_few(own["classes"])}\n'
-            f'Use the config it was trained with, or set model.classes and model.decode_head.num_classes to its list.'
+            f'Use the config it was trained with, or data of its classes.'
         )
+
+
+def tensors_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict without provenance."""
+    return {key: value for key, value in state.items() if key.rpartition('.')[2] != PROVENANCE}
 
 
 def _few(names: list[str]) -> str:
@@ -129,12 +138,18 @@ def frozen_keys(module: nn.Module) -> set[str]:
     return keys
 
 
+def _left_out(module: nn.Module) -> set[str]:
+    """Names of what the state dict does not hold: what is frozen, and the provenance of parts."""
+    parts = [name for name, part in module.named_modules() if name and isinstance(part, TrainedStateMixin)]
+    return frozen_keys(module) | {f'{name}.{PROVENANCE}' for name in parts}
+
+
 def _keep_trained(module: nn.Module, state: dict[str, Tensor], prefix: str, _metadata: dict) -> None:
-    for key in frozen_keys(module):
+    for key in _left_out(module):
         state.pop(prefix + key, None)
 
 
 def _forget_frozen(module: nn.Module, incompatible: Any) -> None:
-    """torch and mmengine both count what a checkpoint lacks; the frozen part is meant to be lacking."""
-    frozen = frozen_keys(module)
-    incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if not key.endswith(tuple(frozen))]
+    """torch and mmengine both count what a checkpoint lacks; what is left out is meant to be lacking."""
+    left_out = tuple(_left_out(module))
+    incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if not key.endswith(left_out)]

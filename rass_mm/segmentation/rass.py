@@ -11,17 +11,15 @@ from mmengine.structures import PixelData
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from rass_mm.datasets.names import class_names
 from rass_mm.diffusion.extractor import resized
 from rass_mm.diffusion.prompts import Prompt
-from rass_mm.diffusion.stages import StagePoint
 from rass_mm.diffusion.tiling import Window, batched, mean_weights, ramp_weights, window_weights, windows
 from rass_mm.engine.trained_state import TrainedStateMixin
 from rass_mm.errors import ConfigError
 from rass_mm.segmentation.rows import Labels, head_rows, in_bands
-from rass_mm.segmentation.stages import parts_of
 
 BLENDS = {'mean': mean_weights, 'ramp': ramp_weights}
 
@@ -33,7 +31,7 @@ class RASS(TrainedStateMixin, EncoderDecoder):
     The state dict holds trained tensors and provenance only; see `TrainedStateMixin`.
 
     Args:
-        backbone: config of a `DiffusionBackbone`.
+        backbone: config of a `DiffusionBackbone`; its `classes` and `prompt` are those given here.
         decode_head: config of any mmseg decode head; reads the neck's maps, finest first.
         classes: class names, or the name of a registered data set whose METAINFO has them.
         prompt: config of the prompt: `ClassTokens` (default), `EmptyPrompt` or `TagPrompt`.
@@ -61,6 +59,7 @@ class RASS(TrainedStateMixin, EncoderDecoder):
                 f'decode_head.num_classes is {decode_head.get("num_classes")}, but the class list {classes!r} has '
                 f"{len(names)} names. Set decode_head.num_classes={len(names)}, or give the data set's class list."
             )
+        backbone = {**backbone, 'classes': names, 'prompt': prompt or {'type': 'ClassTokens'}}
         super().__init__(backbone=backbone, decode_head=decode_head, **kwargs)
         if self.out_channels == 1 and not hasattr(self.decode_head, 'threshold'):
             raise ConfigError(
@@ -71,12 +70,16 @@ class RASS(TrainedStateMixin, EncoderDecoder):
         if neck is not None:
             sizes = {'in_channels': self.backbone.channels, 'in_strides': self.backbone.strides}
             self.neck = MODELS.build({**neck, **sizes})
-        self.prompt = build_prompt(prompt or {'type': 'ClassTokens'}, self.backbone.base, names)
+
+    @property
+    def prompt(self) -> nn.Module:
+        """The backbone's prompt."""
+        return self.backbone.prompt
 
     @property
     def provenance(self) -> dict[str, Any]:
         """What a checkpoint of this model depends on: the base, merged adapters and class names."""
-        return {**self.backbone.provenance, 'classes': self.classes}
+        return self.backbone.provenance
 
     def extract_feat(self, inputs: Tensor, prompt: Prompt | None = None) -> tuple[Tensor, ...]:
         """(B, 3, H, W) RGB in [-1, 1] to the maps the decode head reads; the prompt is made here if not given."""
@@ -209,10 +212,6 @@ class RASS(TrainedStateMixin, EncoderDecoder):
                     total[..., top:bottom, left:right] += resized(parts[:, index], (bottom - top, right - left))
         return tuple(total / counts(grid, stride, total) for total, stride in zip(sums, strides, strict=True))
 
-    def stage_points(self) -> list[StagePoint]:
-        """Prompt, encoder, UNet, neck and head, in the order in which they run."""
-        return [StagePoint('prompt', self.prompt), *parts_of(self)]
-
 
 def scaled(window: Window, stride: int) -> Window:
     """A window of the image on a map of that stride."""
@@ -248,11 +247,3 @@ def chunked(grid: Sequence[Window], size: int, height: int) -> Iterator[tuple[li
     for chunk in batched(grid, size):
         seen += len(chunk)
         yield chunk, grid[seen][0] if seen < len(grid) else height
-
-
-def build_prompt(config: dict[str, Any], base: Any, names: list[str]) -> Any:
-    """Builds a prompt module from its config; a `tagger` inside is built too, with the class names."""
-    config = {**config, 'base': base, 'classes': names}
-    if isinstance(config.get('tagger'), dict):
-        config['tagger'] = MODELS.build({'classes': names, **config['tagger']})
-    return MODELS.build(config)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rass_mm.diffusion.restorer import load_restorer
 from rass_mm.diffusion.stages import StagePoint
 from rass_mm.diffusion.tiling import blended
-from rass_mm.engine.trained_state import TrainedStateMixin, check_tensors
+from rass_mm.engine.trained_state import TrainedStateMixin, check_tensors, tensors_of
 from rass_mm.errors import AdapterError, ConfigError
 from rass_mm.segmentation.stages import segmentor_heavy_modules, segmentor_stages
 
@@ -190,7 +190,7 @@ class RestoreThenSegment(BaseSegmentor):
         # Called before the children's, by torch's and mmengine's loaders alike; torch allows changing the dict here.
         given = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
         if not isinstance(self.segmentor, TrainedStateMixin):  # which checks provenance first, then the same
-            check_tensors(given, _needed(self.segmentor.state_dict(), given))
+            check_tensors(tensors_of(given), _needed(tensors_of(self.segmentor.state_dict()), given))
         for key, value in given.items():
             del state_dict[prefix + key]
             state_dict[prefix + INNER + key] = value
