@@ -1,4 +1,4 @@
-"""Carries records over to configs that moved: `python -m experiments.migrate_records OLD [--ignore KEY ...]`.
+"""Carries records over to configs that moved: `python -m experiments migrate-records OLD [--ignore KEY ...]`.
 
 OLD is a checkout in which the records match their configs, e.g. of `git worktree add ../old COMMIT`. Its records are
 JSON-lines files (`results/<setting>.jsonl`) or, before those, one JSON per run (`results/<setting>/*-seed*.json`).
@@ -15,39 +15,21 @@ import argparse
 import hashlib
 import json
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
 
-import rass_mm  # noqa: F401  (registers everything the configs name)
 from experiments.commands import Run
 from experiments.record import config_hash
 from experiments.store import Record, add_records, records_file, write_bases
 from experiments.systems import SETTINGS, systems_of
-from rass_mm.cli.main import guarded
 from rass_mm.config import load_config
 from rass_mm.degradation.versions import lq_steps, step_version
 from rass_mm.errors import DataError
 
 logger = logging.getLogger(__name__)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Runs the migration; returns the exit status."""
-    logging.basicConfig(level=logging.INFO, format='%(message)s')
-    parser = argparse.ArgumentParser('python -m experiments.migrate_records', description=__doc__.splitlines()[0])
-    parser.add_argument('old', type=Path, help='a checkout in which the records match their configs')
-    parser.add_argument('--ignore', nargs='+', default=[], metavar='KEY', help='dotted keys that may differ')
-    parser.set_defaults(run=_migrate)
-    return guarded(parser.parse_args(argv))
-
-
-def _migrate(arguments: argparse.Namespace) -> int:
-    migrate(arguments.old, arguments.ignore)
-    return 0
 
 
 def migrate(old: Path, ignore: Sequence[str] = ()) -> None:
@@ -156,7 +138,3 @@ def _migrate_bases(old: Path) -> None:
         file = old / 'experiments' / 'results' / setting / 'bases.json'
         if file.is_file():
             write_bases(setting, json.loads(file.read_text()))
-
-
-if __name__ == '__main__':
-    sys.exit(main())
