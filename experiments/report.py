@@ -68,7 +68,7 @@ def _titled(title: str, text: str) -> str:
 
 
 def protocol(rows: Sequence[Row]) -> str:
-    """What the numbers of the tables are."""
+    """A sentence on how the numbers of the tables were measured."""
     record = segmentors(rows)[0].first
     devices = sorted({r['device'] for row in rows for r in row.by_seed.values()})
     return (

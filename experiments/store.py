@@ -22,7 +22,7 @@ def records_file(setting: str) -> Path:
 
 
 def read_records(setting: str) -> list[Record]:
-    """All records of a data set, in the order of the file; none if there is no file.
+    """All records of a data set, in the order of the file; an empty list without one.
 
     Raises:
         DataError: a line is damaged, or its record belongs to another recipe version.

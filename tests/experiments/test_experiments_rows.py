@@ -28,7 +28,7 @@ def parsed(options):
 
 
 def value_at(config, key):
-    """What stands at a dotted key, list indices included."""
+    """The value at a dotted key, list indices included."""
     for part in key.split('.'):
         config = config[int(part)] if isinstance(config, list) else config[part]
     return config

@@ -55,7 +55,7 @@ def experiments(lab, *arguments):
 
 @pytest.fixture(scope='module')
 def finished(lab):
-    """What was printed by a run of RASS and R2S, and of what these need."""
+    """The output of a run of RASS and R2S and of the systems they need."""
     done = experiments(lab, 'run', 'scenes', '--systems', 'r2s', 'rass', '--seeds', '3', '--workers', '2')
     assert done.returncode == 0, done.stdout + done.stderr
     return done
@@ -126,7 +126,7 @@ def test_nothing_is_run_twice(lab, finished):
 
 
 def test_row_is_run_again_in_a_fresh_clone_and_compared(lab, finished):
-    """Records are there, work folders are not: what the row needs is trained, but neither tested nor recorded anew."""
+    """With records but no work folders, the systems a row needs are trained, but neither tested nor recorded again."""
     work, time = lab / 'work_dirs' / 'experiments' / 'scenes', records_file(lab).stat().st_mtime_ns
     for name in ('scr', 'rass'):
         shutil.rmtree(work / f'{name}-seed3')
