@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import os
 import subprocess
 import sys
 
@@ -120,7 +121,7 @@ def test_two_processes_lose_no_record(tmp_path):
 
 
 def environment():
-    return {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'HOME': str(ROOT)}
+    return {**os.environ, 'PYTHONPATH': str(ROOT)}
 
 
 @pytest.fixture
