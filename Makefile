@@ -4,7 +4,7 @@ SETUP = env=$$(tools/setup_env.sh) && PATH="$$env/bin:$$PATH"
 
 .PHONY: setup env demo test test-slow lint fix docs
 setup:
-	@$(SETUP) python -m rass_mm doctor
+	@$(SETUP) python -m rass_mm_cli doctor
 
 env:
 	@tools/setup_env.sh

@@ -10,7 +10,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'rass_mm' / 'version.py').read_text())[1]
 SEGMENTATION = [
-    'torch>=2.10',  # below, a checkpoint can corrupt memory (CVE-2026-24747): rass_mm.compat.FLOORS
+    'torch>=2.10',  # below, a checkpoint can corrupt memory (CVE-2026-24747): rass_mm_cli.packages.FLOORS
     'numpy>=1.26',
     'scipy',
     'mmengine>=0.10.4,<1.0',
@@ -47,10 +47,10 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.10',
-    packages=find_packages(include=['rass_mm', 'rass_mm.*']),
+    packages=find_packages(include=['rass_mm', 'rass_mm.*', 'rass_mm_cli']),
     package_data={'rass_mm': ['py.typed']},
     install_requires=SEGMENTATION,
     extras_require={'restoration': RESTORATION, 'test': ['pytest', 'ruff']},
     cmdclass={'build_py': BuildWithConfigs},
-    entry_points={'console_scripts': ['rass-mm=rass_mm.cli.main:main']},
+    entry_points={'console_scripts': ['rass-mm=rass_mm_cli.main:main']},
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.logging import RichHandler
 
 from experiments.systems import SEEDS, SETTINGS
-from rass_mm.cli.main import guarded
+from rass_mm.cli.options import guarded
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -13,12 +13,12 @@ import numpy as np
 
 from experiments.commands import Run, typed
 from experiments.systems import RECIPE_VERSION
-from rass_mm.analysis.report.tables import class_ious, mean_iou
 from rass_mm.apis import RESULT
 from rass_mm.config import load_config
 from rass_mm.degradation.versions import lq_steps, step_version
 from rass_mm.errors import DataError
 from rass_mm.files.atomic import write_text
+from rass_mm.metrics.iou import class_ious, mean_iou
 
 AGREE = 0.011
 """Points of mIoU by which label maps and test may differ: the test's value is rounded to two places."""

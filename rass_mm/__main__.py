@@ -2,6 +2,6 @@
 
 import sys
 
-from rass_mm.cli.main import main
+from rass_mm_cli.main import main
 
 sys.exit(main())

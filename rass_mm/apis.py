@@ -5,29 +5,28 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import torch
 import torch.distributed
+from matplotlib.backends import BackendFilter, backend_registry
 from mmengine.config import Config
-from mmengine.device import is_cuda_available, is_musa_available, is_npu_available
+from mmengine.device import is_cuda_available
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from rass_mm.compat import recorded_versions
 from rass_mm.datasets.preflight import check_data_folders
 from rass_mm.degradation.versions import lq_steps, step_version
+from rass_mm.devices import device_name, has_accelerator
 from rass_mm.engine.pretrained import check_pretrained
-from rass_mm.engine.records import command_line, device_name, protocol_line, recipe_versions
-from rass_mm.engine.trained_state import recorded_versions
+from rass_mm.engine.records import command_line
 from rass_mm.errors import ConfigError
 from rass_mm.files.atomic import write_text
+from rass_mm.protocol import protocol_line, recipe_versions
 
 RESULT = 'metrics.json'
 """The file a test leaves in its work dir: metrics, protocol, command, checkpoint, data, recipe, seed and versions."""
-
-
-def has_accelerator() -> bool:
-    """Whether mmengine can run mixed precision here."""
-    return is_cuda_available() or is_npu_available() or is_musa_available()
 
 
 def prepare_config(
@@ -105,6 +104,8 @@ def test(
     out: str | None = None,
     show_dir: str | None = None,
     tta: bool = False,
+    show: bool = False,
+    wait_time: float = 2.0,
 ) -> dict[str, float]:
     """Tests a checkpoint with a prepared config, writes `metrics.json` into its work dir and returns the metrics.
 
@@ -114,14 +115,18 @@ def test(
         out: folder for the predicted label maps (PNG of ids) or restored images; None writes none.
         show_dir: folder for pictures of the predictions; None draws none.
         tta: test-time augmentation, by the config's `tta_model` and `tta_pipeline`.
+        show: shows each prediction in a window (segmentation only).
+        wait_time: seconds each window stays open.
 
     Raises:
-        ConfigError: a model with trained parameters and no checkpoint.
+        ConfigError: a model with trained parameters and no checkpoint; `show` without a display.
     """
     config.load_from, config.resume = checkpoint, False
     check_data_folders(config.get('test_dataloader'), 'test_dataloader')
     record = described_test(config, checkpoint, tta)
     write_outputs(config, out, show_dir)
+    if show:
+        show_predictions(config, wait_time)
     if tta:
         use_tta(config)
     runner = Runner.from_cfg(config)
@@ -170,6 +175,25 @@ def write_outputs(config: Config, out: str | None, show_dir: str | None) -> None
         hook = config.default_hooks.get('visualization') or {'type': 'SegVisualizationHook'}
         config.default_hooks.visualization = {**hook, 'draw': True, 'interval': 1}
         config.visualizer = {**config.visualizer, 'save_dir': show_dir}
+
+
+def show_predictions(config: Config, wait_time: float) -> None:
+    """Sets up a window for each prediction, as mmseg's `--show` does.
+
+    Raises:
+        ConfigError: there is no display, or the config is a restorer's.
+    """
+    if config.test_evaluator.type.endswith('RestorationMetrics'):
+        raise ConfigError('--show shows segmentations. To see restored images, write them with --show-dir DIR.')
+    if matplotlib.get_backend().lower() not in interactive_backends():
+        raise ConfigError('--show needs a display, and there is none here. Write the pictures with --show-dir DIR.')
+    hook = config.default_hooks.get('visualization') or {'type': 'SegVisualizationHook'}
+    config.default_hooks.visualization = {**hook, 'draw': True, 'interval': 1, 'show': True, 'wait_time': wait_time}
+
+
+def interactive_backends() -> set[str]:
+    """Names of matplotlib's backends that open windows, in lower case."""
+    return {name.lower() for name in backend_registry.list_builtin(BackendFilter.INTERACTIVE)}
 
 
 def use_tta(config: Config) -> None:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import cv2
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from rass_mm.errors import ConfigError, DataError, RassError
 
@@ -73,6 +73,18 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
+def progress_bar(counted: bool = True) -> Progress:
+    """Context manager: a progress bar on standard error; disabled where that is not a terminal.
+
+    Args:
+        counted: shows 'done/total' beside the bar.
+    """
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    count = [MofNCompleteColumn()] if counted else []
+    columns = [TextColumn('{task.description}'), BarColumn(), *count, TimeElapsedColumn(), TimeRemainingColumn()]
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
 def watched(results: Iterable[Result], total: int, title: str, unit: str = '') -> Iterator[Result]:
     """Yields the results and shows progress: a bar in a terminal, a log line for every tenth elsewhere.
 
@@ -82,9 +94,7 @@ def watched(results: Iterable[Result], total: int, title: str, unit: str = '') -
         title: what is going on ('reading').
         unit: what is counted ('images').
     """
-    console = Console(stderr=True)
-    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with progress_bar() as bar:
         row = bar.add_task(title, total=total)
         for done, result in enumerate(results, 1):
             bar.advance(row)

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from rass_mm.demo.scenes.generator import PALETTE, SCENE_CLASSES
+from rass_mm.datasets.scenes import PALETTE, SCENE_CLASSES
 from rass_mm.files.atomic import atomic_path
 
 SCALE = 2

@@ -2,7 +2,7 @@
 
 import sys
 
-from rass_mm.cli.benchmark import main
+from rass_mm_cli.main import run_command
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run_command('benchmark', program='tools/benchmark.py'))

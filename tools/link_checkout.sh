@@ -18,7 +18,7 @@ console_script() {
 #!$env/bin/python
 import sys
 
-from rass_mm.cli.main import main
+from rass_mm_cli.main import main
 
 if __name__ == '__main__':
     sys.exit(main())

@@ -2,13 +2,13 @@
 
 python tools/make_lq_dataset.py data/ade/images/validation data/ade_lq/images/validation --seed 0 --workers 8
 
-Add `--ext keep` where a data set expects the images' own file names, e.g. ADE20K's `.jpg`. A run that was stopped goes
-on where it was when the same command is given again.
+Add `--ext keep` where a data set expects the images' own file names, e.g. ADE20K's `.jpg`. A run that was stopped
+resumes when the same command is given again.
 """
 
 import sys
 
-from rass_mm.cli.make_lq import main
+from rass_mm_cli.main import run_command
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run_command('make-lq', program='tools/make_lq_dataset.py'))

@@ -2,7 +2,7 @@
 
 import sys
 
-from rass_mm.cli.main import test_main
+from rass_mm_cli.main import run_command
 
 if __name__ == '__main__':
-    sys.exit(test_main())
+    sys.exit(run_command('test', program='tools/test.py'))

@@ -1,4 +1,4 @@
-"""Command line of the converters."""
+"""`rass-mm convert`: published weights to an adapter, or to a checkpoint and a base."""
 
 import argparse
 import sys
@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
 
+from rass_mm.config import load_config
 from rass_mm.diffusion.adapters import AdapterSpec
 from rass_mm.diffusion.one_step import FORMS
 from rass_mm.errors import ConfigError
@@ -54,13 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         RassError: nothing is written.
     """
-    import rass_mm  # noqa: F401  (registers the models)
-    from rass_mm.config import load_config
 
     def build(base: Path, rank: int) -> Any:
-        from mmengine.registry import init_default_scope
-        from mmseg.registry import MODELS
-
         init_default_scope('mmseg')
         config = load_config(arguments.config, {'model.backbone.base': str(base)})
         if config.model.get('type') != 'RASS':

@@ -1,21 +1,20 @@
-"""Command line of the low-quality data set builder."""
+"""`rass-mm make-lq` and `tools/make_lq_dataset.py`: a fixed degraded copy of an image folder."""
 
 import argparse
 import logging
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from rass_mm.cli.options import INTERRUPTED, add_recipe_version
 from rass_mm.degradation.builder import build_lq_dataset
 from rass_mm.degradation.jpeg import CHROMA
-from rass_mm.degradation.recipe import OSEDIFF, VERSIONS, override
-from rass_mm.errors import RassError
+from rass_mm.degradation.recipe import OSEDIFF, override
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The builder's arguments, shared by `tools/make_lq_dataset.py` and `rass-mm make-lq`."""
+    """The arguments of `rass-mm make-lq`."""
     parser.add_argument('images', type=Path, help='folder of clean images, searched with its subfolders')
     parser.add_argument('out', type=Path, help='folder for the degraded images and manifest.jsonl')
     parser.add_argument('--seed', type=int, default=0, help='seed of the whole copy (default: 0)')
@@ -26,13 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         default='png',
         help="file type of the copies: lossless PNG (default), or each image's own",
     )
-    parser.add_argument(
-        '--recipe-version',
-        type=int,
-        choices=VERSIONS,
-        default=OSEDIFF.version,
-        help=f'1 continues copies made before there were versions (default: {OSEDIFF.version})',
-    )
+    add_recipe_version(parser, 'continues copies made before there were versions')
     parser.add_argument(
         '--jpeg-chroma',
         choices=CHROMA,
@@ -57,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         summary = build_lq_dataset(*places, arguments.seed, arguments.workers, recipe, suffix)
     except KeyboardInterrupt:
         Console(stderr=True).print('Interrupted; finished images are kept: run the same command again to go on.')
-        return 130
+        return INTERRUPTED
     Console().print(
         f'{summary.images} images in {arguments.out} ({summary.made} made now, {summary.seconds:.1f} s); '
         f'manifest: {summary.manifest}',
@@ -66,18 +59,3 @@ def run(arguments: argparse.Namespace) -> int:
         soft_wrap=True,
     )
     return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `tools/make_lq_dataset.py`; returns its exit status.
-
-    Args:
-        argv: arguments without the program's name; those of the process if None.
-    """
-    description = 'Make a fixed low-quality copy of an image folder; run the same command again to resume.'
-    arguments = add_arguments(argparse.ArgumentParser(description=description)).parse_args(argv)
-    try:
-        return arguments.run(arguments)
-    except RassError as error:
-        Console(stderr=True).print(str(error), markup=False, highlight=False, soft_wrap=True)
-        return 1

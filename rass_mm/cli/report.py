@@ -1,8 +1,12 @@
-"""Command line of the report."""
+"""`rass-mm report`: Markdown tables of recorded tests, benchmarks and robustness curves."""
 
 import argparse
 import sys
 from pathlib import Path
+
+from rass_mm.analysis.report.recorded_tests import report
+from rass_mm.analysis.report.records import read_records
+from rass_mm.files.atomic import write_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -26,10 +30,6 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         DataError: a record is unreadable, given twice, or of an unknown kind.
     """
-    from rass_mm.analysis.report.recorded_tests import report
-    from rass_mm.analysis.report.records import read_records
-    from rass_mm.files.atomic import write_text
-
     records = read_records(arguments.records)
     text = report(records, arguments.title)
     if arguments.out is None:

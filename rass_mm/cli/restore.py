@@ -1,26 +1,25 @@
-"""Command line of the restoration of image files."""
+"""`rass-mm restore`: image files of any size and number, restored."""
 
 import argparse
-import hashlib
 import logging
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
 
+from rass_mm.cli.options import INTERRUPTED, add_device, add_dtype, add_restorer
+from rass_mm.devices import chosen_device, default_dtype
 from rass_mm.diffusion.base import find_base
 from rass_mm.diffusion.color import COLOR_FIXES
 from rass_mm.diffusion.latent_tiles import SCHEMES
-from rass_mm.errors import ConfigError, RassError
-from rass_mm.files.hashing import update_sampled
+from rass_mm.diffusion.restorer import load_restorer
+from rass_mm.errors import RassError
+from rass_mm.files.hashing import content_hash
 from rass_mm.inference.folder import Restoring, restore_files
 from rass_mm.inference.plan import plan_files
 from rass_mm.inference.restore import RestoreOptions
 from rass_mm.inference.sheet import check_sheet, write_sheet
-
-DTYPES = ('float32', 'float16', 'bfloat16')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -30,8 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         'source', metavar='IN', help="an image, a folder with its subfolders, or a pattern in quotes: 'photos/*.jpg'"
     )
     parser.add_argument('out', metavar='OUT', help='a folder; for one image also a file name')
-    parser.add_argument('--adapter', type=Path, required=True, help='file of the trained restorer, scr_*.safetensors')
-    parser.add_argument('--base', type=Path, required=True, help='Stable Diffusion folder that it was trained on')
+    add_restorer(parser)
     parser.add_argument('--autoencoder', type=Path, help="folder of a tiny autoencoder in place of the VAE's decoder")
     parser.add_argument(
         '--autoencoder-ends', choices=('decoder', 'both'), default='decoder', help='which ends it takes the place of'
@@ -57,10 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
         '--color-fix', choices=COLOR_FIXES, default=defaults.color_fix, help="take the source's colours (default: none)"
     )
-    parser.add_argument('--device', help='cpu, cuda, cuda:1, ... (default: cuda if there is one, else cpu)')
-    parser.add_argument(
-        '--dtype', choices=DTYPES, help='precision (default: bfloat16 on a cuda device that has it, else float32)'
-    )
+    add_device(parser)
+    add_dtype(parser)
     parser.add_argument(
         '--sheet', type=Path, help='also writes a contact sheet, input beside restored, to this picture'
     )
@@ -91,8 +87,6 @@ def run(arguments: argparse.Namespace) -> int:
     model |= {'ends': arguments.autoencoder_ends, 'seed': arguments.seed}
 
     def load() -> Restoring:
-        from rass_mm.diffusion.restorer import load_restorer
-
         torch.manual_seed(arguments.seed)
         given = {'ends': arguments.autoencoder_ends, 'device': str(device), 'dtype': dtype}
         return load_restorer(**parts, **given, latent_tiles=options.scheme == 'osediff')
@@ -103,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         summary = restore_files(arguments.source, arguments.out, load, options, model)
     except KeyboardInterrupt:
         Console(stderr=True).print('Interrupted; finished images are kept: run the same command again to go on.')
-        return 130
+        return INTERRUPTED
     finally:
         if arguments.sheet:
             # Of what there is, even if some images failed; their error is the one to show.
@@ -116,49 +110,3 @@ def run(arguments: argparse.Namespace) -> int:
         soft_wrap=True,
     )
     return 0
-
-
-def chosen_device(name: str | None) -> torch.device:
-    """The device of that name, or the best there is.
-
-    Raises:
-        ConfigError: there is no such device.
-    """
-    name = name or ('cuda' if torch.cuda.is_available() else 'cpu')
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # each kind of device has its own
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f'Device {name!r} cannot be used ({reason}). Give --device cpu or another one.') from error
-    return device
-
-
-def default_dtype(device: torch.device) -> str:
-    """bfloat16 where a cuda device has it: as fast as float16, without its narrow range."""
-    return 'bfloat16' if device.type == 'cuda' and torch.cuda.is_bf16_supported() else 'float32'
-
-
-def content_hash(path: Path | None) -> Any:
-    """Identifies a weights file, or the configs and weights of a folder; None for no path.
-
-    Names, sizes, and the first and last part of each file: enough to tell trained weights apart, and quick.
-
-    Raises:
-        ConfigError: there is no such file or folder.
-    """
-    if path is None:
-        return None
-    if not path.exists():
-        raise ConfigError(f'{path} does not exist: name the file or folder that holds the weights.')
-    files = [path] if path.is_file() else sorted(file for file in path.rglob('*') if _is_weights_or_config(file))
-    digest = hashlib.sha256()
-    for file in files:
-        name = '' if path.is_file() else file.relative_to(path).as_posix()  # a renamed adapter is the same adapter
-        digest.update(f'{name}:{file.stat().st_size}:'.encode())
-        update_sampled(digest, file)
-    return digest.hexdigest()[:16]
-
-
-def _is_weights_or_config(path: Path) -> bool:
-    return path.suffix in ('.safetensors', '.json') and path.is_file()

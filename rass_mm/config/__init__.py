@@ -10,7 +10,7 @@ registries import nothing by its name in this process, also not for a `.py` conf
 from rass_mm.config.data import read_config_data
 from rass_mm.config.loading import load_config
 from rass_mm.config.rules import check_config_data
-from rass_mm.config.shipped import PACKAGE, config_path
+from rass_mm.config.shipped import PACKAGE, config_names, config_path
 from rass_mm.config.text import config_from_checkpoint, config_from_text
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     'check_config_data',
     'config_from_checkpoint',
     'config_from_text',
+    'config_names',
     'config_path',
     'load_config',
     'read_config_data',

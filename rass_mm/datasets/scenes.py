@@ -5,7 +5,36 @@ from typing import Any
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from rass_mm.demo.scenes.generator import PALETTE, SCENE_CLASSES
+SCENE_CLASSES = (
+    'sky',
+    'grass',
+    'road',
+    'sidewalk',
+    'building',
+    'tree',
+    'car',
+    'person',
+    'pole',
+    'fence',
+    'water',
+    'mountain',
+)
+"""Names of the scenes' classes; a label is an index into them."""
+PALETTE = (
+    (70, 130, 180),
+    (152, 251, 152),
+    (128, 64, 128),
+    (244, 35, 232),
+    (70, 70, 70),
+    (107, 142, 35),
+    (0, 0, 142),
+    (220, 20, 60),
+    (153, 153, 153),
+    (190, 153, 153),
+    (61, 230, 250),
+    (143, 140, 120),
+)
+"""Colour of each class, RGB, 0..255."""
 
 
 @DATASETS.register_module()

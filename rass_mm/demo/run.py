@@ -18,15 +18,16 @@ import numpy as np
 from rich.console import Console
 from rich.logging import RichHandler
 
-from rass_mm.analysis.report.tables import markdown_table, mean_iou
+from rass_mm.analysis.report.tables import markdown_table
 from rass_mm.apis import RESULT
 from rass_mm.config import load_config
-from rass_mm.demo.scenes.generator import SCENE_CLASSES
+from rass_mm.datasets.scenes import SCENE_CLASSES
 from rass_mm.diffusion.restorer import Restorer, load_restorer
-from rass_mm.engine.records import copy_version
 from rass_mm.files.atomic import write_text
 from rass_mm.inference.attention import class_attention
+from rass_mm.metrics.iou import mean_iou
 from rass_mm.parallel import run_logged
+from rass_mm.protocol import copy_version
 from rass_mm.visualization import colored, comparison_page, heated, labelled
 
 logger = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors import safe_open
 
-from rass_mm.base_sources import SD21_BASE, other_bases, source_named
 from rass_mm.errors import BaseFolderError
+from rass_mm_cli.bases import SD21_BASE, other_bases, source_named
 
 CONFIGS = {
     'unet': 'unet/config.json',

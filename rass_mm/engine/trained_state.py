@@ -4,17 +4,15 @@ A diffusion backbone has 900 M frozen parameters and 4 M trained ones. Checkpoin
 state with the identity of the frozen rest, so that loading them onto another base is an error and not noise.
 """
 
-import importlib.metadata
 import json
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rass_mm.compat import recorded_versions
 from rass_mm.errors import CheckpointError
-from rass_mm.version import __version__
 
-RECORDED_PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmsegmentation', 'diffusers', 'peft')
 OWN_CONFIG = (
     'Use the config it was trained with (it is stored in the checkpoint under meta.cfg and beside it in the work dir).'
 )
@@ -56,11 +54,6 @@ class TrainedStateMixin(nn.Module):
             self.set_extra_state(given.pop('_extra_state'))
         check_tensors(given, {key: value for key, value in self.state_dict().items() if key != '_extra_state'})
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-
-def recorded_versions() -> dict[str, str]:
-    """Versions of this package and of those that shape a checkpoint."""
-    return {'rass_mm': __version__, **{name: importlib.metadata.version(name) for name in RECORDED_PACKAGES}}
 
 
 def pack_provenance(record: dict[str, Any]) -> Tensor:

@@ -4,6 +4,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from rass_mm.errors import ConfigError
+
 BLOCK = SAMPLE = 2**20
 
 
@@ -27,3 +29,28 @@ def file_sha256(path: Path) -> str:
     digest = hashlib.sha256()
     update_whole(digest, path)
     return digest.hexdigest()
+
+
+def content_hash(path: Path | None) -> Any:
+    """Identifies a weights file, or the configs and weights of a folder; None for no path.
+
+    Names, sizes, and the first and last part of each file: enough to tell trained weights apart, and quick.
+
+    Raises:
+        ConfigError: there is no such file or folder.
+    """
+    if path is None:
+        return None
+    if not path.exists():
+        raise ConfigError(f'{path} does not exist: name the file or folder that holds the weights.')
+    files = [path] if path.is_file() else sorted(file for file in path.rglob('*') if _is_weights_or_config(file))
+    digest = hashlib.sha256()
+    for file in files:
+        name = '' if path.is_file() else file.relative_to(path).as_posix()  # a renamed adapter is the same adapter
+        digest.update(f'{name}:{file.stat().st_size}:'.encode())
+        update_sampled(digest, file)
+    return digest.hexdigest()[:16]
+
+
+def _is_weights_or_config(path: Path) -> bool:
+    return path.suffix in ('.safetensors', '.json') and path.is_file()

@@ -1,26 +1,19 @@
-"""`rass-mm attention`: pictures of where the restorer's UNet attends to each class name."""
+"""Attention of a restorer's UNet to each class name: maps, and pages of them."""
 
-import argparse
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rich.console import Console
 from torch import Tensor
 
-from rass_mm.cli.restore import DTYPES, chosen_device, default_dtype
-from rass_mm.diffusion.adapters import AdapterSource, as_adapter, read_adapter
+from rass_mm.diffusion.adapters import AdapterSource, as_adapter
 from rass_mm.diffusion.attention import SECOND_HALF, class_maps, cross_attention_layers, map_size
-from rass_mm.diffusion.base import find_base
 from rass_mm.diffusion.prompts import NOBODY
-from rass_mm.errors import AdapterError, ConfigError, DataError
-from rass_mm.files.atomic import write_bytes
-from rass_mm.files.images import read_picture
+from rass_mm.errors import AdapterError, ConfigError
 
 if TYPE_CHECKING:
     from rass_mm.diffusion.restorer import Restorer
@@ -34,62 +27,6 @@ HEAT = 0.65
 TEXT = dict(fontFace=cv2.FONT_HERSHEY_SIMPLEX, fontScale=0.45, color=(20, 20, 20), thickness=1, lineType=cv2.LINE_AA)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The arguments of `rass-mm attention`."""
-    parser.add_argument('images', metavar='IMAGE', nargs='+', type=Path, help='image files of any size')
-    parser.add_argument('--adapter', type=Path, required=True, help='file of the trained restorer, scr_*.safetensors')
-    parser.add_argument('--base', type=Path, required=True, help='Stable Diffusion folder that it was trained on')
-    parser.add_argument(
-        '--out', type=Path, default=Path('attention'), help='folder of the pictures (default: attention)'
-    )
-    parser.add_argument(
-        '--classes',
-        type=_listed,
-        help=f'names with commas between (default: the {COUNT} whose maps have the largest peak beside their mean)',
-    )
-    parser.add_argument(
-        '--layers',
-        type=_listed,
-        default=list(SECOND_HALF),
-        help=f'blocks of the UNet with commas between (default: {",".join(SECOND_HALF)})',
-    )
-    parser.add_argument('--device', help='cpu, cuda, cuda:1, ... (default: cuda if there is one, else cpu)')
-    parser.add_argument(
-        '--dtype', choices=DTYPES, help='precision (default: bfloat16 on a cuda device that has it, else float32)'
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _listed(text: str) -> list[str]:
-    return [name.strip() for name in text.split(',') if name.strip()]
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Writes one picture per image and prints where; returns the exit status.
-
-    Raises:
-        RassError: something the user can mend; the pictures written so far are kept.
-    """
-    from rass_mm.diffusion.restorer import load_restorer
-
-    adapter = read_adapter(arguments.adapter)
-    classes = adapter_classes(adapter)
-    wanted = checked_names(arguments.classes, classes)
-    targets = page_targets(arguments.images, arguments.out)
-    device = chosen_device(arguments.device)
-    dtype = arguments.dtype or default_dtype(device)
-    base = find_base(arguments.base)
-    restorer = load_restorer(adapter, base, device=str(device), dtype=dtype)
-    for source, target in targets.items():
-        image = read_picture(source).pixels
-        maps = iterate_attention(restorer, image, classes, arguments.layers)
-        chosen = {name: values for name, values in maps if name in wanted} if wanted else dict(strongest(maps))
-        write_bytes(target, cv2.imencode('.png', attention_page(image, chosen)[..., ::-1])[1].tobytes())
-        Console().print(str(target), markup=False, highlight=False, soft_wrap=True)
-    return 0
-
-
 def adapter_classes(adapter: AdapterSource) -> list[str]:
     """The class names that a restorer's adapter was trained with.
 
@@ -100,36 +37,6 @@ def adapter_classes(adapter: AdapterSource) -> list[str]:
     if 'recipe' not in found.header:
         raise AdapterError(f'{found.path} is an adapter, but no restorer: its header has no recipe (prompt, classes).')
     return found.header['recipe']['classes']
-
-
-def checked_names(names: Sequence[str] | None, classes: Sequence[str]) -> list[str]:
-    """The class names asked for; none asks for none in particular.
-
-    Raises:
-        ConfigError: the adapter has no such class.
-    """
-    unknown = [name for name in names or () if name not in classes]
-    if unknown:
-        raise ConfigError(f'The adapter has no class {unknown[0]!r}. It has: {", ".join(classes)}.')
-    return list(names or ())
-
-
-def page_targets(images: Sequence[Path], out: Path) -> dict[Path, Path]:
-    """Image -> `<out>/<stem>_attention.png`.
-
-    Raises:
-        DataError: two images would share a picture, or a picture would overwrite an image.
-    """
-    targets = {image: out / f'{image.stem}_attention.png' for image in images}
-    owners: dict[Path, Path] = {}
-    sources = {image.resolve() for image in targets}
-    for image, target in targets.items():
-        other = owners.setdefault(target, image)
-        if other is not image:
-            raise DataError(f'{other} and {image} would both become {target}. Give one at a time, with its own --out.')
-        if target.resolve() in sources:
-            raise DataError(f'{target} is one of the images. Choose another --out.')
-    return targets
 
 
 def class_attention(

@@ -3,8 +3,9 @@
 `custom_imports = dict(imports=['rass_mm', 'rass_mm.restoration'], allow_failed_imports=False)` is what a config writes.
 """
 
-from rass_mm import compat, doctor
+from rass_mm import compat
 from rass_mm.errors import InstallationError
+from rass_mm_cli import doctor
 
 try:
     compat.prepare_mmagic()

@@ -7,8 +7,8 @@ import torch
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 
-from rass_mm.analysis.report.tables import MEAN_OVER
 from rass_mm.errors import ConfigError
+from rass_mm.metrics.iou import MEAN_OVER
 
 
 @METRICS.register_module()

@@ -15,10 +15,10 @@ from mmseg.apis import MMSegInferencer, init_model
 
 import rass_mm
 from rass_mm import apis
-from rass_mm.cli.main import main
 from rass_mm.config import config_from_checkpoint, load_config
 from rass_mm.datasets.names import class_names
 from rass_mm.errors import ConfigError
+from rass_mm_cli.main import main
 
 LEAVES = sorted(path for path in rass_mm.config_path().rglob('*.py') if '_base_' not in path.parts)
 OWN = load_config('rass/rass_scenes_tiny.py').to_dict()

@@ -9,7 +9,7 @@ from mmseg.datasets import ADE20KDataset
 from mmseg.registry import DATASETS
 
 import rass_mm
-from rass_mm.cli.check_data import check_config
+from rass_mm.datasets.check.run import check_config
 from rass_mm.degradation.builder import build_lq_dataset
 
 LAYOUTS = {

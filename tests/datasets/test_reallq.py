@@ -13,8 +13,8 @@ from mmseg.datasets import ADE20KDataset
 from mmseg.registry import DATASETS
 from reallq_layouts import ADE, DETECTRON2, NAMES, class_maps, write_images, write_labels
 
-from rass_mm.cli.check_data import check_config
 from rass_mm.config import load_config
+from rass_mm.datasets.check.run import check_config
 from rass_mm.datasets.preflight import check_data_folders
 from rass_mm.errors import DataError
 

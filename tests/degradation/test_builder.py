@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from rass_mm.cli.main import make_lq as cli
+from rass_mm.cli import make_lq as cli
 from rass_mm.degradation import builder, recipe
 from rass_mm.errors import ConfigError, DataError
 

@@ -14,7 +14,7 @@ import pytest
 from mmengine.config import ConfigDict
 from scipy.stats import chisquare
 
-from rass_mm.cli.main import make_lq as cli
+from rass_mm.cli import make_lq as cli
 from rass_mm.degradation import builder, recipe, severity, transforms
 from rass_mm.degradation.versions import lq_steps, manifest_version, step_version
 from rass_mm.errors import ConfigError

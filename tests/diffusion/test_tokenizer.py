@@ -2,7 +2,7 @@
 
 from transformers import CLIPTokenizer
 
-from rass_mm.demo.scenes.generator import SCENE_CLASSES
+from rass_mm.datasets.scenes import SCENE_CLASSES
 from rass_mm.diffusion.tokenizer import train_merges, write_tokenizer
 
 

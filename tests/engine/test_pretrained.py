@@ -7,9 +7,9 @@ from mmengine.model import BaseModule, ModuleList
 from torch import nn
 
 import rass_mm
-from rass_mm.cli.main import main
 from rass_mm.engine.pretrained import check_pretrained
 from rass_mm.errors import CheckpointError
+from rass_mm_cli.main import main
 
 
 class Backbone(BaseModule):

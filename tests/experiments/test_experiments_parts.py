@@ -16,9 +16,9 @@ from experiments.commands import Run
 from experiments.run import _locked, _Queue, plan_runs
 from experiments.systems import RECIPE_VERSION, SETTINGS, systems_of
 from rass_mm.config import load_config
+from rass_mm.datasets.scenes import SCENE_CLASSES
 from rass_mm.degradation.versions import lq_steps, step_version
 from rass_mm.demo.base.images import BaseImages
-from rass_mm.demo.scenes.generator import SCENE_CLASSES
 from rass_mm.diffusion.base import load_vae, read_base
 from rass_mm.errors import DataError
 

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from rass_mm import cli
-from rass_mm.cli.restore import content_hash
 from rass_mm.diffusion.base import read_base
 from rass_mm.diffusion.restorer import OneStepRestorer, load_restorer
+from rass_mm.files.hashing import content_hash
 
 
 class Restorer(torch.nn.Module):

@@ -13,7 +13,6 @@ from checkpoint_layouts import drawer, restorer_file, unet_groups
 from commands import SHARED, python
 from mmengine.logging.history_buffer import HistoryBuffer
 
-from rass_mm.cli.main import main
 from rass_mm.diffusion import adapters
 from rass_mm.diffusion.adapters import read_adapter
 from rass_mm.diffusion.base import load_unet, load_vae, models_on_meta, read_base
@@ -27,6 +26,7 @@ from rass_mm.errors import CheckpointError, ConfigError
 from rass_mm.published.convert import convert as convert_file
 from rass_mm.published.restorers import map_restorer
 from rass_mm.segmentation.backbone import DiffusionBackbone
+from rass_mm_cli.main import main
 
 LAYOUTS = SHARED / 'data' / 'published_layouts'
 

@@ -17,13 +17,13 @@ from mmseg.registry import MODELS
 from published_head import PublishedHead, head_shapes, projected
 
 import rass_mm
-from rass_mm.cli.main import main
 from rass_mm.diffusion.base import load_unet, load_vae, models_on_meta, read_base
 from rass_mm.diffusion.known_bases import write_random_base
 from rass_mm.diffusion.text import load_text_model
 from rass_mm.engine.trained_state import read_provenance
 from rass_mm.published.convert import convert
 from rass_mm.published.segmentor import head_name, map_segmentor
+from rass_mm_cli.main import main
 
 LAYOUT = SHARED / 'data' / 'published_layouts' / 'rass_pth.json'
 CONFIG = """

@@ -9,8 +9,8 @@ import torch.distributed
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 
-from rass_mm.analysis.report.tables import mean_iou
 from rass_mm.errors import ConfigError
+from rass_mm.metrics.iou import mean_iou
 from rass_mm.segmentation.metric import MeanIoUMetric, PerClassIoUMetric
 
 CLASSES, PRESENT, IMAGES = 150, 60, 5

@@ -17,11 +17,11 @@ from published_head import head_shapes
 from released_pass import ReleasedPass
 
 import rass_mm
-from rass_mm.cli.main import main
 from rass_mm.diffusion.base import load_unet, load_vae, read_base
 from rass_mm.diffusion.known_bases import write_random_base
 from rass_mm.diffusion.text import load_text_model
 from rass_mm.errors import DataError
+from rass_mm_cli.main import main
 
 SIZES = {
     '512x683': (512, 683),

@@ -14,7 +14,7 @@ from rass_mm.analysis.report.parts import cell, grouped, number, origin
 from rass_mm.analysis.report.records import Record
 from rass_mm.analysis.report.robustness import robustness
 from rass_mm.analysis.report.tables import markdown_table
-from rass_mm.engine.records import with_rule
+from rass_mm.protocol import with_rule
 
 SEGMENTATION = ('mIoU', 'aAcc', 'mAcc')
 INPUT = 'input_'

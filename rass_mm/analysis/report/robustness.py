@@ -5,7 +5,8 @@ from pathlib import Path
 
 from rass_mm.analysis.report.parts import cell, grouped, number, origin
 from rass_mm.analysis.report.records import Record
-from rass_mm.analysis.report.tables import MEAN_OVER, markdown_table
+from rass_mm.analysis.report.tables import markdown_table
+from rass_mm.metrics.iou import MEAN_OVER
 
 
 def robustness(records: Sequence[Record]) -> list[str]:

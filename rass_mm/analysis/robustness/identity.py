@@ -10,10 +10,9 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
 from rass_mm.analysis.robustness.curve import FORMAT
-from rass_mm.cli.restore import content_hash
 from rass_mm.diffusion.base import find_base
 from rass_mm.errors import CheckpointError, DataError
-from rass_mm.files.hashing import file_sha256, update_whole
+from rass_mm.files.hashing import content_hash, file_sha256, update_whole
 
 WEIGHTS = ('base', 'adapter', 'scr_adapter', 'autoencoder', 'checkpoint')
 """Keys of a model config that name files of weights."""

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from rass_mm.analysis.report.tables import MEAN_OVER, markdown_table
+from rass_mm.analysis.report.tables import markdown_table
 from rass_mm.analysis.robustness.curve import CLEAN, Curve, mean_over, recipe_version
 from rass_mm.degradation.severity import KINDS, MIXED, PARAMETERS, parameter, parameter_text
+from rass_mm.metrics.iou import MEAN_OVER
 
 TITLES = {
     'blur': 'Gaussian blur',

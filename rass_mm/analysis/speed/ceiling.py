@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rass_mm.devices import synchronise
 from rass_mm.errors import ConfigError
 
 CONVOLUTIONS = ((320, 64), (1280, 16))
@@ -16,12 +17,6 @@ SIDES = {'cpu': 1024, 'cuda': 8192}
 BATCHES = {'cpu': 1, 'cuda': 16}
 SECONDS, REPEATS = 0.3, 100
 TERA = 1e12
-
-
-def synchronise(device: torch.device) -> None:
-    """Waits until the device has done all it was given; a CPU always has."""
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
 
 
 @torch.no_grad()

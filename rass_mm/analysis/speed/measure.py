@@ -14,10 +14,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from rass_mm.analysis.speed.ceiling import TERA, synchronise
+from rass_mm.analysis.speed.ceiling import TERA
 from rass_mm.analysis.speed.job import Job
 from rass_mm.analysis.speed.memory import PeakMemory
 from rass_mm.analysis.speed.stages import StageMeter
+from rass_mm.devices import synchronise
 
 logger = logging.getLogger(__name__)
 

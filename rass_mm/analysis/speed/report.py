@@ -40,7 +40,7 @@ from rass_mm.analysis.speed.job import Job
 from rass_mm.analysis.speed.measure import Measured
 from rass_mm.analysis.speed.memory import METHODS
 from rass_mm.analysis.speed.stages import OTHER
-from rass_mm.engine.trained_state import recorded_versions
+from rass_mm.compat import recorded_versions
 from rass_mm.files.atomic import write_text
 
 KIND, SCHEMA = 'benchmark', 1

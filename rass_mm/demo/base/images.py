@@ -13,7 +13,8 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from rass_mm.demo.scenes.generator import SCENE_CLASSES, make_scene
+from rass_mm.datasets.scenes import SCENE_CLASSES
+from rass_mm.demo.scenes.generator import make_scene
 from rass_mm.errors import DataError
 
 SCENE_STREAM = 1_000_000_007

@@ -8,20 +8,8 @@ from functools import cache
 import cv2
 import numpy as np
 
-SCENE_CLASSES = (
-    'sky',
-    'grass',
-    'road',
-    'sidewalk',
-    'building',
-    'tree',
-    'car',
-    'person',
-    'pole',
-    'fence',
-    'water',
-    'mountain',
-)
+from rass_mm.datasets.scenes import SCENE_CLASSES
+
 CLASS_ID = {name: index for index, name in enumerate(SCENE_CLASSES)}
 
 SUPERSAMPLING = 2  # drawn larger, then averaged: object borders get the mixed pixels a lens would give

@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from rass_mm.datasets.scenes import PALETTE, SCENE_CLASSES
 from rass_mm.demo.scenes.backdrop import (
     paint_hill,
     paint_mountain,
@@ -20,7 +21,7 @@ from rass_mm.demo.scenes.backdrop import (
     sample_camera,
     sample_light,
 )
-from rass_mm.demo.scenes.canvas import SCENE_CLASSES, SUPERSAMPLING, Canvas, Stage
+from rass_mm.demo.scenes.canvas import SUPERSAMPLING, Canvas, Stage
 from rass_mm.demo.scenes.ground import paint_ground
 from rass_mm.demo.scenes.places import sample_plan
 from rass_mm.demo.scenes.plan import Plan
@@ -28,24 +29,10 @@ from rass_mm.demo.scenes.shapes import foliage
 from rass_mm.errors import DataError
 from rass_mm.files.atomic import atomic_path, write_text
 
-__all__ = ['GENERATOR_VERSION', 'PALETTE', 'SCENE_CLASSES', 'make_scene', 'scene_seed', 'write_scenes']
+__all__ = ['GENERATOR_VERSION', 'make_scene', 'scene_seed', 'write_scenes']
 
 GENERATOR_VERSION = 1  # raise it when a change of the drawing code changes the pictures
 SMALLEST, LARGEST = 32, 512
-PALETTE = (
-    (70, 130, 180),
-    (152, 251, 152),
-    (128, 64, 128),
-    (244, 35, 232),
-    (70, 70, 70),
-    (107, 142, 35),
-    (0, 0, 142),
-    (220, 20, 60),
-    (153, 153, 153),
-    (190, 153, 153),
-    (61, 230, 250),
-    (143, 140, 120),
-)
 
 
 def make_scene(seed: int, height: int = 128, width: int = 128) -> tuple[np.ndarray, np.ndarray]:

@@ -14,8 +14,8 @@ from mmseg.registry import MODELS
 import rass_mm
 from rass_mm.analysis.report import claims
 from rass_mm.analysis.report.claims import claimed, claimed_cost
-from rass_mm.cli.main import main
-from rass_mm.engine.records import with_rule
+from rass_mm.protocol import with_rule
+from rass_mm_cli.main import main
 
 BASELINE = 'baselines/resnet_scenes_tiny.py'
 RASS = {

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from mmseg.evaluation import IoUMetric
 
-from rass_mm.analysis.report.tables import markdown_table, mean_iou
+from rass_mm.analysis.report.tables import markdown_table
+from rass_mm.datasets.scenes import PALETTE
 from rass_mm.demo.run import SCR, SPLITS, SYSTEMS, demo_table, majority_miou
-from rass_mm.demo.scenes.generator import PALETTE
+from rass_mm.metrics.iou import mean_iou
 from rass_mm.visualization import colored, comparison_page, heated
 
 

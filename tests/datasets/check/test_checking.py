@@ -12,12 +12,12 @@ from mmseg.registry import DATASETS
 from PIL import Image
 
 from rass_mm import parallel
-from rass_mm.cli.check_data import check_config
-from rass_mm.cli.main import check_data as checking_cli
-from rass_mm.cli.main import main
+from rass_mm.cli import check_data
 from rass_mm.datasets.check import reading as checking
 from rass_mm.datasets.check.listing import LabelRules
+from rass_mm.datasets.check.run import check_config
 from rass_mm.errors import ConfigError
+from rass_mm_cli.main import main
 
 POOL = parallel.ProcessPoolExecutor
 CLASSES = ['road', 'car', 'tree', 'sky']
@@ -357,6 +357,6 @@ def test_ctrl_c_ends_with_130(root, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checking_cli, 'check_config', interrupted)
+    monkeypatch.setattr(check_data, 'check_config', interrupted)
     assert main(['check-data', str(dumped(root))]) == 130
     assert 'Interrupted' in capsys.readouterr().err

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from rass_mm.demo.scenes.generator import PALETTE, SCENE_CLASSES, make_scene, scene_seed, write_scenes
+from rass_mm.datasets.scenes import PALETTE, SCENE_CLASSES
+from rass_mm.demo.scenes.generator import make_scene, scene_seed, write_scenes
 from rass_mm.errors import DataError
 
 COUNT = 200

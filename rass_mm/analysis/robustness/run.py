@@ -1,0 +1,77 @@
+"""One robustness test: the missing points of a curve, its table and its plot."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rass_mm.analysis.robustness.curve import Curve, check_comparable, open_curve
+from rass_mm.analysis.robustness.identity import describe
+from rass_mm.analysis.robustness.plot import draw_curves
+from rass_mm.analysis.robustness.report import report
+from rass_mm.analysis.robustness.sweep import Sweep, run_sweep, sweep_config
+from rass_mm.apis import prepare_config
+from rass_mm.compat import recorded_versions
+from rass_mm.config import load_config
+from rass_mm.degradation.severity import parameter_text
+from rass_mm.devices import device_name
+from rass_mm.engine.records import command_line
+from rass_mm.files.atomic import write_text
+from rass_mm.parallel import progress_bar
+
+logger = logging.getLogger(__name__)
+
+
+def tested(arguments: argparse.Namespace, name: str, others: Sequence[Curve]) -> Curve:
+    """The model's curve with all points asked for."""
+
+    points = (tuple(arguments.kinds), tuple(arguments.severities))
+    sweep = Sweep(*points, arguments.seed, arguments.limit, arguments.recipe_version)
+    config = sweep_config(load_config(arguments.config, arguments.cfg_options), sweep)
+    config = prepare_config(config, work_dir=str(arguments.out / 'logs' / name))
+    config.log_level = 'WARNING'  # every point's log would bury the progress
+    header = describe(config, arguments.config, arguments.checkpoint, name, sweep.seed, sweep.recipe_version)
+    curve = open_curve(arguments.out / f'{name}.json', header)
+    check_comparable([*others, curve])
+    missing = len(curve.missing(sweep.keys))
+    logger.info('%d of %d points to test', missing, len(sweep.keys))
+    if missing:
+        curve.begin({'command': command_line(), 'device': device_name(), 'versions': recorded_versions()})
+        with progress(missing, curve.header['data']['images']) as (advance, finished):
+            run_sweep(config, arguments.checkpoint, curve, sweep, advance, finished)
+    return curve
+
+
+@contextmanager
+def progress(points: int, images: int) -> Iterator[tuple[Callable[[int], None], Callable[[dict[str, Any]], None]]]:
+    """Yields what to call after a batch, with its number of images, and after a point, with the point.
+
+    In a terminal a bar moves with every batch; every point leaves a line everywhere.
+    """
+
+    with progress_bar(counted=False) as bar:
+        row, done = bar.add_task('testing', total=points * images), 0
+
+        def finished(point: dict[str, Any]) -> None:
+            nonlocal done
+            done += 1
+            what = point['kind']
+            if point['severity'] is not None:
+                amount = parameter_text(what, point['parameter'])
+                what = f'{what} {point["severity"]:g}' + (f' ({amount})' if amount else '')
+            line = f'{done}/{points} {what}: mIoU {point["mIoU"]:.2f} ({point["seconds"]:.1f} s)'
+            bar.console.print(line, markup=False)
+
+        yield lambda count: bar.advance(row, count), finished
+
+
+def write_report(out: Path, name: str, curves: Sequence[Curve]) -> int:
+    """Writes `<name>.md` and `<name>.png` and says so; returns 0."""
+
+    write_text(out / f'{name}.md', report(curves))
+    draw_curves(out / f'{name}.png', curves)
+    sys.stdout.write(f'{out / name}.md and {name}.png: {", ".join(curve.name for curve in curves)}\n')
+    return 0

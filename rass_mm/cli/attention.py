@@ -1,0 +1,96 @@
+"""`rass-mm attention`: pictures of where the restorer's UNet attends to each class name."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+from rich.console import Console
+
+from rass_mm.cli.options import add_device, add_dtype, add_restorer, names
+from rass_mm.devices import chosen_device, default_dtype
+from rass_mm.diffusion.adapters import read_adapter
+from rass_mm.diffusion.attention import SECOND_HALF
+from rass_mm.diffusion.base import find_base
+from rass_mm.diffusion.restorer import load_restorer
+from rass_mm.errors import ConfigError, DataError
+from rass_mm.files.atomic import write_bytes
+from rass_mm.files.images import read_picture
+from rass_mm.inference.attention import COUNT, adapter_classes, attention_page, iterate_attention, strongest
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The arguments of `rass-mm attention`."""
+    parser.add_argument('images', metavar='IMAGE', nargs='+', type=Path, help='image files of any size')
+    add_restorer(parser)
+    parser.add_argument(
+        '--out', type=Path, default=Path('attention'), help='folder of the pictures (default: attention)'
+    )
+    parser.add_argument(
+        '--classes',
+        type=names,
+        help=f'names with commas between (default: the {COUNT} whose maps have the largest peak beside their mean)',
+    )
+    parser.add_argument(
+        '--layers',
+        type=names,
+        default=list(SECOND_HALF),
+        help=f'blocks of the UNet with commas between (default: {",".join(SECOND_HALF)})',
+    )
+    add_device(parser)
+    add_dtype(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes one picture per image and prints where; returns the exit status.
+
+    Raises:
+        RassError: something the user can mend; the pictures written so far are kept.
+    """
+    adapter = read_adapter(arguments.adapter)
+    classes = adapter_classes(adapter)
+    wanted = checked_names(arguments.classes, classes)
+    targets = page_targets(arguments.images, arguments.out)
+    device = chosen_device(arguments.device)
+    dtype = arguments.dtype or default_dtype(device)
+    base = find_base(arguments.base)
+    restorer = load_restorer(adapter, base, device=str(device), dtype=dtype)
+    for source, target in targets.items():
+        image = read_picture(source).pixels
+        maps = iterate_attention(restorer, image, classes, arguments.layers)
+        chosen = {name: values for name, values in maps if name in wanted} if wanted else dict(strongest(maps))
+        write_bytes(target, cv2.imencode('.png', attention_page(image, chosen)[..., ::-1])[1].tobytes())
+        Console().print(str(target), markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def checked_names(names: Sequence[str] | None, classes: Sequence[str]) -> list[str]:
+    """The class names asked for; none asks for none in particular.
+
+    Raises:
+        ConfigError: the adapter has no such class.
+    """
+    unknown = [name for name in names or () if name not in classes]
+    if unknown:
+        raise ConfigError(f'The adapter has no class {unknown[0]!r}. It has: {", ".join(classes)}.')
+    return list(names or ())
+
+
+def page_targets(images: Sequence[Path], out: Path) -> dict[Path, Path]:
+    """Image -> `<out>/<stem>_attention.png`.
+
+    Raises:
+        DataError: two images would share a picture, or a picture would overwrite an image.
+    """
+    targets = {image: out / f'{image.stem}_attention.png' for image in images}
+    owners: dict[Path, Path] = {}
+    sources = {image.resolve() for image in targets}
+    for image, target in targets.items():
+        other = owners.setdefault(target, image)
+        if other is not image:
+            raise DataError(f'{other} and {image} would both become {target}. Give one at a time, with its own --out.')
+        if target.resolve() in sources:
+            raise DataError(f'{target} is one of the images. Choose another --out.')
+    return targets

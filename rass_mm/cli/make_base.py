@@ -1,0 +1,66 @@
+"""`rass-mm make-base`: training of a small base."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rass_mm.cli.options import add_overrides, given
+from rass_mm.config import load_config
+from rass_mm.demo.base.images import ConfiguredImages
+from rass_mm.demo.base.training import BaseRecipe, Start, make_base
+from rass_mm.diffusion.base import read_base
+from rass_mm.errors import ConfigError
+
+RECIPE_OPTIONS = (
+    *('scenes', 'vae_steps', 'vae_batch', 'vae_crop', 'vae_rate'),
+    *('unet_steps', 'unet_batch', 'unet_crop', 'unet_rate', 'snr_gamma', 'seed'),
+)
+BASE_HELP = {
+    'scenes': 'number of drawn scenes',
+    'vae_steps': 'training steps of the autoencoder',
+    'vae_batch': 'crops per step of the autoencoder',
+    'vae_crop': 'side of a crop in pixels',
+    'vae_rate': 'learning rate of the autoencoder',
+    'unet_steps': 'training steps of the UNet',
+    'unet_batch': 'crops per step of the UNet',
+    'unet_crop': 'side of a crop in latent pixels',
+    'unet_rate': 'learning rate of the UNet',
+    'snr_gamma': 'gamma of Min-SNR weights; all timesteps weigh alike without it',
+    'seed': 'seed of weights, crops and noise',
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The arguments of `rass-mm make-base`."""
+    defaults = BaseRecipe()
+    parser.add_argument('out', type=Path, help='folder of the base')
+    parser.add_argument('--data', help='segmentation config whose training images are used (default: drawn scenes)')
+    add_overrides(parser, 'overrides of that config, key=value, nested keys with dots')
+    parser.add_argument('--start', type=Path, help='small base to start from (default: random weights)')
+    parser.add_argument(
+        '--fresh-unet', action='store_true', help='take only the autoencoder of --start; UNet and text encoder are new'
+    )
+    for name in RECIPE_OPTIONS:
+        kind = float if name.endswith(('_rate', '_gamma')) else int
+        parser.add_argument(
+            f'--{name.replace("_", "-")}', type=kind, help=f'{BASE_HELP[name]} (default: {getattr(defaults, name)})'
+        )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Trains and writes the base; prints its losses and returns 0.
+
+    Raises:
+        ConfigError: --fresh-unet without --start.
+    """
+    if arguments.fresh_unet and not arguments.start:
+        raise ConfigError('--fresh-unet says what to leave out of --start FOLDER; give that folder too.')
+    start = Start(read_base(arguments.start), arguments.fresh_unet) if arguments.start else None
+    source = None
+    if arguments.data:
+        source = ConfiguredImages(load_config(arguments.data, arguments.cfg_options).train_dataloader.dataset)
+    losses = make_base(arguments.out, BaseRecipe(**given(arguments, RECIPE_OPTIONS)), source, start)
+    sys.stdout.write(f'{arguments.out}: ' + ', '.join(f'{name} {value}' for name, value in losses.items()) + '\n')
+    return 0

@@ -1,0 +1,41 @@
+"""`rass-mm test` and `tools/test.py`: test of a checkpoint, or of a model that needs none."""
+
+import argparse
+from typing import Any
+
+from rass_mm import apis
+from rass_mm.cli.options import add_runner, runner_config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The arguments of `rass-mm test`."""
+    add_runner(parser)
+    parser.add_argument('checkpoint', nargs='?', help='checkpoint file; none for a model without trained parameters')
+    parser.add_argument('--out', help='folder for the predicted label maps')
+    parser.add_argument('--show', action='store_true', help='show every prediction in a window')
+    parser.add_argument('--wait-time', type=float, default=2.0, help='seconds each window stays open (default: 2)')
+    parser.add_argument('--show-dir', help='folder for pictures of the predictions')
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    parser.set_defaults(run=run)
+    _take_late_checkpoint(parser)
+    return parser
+
+
+def _take_late_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Lets options stand between CONFIG and an optional CHECKPOINT, which argparse before Python 3.13 does not take."""
+    known = parser.parse_known_args
+
+    def parse(*given: Any) -> tuple[argparse.Namespace, list[str]]:
+        arguments, rest = known(*given)
+        if rest and arguments.checkpoint is None and not rest[0].startswith('-'):
+            arguments.checkpoint = rest.pop(0)
+        return arguments, rest
+
+    parser.parse_known_args = parse
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Tests and writes the metrics; returns 0."""
+    pictures = {'show_dir': arguments.show_dir, 'show': arguments.show, 'wait_time': arguments.wait_time}
+    apis.test(runner_config(arguments), arguments.checkpoint, arguments.out, tta=arguments.tta, **pictures)
+    return 0

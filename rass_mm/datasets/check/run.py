@@ -1,0 +1,60 @@
+"""The check of a config: every split's data set listed, read and reported."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.registry import init_default_scope
+
+from rass_mm.datasets.check.findings import DataReport, report_on
+from rass_mm.datasets.check.listing import leaf_datasets, list_dataset
+from rass_mm.datasets.check.reading import read_samples
+from rass_mm.errors import ConfigError, DataError
+
+SPLITS = ('train', 'val', 'test')
+
+
+def check_config(
+    config: dict[str, Any], splits: list[str] | None = None, limit: int | None = None, workers: int = 1
+) -> Iterator[DataReport]:
+    """Yields a report on the data set of each split; on each part of it where it is a wrapper.
+
+    Args:
+        config: a config with `{train,val,test}_dataloader`.
+        splits: some of 'train', 'val', 'test'; None takes those the config has.
+        limit: reads the first so many images of a data set; None reads all.
+        workers: number of processes.
+
+    Raises:
+        ConfigError: the config has no data set for a wanted split, or a data set cannot be checked.
+    """
+    init_default_scope(config.get('default_scope') or 'mmseg')
+    loaders = {split: config.get(f'{split}_dataloader') for split in splits or SPLITS}
+    absent = [split for split, loader in loaders.items() if not loader]
+    if absent and (splits or len(absent) == len(SPLITS)):
+        raise ConfigError(f'The config has no {" and no ".join(f"{split}_dataloader" for split in absent)}.')
+    done = {}
+    for split, loader in loaders.items():
+        for name, dataset in leaf_datasets(loader['dataset'], split) if loader else ():
+            key = repr(dataset)
+            if key not in done:
+                done[key] = _check(dataset, split, name, limit, workers)
+                yield done[key]
+            else:
+                yield _repeated(done[key], name)
+
+
+def _check(dataset: dict[str, Any], split: str, name: str, limit: int | None, workers: int) -> DataReport:
+    data = {key: dataset.get(key) for key in ('type', 'data_root', 'data_prefix', 'ann_file') if dataset.get(key)}
+    try:
+        listing = list_dataset(dataset, f'{split}_dataloader')
+    except DataError as error:
+        return DataReport(name, data, str(error))
+    if listing.rules:
+        data |= {'labels': listing.labels, 'reduce_zero_label': listing.rules.reduce_zero_label}
+    return report_on(name, data, listing, read_samples(listing.samples[:limit], workers, name))
+
+
+def _repeated(report: DataReport, name: str) -> DataReport:
+    """The same findings under another split's name."""
+    return dataclasses.replace(report, name=name, same_as=report.name)

@@ -1,0 +1,102 @@
+"""The protocol of a test in one line: what was measured over which images. Equal lines may stand in one table."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rass_mm.degradation.builder import MANIFEST
+from rass_mm.degradation.versions import lq_steps, manifest_version, step_version
+from rass_mm.metrics.iou import MEAN_OVER
+
+AT_SIZE = " at the labels' size"
+
+
+def protocol_line(config: Any, images: int) -> str:
+    """One line on what a test measures over what; equal for two tests whose metrics may stand in one table.
+
+    Args:
+        config: a config with `test_dataloader` and `test_evaluator`.
+        images: how many images it has.
+    """
+    dataset = config.test_dataloader.dataset
+    evaluator = config.test_evaluator
+    kind = evaluator.get('type') if isinstance(evaluator, dict) else None
+    if str(kind).endswith('RestorationMetrics'):
+        return (
+            f'Image quality, mean over {images} images of {_pairs(dataset)}; PSNR and SSIM on Y (BT.601), '
+            f'no border crop'
+        )
+    rule = evaluator.get('mean_over', 'all') if isinstance(evaluator, dict) else 'all'
+    line = f'mIoU, aAcc and mAcc (%) over all pixels of {images} images of {_images(dataset)}{AT_SIZE}'
+    return with_rule(line, rule)
+
+
+def with_rule(line: str, rule: str = 'all') -> str:
+    """A protocol line that names the classes in the mean; one that does already, or that is not of mIoU, is kept."""
+    named = line.startswith('mIoU') and ', mIoU over ' not in line
+    return line.replace(AT_SIZE, f', mIoU over {MEAN_OVER[rule]},{AT_SIZE}') if named else line
+
+
+def recipe_versions(config: Any) -> dict[str, int | None]:
+    """Versions of the degradation recipe: `tested`, of the degraded copy, and `train_pipeline`, of the config.
+
+    None stands where nothing is degraded, or where nothing says how: real images, a copy without a manifest.
+
+    Args:
+        config: a config with `test_dataloader`.
+    """
+    trained = [step_version(step) for step in lq_steps(config.get('train_dataloader'))]
+    return {
+        'tested': copy_version(_image_folder(config.test_dataloader.dataset)),
+        'train_pipeline': trained[0] if trained else None,
+    }
+
+
+def copy_version(folder: Path) -> int | None:
+    """Recipe version of a degraded copy; None if the folder holds no manifest of one."""
+    header = _copy_header(folder)
+    return manifest_version(header) if header else None
+
+
+def _pairs(dataset: Any) -> str:
+    """A data set that names its clean images by a prefix is known by these; the degraded ones are what is compared."""
+    prefixes = dataset.get('data_prefix') or {}
+    if 'gt' in prefixes:
+        return f'{_below(dataset, "")} against {prefixes["gt"]}'
+    return f'{_images(dataset)} against their clean ones'
+
+
+def _images(dataset: Any) -> str:
+    header = _copy_header(_image_folder(dataset))
+    made = ''
+    if header:
+        version = manifest_version(header)
+        # Version 1 is not named: lines that were recorded before there were versions must stay equal to new ones.
+        named = '' if version == 1 else f', version {version}'
+        made = f', degraded copy of seed {header["seed"]} (recipe {header["fingerprint"][:8]}{named})'
+    return f'{_below(dataset, _image_prefix(dataset))}{made}'
+
+
+def _image_folder(dataset: Any) -> Path:
+    return Path(dataset.get('data_root') or '') / _image_prefix(dataset)
+
+
+def _image_prefix(dataset: Any) -> str:
+    prefixes = dataset.get('data_prefix') or {}
+    return str(prefixes.get('img_path', prefixes.get('img', '')))
+
+
+def _below(dataset: Any, prefix: str) -> str:
+    """The data's place without what differs between machines, and the data set's type where that says something."""
+    place = (Path(Path(dataset.get('data_root') or '').name) / prefix).as_posix()
+    name = str(dataset.get('type')).rpartition('.')[2]
+    return place if name == 'BasicImageDataset' else f'{place} ({name})'
+
+
+def _copy_header(folder: Path) -> dict[str, Any] | None:
+    try:
+        with (folder / MANIFEST).open(encoding='utf-8') as lines:
+            header = json.loads(next(lines))
+        return header if {'seed', 'fingerprint'} <= header.keys() else None
+    except (OSError, ValueError, StopIteration, AttributeError):
+        return None

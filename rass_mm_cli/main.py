@@ -1,0 +1,72 @@
+"""Entry point of `rass-mm`: loads the one command that is asked for."""
+
+import argparse
+import importlib
+import importlib.util
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rass_mm_cli import doctor
+from rass_mm_cli.parser import CommandParser, nearest
+from rass_mm_cli.table import COMMANDS, overview
+
+HELP = ('-h', '--help', 'help')
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: arguments without the program's name; those of the process if None.
+
+    Returns:
+        The exit status: 0, 1 after an error, 2 after wrong use, 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in HELP:
+        sys.stdout.write(overview())
+        return 0
+    name = arguments.pop(0)
+    if name == '--version':
+        sys.stdout.write(version() + '\n')
+        return 0
+    if name not in COMMANDS:
+        sys.stderr.write(f'error: no command {name!r}.{nearest(name, COMMANDS)} rass-mm --help lists all commands.\n')
+        return 2
+    return run_command(name, arguments)
+
+
+def run_command(name: str, argv: Sequence[str] | None = None, program: str | None = None) -> int:
+    """Runs the command of that name; returns the exit status.
+
+    Args:
+        name: a key of `COMMANDS`.
+        argv: its arguments; those of the process if None.
+        program: its name in help and errors.
+    """
+    command = COMMANDS[name]
+    try:
+        module = importlib.import_module(command.module)
+        guarded = importlib.import_module('rass_mm.cli.options').guarded if module is not doctor else _unguarded
+    except ImportError as error:
+        explained = doctor.explain(error)
+        if explained is None:
+            raise
+        sys.stderr.write(f'\nerror: {explained}\n')
+        return 1
+    help_line = command.help[0].upper() + command.help[1:] + '.'
+    parser = CommandParser(prog=program or f'rass-mm {name}', description=help_line)
+    module.add_arguments(parser)
+    return guarded(parser.parse_args(argv))
+
+
+def _unguarded(arguments: argparse.Namespace) -> int:
+    return arguments.run(arguments)
+
+
+def version() -> str:
+    """Version of `rass_mm`, read without importing the package."""
+    package = importlib.util.find_spec('rass_mm')
+    return runpy.run_path(str(Path(package.origin).parent / 'version.py'))['__version__']

@@ -1,0 +1,227 @@
+"""The packages `rass_mm` is built on: the versions it was tested with, and the state of each here.
+
+Versions come from the metadata of what is installed; nothing is imported. `failures` imports each library in a process
+of its own, because a broken one can end the process it is imported in.
+"""
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+PROVED = {
+    'torch': '2.11.0',
+    'torchvision': '0.26.0',
+    'mmcv': '2.1.0',
+    'mmengine': '0.10.7',
+    'mmsegmentation': '1.2.2',
+    'mmdet': '3.3.0',
+    'mmagic': '1.2.0',
+    'diffusers': '0.42.1',
+    'peft': '0.21.2',
+    'transformers': '5.23.0',
+    'accelerate': '1.15.0',
+    'safetensors': '0.8.0',
+    'numpy': '2.4.6',
+    'opencv-python-headless': '5.0.0.93',
+    'scipy': '1.17.1',
+    'ftfy': '6.3.1',
+    'regex': '2026.11.15',
+}
+FLOORS = {
+    'torch': (
+        (2, 10),
+        'its weights_only unpickler can corrupt memory (CVE-2026-24747, fixed in 2.10), and below 2.6 it can run code '
+        '(CVE-2025-32434): a checkpoint from others may be harmful',
+    )
+}
+"""The lowest release of a package that is safe to use, and why. setup.py asks for the same."""
+OPTIONAL = {'mmagic': 'restoration', 'torchvision': 'restoration'}
+"""Packages segmentation runs without, and the extra that installs them."""
+NEEDS = {
+    'torchvision': ('torch',),
+    'mmengine': ('torch', 'numpy', 'opencv-python-headless'),
+    'mmcv': ('mmengine', 'torch', 'numpy', 'opencv-python-headless'),
+    'mmdet': ('mmcv', 'mmengine', 'torch', 'scipy'),
+    'mmsegmentation': ('mmcv', 'mmengine', 'torch', 'ftfy', 'regex'),
+    'mmagic': ('mmcv', 'mmengine', 'torch', 'torchvision', 'diffusers', 'transformers'),
+    'transformers': ('torch', 'numpy', 'safetensors', 'regex'),
+    'accelerate': ('torch', 'numpy', 'safetensors'),
+    'diffusers': ('torch', 'transformers', 'accelerate', 'safetensors', 'numpy'),
+    'peft': ('torch', 'transformers', 'accelerate', 'safetensors'),
+}
+"""Packages that a package cannot be imported without: where one of these fails, the package itself is not at fault."""
+MODULES = {'mmsegmentation': 'mmseg', 'opencv-python-headless': 'cv2'}
+"""Import names that differ from the package's name."""
+PROBES = {
+    'mmsegmentation': 'import mmseg.models',
+    'mmdet': 'import mmdet.models',
+    'transformers': 'from transformers import CLIPTextModel, CLIPTokenizer',
+    'diffusers': 'from diffusers import AutoencoderKL, UNet2DConditionModel',
+}
+"""Statements that import what this package uses, where `import NAME` would import less."""
+OPERATORS = 'mmcv operators'
+TIMEOUT = 300
+
+
+@dataclass(frozen=True)
+class PackageReport:
+    """One row of `rass-mm doctor`.
+
+    Attributes:
+        name: name of the distribution.
+        installed: its version; None where it is absent.
+        proved: the version the tests ran with.
+        damaged: whether its metadata is there and its files are not.
+        failure: last line of the error that importing it raises; None where it imports or was not tried.
+        cause: the package it needs that fails too; None where it fails by itself or does not fail.
+    """
+
+    name: str
+    installed: str | None
+    proved: str
+    damaged: bool = False
+    failure: str | None = None
+    cause: str | None = None
+
+    @property
+    def verdict(self) -> str:
+        """State of the package in a few words, e.g. 'ok', 'absent' or 'unsafe version'."""
+        if self.installed is None:
+            return f'absent (only for rass_mm[{OPTIONAL[self.name]}])' if self.name in OPTIONAL else 'absent'
+        if self.damaged:
+            return 'files missing'
+        if self.unsafe:
+            return 'unsafe version'
+        if self.failure:
+            return f'needs {self.cause}' if self.cause else f'fails: {self.failure}'
+        # Build tags (+cu130) say how a wheel was made, not which code is in it.
+        return 'ok' if self.installed.split('+')[0] == self.proved else 'untested version'
+
+    @property
+    def unsafe(self) -> bool:
+        """Whether the installed version is below the package's floor."""
+        floor = FLOORS.get(self.name)
+        return bool(self.installed and floor) and _release(self.installed) < floor[0]
+
+    @property
+    def problem(self) -> str | None:
+        """The fault of this row; None where nothing has to be done."""
+        if self.installed is None:
+            return None if self.name in OPTIONAL else f'{self.name} is absent'
+        if self.damaged:
+            return f'{self.name} {self.installed} is installed, but its files are missing'
+        if self.unsafe:
+            floor, why = FLOORS[self.name]
+            return f'{self.name} {self.installed} is below {".".join(map(str, floor))}: {why}'
+        if self.failure and not self.cause:
+            return f'{self.name} {self.installed} cannot be imported ({self.failure})'
+        return None
+
+    @property
+    def remedy(self) -> str | None:
+        """The command that mends this row; None where nothing has to be done."""
+        if self.problem is None:
+            return None
+        if self.name == 'torch':
+            return TORCH_REMEDY if self.unsafe else f'{REINSTALL} torch=={self.proved}'
+        if self.name in ('mmcv', OPERATORS):
+            return MMCV_REMEDY if self.installed is None else REBUILD_MMCV
+        if self.installed is None:
+            return f'pip install {self.name}=={self.proved}'
+        return f'{REINSTALL} {self.name}=={self.proved}'
+
+
+REINSTALL = 'pip install --force-reinstall --no-deps'
+MMCV_REMEDY = (
+    'pip install "setuptools<81" wheel ninja psutil packaging && '
+    'MMCV_WITH_OPS=1 pip install --no-cache-dir --no-build-isolation mmcv==2.1.0'
+)
+REBUILD_MMCV = f'pip uninstall -y mmcv && {MMCV_REMEDY}'
+# mmcv's operators are compiled for one torch, so that another torch needs them compiled again.
+TORCH_REMEDY = f'pip install torch=={PROVED["torch"]} torchvision=={PROVED["torchvision"]} && {REBUILD_MMCV}'
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The numbers of a version: '2.10.0+cu128' is (2, 10, 0). The doctor also runs where `packaging` is absent."""
+    match = re.match(r'\d+(\.\d+)*', version)
+    return tuple(int(part) for part in match[0].split('.')) if match else ()
+
+
+def installed_version(name: str) -> str | None:
+    """Version of a distribution, or None where it is not installed. Either OpenCV build counts as OpenCV."""
+    names = [name, 'opencv-python', 'opencv-contrib-python'] if name.startswith('opencv') else [name]
+    for candidate in names:
+        try:
+            return importlib.metadata.version(candidate)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def package_reports(imports: bool = False) -> list[PackageReport]:
+    """One report for each package of `PROVED`, in that order, then one for mmcv's operators.
+
+    Args:
+        imports: also import each package, in processes of their own (tens of seconds); None of them is imported else.
+    """
+    failed = failures() if imports else {}
+    reports = []
+    for name, proved in PROVED.items():
+        version = installed_version(name)
+        damaged = version is not None and package_folder(name) is None
+        cause = next((need for need in NEEDS.get(name, ()) if need in failed), None)
+        reports.append(PackageReport(name, version, proved, damaged, failed.get(name), cause))
+    return [*reports, _operators_report(failed)]
+
+
+def _operators_report(failed: dict[str, str]) -> PackageReport:
+    folder = package_folder('mmcv')
+    compiled = folder is not None and any(folder.glob('_ext*'))
+    failure = failed.get(OPERATORS) or (None if compiled else 'not compiled')
+    cause = 'mmcv' if folder is None or 'mmcv' in failed else None
+    return PackageReport(OPERATORS, 'compiled' if compiled else 'missing', 'compiled', False, failure, cause)
+
+
+def package_folder(name: str) -> Path | None:
+    """Folder (or file) that importing a package would load, found without importing it; None where there is none."""
+    try:
+        found = importlib.util.find_spec(MODULES.get(name, name))
+    except (ImportError, ValueError):
+        return None
+    if found is None or found.origin is None:  # a namespace without `__init__.py` is what a broken removal leaves
+        return None
+    return Path(found.origin).parent
+
+
+def failures() -> dict[str, str]:
+    """Package -> last line of the error that importing it raises, for those that are installed and fail.
+
+    A package that is absent counts as a failure of those that need it.
+    """
+    names = [name for name in PROVED if installed_version(name)]
+    statements = {name: PROBES.get(name, f'import {MODULES.get(name, name)}') for name in names}
+    if 'mmcv' in statements:
+        statements[OPERATORS] = 'import mmcv.ops'
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = dict(zip(statements, pool.map(_import_error, statements.values()), strict=True))
+    absent = {name: 'absent' for name in PROVED if name not in names and name not in OPTIONAL}
+    return absent | {name: error for name, error in results.items() if error}
+
+
+def _import_error(statement: str) -> str | None:
+    """Last line of the error of a statement in a new process; None where it runs."""
+    command = [sys.executable, '-W', 'ignore', '-c', statement]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors='replace', timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        return f'no end after {TIMEOUT} s'
+    if done.returncode == 0:
+        return None
+    lines = done.stderr.strip().splitlines()
+    return lines[-1].strip() if lines else f'ended with status {done.returncode}'

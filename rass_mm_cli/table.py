@@ -1,0 +1,57 @@
+"""The table of commands: names, groups and help lines. A new command is a line here and a file in `rass_mm/cli`."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of `rass-mm`."""
+
+    name: str
+    help: str
+    group: str
+
+    @property
+    def module(self) -> str:
+        """Name of the module that holds its `add_arguments(parser)`, which sets `run` as a default."""
+        package = 'rass_mm_cli' if self.name == 'doctor' else 'rass_mm.cli'
+        return f'{package}.{self.name.replace("-", "_")}'
+
+
+TRAINING, IMAGES, DATA = 'Train and test', 'Restore images', 'Data'
+WEIGHTS, MEASURING, INSTALLATION = 'Weights', 'Measure', 'Installation'
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command('train', 'train a config (same as tools/train.py)', TRAINING),
+        Command('test', 'test a checkpoint (same as tools/test.py)', TRAINING),
+        Command('restore', 'restore image files of any size with a trained adapter', IMAGES),
+        Command('attention', 'draw where a restorer attends to each class name', IMAGES),
+        Command('check-data', 'read all images and labels of a config and report errors', DATA),
+        Command('make-lq', 'write a fixed degraded copy of an image folder', DATA),
+        Command('make-scenes', 'write the embedded scene data set', DATA),
+        Command('make-base', 'train a small base and write it as a diffusers folder', WEIGHTS),
+        Command('random-base', 'write a base folder with RANDOM weights, for tests and measurements', WEIGHTS),
+        Command('convert', "convert published weights: OSEDiff's, SCR's or RASS's", WEIGHTS),
+        Command('robustness', 'mIoU of a segmentor over the severity of each degradation', MEASURING),
+        Command('benchmark', 'images per second of configs, by stage', MEASURING),
+        Command('report', 'Markdown tables of recorded tests and benchmarks', MEASURING),
+        Command('demo', 'train and test the method on drawn scenes; writes a table and pictures', INSTALLATION),
+        Command('configs', 'list the shipped configs', INSTALLATION),
+        Command('doctor', 'check the installation; print the command for each fault', INSTALLATION),
+    )
+}
+
+
+def overview() -> str:
+    """The help page: commands by group."""
+    width = max(map(len, COMMANDS)) + 2
+    lines = [
+        'usage: rass-mm COMMAND [OPTIONS]',
+        '',
+        'Restoration and segmentation of low-quality images with a diffusion UNet.',
+    ]
+    for group in dict.fromkeys(command.group for command in COMMANDS.values()):
+        members = [command for command in COMMANDS.values() if command.group == group]
+        lines += ['', f'{group}:', *(f'  {command.name:<{width}}{command.help}' for command in members)]
+    return '\n'.join([*lines, '', 'rass-mm COMMAND --help prints the options of a command.', ''])
