@@ -1,4 +1,4 @@
-"""Sphinx configuration: `make docs` builds the site from docs/ and from the pages that lie beside what they describe."""
+"""Sphinx configuration: `make docs` builds the site from docs/ and from the pages beside what they describe."""
 
 import os
 import re

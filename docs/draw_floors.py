@@ -4,10 +4,11 @@ python docs/draw_floors.py
 """
 
 import sys
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
+
+import tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / 'docs' / 'floors.svg'
@@ -46,7 +47,7 @@ def read_floors(file: Path) -> list[Floor]:
 
 
 def parse_floor(layer: str) -> Floor:
-    """A layer in import-linter's notation: 'a | b' are independent, 'a : b' may import each other, '(a)' may be absent."""
+    """A layer as import-linter writes it: 'a | b' do not import each other, 'a : b' may, '(a)' may be absent."""
     independent = ':' not in layer
     parts = layer.replace('|', ':').split(':')
     return [(part.strip().strip('()').strip(), independent) for part in parts]
