@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from commands import ROOT, run
 
-UNGUARDED = 'import sys\n\nfrom rass_mm.cli import main\n\nsys.exit(main())\n'
+UNGUARDED = 'import sys\n\nfrom rass_mm_cli.main import main\n\nsys.exit(main())\n'
 
 
 @pytest.fixture

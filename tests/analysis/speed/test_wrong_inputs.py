@@ -3,7 +3,7 @@
 import pytest
 
 from rass_mm.analysis.speed.variants import Variant, parse_variant
-from rass_mm.cli.benchmark import main
+from rass_mm_cli.main import run_command
 from rass_mm.errors import ConfigError
 
 RASS = 'rass/rass_scenes_tiny.py'
@@ -24,25 +24,25 @@ FIRST = Variant('a', RASS, dtype='bfloat16', compile=True, windows=4, overrides=
     ids=['dtype', 'size', 'device', 'variant', 'names', 'config', 'model'],
 )
 def test_wrong_options_are_explained(options, message, tiny_base, capsys):
-    status = main([RASS, *options, '--cfg-options', f'model.backbone.base={tiny_base}'])
+    status = run_command('benchmark', [RASS, *options, '--cfg-options', f'model.backbone.base={tiny_base}'])
     captured = capsys.readouterr()
     assert status == 1 and message in captured.err and not captured.out
 
 
 def test_missing_base_says_what_to_put_where(tmp_path, capsys):
-    assert main([RASS, '--cfg-options', f'model.backbone.base={tmp_path}/none']) == 1
+    assert run_command('benchmark', [RASS, '--cfg-options', f'model.backbone.base={tmp_path}/none']) == 1
     assert 'none/unet/config.json' in (message := capsys.readouterr().err) and 'rass-mm random-base' in message
 
 
 def test_missing_checkpoint_is_named(tmp_path, capsys):
-    assert main([RASS, f'{tmp_path}/none.pth']) == 1
+    assert run_command('benchmark', [RASS, f'{tmp_path}/none.pth']) == 1
     assert 'none.pth does not exist' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('options', [['--size', '512'], ['--iterations', '0'], ['--batch', 'x']])
 def test_numbers_are_checked_by_the_parser(options, capsys):
     with pytest.raises(SystemExit):
-        main([RASS, *options])
+        run_command('benchmark', [RASS, *options])
     assert options[1] in capsys.readouterr().err
 
 

@@ -5,15 +5,15 @@ import re
 import pytest
 from commands import ROOT, python
 
-from rass_mm import base_sources, compat, doctor
+from rass_mm_cli import bases, doctor, packages
 
-REAL = compat.installed_version
+REAL = packages.installed_version
 
 
 @pytest.fixture
 def torch_is(monkeypatch):
     def fake(version):
-        monkeypatch.setattr(compat, 'installed_version', lambda name: version if name == 'torch' else REAL(name))
+        monkeypatch.setattr(packages, 'installed_version', lambda name: version if name == 'torch' else REAL(name))
 
     return fake
 
@@ -46,10 +46,10 @@ def test_the_command_fails_on_an_unsafe_torch_and_names_the_download_of_the_base
     """Metadata of an older torch ahead of the real one: what `pip install torch==2.9.1` would leave."""
     (tmp_path / 'torch-2.9.1.dist-info').mkdir()
     (tmp_path / 'torch-2.9.1.dist-info' / 'METADATA').write_text('Metadata-Version: 2.1\nName: torch\nVersion: 2.9.1\n')
-    done = python('-m', 'rass_mm', 'doctor', cwd=tmp_path, env={'PYTHONPATH': f'{tmp_path}:{ROOT}'})
+    done = python('-m', 'rass_mm_cli', 'doctor', cwd=tmp_path, env={'PYTHONPATH': f'{tmp_path}:{ROOT}'})
     assert done.returncode == 1, done.stdout + done.stderr
     assert re.search(r'To mend:\n  torch 2\.9\.1 is below 2\.10: .*CVE-2026-24747', done.stdout)
-    command = base_sources.SD21_BASE.command().splitlines()
+    command = bases.SD21_BASE.command().splitlines()
     printed = [line.strip() for line in done.stdout.splitlines()]
     start = printed.index(command[0])
     assert printed[start : start + len(command)] == [line.strip() for line in command]
@@ -57,16 +57,16 @@ def test_the_command_fails_on_an_unsafe_torch_and_names_the_download_of_the_base
 
 def test_the_package_asks_for_the_floor_that_the_doctor_checks():
     asked = re.search(r"'torch>=([\d.]+)'", (ROOT / 'setup.py').read_text())[1]
-    assert tuple(map(int, asked.split('.'))) == compat.FLOORS['torch'][0]
+    assert tuple(map(int, asked.split('.'))) == packages.FLOORS['torch'][0]
 
 
 def test_bases_are_found_here_and_in_the_variable(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert 'hf download' in '\n'.join(doctor.bases())
-    folder = tmp_path / 'shelf' / base_sources.SD21_BASE.folder
+    assert 'hf download' in '\n'.join(doctor.base_lines())
+    folder = tmp_path / 'shelf' / bases.SD21_BASE.folder
     (folder / 'unet').mkdir(parents=True)
     (folder / 'unet' / 'config.json').write_text('{}')
     monkeypatch.setenv('RASS_MM_BASES', str(tmp_path / 'shelf'))
-    lines = doctor.bases()
+    lines = doctor.base_lines()
     assert lines[1].split() == ['Stable', 'Diffusion', '2.1-base', str(folder)]
     assert 'hf download' not in '\n'.join(lines)
