@@ -12,7 +12,7 @@ from commands import ROOT
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-PLACES = ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'docs/**/*.md', 'configs/*/README.md', 'experiments/README.md')
+PLACES = ('*.md', 'docs/**/*.md', 'configs/*/README.md', 'experiments/README.md')
 PAGES = sorted({file for place in PLACES for file in ROOT.glob(place) if '_build' not in file.parts})
 ENVIRONMENT = '$(make -s env)/bin/'
 

