@@ -9,6 +9,7 @@ from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+os.environ['NO_ALBUMENTATIONS_UPDATE'] = '1'  # mmagic imports albumentations, which asks an index for its newest version
 EMBEDDED = {
     'models/rass': 'configs/rass/README.md',
     'models/scr': 'configs/scr/README.md',
@@ -26,6 +27,7 @@ release = VERSION
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx_copybutton']
 exclude_patterns = ['_build']
 default_role = 'literal'
+smartquotes = False
 html_theme = 'furo'
 html_title = f'{project} {VERSION}'
 html_show_copyright = False
