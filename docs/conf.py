@@ -9,7 +9,7 @@ from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-os.environ['NO_ALBUMENTATIONS_UPDATE'] = '1'  # mmagic imports albumentations, which asks an index for its newest version
+os.environ['NO_ALBUMENTATIONS_UPDATE'] = '1'  # mmagic's albumentations would look for a newer one
 EMBEDDED = {
     'models/rass': 'configs/rass/README.md',
     'models/scr': 'configs/scr/README.md',

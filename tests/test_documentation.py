@@ -6,14 +6,20 @@ import re
 from functools import cache
 from urllib.parse import urlsplit
 
+import cv2
+import numpy as np
 import pages
 import pytest
+import torch
 import yaml
 from commands import ROOT, python
+from mmseg.registry import DATASETS, MODELS
 
 from experiments import cli as experiments_cli
 from rass_mm import __version__
 from rass_mm.config import load_config
+from rass_mm.diffusion.base import read_base
+from rass_mm.diffusion.prompts import NOBODY
 from rass_mm_cli.parser import CommandParser
 from rass_mm_cli.table import COMMANDS
 
@@ -160,6 +166,43 @@ def test_configs_that_a_page_shows_load(page, tmp_path):
     (tmp_path / 'configs').symlink_to(ROOT / 'configs')
     for name in pages.named_files(page):
         assert 'model' in load_config(tmp_path / name)
+
+
+def executed(page, word):
+    """The names that the one Python block with that word in it defines."""
+    (text,) = (block.text for block in pages.blocks(ROOT / 'docs' / page, 'python') if word in block.text)
+    space = {'__name__': page}
+    exec(compile(text, page, 'exec'), space)
+    return space
+
+
+def test_the_prompt_of_the_page_is_one(tiny_base):
+    executed('extending.md', 'class SentencePrompt')
+    base = read_base(tiny_base)
+    prompt = MODELS.build(dict(type='SentencePrompt', base=base, classes=['sky'], sentence='a photo of a street'))
+    given = prompt(torch.zeros(2, 3, 32, 32))
+    assert given.context.shape == (2, 77, base.context_width) and not prompt.state_dict()
+    assert given.owners.shape == (2, 77) and (given.owners == NOBODY).all()
+
+
+def test_the_command_of_the_page_counts(tmp_path, capsys):
+    for name in ('a.png', 'b.JPG', 'notes.txt'):
+        (tmp_path / name).touch()
+    command = executed('extending.md', 'count-images')
+    arguments = command['add_arguments'](CommandParser()).parse_args([str(tmp_path)])
+    assert arguments.run(arguments) == 0
+    assert capsys.readouterr().out == f'{tmp_path}: 2 images\n'
+
+
+def test_the_data_set_of_the_page_reads(tmp_path):
+    executed('extending.md', 'class ParkingDataset')
+    for folder, name in (('img', 'a.jpg'), ('ann', 'a.png')):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / name), np.ones((8, 8), np.uint8))
+    prefix = dict(img_path='img', seg_map_path='ann')
+    data = DATASETS.build(dict(type='ParkingDataset', data_root=str(tmp_path), data_prefix=prefix, pipeline=[]))
+    assert len(data) == 1 and data.metainfo['classes'] == ('asphalt', 'car', 'person')
+    assert data[0]['seg_map_path'] == str(tmp_path / 'ann' / 'a.png') and not data[0]['reduce_zero_label']
 
 
 @by_page
