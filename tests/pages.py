@@ -89,6 +89,16 @@ def named_files(page: Path) -> dict[str, str]:
     return {match[1]: text for match, text in found if match}
 
 
+def expanded(text: str) -> list[str]:
+    """Every name that a shell makes of braces: 'a_{b,c}' is 'a_b' and 'a_c'."""
+    found = re.search(r'{([^{}]*)}', text)
+    if not found:
+        return [text]
+    return [
+        name for part in found[1].split(',') for name in expanded(text[: found.start()] + part + text[found.end() :])
+    ]
+
+
 def imported_names(text: str) -> list[tuple[str, str]]:
     """(module, name) of every `from module import name` in a Python block."""
     nodes = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom))

@@ -168,6 +168,20 @@ def test_configs_that_a_page_shows_load(page, tmp_path):
         assert 'model' in load_config(tmp_path / name)
 
 
+@by_page
+def test_configs_in_the_text_exist(page):
+    for token in pages.inlines(page, 'code_inline'):
+        folder, _, name = token.content.partition('/')
+        if name.endswith('.py') and (ROOT / 'configs' / folder).is_dir():
+            for pattern in pages.expanded(token.content):
+                assert list((ROOT / 'configs').glob(pattern)), f'{page}: {pattern}'
+
+
+def test_readmes_of_configs_are_on_the_site():
+    embedded = (ROOT / 'docs' / 'conf.py').read_text()
+    assert [file for file in ROOT.glob('configs/*/README.md') if pages.name(file) not in embedded] == []
+
+
 def executed(page, word):
     """The names that the one Python block with that word in it defines."""
     (text,) = (block.text for block in pages.blocks(ROOT / 'docs' / page, 'python') if word in block.text)
