@@ -13,8 +13,8 @@ try:
 
     register_all_modules(init_default_scope=False)
     from rass_mm.restoration import (  # noqa: F401  (registers)
-        identity,
         hooks,
+        identity,
         losses,
         metrics,
         optimization,

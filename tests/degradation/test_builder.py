@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from rass_mm.cli import make_lq as cli
 from rass_mm.degradation import builder, recipe
 from rass_mm.errors import ConfigError, DataError
+from rass_mm_cli.main import run_command
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'make_lq_dataset.py'
 # Ends the run as `kill -9` does, before the third image is renamed or before the third line of the manifest is written.
@@ -76,7 +76,7 @@ def lean_root(tmp_path):
     package = tmp_path / 'lean' / 'rass_mm'
     package.mkdir(parents=True)
     (package / '__init__.py').touch()
-    for name in ('errors.py', 'version.py', 'atomic.py', 'parallel.py', 'degradation'):
+    for name in ('errors.py', 'version.py', 'parallel.py', 'files', 'degradation'):
         (package / name).symlink_to(Path(builder.__file__).parents[1] / name)
     return package.parent
 
@@ -97,9 +97,9 @@ def test_every_manifest_line_replays_its_image(images, finished):
     assert not list(finished.rglob('.*')) and not (finished / 'manifest.partial.jsonl').exists()
 
 
-def test_two_workers_give_the_same_bytes(images, finished, lean_root, tmp_path):
+def test_two_workers_give_the_same_bytes(images, finished, tmp_path):
     command = [sys.executable, TOOL, images, tmp_path / 'out', '--workers', '2']
-    run = subprocess.run(command, env=environment(lean_root), capture_output=True, text=True, timeout=120)
+    run = subprocess.run(command, env=environment(TOOL.parents[1]), capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith('12 images in ') and run.stdout.count('\n') == 1
     assert '12 of 12 images' in run.stderr
@@ -148,7 +148,7 @@ def test_damaged_images_are_listed_and_the_others_are_made(images, tmp_path, cap
     (folder / 'short.png').write_bytes((images / 'train' / '2.png').read_bytes()[:300])
     (folder / 'empty.png').write_bytes(b'')
     assert cv2.imread(str(folder / 'short.jpg')) is not None  # OpenCV alone would not notice
-    assert cli.main([str(folder), str(out), '--workers', '1', '--ext', 'keep']) == 1
+    assert run_command('make-lq', [str(folder), str(out), '--workers', '1', '--ext', 'keep']) == 1
     message = capsys.readouterr().err
     assert '3 of 4 images' in message and 'Traceback' not in message
     assert all(f'{name}: ' in message for name in ('short.jpg', 'short.png', 'empty.png'))
@@ -156,7 +156,7 @@ def test_damaged_images_are_listed_and_the_others_are_made(images, tmp_path, cap
     assert (out / 'good.jpg').exists() and not (out / 'manifest.jsonl').exists()
     for name in ('short.jpg', 'short.png', 'empty.png'):
         (folder / name).unlink()
-    assert cli.main([str(folder), str(out), '--workers', '1', '--ext', 'keep']) == 0
+    assert run_command('make-lq', [str(folder), str(out), '--workers', '1', '--ext', 'keep']) == 0
     assert '1 images' in capsys.readouterr().out and (out / 'manifest.jsonl').exists()
 
 

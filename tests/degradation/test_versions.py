@@ -14,10 +14,10 @@ import pytest
 from mmengine.config import ConfigDict
 from scipy.stats import chisquare
 
-from rass_mm.cli import make_lq as cli
 from rass_mm.degradation import builder, recipe, severity, transforms
 from rass_mm.degradation.versions import lq_steps, manifest_version, step_version
 from rass_mm.errors import ConfigError
+from rass_mm_cli.main import run_command
 
 OLD = Path(__file__).with_name('manifest_version1.jsonl')
 FIRST = recipe.override(recipe.OSEDIFF, {'version': 1})
@@ -123,7 +123,7 @@ def test_versions_are_never_mixed_in_a_copy(clean, tmp_path, capsys):
     before = {file.name: file.read_bytes() for file in out.iterdir()}
 
     def make(*options):
-        status = cli.main([str(clean), str(out), '--workers', '1', *options])
+        status = run_command('make-lq', [str(clean), str(out), '--workers', '1', *options])
         return status, ''.join(capsys.readouterr())
 
     status, message = make()
@@ -137,12 +137,12 @@ def test_versions_are_never_mixed_in_a_copy(clean, tmp_path, capsys):
 
 def test_a_copy_of_version_2_is_not_continued_with_version_1(clean, tmp_path, capsys):
     arguments = [str(clean), str(tmp_path / 'lq'), '--workers', '1']
-    assert cli.main(arguments) == 0
+    assert run_command('make-lq', arguments) == 0
     header = json.loads((tmp_path / 'lq' / 'manifest.jsonl').read_text().splitlines()[0])
     assert header['recipe']['version'] == manifest_version(header) == 2
-    assert cli.main([*arguments, '--recipe-version', '1']) == 1
+    assert run_command('make-lq', [*arguments, '--recipe-version', '1']) == 1
     assert 'make-lq --recipe-version 2' in capsys.readouterr().err
-    assert cli.main([*arguments, '--jpeg-chroma', 'repeat']) == 1
+    assert run_command('make-lq', [*arguments, '--jpeg-chroma', 'repeat']) == 1
     message = capsys.readouterr().err
     assert 'JPEG chroma smooth' in message and 'JPEG chroma repeat' in message
     assert '(rass-mm make-lq --jpeg-chroma smooth)' in message

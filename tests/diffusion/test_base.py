@@ -9,11 +9,11 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
-from rass_mm import cli
 from rass_mm.diffusion.base import find_base, load_unet, load_vae, on_meta, read_base
 from rass_mm.diffusion.known_bases import write_random_base
 from rass_mm.diffusion.text import TextEncoder
 from rass_mm.errors import BaseFolderError
+from rass_mm_cli.main import main
 
 UNET = 'unet/diffusion_pytorch_model.safetensors'
 VAE = 'vae/diffusion_pytorch_model.safetensors'
@@ -88,7 +88,7 @@ def test_no_base_names_every_place_what_belongs_there_and_commands(tmp_path, mon
 @pytest.mark.parametrize('command', ['make-base', 'random-base'])
 def test_the_commands_in_the_message_exist(command, capsys):
     with pytest.raises(SystemExit) as left:
-        cli.main([command, '--help'])
+        main([command, '--help'])
     assert left.value.code == 0 and command in capsys.readouterr().out
 
 

@@ -6,13 +6,13 @@ import torch
 from commands import python
 from PIL import Image
 
-from rass_mm import cli
 from rass_mm.diffusion.adapters import save_adapter
 from rass_mm.diffusion.base import read_base
 from rass_mm.diffusion.restorer import OneStepRestorer, load_restorer
 from rass_mm.diffusion.shared_unet import GENERATOR
 from rass_mm.errors import ConfigError
 from rass_mm.inference.attention import attention_page, class_attention, peak_to_mean, strongest
+from rass_mm_cli.main import main
 
 CLASSES = ['sky', 'car', 'road', 'traffic light']
 
@@ -125,7 +125,7 @@ def test_cells_are_at_most_512_pixels_wide_and_not_too_narrow_for_text(size, cel
 
 def show(adapter, base, out, *images, options=()):
     arguments = [*images, '--adapter', adapter, '--base', base, '--out', out, '--device', 'cpu', *options]
-    return cli.main(['attention', *map(str, arguments)])
+    return main(['attention', *map(str, arguments)])
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """`rass-mm restore` with a stand-in for the restorer of the diffusion core."""
 
-import sys
 import types
 
 import numpy as np
@@ -8,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from rass_mm import cli
 from rass_mm.diffusion.base import read_base
 from rass_mm.diffusion.restorer import OneStepRestorer, load_restorer
 from rass_mm.files.hashing import content_hash
+from rass_mm_cli.main import main
 
 
 class Restorer(torch.nn.Module):
@@ -30,15 +29,13 @@ class Restorer(torch.nn.Module):
 @pytest.fixture
 def loads(monkeypatch):
     """Calls of `load_restorer`; a true value in `stop` makes its restorers end like Ctrl-C."""
-    module, calls = types.ModuleType('rass_mm.diffusion.restorer'), types.SimpleNamespace(given=[], stop=False)
+    calls = types.SimpleNamespace(given=[], stop=False)
 
     def load_restorer(**given):
         calls.given.append(given)
         return Restorer(calls.stop)
 
-    module.load_restorer = load_restorer
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr('rass_mm.diffusion.restorer', module, raising=False)
+    monkeypatch.setattr('rass_mm.cli.restore.load_restorer', load_restorer)
     return calls
 
 
@@ -57,7 +54,7 @@ def files(tmp_path):
 def restore(files, *options, source='in', out='out'):
     adapter, base = files / 'scr.safetensors', files / 'base'
     arguments = [files / source, files / out, '--adapter', adapter, '--base', base, '--device', 'cpu', *options]
-    return cli.main(['restore', *map(str, arguments)])
+    return main(['restore', *map(str, arguments)])
 
 
 def test_a_folder_is_restored(files, loads, capsys):

@@ -178,7 +178,7 @@ def test_a_large_image_costs_its_result_and_little_more(tmp_path):
     package = tmp_path / 'rass_mm'
     package.mkdir()
     (package / '__init__.py').touch()
-    for name in ('errors.py', 'version.py', 'atomic.py', 'enlarging.py', 'diffusion', 'restoring'):
+    for name in ('errors.py', 'version.py', 'files', 'parallel.py', 'diffusion', 'inference'):
         (package / name).symlink_to(Path(rass_mm.inference.__file__).parents[1] / name)
     # What glibc frees goes back at once: the peak is that of what is held, not of its fragmented heap.
     environment = {'PYTHONPATH': str(tmp_path), 'MALLOC_MMAP_THRESHOLD_': str(2**17)}

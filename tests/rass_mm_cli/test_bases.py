@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from commands import ROOT
 
-from rass_mm_cli.bases import FILES, SD21_BASE, SOURCES
 from rass_mm.diffusion.base import read_base
 from rass_mm.diffusion.text import TextEncoder
 from rass_mm.errors import BaseFolderError
+from rass_mm_cli.bases import FILES, SD21_BASE, SOURCES
 
 NEWEST = 'c' * 40
 ALL = [file for part in FILES for file in part]

@@ -7,7 +7,6 @@ from checkpoint_layouts import drawer, restorer_file
 from commands import python
 from PIL import Image
 
-from rass_mm import cli
 from rass_mm.diffusion.base import load_unet, load_vae, read_base
 from rass_mm.diffusion.known_bases import LAYOUTS, SD_VAE, build_models, write_configs
 from rass_mm.diffusion.one_step import cumulated_alphas
@@ -15,6 +14,7 @@ from rass_mm.diffusion.restorer import load_restorer
 from rass_mm.diffusion.text import TextEncoder
 from rass_mm.errors import ConfigError
 from rass_mm.published.convert import convert
+from rass_mm_cli.main import main
 
 pytest.importorskip('mmagic', reason='mmagic (rass_mm[restoration]) is not installed')
 
@@ -63,7 +63,7 @@ def levels(path):
 def restored(files, base, source, out, *options):
     image = files / ROOTS[source] / 'lq' / f'{source}.png'
     given = ['restore', image, out, '--adapter', files / 'osediff.safetensors', '--base', base]
-    status = cli.main([*map(str, given), '--color-fix', 'adain', '--device', 'cpu', *options])
+    status = main([*map(str, given), '--color-fix', 'adain', '--device', 'cpu', *options])
     assert status == 0
     return levels(out)
 
@@ -79,7 +79,8 @@ def test_the_config_and_the_command_give_the_same_pictures(files, base, tmp_path
         [*common, '--out', str(tmp_path), *changes, f'test_dataloader.dataset.data_root={files / root}', *more]
         for root, more in (('small', windows), ('large', ()))
     ]
-    done = python('-c', f'from rass_mm.cli.main import test_main\nfor a in {tests}: assert test_main(a) == 0')
+    script = f'from rass_mm_cli.main import run_command\nfor a in {tests}: assert run_command("test", a) == 0'
+    done = python('-c', script)
     assert done.returncode == 0, done.stderr[-3000:]
     window = ['--window', '256', '--overlap', '64']
     for name, options in (('square', window), ('odd', window), ('large', ['--scheme', 'osediff'])):

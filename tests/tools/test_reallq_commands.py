@@ -10,8 +10,8 @@ from mmseg.registry import MODELS
 from PIL import Image
 from reallq_layouts import ADE, DETECTRON2, NAMES, write_images, write_labels
 
-from rass_mm import cli
 from rass_mm.config import load_config
+from rass_mm_cli.main import main, run_command
 
 CONFIG = 'baselines/segformer_b0_dt_reallq.py'
 PUBLISHED = ['test_evaluator.type=MeanIoUMetric', 'test_evaluator.mean_over=present']
@@ -31,7 +31,7 @@ def options(root, *more):
 def run_test(root, checkpoint, work, *more, out=()):
     """The record of `tools/test.py`."""
     arguments = [CONFIG, checkpoint, '--work-dir', work, *out, *options(root, *more)]
-    assert cli.test_main([str(argument) for argument in arguments]) == 0
+    assert run_command('test', [str(argument) for argument in arguments]) == 0
     return json.loads((work / 'metrics.json').read_text())
 
 
@@ -106,7 +106,7 @@ def test_the_other_layouts_rule_would_give_another_number(roots, checkpoint, tmp
 @pytest.mark.parametrize('prefix', LAYOUTS)
 def test_check_data_reads_both(roots, prefix, capsys):
     places, labels, _ = roots
-    assert cli.main(['check-data', CONFIG, '--splits', 'test', '--workers', '1', *options(places[prefix])]) == 0
+    assert main(['check-data', CONFIG, '--splits', 'test', '--workers', '1', *options(places[prefix])]) == 0
     shown = capsys.readouterr().out
     assert f'labels: {places[prefix]}/{prefix}, reduce_zero_label={LAYOUTS[prefix]}' in shown and 'Hint' not in shown
     ignored = np.mean([label == 255 for label in labels.values()])
@@ -115,9 +115,9 @@ def test_check_data_reads_both(roots, prefix, capsys):
 
 def test_without_labels_both_commands_say_where_they_looked(checkpoint, tmp_path, capsys):
     write_images(tmp_path)
-    assert cli.main(['check-data', CONFIG, '--splits', 'test', '--workers', '1', *options(tmp_path)]) == 1
+    assert main(['check-data', CONFIG, '--splits', 'test', '--workers', '1', *options(tmp_path)]) == 1
     shown = capsys.readouterr().out
-    assert cli.test_main([CONFIG, str(checkpoint), '--work-dir', str(tmp_path / 'work'), *options(tmp_path)]) == 1
+    assert run_command('test', [CONFIG, str(checkpoint), '--work-dir', str(tmp_path / 'work'), *options(tmp_path)]) == 1
     error = capsys.readouterr().err
     for prefix in LAYOUTS:
         assert f'{tmp_path}/{prefix} (ids' in shown and f'{tmp_path}/{prefix} (ids' in error

@@ -13,9 +13,9 @@ import pytest
 import torch
 from commands import ROOT, python
 
-from rass_mm import cli
 from rass_mm.diffusion.base import read_base
 from rass_mm.diffusion.restorer import OneStepRestorer
+from rass_mm_cli.main import main, run_command
 
 RESNET = 'baselines/resnet_scenes_tiny.py'
 R2S = 'baselines/resnet_scenes_tiny_r2s.py'
@@ -32,7 +32,7 @@ def data(scenes, **others):
 
 def rass_mm(*arguments):
     """The command in this process: its exit status."""
-    return cli.main([str(argument) for argument in arguments])
+    return main([str(argument) for argument in arguments])
 
 
 def points(path):
@@ -113,7 +113,7 @@ def test_a_point_equals_an_ordinary_test_of_the_same_images(curve, trained, scen
     """Clean is the clean images; mixed at severity 1 is the copy that make-lq wrote with the same seed."""
     images = {'test_dataloader.dataset.data_prefix.img_path': folder}
     arguments = [RESNET, trained, '--work-dir', tmp_path, *data(scenes, **images)]
-    assert cli.test_main([str(argument) for argument in arguments]) == 0
+    assert run_command('test', [str(argument) for argument in arguments]) == 0
     found, expected = points(curve / 'ResNet.json'), metrics(tmp_path)
     assert {name: found[key][name] for name in ('mIoU', 'aAcc', 'mAcc')} == pytest.approx(expected, abs=1e-4)
     assert all(point['IoU'] != found[key]['IoU'] for other, point in found.items() if other[1] == 1 and other != key)

@@ -3,8 +3,8 @@
 import pytest
 
 from rass_mm.analysis.speed.variants import Variant, parse_variant
-from rass_mm_cli.main import run_command
 from rass_mm.errors import ConfigError
+from rass_mm_cli.main import run_command
 
 RASS = 'rass/rass_scenes_tiny.py'
 FIRST = Variant('a', RASS, dtype='bfloat16', compile=True, windows=4, overrides={'model.backbone.base': 'b'})
