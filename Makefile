@@ -19,7 +19,7 @@ test-slow:
 	@$(SETUP) python -m pytest -m slow $(ARGS)
 
 lint:
-	@$(SETUP) sh -c 'ruff check . && ruff format --check .'
+	@$(SETUP) tools/lint.sh
 
 fix:
 	@$(SETUP) sh -c 'ruff check --fix . ; ruff format .'

@@ -14,7 +14,15 @@ from typing import TypeVar
 
 import cv2
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from rass_mm.errors import ConfigError, DataError, RassError
 
@@ -73,15 +81,16 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def progress_bar(counted: bool = True) -> Progress:
+def progress_bar(*more: ProgressColumn, counted: bool = True) -> Progress:
     """Context manager: a progress bar on standard error; disabled where that is not a terminal.
 
     Args:
+        more: columns at the right.
         counted: shows 'done/total' beside the bar.
     """
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     count = [MofNCompleteColumn()] if counted else []
-    columns = [TextColumn('{task.description}'), BarColumn(), *count, TimeElapsedColumn(), TimeRemainingColumn()]
+    columns = [TextColumn('{task.description}'), BarColumn(), *count, TimeElapsedColumn(), TimeRemainingColumn(), *more]
     return Progress(*columns, console=console, disable=not console.is_terminal)
 
 

@@ -1,11 +1,10 @@
 """The protocol of a test in one line: what was measured over which images. Equal lines may stand in one table."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from rass_mm.degradation.builder import MANIFEST
 from rass_mm.degradation.versions import lq_steps, manifest_version, step_version
+from rass_mm.files.manifest import MANIFEST, read_header
 from rass_mm.metrics.iou import MEAN_OVER
 
 AT_SIZE = " at the labels' size"
@@ -94,9 +93,5 @@ def _below(dataset: Any, prefix: str) -> str:
 
 
 def _copy_header(folder: Path) -> dict[str, Any] | None:
-    try:
-        with (folder / MANIFEST).open(encoding='utf-8') as lines:
-            header = json.loads(next(lines))
-        return header if {'seed', 'fingerprint'} <= header.keys() else None
-    except (OSError, ValueError, StopIteration, AttributeError):
-        return None
+    header = read_header(folder / MANIFEST)
+    return header if {'seed', 'fingerprint'} <= header.keys() else None

@@ -1,4 +1,7 @@
-"""One picture that shows what the models see and say: input, predictions, ground truth, side by side."""
+"""Pictures beside each other: captions, grids, heat, labels in colours, and pages with a legend.
+
+Images are (H, W, 3) uint8. Functions that draw no colours of their own work on RGB and BGR alike.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,24 +9,50 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from rass_mm.datasets.scenes import PALETTE, SCENE_CLASSES
 from rass_mm.files.atomic import atomic_path
 
 SCALE = 2
 GAP = 6
+WHITE = (255, 255, 255)
+CAPTION = {1: 18, 2: 40}
+"""Number of lines above a picture -> height of the strip they stand in."""
 TEXT = dict(fontFace=cv2.FONT_HERSHEY_SIMPLEX, fontScale=0.45, color=(20, 20, 20), thickness=1, lineType=cv2.LINE_AA)
-
+NOTE = {**TEXT, 'fontScale': 0.36}
 
 Colors = Sequence[Sequence[int]]
 """RGB, 0..255, one per class."""
 
 
+def captioned(image: np.ndarray, title: str, note: str = '', border: int = GAP) -> np.ndarray:
+    """A white frame around an image, with one or two lines of text above it."""
+    top = CAPTION[2 if note else 1]
+    cell = cv2.copyMakeBorder(image, top, border, border, border, cv2.BORDER_CONSTANT, value=WHITE)
+    cv2.putText(cell, title, (border, 14), **(TEXT if note else {**TEXT, 'fontScale': 0.4}))
+    if note:
+        cv2.putText(cell, note, (border, 33), **NOTE)
+    return cell
+
+
+def grid(cells: Sequence[np.ndarray], columns: int) -> np.ndarray:
+    """Cells of one size in rows; the last row is filled with white."""
+    columns = min(columns, len(cells))
+    filled = [*cells, *[np.full_like(cells[0], 255)] * (-len(cells) % columns)]
+    return np.vstack([np.hstack(filled[start : start + columns]) for start in range(0, len(filled), columns)])
+
+
+def write_bgr(target: Path, image: np.ndarray) -> None:
+    """Writes a BGR picture in one step, in the format of its suffix.
+
+    Raises:
+        OSError: OpenCV cannot write it.
+    """
+    with atomic_path(target) as temporary:
+        if not cv2.imwrite(str(temporary), image):
+            raise OSError(f'{target} could not be written')
+
+
 def comparison_page(
-    target: Path,
-    titles: Sequence[str],
-    rows: Sequence[Sequence[np.ndarray]],
-    classes: Sequence[str] = SCENE_CLASSES,
-    palette: Colors = PALETTE,
+    target: Path, titles: Sequence[str], rows: Sequence[Sequence[np.ndarray]], classes: Sequence[str], palette: Colors
 ) -> None:
     """Writes a page of pictures with titles above and a legend of the classes below.
 
@@ -36,45 +65,35 @@ def comparison_page(
     """
     lines = [np.hstack([_framed(cell) for cell in row]) for row in rows]
     width = lines[0].shape[1]
-    page = np.vstack([_header(titles, width), *lines, _legend(width, classes, palette)])
-    with atomic_path(target) as temporary:
-        cv2.imwrite(str(temporary), page)
+    write_bgr(target, np.vstack([_header(titles, width), *lines, legend(width, classes, palette)]))
 
 
-def colored(label: np.ndarray, palette: Colors = PALETTE) -> np.ndarray:
+def colored(label: np.ndarray, palette: Colors) -> np.ndarray:
     """(H, W) class ids to (H, W, 3) uint8 BGR in the palette; unknown ids are white."""
     table = np.full((256, 3), 255, np.uint8)
     table[: len(palette)] = np.array(palette, np.uint8)[:, ::-1]
     return table[label]
 
 
+def heat_colors(values: np.ndarray) -> np.ndarray:
+    """(H, W) in [0, 1] to (H, W, 3) uint8 BGR: black at 0, yellow at 1."""
+    return cv2.applyColorMap(np.rint(values.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
+
+
 def heated(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """A map (H, W), scaled to its maximum, as colours over an image (H, W, 3) uint8 BGR."""
-    scaled = np.clip(heat / max(float(heat.max()), 1e-12), 0, 1)
-    colors = cv2.applyColorMap((255 * scaled).astype(np.uint8), cv2.COLORMAP_INFERNO)
-    return cv2.addWeighted(image, 0.4, colors, 0.6, 0)
+    return cv2.addWeighted(image, 0.4, heat_colors(heat / max(float(heat.max()), 1e-12)), 0.6, 0)
 
 
 def labelled(image: np.ndarray, text: str) -> np.ndarray:
     """A copy of an image (H, W, 3) with a short text in its lower left corner."""
     image = image.copy()
-    cv2.putText(image, text, (3, image.shape[0] - 4), **{**TEXT, 'fontScale': 0.35, 'color': (255, 255, 255)})
+    cv2.putText(image, text, (3, image.shape[0] - 4), **{**TEXT, 'fontScale': 0.35, 'color': WHITE})
     return image
 
 
-def _framed(cell: np.ndarray) -> np.ndarray:
-    big = cv2.resize(cell, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_NEAREST)
-    return cv2.copyMakeBorder(big, GAP // 2, GAP // 2, GAP // 2, GAP // 2, cv2.BORDER_CONSTANT, value=(255, 255, 255))
-
-
-def _header(titles: Sequence[str], width: int) -> np.ndarray:
-    strip = np.full((24, width, 3), 255, np.uint8)
-    for index, title in enumerate(titles):
-        cv2.putText(strip, title, (index * width // len(titles) + GAP, 17), **TEXT)
-    return strip
-
-
-def _legend(width: int, classes: Sequence[str], palette: Colors) -> np.ndarray:
+def legend(width: int, classes: Sequence[str], palette: Colors) -> np.ndarray:
+    """A strip (h, width, 3) uint8 BGR with the colour and the name of each class."""
     per_line = 6
     lines = -(-len(classes) // per_line)
     strip = np.full((22 * lines + 8, width, 3), 255, np.uint8)
@@ -82,4 +101,16 @@ def _legend(width: int, classes: Sequence[str], palette: Colors) -> np.ndarray:
         x, y = index % per_line * width // per_line + GAP, index // per_line * 22 + 6
         cv2.rectangle(strip, (x, y), (x + 14, y + 14), color[::-1], -1)
         cv2.putText(strip, name, (x + 20, y + 12), **TEXT)
+    return strip
+
+
+def _framed(cell: np.ndarray) -> np.ndarray:
+    big = cv2.resize(cell, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_NEAREST)
+    return cv2.copyMakeBorder(big, GAP // 2, GAP // 2, GAP // 2, GAP // 2, cv2.BORDER_CONSTANT, value=WHITE)
+
+
+def _header(titles: Sequence[str], width: int) -> np.ndarray:
+    strip = np.full((24, width, 3), 255, np.uint8)
+    for index, title in enumerate(titles):
+        cv2.putText(strip, title, (index * width // len(titles) + GAP, 17), **TEXT)
     return strip

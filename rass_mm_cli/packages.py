@@ -49,7 +49,7 @@ NEEDS = {
     'mmcv': ('mmengine', 'torch', 'numpy', 'opencv-python-headless'),
     'mmdet': ('mmcv', 'mmengine', 'torch', 'scipy'),
     'mmsegmentation': ('mmcv', 'mmengine', 'torch', 'ftfy', 'regex'),
-    'mmagic': ('mmcv', 'mmengine', 'torch', 'torchvision', 'diffusers', 'transformers'),
+    'mmagic': ('mmcv', 'mmengine', 'mmsegmentation', 'mmdet', 'torch', 'torchvision', 'diffusers', 'transformers'),
     'transformers': ('torch', 'numpy', 'safetensors', 'regex'),
     'accelerate': ('torch', 'numpy', 'safetensors'),
     'diffusers': ('torch', 'transformers', 'accelerate', 'safetensors', 'numpy'),
@@ -128,8 +128,8 @@ class PackageReport:
         """The command that mends this row; None where nothing has to be done."""
         if self.problem is None:
             return None
-        if self.name == 'torch':
-            return TORCH_REMEDY if self.unsafe else f'{REINSTALL} torch=={self.proved}'
+        if self.name == 'torch' and self.unsafe:
+            return TORCH_REMEDY
         if self.name in ('mmcv', OPERATORS):
             return MMCV_REMEDY if self.installed is None else REBUILD_MMCV
         if self.installed is None:

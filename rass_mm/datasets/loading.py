@@ -15,42 +15,11 @@ import numpy as np
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from rass_mm.errors import ConfigError, DataError
+from rass_mm.files.integrity import check_complete
 from rass_mm.files.resizing import resized
-
-ENDINGS = {b'\xff\xd8\xff': b'\xff\xd9', b'\x89PNG': b'IEND'}
-"""First bytes of a format -> what stands near the end of a complete file."""
-TAIL = 64
-
-
-def check_complete(data: bytes, path: str) -> None:
-    """Raises a DataError where the bytes of an image file end too early.
-
-    A look at the last bytes settles nearly every JPEG and PNG; only the rest is decoded in full by PIL.
-    """
-    for start, end in ENDINGS.items():
-        if data.startswith(start) and end in data[-TAIL:]:
-            return
-    decode_fully(data, path)
-
-
-def decode_fully(data: bytes, path: str) -> Image.Image:
-    """Decodes an image file to its end with PIL; finds damage in the middle, too.
-
-    Raises:
-        DataError: the bytes are truncated, damaged, or no image.
-    """
-    try:
-        image = Image.open(io.BytesIO(data))
-        image.load()
-        return image
-    except UnidentifiedImageError:  # its own message names a memory address
-        reason = 'not an image of a known type'
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = str(error)
-    raise DataError(f'{path}: the image cannot be read ({reason}). Copy it again or remove it from the data set.')
 
 
 @TRANSFORMS.register_module()

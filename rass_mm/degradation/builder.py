@@ -6,11 +6,9 @@ result. While a run is going, lines are appended to a partial manifest; the mani
 """
 
 import hashlib
-import io
 import json
 import logging
 import os
-import re
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,24 +16,23 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from rass_mm.degradation.recipe import OSEDIFF, VERSIONS, Recipe, apply, draw
 from rass_mm.degradation.versions import manifest_version
 from rass_mm.errors import ConfigError, DataError
-from rass_mm.files.atomic import write_bytes, write_text
+from rass_mm.files.atomic import write_bytes
+from rass_mm.files.hashing import json_sha256
+from rass_mm.files.integrity import decoded
+from rass_mm.files.manifest import MANIFEST, append_line, read_manifest, remove_leftovers, write_manifest
 from rass_mm.parallel import run_jobs, watched
 from rass_mm.version import __version__
 
 logger = logging.getLogger(__name__)
 
 EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
-MANIFEST = 'manifest.jsonl'
 PARTIAL = 'manifest.partial.jsonl'
 IMPLIED = {'version': 1, 'jpeg_chroma': 'smooth'}
 """Values of the recipe's settings in manifests that are older than these settings."""
-# What `atomic` leaves behind when the process is killed between writing and renaming.
-LEFTOVER = re.compile(r'\..+-\w{8}\.(jsonl|' + '|'.join(extension[1:] for extension in EXTENSIONS) + r')')
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,7 @@ def build_lq_dataset(
             f'{len(broken)} of {len(tasks)} images cannot be used:\n{listed}\nThe other {len(lines)} are made and '
             'kept. Repair or remove the ones listed and run the same command again: only what is missing will be made.'
         )
-    _write_manifest(out / MANIFEST, header, lines)
+    write_manifest(out / MANIFEST, header, _sorted(lines))
     (out / PARTIAL).unlink(missing_ok=True)
     return BuildSummary(len(tasks), len(pending), time.monotonic() - start, out / MANIFEST)
 
@@ -151,13 +148,12 @@ def _header(images: Path, seed: int, recipe: Recipe, suffix: str | None) -> dict
     settings = json.loads(json.dumps(asdict(recipe)))  # lists instead of tuples, as a reader of the manifest sees them
     # Without what older manifests imply, so that a copy of theirs has the fingerprint that they give it.
     stated = {name: value for name, value in settings.items() if name not in IMPLIED or value != IMPLIED[name]}
-    identity = json.dumps([seed, stated, suffix], sort_keys=True).encode()
     return {
         'format': 'rass_mm low-quality copy, 1',
         'source': images.as_posix(),
         'seed': seed,
         'suffix': suffix,
-        'fingerprint': hashlib.sha256(identity).hexdigest()[:16],
+        'fingerprint': json_sha256([seed, stated, suffix])[:16],
         'versions': {'rass_mm': __version__, 'opencv': cv2.__version__, 'numpy': np.__version__},
         'recipe': settings,
     }
@@ -176,25 +172,19 @@ def _resume(out: Path, header: dict, tasks: list[_Task]) -> dict[str, dict]:
             'were made. Choose an empty output folder.'
         )
     if (out / PARTIAL).exists():
-        _remove_leftovers(out)
+        remove_leftovers(out, EXTENSIONS)
     stale = set(made) - {task.image for task in tasks}
     if stale:
         logger.warning('%d images in %s are no longer in the source, e.g. %s', len(stale), out, min(stale))
     lines = {task.image: made[task.image] for task in tasks if task.image in made and task.target.is_file()}
     if len(lines) < len(tasks):
-        _write_manifest(out / PARTIAL, header, lines)
+        write_manifest(out / PARTIAL, header, _sorted(lines))
     return lines
 
 
 def _read_manifest(path: Path, header: dict) -> dict[str, dict]:
     """Image lines of an earlier run by image; refuses a manifest of other settings."""
-    records = []
-    for line in path.read_text(encoding='utf-8').splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break  # the run was killed while it wrote this line: its image is made again
-    old = records[0] if records and isinstance(records[0], dict) else {}
+    old, lines = read_manifest(path)
     if old.get('fingerprint') != header['fingerprint']:
         raise DataError(
             f'{path} belongs to a copy with {_describe(old)}, but this run asks for {_describe(header)} '
@@ -203,7 +193,7 @@ def _read_manifest(path: Path, header: dict) -> dict[str, dict]:
         )
     if old['versions'] != header['versions']:
         logger.warning('%s was begun with %s; resuming with %s', path, old['versions'], header['versions'])
-    return {record['image']: record for record in records[1:]}
+    return lines
 
 
 def _describe(header: dict) -> str:
@@ -230,15 +220,8 @@ def _version_option(old: dict, header: dict) -> str:
     return options and f' (rass-mm make-lq{options})'
 
 
-def _remove_leftovers(out: Path) -> None:
-    for path in out.rglob('.*'):
-        if LEFTOVER.fullmatch(path.name):
-            path.unlink(missing_ok=True)
-
-
-def _write_manifest(path: Path, header: dict, lines: dict[str, dict]) -> None:
-    records = [header, *(lines[image] for image in sorted(lines))]
-    write_text(path, ''.join(json.dumps(record) + '\n' for record in records))
+def _sorted(lines: dict[str, dict]) -> list[dict]:
+    return [lines[image] for image in sorted(lines)]
 
 
 def _run(tasks: list[_Task], workers: int, partial: Path, lines: dict[str, dict]) -> dict[str, str]:
@@ -247,15 +230,13 @@ def _run(tasks: list[_Task], workers: int, partial: Path, lines: dict[str, dict]
     if not tasks:
         return broken
     try:
-        with partial.open('a', encoding='utf-8') as file:
-            results = run_jobs(_degrade_file, tasks, workers)
-            for image, line, reason in watched(results, len(tasks), 'degrading', 'images'):
-                if line is None:
-                    broken[image] = reason
-                else:
-                    lines[image] = line
-                    file.write(json.dumps(line) + '\n')
-                    file.flush()  # a line that reached the system survives the end of this process
+        results = run_jobs(_degrade_file, tasks, workers)
+        for image, line, reason in watched(results, len(tasks), 'degrading', 'images'):
+            if line is None:
+                broken[image] = reason
+            else:
+                lines[image] = line
+                append_line(partial, line)
     except OSError as error:
         raise DataError(
             f'Cannot write to {partial.parent}: {error}. Finished images are kept: make room and run the same command '
@@ -289,14 +270,10 @@ def read_image(path: Path) -> tuple[np.ndarray, str]:
     """
     try:
         data = path.read_bytes()
-        # OpenCV fills the missing part of a truncated JPEG with grey and says nothing; Pillow raises.
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except UnidentifiedImageError as error:  # its own message names a memory address
-        raise DataError('not an image of a known type') from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, cv2.error) as error:
-        raise DataError(str(error)) from error  # SyntaxError is what Pillow raises for a broken PNG
-    if decoded is None:
+        decoded(data)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, cv2.error) as error:
+        raise DataError(str(error)) from error
+    if image is None:
         raise DataError('OpenCV cannot decode it')
-    return decoded, hashlib.sha256(data).hexdigest()
+    return image, hashlib.sha256(data).hexdigest()

@@ -21,7 +21,7 @@ from rich.logging import RichHandler
 from rass_mm.analysis.report.tables import markdown_table
 from rass_mm.apis import RESULT
 from rass_mm.config import load_config
-from rass_mm.datasets.scenes import SCENE_CLASSES
+from rass_mm.datasets.scenes import PALETTE, SCENE_CLASSES
 from rass_mm.diffusion.restorer import Restorer, load_restorer
 from rass_mm.files.atomic import write_text
 from rass_mm.inference.attention import class_attention
@@ -204,7 +204,8 @@ def demo_page(out: Path, scenes: Path, count: int = 6) -> None:
     names = sorted(file.name for file in (scenes / 'ann_dir' / 'val').glob('*.png'))
     chosen = [names[i] for i in np.linspace(0, len(names) - 1, count).round().astype(int)]
     titles = ['degraded input', 'restored (SCR)', 'clean', 'attention', 'RASS with SCR', 'ground truth']
-    comparison_page(out / 'pictures.png', titles, [_page_row(out, scenes, restorer, name) for name in chosen])
+    rows = [_page_row(out, scenes, restorer, name) for name in chosen]
+    comparison_page(out / 'pictures.png', titles, rows, SCENE_CLASSES, PALETTE)
 
 
 def _page_row(out: Path, scenes: Path, restorer: Restorer, name: str) -> list[np.ndarray]:
@@ -221,8 +222,8 @@ def _page_row(out: Path, scenes: Path, restorer: Restorer, name: str) -> list[np
         read(predictions, f'{SCR.stem}-restore'),
         read(scenes, 'img_dir', 'val'),
         labelled(heated(degraded, heat), shown),
-        colored(read(predictions, f'{RASS_SCR.stem}-degraded')),
-        colored(truth),
+        colored(read(predictions, f'{RASS_SCR.stem}-degraded'), PALETTE),
+        colored(truth, PALETTE),
     ]
 
 

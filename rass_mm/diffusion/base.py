@@ -18,6 +18,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors import safe_open
 
 from rass_mm.errors import BaseFolderError
+from rass_mm.files.hashing import json_sha256
 from rass_mm_cli.bases import SD21_BASE, other_bases, source_named
 
 CONFIGS = {
@@ -71,7 +72,7 @@ class DiffusionBase:
         kept = {
             part: {k: v for k, v in self.configs[part].items() if k not in IGNORED_CONFIG_KEYS} for part in IDENTIFIED
         }
-        config = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+        config = json_sha256(kept)[:16]
         return {'name': self.folder.name, 'config': config, 'weights': weights_hash(self.folder)}
 
 

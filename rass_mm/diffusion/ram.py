@@ -11,7 +11,6 @@ import importlib.util
 import json
 import os
 import re
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +26,7 @@ from rass_mm.diffusion.prompts import cache_folder
 from rass_mm.errors import CheckpointError, ConfigError, InstallationError
 from rass_mm.files.atomic import write_text
 from rass_mm.files.hashing import update_sampled
+from rass_mm.files.tensors import read_tensors, tensors_only
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's, per channel of RGB in [0, 1]."""
@@ -215,7 +215,7 @@ def load_network(weights: Path, condition: Path | None, image_size: int) -> nn.M
         InstallationError, CheckpointError: see `RAMTagger.tags`.
     """
     build = network_builder('ram.models.ram_lora' if condition else 'ram.models.ram')
-    read_weights(weights)  # the package reads the file itself, and older torch would then run code found in it
+    read_ram_weights(weights)  # the package reads the file itself, and older torch would then run code found in it
     try:
         network = build(pretrained=str(weights), image_size=image_size, vit='swin_l')
     except Exception as error:  # the package raises whatever the libraries below it raise
@@ -237,7 +237,7 @@ def add_condition(network: nn.Module, condition: Path) -> None:
     Raises:
         CheckpointError: the file is unsafe or damaged, or has none of the network's tensors.
     """
-    state = read_weights(condition)
+    state = read_ram_weights(condition)
     try:
         unknown = network.load_state_dict(state, strict=False).unexpected_keys
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -277,20 +277,14 @@ def network_builder(name: str) -> Callable[..., nn.Module]:
     return build
 
 
-def read_weights(path: Path) -> Any:
-    """The content of a .pth file, read without running code in it.
+def read_ram_weights(path: Path) -> Any:
+    """Content of a .pth file of RAM's authors: tensors and plain values alone.
 
     Raises:
-        CheckpointError: it is damaged, or holds more than tensors and plain values.
+        CheckpointError: damaged, or it holds other objects.
     """
-    try:
-        # Mapped, not read: the file is three times as large as the network.
-        return torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # UnpicklingError, RuntimeError, EOFError, KeyError, ...
-        raise CheckpointError(
-            f'{path} is refused: it is damaged, or holds Python objects that could run code ({_reason(error)}). '
-            f'Fetch it again from its authors.'
-        ) from error
+    with tensors_only():  # mapped, not read: the file is three times as large as the network
+        return read_tensors(path, 'cpu', mmap=True)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from rass_mm.diffusion.latent_tiles import in_latent_tiles
 from rass_mm.diffusion.one_step import FORMS, cumulated_alphas, one_step
 from rass_mm.diffusion.prompts import PROMPTS, Prompt
 from rass_mm.diffusion.shared_unet import GENERATOR, SharedUNet
+from rass_mm.diffusion.stages import StagePoint
 from rass_mm.errors import AdapterError, ConfigError, DataError
 
 DTYPES = ('float32', 'bfloat16', 'float16')
@@ -177,6 +178,21 @@ class OneStepRestorer(nn.Module):
         recipe = {'form': self.form, 'timestep': self.timestep, 'prompt': prompt, 'classes': list(classes)}
         save_adapter(self.unet, GENERATOR, path, identity, recipe)
 
+    def stage_points(self) -> list[StagePoint]:
+        """Encoder, UNet and decoder, in the order in which they run."""
+        ends = self.autoencoder
+        return [
+            StagePoint('encode', ends, 'encode'),
+            StagePoint('UNet', self.unet),
+            StagePoint('decode', ends, 'decode'),
+        ]
+
+    def heavy_modules(self) -> list[nn.Module]:
+        """UNet, encoder and decoder: the modules that are compiled."""
+        networks = [self.autoencoder.vae, getattr(self.autoencoder, 'tiny', None)]
+        ends = [getattr(network, part) for network in networks if network for part in ('encoder', 'decoder')]
+        return [self.unet, *(end for end in ends if end is not None)]
+
 
 def clamped(restored: Tensor) -> Tensor:
     """Images around [-1, 1] as they can be seen, in [-1, 1].
@@ -229,6 +245,10 @@ class Restorer(nn.Module):
     def _prompt(self, images: Tensor) -> Prompt:
         prompt = self.prompt(images)
         return Prompt(prompt.context.to(images.device, images.dtype), prompt.owners.to(images.device))
+
+    def stage_points(self) -> list[StagePoint]:
+        """The prompt, then the stages of the model."""
+        return [StagePoint('prompt', self.prompt), *self.model.stage_points()]
 
 
 def load_restorer(

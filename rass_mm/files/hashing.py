@@ -1,6 +1,8 @@
-"""Hashes of files: of all bytes, or of enough of them to tell large weights apart quickly."""
+"""SHA-256 of files, of JSON values, and of samples of files that are too large to be read whole."""
 
 import hashlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,20 @@ def file_sha256(path: Path) -> str:
     digest = hashlib.sha256()
     update_whole(digest, path)
     return digest.hexdigest()
+
+
+def files_sha256(files: Sequence[Path]) -> str:
+    """SHA-256 over the files' names, sizes and contents, in order, in hex."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f'{file.name}:{file.stat().st_size}:'.encode())
+        update_whole(digest, file)
+    return digest.hexdigest()
+
+
+def json_sha256(value: Any) -> str:
+    """SHA-256 of a value as JSON with sorted keys, in hex; tuples count as lists."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def content_hash(path: Path | None) -> Any:

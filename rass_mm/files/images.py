@@ -12,10 +12,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from rass_mm.errors import DataError
 from rass_mm.files.atomic import write_bytes
+from rass_mm.files.integrity import UnknownImageError, decoded
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def read_picture(path: str | os.PathLike) -> Picture:
     """
     try:
         data = Path(path).read_bytes()
-        header = _opened(data)
+        header = _header(data)
         array = _decoded(data, header)
         if header is not None and header.format in ANIMATED and getattr(header, 'n_frames', 1) > 1:
             logger.warning('%s has %d frames; only the first is restored', path, header.n_frames)
@@ -82,17 +83,12 @@ def read_picture(path: str | os.PathLike) -> Picture:
     return _picture(array, header)
 
 
-def _opened(data: bytes) -> Image.Image | None:
-    """The image in Pillow, decoded to its end; None if Pillow does not know the type.
-
-    OpenCV fills the missing part of a truncated JPEG with grey and says nothing; Pillow raises.
-    """
+def _header(data: bytes) -> Image.Image | None:
+    """The image in Pillow, decoded to its end; None if Pillow does not know the type."""
     try:
-        image = Image.open(io.BytesIO(data))
-    except UnidentifiedImageError:
+        return decoded(data)
+    except UnknownImageError:
         return None
-    image.load()
-    return image
 
 
 def _decoded(data: bytes, header: Image.Image | None) -> np.ndarray:

@@ -14,6 +14,7 @@ from rass_mm.diffusion.adapters import AdapterSource, as_adapter
 from rass_mm.diffusion.attention import SECOND_HALF, class_maps, cross_attention_layers, map_size
 from rass_mm.diffusion.prompts import NOBODY
 from rass_mm.errors import AdapterError, ConfigError
+from rass_mm.visualization import captioned, grid, heat_colors
 
 if TYPE_CHECKING:
     from rass_mm.diffusion.restorer import Restorer
@@ -21,10 +22,8 @@ if TYPE_CHECKING:
 COUNT = 12
 WIDEST, NARROWEST = 512, 224
 COLUMNS = 4
-GAP, CAPTION = 6, 40
 HEAT = 0.65
 """Weight of the heat's colour over the image."""
-TEXT = dict(fontFace=cv2.FONT_HERSHEY_SIMPLEX, fontScale=0.45, color=(20, 20, 20), thickness=1, lineType=cv2.LINE_AA)
 
 
 def adapter_classes(adapter: AdapterSource) -> list[str]:
@@ -119,14 +118,13 @@ def attention_page(image: np.ndarray, maps: Mapping[str, np.ndarray]) -> np.ndar
         (h, w, 3) uint8 RGB. Cells are at most 512 pixels wide; a small image is enlarged so that the text fits.
     """
     small = _fitted(image)
-    cells = [_captioned(small, 'input', f'{image.shape[1]}x{image.shape[0]}; heat: map / its own maximum')]
+    size = f'{image.shape[1]}x{image.shape[0]}; heat: map / its own maximum'
+    cells = [captioned(_eight_bits(small), 'input', size)]
     for name, values in maps.items():
         peak = float(values.max())
         note = f'maximum {peak:.3g}, {peak_to_mean(values):.2f} x mean'
-        cells.append(_captioned(_heated(small, _fitted(values) / (peak or 1)), name, note))
-    columns = min(COLUMNS, len(cells))
-    cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
-    return np.vstack([np.hstack(cells[start : start + columns]) for start in range(0, len(cells), columns)])
+        cells.append(captioned(_eight_bits(_heated(small, _fitted(values) / (peak or 1))), name, note))
+    return grid(cells, COLUMNS)
 
 
 def _fitted(values: np.ndarray) -> np.ndarray:
@@ -141,15 +139,9 @@ def _fitted(values: np.ndarray) -> np.ndarray:
 
 def _heated(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """(H, W, 3) RGB in [0, 1], in grey, under an (H, W) map in [0, 1]: dark where it is 0, yellow where it is 1."""
-    levels = np.rint(heat.clip(0, 1) * 255).astype(np.uint8)
-    colors = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1].astype(np.float32) / 255
+    colors = heat_colors(heat)[..., ::-1].astype(np.float32) / 255
     return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None] * (1 - HEAT) + colors * HEAT
 
 
-def _captioned(image: np.ndarray, title: str, note: str) -> np.ndarray:
-    """(H, W, 3) RGB in [0, 1] to a framed uint8 cell with two lines of text above it."""
-    pixels = np.rint(image.clip(0, 1) * 255).astype(np.uint8)
-    cell = cv2.copyMakeBorder(pixels, CAPTION, GAP, GAP, GAP, cv2.BORDER_CONSTANT, value=(255, 255, 255))
-    cv2.putText(cell, title, (GAP, 16), **TEXT)
-    cv2.putText(cell, note, (GAP, 33), **{**TEXT, 'fontScale': 0.36})
-    return cell
+def _eight_bits(image: np.ndarray) -> np.ndarray:
+    return np.rint(image.clip(0, 1) * 255).astype(np.uint8)

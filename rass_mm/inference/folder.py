@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import TextColumn
 from torch import Tensor
 
 from rass_mm.errors import AdapterError, DataError
@@ -17,6 +16,7 @@ from rass_mm.files.images import read_picture, write_picture
 from rass_mm.inference.manifest import Manifest, source_line
 from rass_mm.inference.plan import Plan, Task, plan_files
 from rass_mm.inference.restore import Apply, RestoreOptions, restore_image
+from rass_mm.parallel import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -144,10 +144,7 @@ def _progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[App
 
     A large image takes long: the windows show that it moves. Elsewhere than in a terminal every tenth is logged.
     """
-    console = Console(stderr=True)
-    columns = (TextColumn('restoring'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    columns += (TextColumn('{task.fields[image]} {task.fields[windows]}', markup=False),)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with progress_bar(TextColumn('{task.fields[image]} {task.fields[windows]}', markup=False)) as bar:
         row, begun, windows = bar.add_task('restoring', total=total, image='', windows=''), 0, 0
 
         def begin(name: str) -> None:

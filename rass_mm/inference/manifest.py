@@ -5,24 +5,20 @@ appended as images are finished.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from rass_mm.errors import DataError
-from rass_mm.files.atomic import write_text
 from rass_mm.files.images import WRITABLE
+from rass_mm.files.manifest import MANIFEST, append_line, read_manifest, remove_leftovers, write_manifest
 from rass_mm.inference.plan import Plan, Task
 from rass_mm.inference.restore import RestoreOptions
 from rass_mm.version import __version__
 
-NAME = 'manifest.jsonl'
 FORMAT = 'rass_mm restored images, 2'
 """Version 1 enlarged with OpenCV's bicubic kernel, version 2 with Pillow's: one folder never mixes them."""
 DECISIVE = ('format', 'source', 'options', 'model')
-# What `atomic` leaves behind when the process is killed between writing and renaming.
-LEFTOVER = re.compile(r'\..+-\w{8}\.(jsonl|' + '|'.join(suffix[1:] for suffix in WRITABLE) + r')')
 
 
 class Manifest:
@@ -38,7 +34,7 @@ class Manifest:
     """
 
     def __init__(self, plan: Plan, options: RestoreOptions, model: Mapping[str, Any]) -> None:
-        self.path = plan.out / NAME
+        self.path = plan.out / MANIFEST
         settings = {name: value for name, value in asdict(options).items() if name != 'batch'}
         source = str(plan.root.resolve())
         self.header = {'format': FORMAT, 'source': source, 'options': settings, 'model': dict(model)}
@@ -48,13 +44,7 @@ class Manifest:
             _refuse_foreign(plan)
 
     def _read(self) -> dict[str, dict]:
-        records = []
-        for line in self.path.read_text(encoding='utf-8').splitlines():
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
-                break  # the run was killed while it wrote this line: its image is restored again
-        old = records[0] if records and isinstance(records[0], dict) else {}
+        old, lines = read_manifest(self.path)
         differing = [key for key in DECISIVE if old.get(key) != self.header[key]]
         if differing:
             listed = '\n'.join(f'  {key}: {old.get(key)}, now {self.header[key]}' for key in differing)
@@ -62,7 +52,7 @@ class Manifest:
                 f'{self.path} says that the folder was made in another way:\n{listed}\nChoose another output folder, '
                 'delete this one, or ask for the same as before.'
             )
-        return {record['image']: record for record in records[1:]}
+        return lines
 
     def has(self, task: Task) -> bool:
         """Whether the image is finished and its source is the same as then."""
@@ -71,17 +61,13 @@ class Manifest:
 
     def begin(self) -> None:
         """Makes the folder ready for more images: a clean manifest, no leftovers of a killed run."""
-        for path in self.path.parent.rglob('.*'):
-            if LEFTOVER.fullmatch(path.name):
-                path.unlink(missing_ok=True)
-        records = [self.header, *self.lines.values()]
-        write_text(self.path, ''.join(json.dumps(record) + '\n' for record in records))
+        remove_leftovers(self.path.parent, WRITABLE)
+        write_manifest(self.path, self.header, self.lines.values())
 
     def add(self, line: dict) -> None:
         """Records a finished image; `line` is what `source_line` gave before its source was read."""
         self.lines[line['image']] = line
-        with self.path.open('a', encoding='utf-8') as file:  # closed at once: survives the end of this process
-            file.write(json.dumps(line) + '\n')
+        append_line(self.path, line)
 
 
 def source_line(task: Task) -> dict:
@@ -94,6 +80,6 @@ def _refuse_foreign(plan: Plan) -> None:
     foreign = next((task.target for task in plan.tasks if task.target.exists()), None)
     if foreign is not None:
         raise DataError(
-            f'{foreign} would be overwritten, but {plan.out} has no {NAME} that says how it was made. Choose an empty '
-            'output folder.'
+            f'{foreign} would be overwritten, but {plan.out} has no {MANIFEST} that says how it was made. Choose an '
+            'empty output folder.'
         )

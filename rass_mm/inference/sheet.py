@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 
 from rass_mm.errors import DataError
-from rass_mm.files.atomic import atomic_path
 from rass_mm.files.images import read_picture
 from rass_mm.inference.plan import Task
+from rass_mm.visualization import captioned, grid, write_bgr
 
-SIDE, GAP, CAPTION = 192, 4, 16
+SIDE, GAP = 192, 4
 PAIRS_PER_ROW = 4
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp')
 
@@ -39,20 +39,16 @@ def write_sheet(path: str | os.PathLike, tasks: Sequence[Task]) -> None:
     cells = [_pair(task) for task in tasks if task.target.is_file()]
     if not cells:
         return
-    cells += [np.full_like(cells[0], 255)] * (-len(cells) % min(PAIRS_PER_ROW, len(cells)))
-    rows = [np.hstack(cells[start : start + PAIRS_PER_ROW]) for start in range(0, len(cells), PAIRS_PER_ROW)]
-    with atomic_path(check_sheet(path)) as temporary:
-        cv2.imwrite(str(temporary), np.vstack(rows))
+    write_bgr(check_sheet(path), grid(cells, PAIRS_PER_ROW))
 
 
 def _pair(task: Task) -> np.ndarray:
     """(h, w, 3) uint8 BGR cell."""
-    cell = np.full((SIDE + CAPTION + GAP, 2 * SIDE + 3 * GAP, 3), 255, np.uint8)
-    cv2.putText(cell, task.name[-48:], (GAP, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (20, 20, 20), 1, cv2.LINE_AA)
-    for left, file in ((GAP, task.source), (2 * GAP + SIDE, task.target)):
+    pair = np.full((SIDE, 2 * SIDE + GAP, 3), 255, np.uint8)
+    for left, file in ((0, task.source), (SIDE + GAP, task.target)):
         thumb = _thumbnail(read_picture(file).pixels)
-        cell[CAPTION : CAPTION + thumb.shape[0], left : left + thumb.shape[1]] = thumb
-    return cell
+        pair[: thumb.shape[0], left : left + thumb.shape[1]] = thumb
+    return captioned(pair, task.name[-48:], border=GAP)
 
 
 def _thumbnail(pixels: np.ndarray) -> np.ndarray:

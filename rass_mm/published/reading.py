@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from rass_mm.engine.checkpoints import read_tensors, tensors_only
 from rass_mm.errors import CheckpointError
+from rass_mm.files.tensors import read_tensors, tensors_only
 
 OSEDIFF, SCR, RASS = 'osediff', 'scr', 'rass'
 KINDS = (OSEDIFF, SCR, RASS)

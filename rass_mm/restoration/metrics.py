@@ -15,14 +15,13 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from rass_mm.errors import ConfigError, DataError
-from rass_mm.files.atomic import atomic_path
 from rass_mm.metrics import perceptual, quality
+from rass_mm.visualization import captioned, write_bgr
 
 OWN: dict[str, Callable[..., float]] = {'PSNR': quality.psnr, 'SSIM': quality.ssim, 'NIQE': quality.niqe}
 FULL_REFERENCE = ('PSNR', 'SSIM', *perceptual.FULL_REFERENCE)
 NEED_CLEAN = (*FULL_REFERENCE, 'FID')
 GAP = 4
-CAPTION = dict(fontFace=cv2.FONT_HERSHEY_SIMPLEX, fontScale=0.4, color=(20, 20, 20), thickness=1, lineType=cv2.LINE_AA)
 
 
 @METRICS.register_module()
@@ -218,12 +217,9 @@ def _side_by_side(titled: dict[str, np.ndarray | None]) -> np.ndarray:
     for title, image in titled.items():
         if image is not None:
             cell = cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST)
-            cell = cv2.copyMakeBorder(cell, 18, GAP, GAP, GAP, cv2.BORDER_CONSTANT, value=(255, 255, 255))
-            cells.append(cv2.putText(cell, title, (GAP, 13), **CAPTION))
+            cells.append(captioned(cell, title, border=GAP))
     return np.hstack(cells)
 
 
 def _write_png(target: Path, image: np.ndarray) -> None:
-    with atomic_path(target) as temporary:
-        if not cv2.imwrite(str(temporary), image[..., ::-1]):
-            raise OSError(f'{target} could not be written')
+    write_bgr(target, image[..., ::-1])

@@ -22,6 +22,7 @@ from rass_mm.diffusion.one_step import cumulated_alphas
 from rass_mm.diffusion.prompts import PROMPTS, Prompt
 from rass_mm.diffusion.restorer import OneStepRestorer, clamped
 from rass_mm.diffusion.shared_unet import CRITIC, GENERATOR
+from rass_mm.diffusion.stages import StagePoint
 from rass_mm.diffusion.text import TextEncoder
 from rass_mm.diffusion.tiling import blended
 from rass_mm.engine.trained_state import TrainedStateMixin
@@ -321,6 +322,14 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
             return TextEncoder(self.base).encode_texts([text])[0]
         except ConfigError as error:
             raise ConfigError(f'losses.score.negative_prompt does not suit this base. {error}') from None
+
+    def stage_points(self) -> list[StagePoint]:
+        """Prompt, encoder, UNet and decoder, in the order in which they run."""
+        return [StagePoint('prompt', self.test_prompt), *self.generator.stage_points()]
+
+    def heavy_modules(self) -> list[nn.Module]:
+        """UNet, encoder and decoder: the modules that are compiled."""
+        return self.generator.heavy_modules()
 
 
 def build_losses(configs: dict[str, Any]) -> nn.ModuleDict:

@@ -5,12 +5,13 @@ from typing import Any
 
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from rass_mm.diffusion.adapters import AdapterSpec
 from rass_mm.diffusion.base import read_base
 from rass_mm.diffusion.extractor import DiffusionExtractor
 from rass_mm.diffusion.features import RASS_FEATURES
+from rass_mm.diffusion.stages import StagePoint
 
 
 @MODELS.register_module()
@@ -71,3 +72,11 @@ class DiffusionBackbone(BaseModule):
     def forward(self, images: Tensor, context: Tensor) -> list[Tensor]:
         """(B, 3, H, W) RGB in [-1, 1] and context (B, T, C) to (B, C_i, H // stride_i, W // stride_i) per feature."""
         return self.extractor(images, context)
+
+    def stage_points(self) -> list[StagePoint]:
+        """Encoder and UNet, in the order in which they run."""
+        return [StagePoint('encode', self.extractor.vae, 'encode'), StagePoint('UNet', self.extractor.unet)]
+
+    def heavy_modules(self) -> list[nn.Module]:
+        """Encoder and UNet: the modules that are compiled."""
+        return [self.extractor.vae.encoder, self.extractor.unet]

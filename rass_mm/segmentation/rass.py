@@ -16,10 +16,12 @@ from torch import Tensor
 from rass_mm.datasets.names import class_names
 from rass_mm.diffusion.extractor import resized
 from rass_mm.diffusion.prompts import Prompt
+from rass_mm.diffusion.stages import StagePoint
 from rass_mm.diffusion.tiling import Window, batched, mean_weights, ramp_weights, window_weights, windows
 from rass_mm.engine.trained_state import TrainedStateMixin
 from rass_mm.errors import ConfigError
 from rass_mm.segmentation.rows import Labels, head_rows, in_bands
+from rass_mm.segmentation.stages import parts_of
 
 BLENDS = {'mean': mean_weights, 'ramp': ramp_weights}
 
@@ -206,6 +208,10 @@ class RASS(TrainedStateMixin, EncoderDecoder):
                     top, bottom, left, right = scaled(window, stride)
                     total[..., top:bottom, left:right] += resized(parts[:, index], (bottom - top, right - left))
         return tuple(total / counts(grid, stride, total) for total, stride in zip(sums, strides, strict=True))
+
+    def stage_points(self) -> list[StagePoint]:
+        """Prompt, encoder, UNet, neck and head, in the order in which they run."""
+        return [StagePoint('prompt', self.prompt), *parts_of(self)]
 
 
 def scaled(window: Window, stride: int) -> Window:

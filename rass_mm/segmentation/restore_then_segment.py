@@ -11,9 +11,11 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from rass_mm.diffusion.restorer import load_restorer
+from rass_mm.diffusion.stages import StagePoint
 from rass_mm.diffusion.tiling import blended
 from rass_mm.engine.trained_state import TrainedStateMixin, check_tensors
 from rass_mm.errors import AdapterError, ConfigError
+from rass_mm.segmentation.stages import segmentor_heavy_modules, segmentor_stages
 
 INNER = 'segmentor.'
 
@@ -65,6 +67,14 @@ class FileRestorer(nn.Module):
         window = self.window or -(-max(images.shape[-2:]) // multiple) * multiple
         tiling = (window, self.overlap if self.window else 0, self.window_batch, multiple)
         return torch.stack([blended(image, self.restorer, *tiling) for image in images])
+
+    def stage_points(self) -> list[StagePoint]:
+        """The restorer's stages."""
+        return self.restorer.stage_points()
+
+    def heavy_modules(self) -> list[nn.Module]:
+        """The restorer's heavy modules."""
+        return self.restorer.model.heavy_modules()
 
 
 @MODELS.register_module()
@@ -185,6 +195,17 @@ class RestoreThenSegment(BaseSegmentor):
             del state_dict[prefix + key]
             state_dict[prefix + INNER + key] = value
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def stage_points(self) -> list[StagePoint]:
+        """The restorer's stages under 'restore: ...', because both may have a UNet; then the segmentor's."""
+        described = getattr(self.restorer, 'stage_points', None)
+        restoring = [point.below('restore') for point in described()] if described else None
+        return [*(restoring or [StagePoint('restore', self.restorer)]), *segmentor_stages(self.segmentor)]
+
+    def heavy_modules(self) -> list[nn.Module]:
+        """The heavy modules of both."""
+        described = getattr(self.restorer, 'heavy_modules', None)
+        return [*(described() if described else [self.restorer]), *segmentor_heavy_modules(self.segmentor)]
 
 
 def build_frozen(config: dict[str, Any]) -> nn.Module:

@@ -10,8 +10,9 @@ from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
-from rass_mm.datasets.loading import LoadImageStrict, LoadLabelStrict, check_complete
+from rass_mm.datasets.loading import LoadImageStrict, LoadLabelStrict
 from rass_mm.errors import DataError
+from rass_mm.files.integrity import check_complete
 
 RNG = np.random.default_rng(0)
 PICTURE = cv2.GaussianBlur(RNG.integers(0, 256, (48, 64, 3), dtype=np.uint8), (0, 0), 2)

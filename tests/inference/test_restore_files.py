@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from rass_mm.errors import ConfigError, DataError
+from rass_mm.files.manifest import MANIFEST
 from rass_mm.inference import RestoreOptions, restore_files
-from rass_mm.inference.manifest import NAME
 
 OPTIONS = RestoreOptions(window=64, overlap=16)
 
@@ -72,7 +72,7 @@ IMAGES = ['a.png', 'b.bmp', 'sub/a.png', 'sub/deep/c.tif']
 def test_a_folder_keeps_names_and_sub_folders(photos, tmp_path):
     _, summary = restore(photos, tmp_path / 'out')
     assert (summary.images, summary.made) == (4, 4)
-    assert names(tmp_path / 'out') == sorted([*IMAGES, NAME])
+    assert names(tmp_path / 'out') == sorted([*IMAGES, MANIFEST])
     for name in IMAGES:
         expected = pixels(photos / name).astype(float) / 2
         assert np.abs(pixels(tmp_path / 'out' / name) - expected).max() <= 0.51
@@ -80,11 +80,11 @@ def test_a_folder_keeps_names_and_sub_folders(photos, tmp_path):
 
 def test_a_pattern_takes_what_fits_below_its_fixed_part(photos, tmp_path):
     restore(f'{photos}/**/*.png', tmp_path / 'deep')
-    assert names(tmp_path / 'deep') == ['a.png', NAME, 'sub/a.png']
+    assert names(tmp_path / 'deep') == ['a.png', MANIFEST, 'sub/a.png']
     restore(f'{photos}/sub/*', tmp_path / 'flat')
-    assert names(tmp_path / 'flat') == ['a.png', NAME]
+    assert names(tmp_path / 'flat') == ['a.png', MANIFEST]
     restore(f'{photos}/*.png', photos / 'out')
-    assert names(photos / 'out') == ['a.png', NAME]
+    assert names(photos / 'out') == ['a.png', MANIFEST]
 
 
 def test_a_single_file_goes_to_a_name_or_into_a_folder(photos, tmp_path):
@@ -112,7 +112,7 @@ def test_types_that_are_not_written_become_png_and_it_is_said(tmp_path, caplog):
     save(tmp_path / 'in' / 'a.gif')
     restore(tmp_path / 'in', tmp_path / 'out')
     restore(tmp_path / 'in' / 'a.gif', tmp_path / 'single')
-    assert names(tmp_path / 'out') == ['a.png', NAME] and names(tmp_path / 'single') == ['a.png']
+    assert names(tmp_path / 'out') == ['a.png', MANIFEST] and names(tmp_path / 'single') == ['a.png']
     assert 'become PNG' in caplog.text and 'is written as' in caplog.text
 
 
@@ -127,20 +127,20 @@ def test_nothing_is_done_twice(photos, tmp_path):
 def test_a_stopped_job_goes_on(photos, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         restore(photos, tmp_path / 'out', Fake(stop=3))
-    assert names(tmp_path / 'out') == ['a.png', 'b.bmp', NAME]
+    assert names(tmp_path / 'out') == ['a.png', 'b.bmp', MANIFEST]
     fake, summary = restore(photos, tmp_path / 'out')
-    assert (fake.calls, summary.made) == (2, 2) and names(tmp_path / 'out') == sorted([*IMAGES, NAME])
+    assert (fake.calls, summary.made) == (2, 2) and names(tmp_path / 'out') == sorted([*IMAGES, MANIFEST])
 
 
 def test_a_killed_job_goes_on(photos, tmp_path):
     out = tmp_path / 'out'
     restore(photos, out)
-    manifest = (out / NAME).read_text()
-    (out / NAME).write_text(manifest[:-20])  # killed while it wrote the last line
+    manifest = (out / MANIFEST).read_text()
+    (out / MANIFEST).write_text(manifest[:-20])  # killed while it wrote the last line
     (out / 'sub' / '.a-0123abcd.png').write_bytes(b'half an image')
     fake, _ = restore(photos, out)
-    assert fake.calls == 1 and names(out) == sorted([*IMAGES, NAME])
-    assert sorted((out / NAME).read_text().splitlines()) == sorted(manifest.splitlines())
+    assert fake.calls == 1 and names(out) == sorted([*IMAGES, MANIFEST])
+    assert sorted((out / MANIFEST).read_text().splitlines()) == sorted(manifest.splitlines())
 
 
 def test_what_changed_or_is_missing_is_made_again(photos, tmp_path):
@@ -195,7 +195,7 @@ def test_damaged_images_are_listed_and_the_others_done(photos, tmp_path):
     message = str(caught.value)
     assert '2 of 4' in message and f'{photos}/a.png' in message and f'{photos}/sub/a.png' in message
     assert 'The other 2 are done' in message
-    assert names(tmp_path / 'out') == ['b.bmp', NAME, 'sub/deep/c.tif']
+    assert names(tmp_path / 'out') == ['b.bmp', MANIFEST, 'sub/deep/c.tif']
     (photos / 'a.png').write_bytes(whole)
     (photos / 'sub' / 'a.png').unlink()
     fake, summary = restore(photos, tmp_path / 'out')
@@ -206,7 +206,7 @@ def test_nan_names_the_image_and_writes_nothing_for_it(photos, tmp_path):
     fake = Fake(result=lambda images: images * torch.nan)
     with pytest.raises(DataError, match=r'4 of 4(.|\n)*a\.png: The restorer gave NaN(.|\n)*float16'):
         restore(photos, tmp_path / 'out', fake)
-    assert names(tmp_path / 'out') == [NAME]
+    assert names(tmp_path / 'out') == [MANIFEST]
 
 
 def test_a_long_list_of_failures_is_cut(tmp_path):
@@ -274,13 +274,13 @@ def test_a_disk_without_room_is_said_and_finished_images_are_kept(photos, tmp_pa
     with pytest.raises(DataError, match='No space left(.|\n)*kept'):
         restore(photos, tmp_path / 'out')
     monkeypatch.undo()
-    assert names(tmp_path / 'out') == ['a.png', NAME]
+    assert names(tmp_path / 'out') == ['a.png', MANIFEST]
     assert restore(photos, tmp_path / 'out')[1].made == 3
 
 
 def test_the_manifest_says_how_the_images_were_made(photos, tmp_path):
     restore(photos, tmp_path / 'out', model={'adapter': 'abc', 'seed': 3})
-    header, *lines = map(json.loads, (tmp_path / 'out' / NAME).read_text().splitlines())
+    header, *lines = map(json.loads, (tmp_path / 'out' / MANIFEST).read_text().splitlines())
     assert header['model'] == {'adapter': 'abc', 'seed': 3} and header['options']['window'] == 64
     assert Path(header['source']) == photos and [line['image'] for line in lines] == IMAGES
     assert lines[0]['size'] == (photos / 'a.png').stat().st_size

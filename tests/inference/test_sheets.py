@@ -7,7 +7,10 @@ from PIL import Image
 
 from rass_mm.errors import DataError
 from rass_mm.inference.plan import plan_files
-from rass_mm.inference.sheet import CAPTION, GAP, SIDE, check_sheet, write_sheet
+from rass_mm.inference.sheet import GAP, SIDE, check_sheet, write_sheet
+from rass_mm.visualization import CAPTION
+
+TOP = CAPTION[1]
 
 
 @pytest.fixture
@@ -25,8 +28,8 @@ def tasks(tmp_path):
 def test_shows_inputs_beside_outputs_of_what_was_restored(tasks, tmp_path):
     write_sheet(tmp_path / 'sheet.png', tasks)
     sheet = cv2.imread(str(tmp_path / 'sheet.png'))
-    assert sheet.shape == (SIDE + CAPTION + GAP, 4 * (2 * SIDE + 3 * GAP), 3)  # the fifth has no output
-    left, right = sheet[CAPTION : CAPTION + SIDE, GAP : GAP + SIDE], sheet[CAPTION : CAPTION + SIDE, 2 * GAP + SIDE :]
+    assert sheet.shape == (SIDE + TOP + GAP, 4 * (2 * SIDE + 3 * GAP), 3)  # the fifth has no output
+    left, right = sheet[TOP : TOP + SIDE, GAP : GAP + SIDE], sheet[TOP : TOP + SIDE, 2 * GAP + SIDE :]
     assert (left == 200).all() and (right[:, :SIDE] == 100).all()
 
 

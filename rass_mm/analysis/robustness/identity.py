@@ -1,7 +1,5 @@
 """What a curve was measured with: config, checkpoint and data, by content and not by place."""
 
-import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ from mmseg.registry import DATASETS
 from rass_mm.analysis.robustness.curve import FORMAT
 from rass_mm.diffusion.base import find_base
 from rass_mm.errors import CheckpointError, DataError
-from rass_mm.files.hashing import content_hash, file_sha256, update_whole
+from rass_mm.files.hashing import content_hash, file_sha256, files_sha256
 
 WEIGHTS = ('base', 'adapter', 'scr_adapter', 'autoencoder', 'checkpoint')
 """Keys of a model config that name files of weights."""
@@ -65,20 +63,11 @@ def describe(
             'img_suffix': dataset.img_suffix,
             'images': len(built),
             'limited': dataset.get('indices') is not None,
-            'sha256': sha256(files),
+            'sha256': files_sha256(files),
             'classes': list(built.metainfo['classes']),
         },
         'settings': with_hashes(settings),
     }
-
-
-def sha256(files: Sequence[Path]) -> str:
-    """SHA-256 over the files' names, sizes and contents, in order."""
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f'{file.name}:{file.stat().st_size}:'.encode())
-        update_whole(digest, file)
-    return digest.hexdigest()
 
 
 def with_hashes(value: Any, key: str = '') -> Any:

@@ -11,9 +11,11 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from rass_mm.analysis.speed.models import Models, count_parameters, everything, in_precision, module_tensors, settings
-from rass_mm.analysis.speed.stages import StagePoint, extractor_of, heavy_modules, replaced, stage_points
+from rass_mm.analysis.speed.stages import extractor_of, replaced
 from rass_mm.analysis.speed.variants import Variant, settled
+from rass_mm.diffusion.stages import StagePoint
 from rass_mm.errors import ConfigError, InstallationError
+from rass_mm.segmentation.stages import segmentor_heavy_modules, segmentor_stages
 
 
 class Job:
@@ -66,7 +68,7 @@ class Job:
             changes += [(self.model, 'prompt', self.prompt)] if self.prompt is not None else []
             for owner, name, value in changes:
                 stack.enter_context(replaced(owner, name, lambda _old, value=value: value))
-            for module in heavy_modules(self.model) if compiled and self.variant.compile else []:
+            for module in segmentor_heavy_modules(self.model) if compiled and self.variant.compile else []:
                 stack.enter_context(replaced(module, 'forward', lambda run, module=module: self._compile(module, run)))
             stack.enter_context(in_precision(self.model, self.variant.dtype, self.device))
             stack.enter_context(torch.no_grad())
@@ -80,7 +82,7 @@ class Job:
 
     def points(self) -> list[StagePoint]:
         """The stages of the model as it is inside `active`."""
-        return stage_points(self.model)
+        return segmentor_stages(self.model)
 
     def run(self) -> None:
         """Segments or restores the images once; inside `active`.

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from rass_mm.datasets.check.listing import Sample
-from rass_mm.datasets.loading import LoadImageStrict, decode_fully
+from rass_mm.datasets.loading import LoadImageStrict
 from rass_mm.errors import DataError
+from rass_mm.files.integrity import decode_fully
 from rass_mm.parallel import run_jobs, watched
 
 Size = tuple[int, int]

@@ -1,7 +1,5 @@
 """Labelled images a small base is trained on: procedural scenes, or the training split of any segmentation config."""
 
-import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from torch import Tensor
 from rass_mm.datasets.scenes import SCENE_CLASSES
 from rass_mm.demo.scenes.generator import make_scene
 from rass_mm.errors import DataError
+from rass_mm.files.hashing import json_sha256
 
 SCENE_STREAM = 1_000_000_007
 """First scene seed of the base's own images; data set splits draw theirs from hashed sequences."""
@@ -63,7 +62,7 @@ class ConfiguredImages:
             for s in self._samples()[0]
             for path in ('img_path', 'seg_map_path')
         ]
-        return hashlib.sha256(json.dumps(samples).encode()).hexdigest()[:12]
+        return json_sha256(samples)[:12]
 
     def load(self, progress: Progress) -> BaseImages:
         """Reads all images and labels.

@@ -4,7 +4,6 @@ The result is an ordinary Stable Diffusion folder in diffusers layout, read by t
 in the cache folder under a hash of its recipe, and copied to where it is asked for.
 """
 
-import hashlib
 import json
 import math
 import shutil
@@ -28,6 +27,7 @@ from rass_mm.diffusion.prompts import cache_folder
 from rass_mm.diffusion.text import load_tokenizer
 from rass_mm.errors import BaseFolderError
 from rass_mm.files.atomic import atomic_path, write_text
+from rass_mm.files.hashing import json_sha256
 
 FORMAT = 3
 """Part of the cache key: raise it when a change below changes the trained weights."""
@@ -62,7 +62,7 @@ class BaseRecipe:
         given = {name: value for name, value in asdict(self).items() if value is not None}
         parts = [FORMAT, given, LAYOUTS['scenes-tiny'], *([source.key] if source else [])]
         parts += [start.record] if start else []
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+        return json_sha256(parts)[:12]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from mmseg.evaluation import IoUMetric
 
 from rass_mm.analysis.report.tables import markdown_table
-from rass_mm.datasets.scenes import PALETTE
+from rass_mm.datasets.scenes import PALETTE, SCENE_CLASSES
 from rass_mm.demo.run import SCR, SPLITS, SYSTEMS, demo_table, majority_miou
 from rass_mm.metrics.iou import mean_iou
 from rass_mm.visualization import colored, comparison_page, heated
@@ -55,8 +55,9 @@ def test_table_is_markdown():
 def test_page_shows_each_picture_twice_as_large_in_its_column(tmp_path):
     rng = np.random.default_rng(0)
     first, second = (rng.integers(0, 256, (96, 96, 3), np.uint8) for _ in range(2))
-    truth = colored(np.full((96, 96), 3))
-    comparison_page(tmp_path / 'page.png', ['one', 'two', 'truth'], [[first, second, truth], [second, first, truth]])
+    truth = colored(np.full((96, 96), 3), PALETTE)
+    rows = [[first, second, truth], [second, first, truth]]
+    comparison_page(tmp_path / 'page.png', ['one', 'two', 'truth'], rows, SCENE_CLASSES, PALETTE)
     page = cv2.imread(str(tmp_path / 'page.png'))
     side = 2 * 96 + 6
     assert page.shape[1] == 3 * side

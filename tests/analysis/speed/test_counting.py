@@ -10,10 +10,11 @@ from torch import nn
 from rass_mm.analysis.speed.measure import counted, measure, passes
 from rass_mm.analysis.speed.memory import RESET, PeakMemory
 from rass_mm.analysis.speed.models import count_parameters
-from rass_mm.analysis.speed.stages import StageMeter, stage_points
+from rass_mm.analysis.speed.stages import StageMeter
 from rass_mm.analysis.speed.variants import Variant
 from rass_mm.config import load_config
 from rass_mm.diffusion.known_bases import write_random_base
+from rass_mm.segmentation.stages import segmentor_stages
 
 
 class Attending(nn.Module):
@@ -53,7 +54,7 @@ class SmallJob:
         return torch.no_grad()
 
     def points(self):
-        return stage_points(self.model)
+        return segmentor_stages(self.model)
 
     def run(self):
         self.model.decode_head(self.model.backbone(torch.zeros(2, 3, 8, 10)))
@@ -116,7 +117,7 @@ def test_full_size_stages_cost_what_the_method_says(full_size):
 
     counter = FlopCounterMode(display=False)
     meter = StageMeter(counter.get_total_flops)
-    with torch.no_grad(), counter, meter.watching(stage_points(full_size)):
+    with torch.no_grad(), counter, meter.watching(segmentor_stages(full_size)):
         full_size.extract_feat(torch.empty(1, 3, 512, 512, device='meta'))
     assert meter.amounts['encode'] / 1e12 == pytest.approx(1.12, rel=0.02)
     assert 0.80 < meter.amounts['UNet'] / 1e12 < 0.86

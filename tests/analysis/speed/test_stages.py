@@ -7,9 +7,11 @@ from torch import nn
 from rass_mm.analysis.speed import job as job_module
 from rass_mm.analysis.speed.job import Job
 from rass_mm.analysis.speed.models import Models, module_tensors
-from rass_mm.analysis.speed.stages import StageMeter, StagePoint, heavy_modules, replaced
+from rass_mm.analysis.speed.stages import StageMeter, replaced
 from rass_mm.analysis.speed.variants import Variant
+from rass_mm.diffusion.stages import StagePoint
 from rass_mm.errors import ConfigError
+from rass_mm.segmentation.stages import segmentor_heavy_modules
 
 RASS = 'rass/rass_scenes_tiny.py'
 
@@ -132,7 +134,7 @@ def test_every_way_to_run_computes_the_same(job, options, tolerance, compiled, m
     # Compiled is traced only: generating code takes minutes on a CPU.
     compiler = torch.compile
     monkeypatch.setattr(torch, 'compile', lambda run, mode, dynamic: compiler(run, backend='eager'))
-    monkeypatch.setattr(job_module, 'heavy_modules', lambda model: heavy_modules(model)[:compiled])
+    monkeypatch.setattr(job_module, 'segmentor_heavy_modules', lambda model: segmentor_heavy_modules(model)[:compiled])
     keep = {'model.test_cfg.keep_logits': True}
     expected = logits(job(overrides=keep), compiled=True)
     found = job(overrides=keep, **options)

@@ -1,0 +1,95 @@
+"""Real environments in which one library is absent, emptied or failing: what the commands and the import say.
+
+Each environment is a virtual environment whose packages are links to those of this one, except for the library that is
+taken away or broken.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from commands import ROOT, run
+
+from rass_mm_cli import packages
+
+SITE = Path(sysconfig.get_paths()['purelib'])
+LIBRARIES = {'torch': 'torch', 'mmcv': 'mmcv', 'mmsegmentation': 'mmseg', 'diffusers': 'diffusers'}
+"""Distribution -> its folder."""
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope='module')
+def empty(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('broken') / 'env'
+    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', folder], check=True)
+    return folder
+
+
+def filled(environment, name, fault):
+    """Links all packages into the environment but one, which is 'absent', 'emptied' or 'failing'."""
+    site = next(environment.glob('lib/python*/site-packages'))
+    for entry in site.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    folder = LIBRARIES[name]
+    for entry in SITE.iterdir():
+        own = entry.name == folder or re.fullmatch(rf'{name}-[^-]+\.dist-info', entry.name)
+        if entry.name != '__pycache__' and not entry.name.endswith('.pth') and not own:
+            (site / entry.name).symlink_to(entry)
+    if fault != 'absent':
+        info = next(SITE.glob(f'{name}-*.dist-info'))
+        (site / info.name).symlink_to(info)
+    if fault == 'failing':
+        (site / folder).mkdir()
+        (site / folder / '__init__.py').write_text("raise OSError('libbroken.so.1: cannot open shared object file')\n")
+    return environment / 'bin' / 'python'
+
+
+@pytest.mark.parametrize('name', LIBRARIES)
+@pytest.mark.parametrize('fault', ['absent', 'emptied', 'failing'])
+def test_help_and_doctor_answer_and_the_row_at_fault_is_named(empty, name, fault, tmp_path):
+    interpreter = filled(empty, name, fault)
+
+    def rass_mm(*arguments):
+        return run(interpreter, '-m', 'rass_mm_cli', *arguments, cwd=tmp_path)
+
+    for option in ('--help', '--version'):
+        assert rass_mm(option).returncode == 0
+    done = rass_mm('doctor', *(['--imports'] if fault == 'failing' else []))
+    assert_at_fault(done.stdout, name, fault)
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    done = rass_mm('train', 'rass/rass_scenes_tiny.py')
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    assert_at_fault(done.stderr, name, fault)
+    done = run(interpreter, '-c', 'import rass_mm', cwd=tmp_path)
+    assert 'InstallationError: rass_mm cannot be imported' in done.stderr
+    assert_at_fault(done.stderr, name, fault)
+
+
+def assert_at_fault(text, name, fault):
+    """The row of the library has the fault, the others have none of their own, and one command mends it."""
+    verdict = {'absent': 'absent', 'emptied': 'files missing', 'failing': 'fails: OSError: libbroken'}[fault]
+    lines = [line for line in text.splitlines() if not line.startswith(packages.OPERATORS)]
+    rows = [line for line in lines if line.split(' ')[0] in packages.PROVED and '==' not in line and ' is ' not in line]
+    assert len(rows) == len(packages.PROVED), text
+    row = next(line for line in rows if line.startswith(f'{name} '))
+    assert verdict in row, row
+    for other in rows:
+        if other != row:
+            assert re.search(r'(ok|untested version|needs [\w-]+)$', other), other
+    remedies = text[text.index('To mend:') :].strip().splitlines()[1:]
+    assert len(remedies) == 1 and remedies[0].strip().startswith(f'{name} '), remedies
+    assert re.search(rf'pip .*{name}==', remedies[0])
+
+
+def test_the_same_environment_without_a_fault_is_healthy(empty, tmp_path):
+    site = next(empty.glob('lib/python*/site-packages'))
+    filled(empty, 'torch', 'absent')
+    for entry in (SITE / 'torch', next(SITE.glob('torch-*.dist-info'))):
+        (site / entry.name).symlink_to(entry)
+    done = run(empty / 'bin' / 'python', '-m', 'rass_mm_cli', 'doctor', '--imports', cwd=tmp_path)
+    assert done.returncode == 0 and 'Nothing to mend' in done.stdout, done.stdout
+    assert ROOT.exists()

@@ -1,0 +1,116 @@
+"""`rass-mm` before the package is imported: help, version, wrong use, and the CPU seconds of each."""
+
+import resource
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+from commands import ROOT, python, run
+
+from rass_mm import __version__
+from rass_mm_cli.main import main
+from rass_mm_cli.parser import CommandParser
+from rass_mm_cli.table import COMMANDS
+
+LIMIT = 1.0
+"""CPU seconds in which these answer. A broken promise costs 6 to 8: the import of the package."""
+LIBRARIES = ('torch', 'numpy', 'mmengine', 'mmcv', 'mmseg', 'diffusers', 'rass_mm')
+
+
+@pytest.mark.parametrize('arguments', [[], ['--help'], ['--version'], ['doctor'], ['doctor', '--help'], ['make-lqq']])
+def test_answers_import_no_library_and_take_less_than_a_second_of_cpu(arguments):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = python('-X', 'importtime', '-m', 'rass_mm_cli', *arguments)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < LIMIT
+    imported = {line.rpartition('|')[2].strip() for line in done.stderr.splitlines() if line.startswith('import time:')}
+    assert 'rass_mm_cli.table' in imported and not imported & set(LIBRARIES)
+
+
+def test_help_lists_every_command_once_by_group(capsys):
+    assert main([]) == 0
+    alone = capsys.readouterr().out
+    assert main(['--help']) == 0 and capsys.readouterr().out == alone
+    for name, command in COMMANDS.items():
+        assert alone.count(f'\n  {name} ') == 1 and command.help in alone
+    groups = list(dict.fromkeys(command.group for command in COMMANDS.values()))
+    assert [line[:-1] for line in alone.splitlines() if line.endswith(':')] == groups
+
+
+def test_version_is_the_packages(capsys):
+    assert main(['--version']) == 0
+    assert capsys.readouterr().out == f'{__version__}\n'
+
+
+@pytest.mark.parametrize(
+    ('typed', 'meant'), [('trian', 'train'), ('make_lq', 'make-lq'), ('benchmarks', 'benchmark'), ('docter', 'doctor')]
+)
+def test_an_unknown_command_names_the_nearest(typed, meant, capsys):
+    assert main([typed]) == 2
+    assert capsys.readouterr().err.startswith(f'error: no command {typed!r}. Did you mean {meant}? rass-mm --help')
+
+
+def test_a_command_like_none_names_the_help_alone(capsys):
+    assert main(['zzzz']) == 2
+    assert 'Did you mean' not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'meant'),
+    [(['train', 'a.py', '--resumee'], '--resume'), (['restore', 'a', 'b', '--adaptor', 'x'], '--adapter')],
+)
+def test_a_misspelled_option_names_the_nearest(arguments, meant, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    message = capsys.readouterr().err
+    assert left.value.code == 2
+    # A missing required option is argparse's first complaint; else the unknown one with its neighbour.
+    assert f'Did you mean {meant}?' in message or f'required: {meant}' in message
+
+
+def test_a_misspelled_choice_names_the_nearest(capsys):
+    parser = CommandParser(prog='x')
+    parser.add_argument('--kind', choices=['blur', 'noise'])
+    with pytest.raises(SystemExit):
+        parser.parse_args(['--kind', 'niose'])
+    assert 'Did you mean noise?' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_every_command_has_a_module_with_its_arguments(name):
+    parser = CommandParser(prog=name)
+    import_module(COMMANDS[name].module).add_arguments(parser)
+    assert callable(parser.get_default('run'))
+    undocumented = [action.dest for action in parser._actions if not action.help]
+    assert not undocumented
+
+
+def test_a_config_name_that_is_nearly_right_is_suggested():
+    done = python('-m', 'rass_mm_cli', 'train', 'rass/rass_scene_tiny.py')
+    assert done.returncode == 1 and 'Did you mean rass/rass_scenes_tiny.py?' in done.stderr
+    assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize('tool', ['train.py', 'test.py', 'benchmark.py', 'make_lq_dataset.py'])
+def test_tools_name_themselves_in_their_help(tool):
+    done = run(sys.executable, ROOT / 'tools' / tool, '--help')
+    assert done.returncode == 0 and done.stdout.startswith(f'usage: tools/{tool}')
+
+
+def test_show_without_a_display_says_so(tmp_path):
+    done = python(
+        *('-m', 'rass_mm_cli', 'test', 'baselines/resnet_scenes_tiny.py', 'none.pth', '--show', '--wait-time', '0.1'),
+        *('--work-dir', tmp_path, '--cfg-options', f'test_dataloader.dataset.data_root={tmp_path}'),
+        env={'MPLBACKEND': 'Agg', 'DISPLAY': ''},
+    )
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+
+
+def test_the_table_needs_nothing_but_the_standard_library(tmp_path):
+    (tmp_path / 'rass_mm_cli').symlink_to(ROOT / 'rass_mm_cli')
+    done = subprocess.run(
+        [sys.executable, '-S', '-c', 'import rass_mm_cli.main, rass_mm_cli.doctor; print("loaded")'],
+        cwd=tmp_path, env={'PYTHONPATH': str(tmp_path)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == 'loaded\n', done.stderr

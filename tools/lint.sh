@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Style, floors and contracts, wording and spelling.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+ruff check .
+ruff format --check .
+lint-imports --no-cache
+python tools/check_english.py
+git ls-files | grep -vE '\.(json|jsonl|png|svg|safetensors)$|^LICENSE$' | xargs codespell
