@@ -57,7 +57,7 @@ def read_page(app: Sphinx, docname: str, source: list[str]) -> None:
 def site_link(target: str, origin: str, docname: str) -> str:
     """A link target of the file `origin` as it is written on the page `docname`.
 
-    Targets outside the site stay links to files; addresses, anchors and what is no file stay as they are.
+    Targets outside the site stay links to files; all others stay as they are.
     """
     path, mark, anchor = target.partition('#')
     file = (ROOT / origin).parent / path
