@@ -1,8 +1,8 @@
-# make demo | test | lint | fix | setup | env    (each sets up what it needs; `make -s env` prints the environment's folder)
+# make demo | test | lint | fix | docs | setup | env    (each sets up what it needs; `make -s env` prints the environment's folder)
 export PYTHONPATH := $(CURDIR)
 SETUP = env=$$(tools/setup_env.sh) && PATH="$$env/bin:$$PATH"
 
-.PHONY: setup env demo test test-slow lint fix
+.PHONY: setup env demo test test-slow lint fix docs
 setup:
 	@$(SETUP) python -m rass_mm_cli doctor
 
@@ -23,3 +23,6 @@ lint:
 
 fix:
 	@$(SETUP) sh -c 'ruff check --fix . ; ruff format .'
+
+docs:
+	@$(SETUP) sphinx-build -W --keep-going -b html docs docs/_build/html

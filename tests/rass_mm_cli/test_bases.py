@@ -1,4 +1,4 @@
-"""The download commands of the known bases: run against a hub of our own, and compared with the README."""
+"""The download commands of the known bases: run against a hub of our own, and compared with the docs."""
 
 import json
 import os
@@ -120,11 +120,11 @@ def test_error_of_another_folder_names_the_small_base_first_and_downloads_elsewh
     assert f'--local-dir {SD21_BASE.folder}' in ways[-1]
 
 
-def test_readme_has_the_command_and_names_the_other_bases():
-    readme = ROOT.joinpath('README.md').read_text()
-    lines = [line.strip() for line in readme.splitlines()]
+def test_docs_have_the_command_and_name_the_other_bases():
+    page = ROOT.joinpath('docs', 'reproduce_paper.md').read_text()
+    lines = [line.strip() for line in page.splitlines()]
     command = [line.strip() for line in SD21_BASE.command().splitlines()]
     start = lines.index(command[0])
     assert lines[start : start + len(command)] == command
     for source in SOURCES:
-        assert source.repository in readme and str(source.folder.name) in readme
+        assert source.repository in page and str(source.folder.name) in page

@@ -11,7 +11,7 @@ def wheel_site(tmp_path_factory):
     """A folder with nothing but the installed wheel of this checkout, for PYTHONPATH."""
     folder = tmp_path_factory.mktemp('wheel')
     source = folder / 'source'
-    for name in ('rass_mm', 'configs'):
+    for name in ('rass_mm', 'rass_mm_cli', 'configs'):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__'))
     for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
         shutil.copy(ROOT / name, source)

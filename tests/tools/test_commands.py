@@ -184,6 +184,7 @@ def test_wheel_alone_trains_and_tests_a_plain_mmseg_config_elsewhere(wheel_site,
     done = python('go.py', cwd=tmp_path, env={'PYTHONPATH': str(wheel_site)})
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     assert f'from {wheel_site}' in done.stdout and 'tested' in done.stdout
+    assert (wheel_site / 'rass_mm' / 'py.typed').is_file()
     listed = python('-m', 'rass_mm', 'configs', cwd=tmp_path, env={'PYTHONPATH': str(wheel_site)})
     assert str(wheel_site) in listed.stdout and 'rass/rass_ade20k_lq.py' in listed.stdout
 
