@@ -21,9 +21,9 @@ from rass_mm.segmentation.prompts import build_prompt
 class DiffusionBackbone(TrainedStateMixin, BaseModule):
     """Frozen VAE encoder and LoRA-adapted diffusion UNet as a backbone for any mmseg segmentor.
 
-    In an `EncoderDecoder` it reads its own prompt. `channels` and `strides` list what comes out, feature by feature:
-    the head's `in_channels` and `in_index` follow from them. The state dict holds trained tensors and provenance only;
-    see `TrainedStateMixin`.
+    In an `EncoderDecoder` it uses its own prompt. `channels` and `strides` describe each output feature and determine
+    `in_channels` and `in_index` of the head. The state dict contains only trained tensors and provenance; see
+    `TrainedStateMixin`.
 
     Args:
         base: Stable Diffusion folder in diffusers layout, or several in order of preference.
@@ -36,9 +36,9 @@ class DiffusionBackbone(TrainedStateMixin, BaseModule):
         sample_latent: draw the latent instead of taking the posterior's mode.
         gradient_checkpointing: recompute the UNet's activations in the backward pass.
         resize_features: accept sides that are multiples of the VAE's stride (8) only, see `DiffusionExtractor`.
-        classes: class names, or the name of a registered data set whose METAINFO has them; None names no classes.
-        prompt: config of the prompt that is used where `forward` gets no context. None is `ClassTokens` of `classes`,
-            or `EmptyPrompt` without classes.
+        classes: class names, or the name of a registered data set whose METAINFO lists them; None for no classes.
+        prompt: config of the prompt that is used when `forward` gets no context. None means `ClassTokens` of `classes`,
+            or `EmptyPrompt` if there are no classes.
 
     Raises:
         BaseFolderError, AdapterError, ConfigError: the base, the adapter file or an argument cannot be used.
@@ -81,7 +81,7 @@ class DiffusionBackbone(TrainedStateMixin, BaseModule):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What a checkpoint depends on: the base, the adapters merged into it and the class names."""
+        """The base, the adapters merged into it and the class names that a checkpoint depends on."""
         return {'base': self.identity, 'merged_adapters': self.extractor.merged, 'classes': self.classes}
 
     def init_weights(self) -> None:
@@ -92,7 +92,7 @@ class DiffusionBackbone(TrainedStateMixin, BaseModule):
 
         Args:
             images: (B, 3, H, W) RGB in [-1, 1].
-            context: (B, T, C) tokens for the cross-attention; None takes those of `prompt`.
+            context: (B, T, C) tokens for the cross-attention; None uses those of `prompt`.
 
         Returns:
             (B, C_i, H // stride_i, W // stride_i) per feature.

@@ -1,4 +1,4 @@
-"""The core's prompts and taggers in mmseg's registry."""
+"""Registers the prompts and taggers of the diffusion core in mmseg, and builds them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ for module in (ClassTokens, EmptyPrompt, TagPrompt, GroundTruthTagger, RAMTagger
 
 
 def build_prompt(config: dict[str, Any], base: DiffusionBase, names: Sequence[str]) -> nn.Module:
-    """Builds a prompt from its config; a `tagger` inside is built too, with the class names."""
+    """Builds a prompt from its config; a nested `tagger` config is built with the same class names."""
     config = {**config, 'base': base, 'classes': names}
     if isinstance(config.get('tagger'), dict):
         config['tagger'] = MODELS.build({'classes': names, **config['tagger']})
