@@ -85,10 +85,10 @@ class RestoreThenSegment(BaseSegmentor):
     dict is that of the segmentor: checkpoints of the segmentor load into this model with strict=True, and vice versa.
 
     Args:
-        restorer: config of a module that maps (B, 3, H, W) RGB in [-1, 1] to the same shape and range: a `FileRestorer` or
-            any registered module. It loads its own weights (from a file or an `init_cfg`); they are not part of this
-            model's checkpoint. A network of mmagic also needs `_scope_='mmagic'` and `rass_mm.restoration` in the config's
-            `custom_imports`.
+        restorer: config of a module that maps (B, 3, H, W) RGB in [-1, 1] to the same shape and range: a
+            `FileRestorer` or any registered module. It loads its own weights (from a file or an `init_cfg`); they are
+            not part of this model's checkpoint. A network of mmagic also needs `_scope_='mmagic'` and
+            `rass_mm.restoration` in the `custom_imports` of the config.
         segmentor: config of any segmentor, with the `data_preprocessor` and the `test_cfg` it has without a restorer.
         data_preprocessor: used if the config of the segmentor has none; mmengine passes the one at the top level of the
             config.
@@ -136,7 +136,7 @@ class RestoreThenSegment(BaseSegmentor):
         return self.segmentor.extract_feat(self._prepared(inputs)['inputs'])
 
     def encode_decode(self, inputs: Sequence[Tensor], batch_img_metas: list[dict]) -> Tensor:
-        """Computes the logits (B, K, H, W) of the segmentor for the restored images, padded by its data preprocessor."""
+        """Computes the logits (B, K, H, W) of the segmentor for restored images, padded by its data preprocessor."""
         return self.segmentor.encode_decode(self._prepared(inputs)['inputs'], batch_img_metas)
 
     def _forward(self, inputs: Sequence[Tensor], data_samples: list[SegDataSample] | None = None) -> Any:
@@ -175,7 +175,7 @@ class RestoreThenSegment(BaseSegmentor):
         if not isinstance(restored, Tensor) or restored.shape != rgb.shape:
             given = tuple(restored.shape) if isinstance(restored, Tensor) else type(restored).__name__
             raise ConfigError(
-                f'model.restorer returned {given} for an input of {tuple(rgb.shape)}. A restorer must keep the shape.'
+                f'model.restorer returned {given} for an input of {tuple(rgb.shape)}. It must keep the shape of its input.'
             )
         if not torch.isfinite(restored).all():
             raise AdapterError(
@@ -199,7 +199,7 @@ class RestoreThenSegment(BaseSegmentor):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def stage_points(self) -> list[StagePoint]:
-        """Stages of the restorer, prefixed with 'restore: ' because both may have a UNet, then those of the segmentor."""
+        """Stages of the restorer, prefixed with 'restore: ', then those of the segmentor; both may have a UNet."""
         described = getattr(self.restorer, 'stage_points', None)
         restoring = [point.below('restore') for point in described()] if described else None
         return [*(restoring or [StagePoint('restore', self.restorer)]), *segmentor_stages(self.segmentor)]

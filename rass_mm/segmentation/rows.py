@@ -64,8 +64,8 @@ def head_rows(
     """Returns a function that computes rows of a decode head's logits at the size of the input image.
 
     Args:
-        head: any mmseg decode head. Its method `rows(features, metas, size)` is used if it has one; the output of a head
-            that resizes as mmseg's base class does is resized here; any other head computes all rows at once.
+        head: any mmseg decode head. Its method `rows(features, metas, size)` is used if it has one; the output of a
+            head that resizes as mmseg's base class does is resized here; any other head computes all rows at once.
         features: inputs of the head, finest first.
         metas: meta information of each image.
         size: (H, W) of the input image.

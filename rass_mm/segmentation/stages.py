@@ -34,7 +34,7 @@ def parts_of(model: nn.Module) -> list[StagePoint]:
 
 
 def segmentor_heavy_modules(model: nn.Module) -> list[nn.Module]:
-    """Returns the modules that take most of the time: `heavy_modules()` of the segmentor or backbone, or the backbone."""
+    """Returns the modules that take most of the time: `heavy_modules()` of segmentor or backbone, or the backbone."""
     for owner in (model, model.backbone):
         if hasattr(owner, 'heavy_modules'):
             return owner.heavy_modules()
