@@ -175,7 +175,7 @@ class RestoreThenSegment(BaseSegmentor):
         if not isinstance(restored, Tensor) or restored.shape != rgb.shape:
             given = tuple(restored.shape) if isinstance(restored, Tensor) else type(restored).__name__
             raise ConfigError(
-                f'model.restorer returned {given} for an input of {tuple(rgb.shape)}. It must keep the shape of its input.'
+                f'model.restorer returned {given} for an input of {tuple(rgb.shape)}. A restorer must keep it.'
             )
         if not torch.isfinite(restored).all():
             raise AdapterError(
