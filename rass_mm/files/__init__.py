@@ -1,1 +1,1 @@
-"""Everything that touches the disk: images, tensors, manifests, hashes, atomic writes."""
+"""File access: images, tensors, manifests, hashes and atomic writes."""

@@ -1,4 +1,7 @@
-"""Files that are either whole or absent: written under a temporary name beside the target, then renamed."""
+"""Atomic writes: a file is written under a temporary name beside the target and then renamed.
+
+The target is therefore either complete or absent.
+"""
 
 import os
 import tempfile
@@ -9,9 +12,9 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
-    """Yields a temporary path in the target's folder; renames it to `target` if the block ends without an error.
+    """Context manager. Yields a temporary path in the target's folder and renames it to `target` if no error is raised.
 
-    The temporary name keeps the target's suffix, because image writers choose the format by it.
+    The temporary name keeps the target's suffix, because image writers choose the format by the suffix.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -20,18 +23,18 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o644)  # mkstemp makes private files; data sets and checkpoints are shared
+        temporary.chmod(0o644)  # mkstemp creates private files, but data sets and checkpoints are shared
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_bytes(target: str | os.PathLike, data: bytes) -> None:
-    """Writes `data` to `target` in one step: a reader sees the old file or the new one, never a part."""
+    """Writes `data` to `target` atomically: a reader sees the old file or the new one, never a partial file."""
     with atomic_path(target) as temporary:
         temporary.write_bytes(data)
 
 
 def write_text(target: str | os.PathLike, text: str) -> None:
-    """Writes UTF-8 `text` to `target` in one step."""
+    """Writes `text` to `target` atomically, encoded as UTF-8."""
     write_bytes(target, text.encode('utf-8'))

@@ -1,4 +1,4 @@
-"""SHA-256 of files, of JSON values, and of samples of files that are too large to be read whole."""
+"""SHA-256 of files, of JSON values, and of samples of files that are too large to read completely."""
 
 import hashlib
 import json
@@ -12,14 +12,17 @@ BLOCK = SAMPLE = 2**20
 
 
 def update_whole(digest: Any, path: Path) -> None:
-    """Adds all bytes of a file to a hashlib digest, block by block."""
+    """Updates a hashlib digest with all bytes of a file, block by block."""
     with path.open('rb') as file:
         while block := file.read(BLOCK):
             digest.update(block)
 
 
 def update_sampled(digest: Any, path: Path) -> None:
-    """Adds the first and the last part of a file to a hashlib digest; the end of a .pth lists all its checksums."""
+    """Updates a hashlib digest with the first and the last MiB of a file.
+
+    The end of a `.pth` file lists the checksums of all its entries.
+    """
     with path.open('rb') as file:
         digest.update(file.read(SAMPLE))
         file.seek(max(path.stat().st_size - SAMPLE, 0))
@@ -27,14 +30,14 @@ def update_sampled(digest: Any, path: Path) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """Returns the SHA-256 of a file in hex."""
     digest = hashlib.sha256()
     update_whole(digest, path)
     return digest.hexdigest()
 
 
 def files_sha256(files: Sequence[Path]) -> str:
-    """SHA-256 over the files' names, sizes and contents, in order, in hex."""
+    """Returns the SHA-256 over the names, sizes and contents of files, in the given order, in hex."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(f'{file.name}:{file.stat().st_size}:'.encode())
@@ -43,26 +46,27 @@ def files_sha256(files: Sequence[Path]) -> str:
 
 
 def json_sha256(value: Any) -> str:
-    """SHA-256 of a value as JSON with sorted keys, in hex; tuples count as lists."""
+    """Returns the SHA-256 of a value as JSON with sorted keys, in hex. Tuples are treated as lists."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def content_hash(path: Path | None) -> Any:
-    """Identifies a weights file, or the configs and weights of a folder; None for no path.
+    """Returns a short hash that identifies a weights file, or the configs and weights of a folder.
 
-    Names, sizes, and the first and last part of each file: enough to tell trained weights apart, and quick.
+    The hash covers the name, the size, and the first and last MiB of each file. This is fast and sufficient to
+    distinguish trained weights. For None, returns None.
 
     Raises:
-        ConfigError: there is no such file or folder.
+        ConfigError: the file or folder does not exist.
     """
     if path is None:
         return None
     if not path.exists():
-        raise ConfigError(f'{path} does not exist: name the file or folder that holds the weights.')
+        raise ConfigError(f'{path} does not exist. Pass the file or folder that contains the weights.')
     files = [path] if path.is_file() else sorted(file for file in path.rglob('*') if _is_weights_or_config(file))
     digest = hashlib.sha256()
     for file in files:
-        name = '' if path.is_file() else file.relative_to(path).as_posix()  # a renamed adapter is the same adapter
+        name = '' if path.is_file() else file.relative_to(path).as_posix()  # renaming an adapter does not change it
         digest.update(f'{name}:{file.stat().st_size}:'.encode())
         update_sampled(digest, file)
     return digest.hexdigest()[:16]

@@ -1,7 +1,7 @@
-"""Image files of any kind to RGB in [0, 1] and back in kind: grey stays grey, alpha and 16 bits are kept.
+"""Reading of image files as RGB in [0, 1], and writing in the same kind: grey, alpha and 16 bits are preserved.
 
-Pillow says what a file means (alpha, palette, orientation, whether it is whole) and gives 8-bit pixels. OpenCV gives
-the pixels of more than 8 bits, which Pillow cuts in colour images, and of the types Pillow does not know.
+Pillow interprets the file (alpha, palette, orientation, completeness) and decodes 8-bit pixels. OpenCV decodes pixels
+of more than 8 bits, which Pillow truncates in colour images, and the file types that Pillow does not support.
 """
 
 import io
@@ -24,7 +24,7 @@ READABLE = (
     *('.avif', '.bmp', '.dib', '.exr', '.gif', '.hdr', '.ico', '.jp2', '.jpe', '.jpeg', '.jpg', '.pbm', '.pcx', '.pfm'),
     *('.pgm', '.png', '.pnm', '.ppm', '.psd', '.ras', '.sr', '.tga', '.tif', '.tiff', '.webp'),
 )
-"""What counts as an image in a folder; a file given by name may have any suffix."""
+"""Suffixes of the files in a folder that are treated as images. A file given by name may have any suffix."""
 WRITABLE = {
     '.bmp': {},
     '.jpeg': {'quality': 95},
@@ -36,11 +36,11 @@ WRITABLE = {
     '.tiff': {'compression': 'tiff_lzw'},
     '.webp': {'quality': 95},
 }
-"""Suffixes that are kept -> Pillow's options; everything else becomes PNG."""
+"""Suffixes that are kept, with Pillow's options. All other types are written as PNG."""
 DEEP = {'float32': ('.tif', '.tiff'), 'uint16': ('.pgm', '.png', '.ppm', '.tif', '.tiff')}
 OPAQUE = ('.bmp', '.jpeg', '.jpg', '.pgm', '.ppm')
 FULL = {'uint8': 255, 'uint16': 65535, 'float32': 1, 'float64': 1}
-"""Pixel types and their white."""
+"""Pixel types and their value of white."""
 BAND = 256
 GREY_MODES = ('1', 'L', 'LA', 'La')
 ANIMATED = ('AVIF', 'GIF', 'PNG', 'TIFF', 'WEBP')
@@ -49,14 +49,14 @@ OTHER_SPACES = ('CMYK', 'YCbCr', 'LAB', 'HSV')
 
 @dataclass(frozen=True)
 class Picture:
-    """An image and what is needed to write another one in its kind.
+    """An image and the properties needed to write another image of the same kind.
 
     Args:
         pixels: (H, W, 3) float32 RGB in [0, 1]; the channels of a grey image are equal.
         alpha: (H, W) float32 in [0, 1], or None.
-        grey: whether the file has one colour channel.
-        depth: 'uint8', 'uint16' or 'float32', the pixel type of the file.
-        profile: the file's ICC colour profile, or None.
+        grey: whether the file has a single colour channel.
+        depth: the pixel type of the file: 'uint8', 'uint16' or 'float32'.
+        profile: the ICC colour profile of the file, or None.
     """
 
     pixels: np.ndarray
@@ -67,24 +67,24 @@ class Picture:
 
 
 def read_picture(path: str | os.PathLike) -> Picture:
-    """Reads an image file, turned as its EXIF orientation says; of an animation the first frame.
+    """Reads an image file and applies its EXIF orientation. Of an animation, only the first frame is read.
 
     Raises:
-        DataError: the file is absent, no image, truncated, damaged, or of a pixel type without a known range.
+        DataError: the file is missing, not an image, truncated or damaged, or its pixel type has no known range.
     """
     try:
         data = Path(path).read_bytes()
         header = _header(data)
         array = _decoded(data, header)
         if header is not None and header.format in ANIMATED and getattr(header, 'n_frames', 1) > 1:
-            logger.warning('%s has %d frames; only the first is restored', path, header.n_frames)
-    except Exception as error:  # damaged bytes make Pillow's decoders raise nearly anything, TypeError for one
-        raise DataError(f'{path}: the image cannot be read ({error}). Copy it again, or leave it out.') from error
+            logger.warning('%s has %d frames. Only the first one is restored.', path, header.n_frames)
+    except Exception as error:  # on damaged bytes, Pillow's decoders raise almost any error, e.g. TypeError
+        raise DataError(f'{path}: the image cannot be read ({error}). Copy it again or remove it.') from error
     return _picture(array, header)
 
 
 def _header(data: bytes) -> Image.Image | None:
-    """The image in Pillow, decoded to its end; None if Pillow does not know the type."""
+    """Returns the image fully decoded by Pillow, or None if Pillow does not support its type."""
     try:
         return decoded(data)
     except UnknownImageError:
@@ -92,7 +92,10 @@ def _header(data: bytes) -> Image.Image | None:
 
 
 def _decoded(data: bytes, header: Image.Image | None) -> np.ndarray:
-    """(H, W) or (H, W, 2 to 4), upright: grey, grey and alpha, RGB, or RGB and alpha, in the file's pixel type."""
+    """Returns the upright pixels in the pixel type of the file.
+
+    The shape is (H, W) for grey, or (H, W, 2 to 4) for grey and alpha, RGB, or RGB and alpha.
+    """
     deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if header is None and deep is None:
         raise DataError('not an image of a known type')
@@ -103,10 +106,10 @@ def _decoded(data: bytes, header: Image.Image | None) -> np.ndarray:
     else:
         array = np.asarray(header.convert(_plain_mode(header)))
     if array.dtype.name not in FULL:
-        raise DataError(f'pixels of type {array.dtype} have no known range; save it with 8 or 16 bits')
+        raise DataError(f'pixels of type {array.dtype} have no known range; save the image with 8 or 16 bits')
     if array.dtype.kind == 'f' and not (array.min() >= 0 and array.max() <= 1):  # NaN is neither
-        raise DataError(f'its values go from {array.min():g} to {array.max():g}; 0 to 1 is needed')
-    # Both decoders turn a TIFF themselves, and nothing else.
+        raise DataError(f'its values range from {array.min():g} to {array.max():g}; the expected range is 0 to 1')
+    # Both decoders apply the orientation of a TIFF themselves, but not that of any other type.
     turn = 1 if header is None or header.format == 'TIFF' else header.getexif().get(0x0112, 1)
     return _turned(array, turn)
 
@@ -116,19 +119,19 @@ def _plain_mode(header: Image.Image) -> str:
 
 
 def _like_header(deep: np.ndarray, header: Image.Image | None) -> np.ndarray:
-    """OpenCV's pixels in RGB order, without the channels that it adds to what the file has."""
+    """Returns OpenCV's pixels in RGB order, without the channels that OpenCV adds to those of the file."""
     if deep.ndim == 2:
         return deep
     if deep.shape[2] == 4:
         mode = 'RGBA' if header is None else _plain_mode(header)
         if mode == 'RGBA' and (deep[..., :1] == deep[..., 1:3]).all():
-            mode = 'LA'  # what Pillow takes for colour where a grey PNG with alpha has 16 bits
+            mode = 'LA'  # Pillow reports a grey 16-bit PNG with alpha as RGBA
         return deep[..., {'L': [0], 'LA': [0, 3], 'RGB': [2, 1, 0], 'RGBA': [2, 1, 0, 3]}[mode]]
     return deep[..., ::-1]
 
 
 def _turned(array: np.ndarray, orientation: int) -> np.ndarray:
-    """The array upright; `orientation` is the EXIF value, 1 to 8."""
+    """Returns the array turned upright. `orientation` is the EXIF value, 1 to 8."""
     if orientation in (5, 6, 7, 8):
         array = array.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -145,31 +148,32 @@ def _picture(array: np.ndarray, header: Image.Image | None) -> Picture:
     grey = channels < 3
     alpha = np.ascontiguousarray(scaled[..., -1]) if channels in (2, 4) else None
     pixels = np.repeat(scaled[..., :1], 3, 2) if grey else np.ascontiguousarray(scaled[..., :3])
-    # A profile of another colour space than RGB or grey does not fit the pixels any more.
+    # A profile of a colour space other than RGB or grey no longer matches the pixels.
     profile = None if header is None or header.mode in OTHER_SPACES else header.info.get('icc_profile')
     depth = 'float32' if array.dtype.kind == 'f' else array.dtype.name
     return Picture(pixels, alpha, grey, depth, profile)
 
 
 def output_suffix(suffix: str) -> str:
-    """The suffix under which an image of type `suffix` is written: its own, or `.png` if that is not written."""
+    """Returns the suffix under which an image of type `suffix` is written: `suffix` if it is writable, else `.png`."""
     return suffix if suffix.lower() in WRITABLE else '.png'
 
 
 def write_picture(path: str | os.PathLike, pixels: np.ndarray, like: Picture) -> None:
-    """Writes an image in the kind of another one, whole or not at all.
+    """Writes an image atomically, in the same kind as another image.
 
-    Grey is the luma of the channels; alpha is enlarged to the image's size. What the file type cannot hold is left out:
-    alpha in JPEG, more than 8 bits in most types, the colour profile of a file with more than 8 bits.
+    Grey is the luma of the channels. Alpha is enlarged to the size of the image. Properties that the file type does not
+    support are dropped: alpha in JPEG, more than 8 bits in most types, and the colour profile of a file with more than
+    8 bits.
 
     Args:
-        path: the file; its suffix, one of `WRITABLE`, decides the type.
+        path: the file. Its suffix, one of `WRITABLE`, determines the type.
         pixels: (H, W, 3) float32 RGB in [0, 1].
-        like: the picture whose alpha, grey, depth and profile are taken.
+        like: the picture that provides alpha, grey, depth and profile.
 
     Raises:
-        DataError: the file type cannot hold an image of this size.
-        OSError: there is no room or no right to write.
+        DataError: the file type does not support an image of this size.
+        OSError: the disk is full or the path is not writable.
     """
     suffix = Path(path).suffix.lower()
     fitting = [depth for depth, suffixes in DEEP.items() if suffix in suffixes and like.depth != 'uint8']
@@ -186,7 +190,10 @@ def write_picture(path: str | os.PathLike, pixels: np.ndarray, like: Picture) ->
 
 
 def _stored(pixels: np.ndarray, grey: bool, alpha: np.ndarray | None, depth: str) -> np.ndarray:
-    """(H, W, 1 to 4) in the file's pixel type; filled in bands, because whole float copies are large."""
+    """Returns (H, W, 1 to 4) pixels in the pixel type of the file.
+
+    The array is filled band by band, because float copies of the whole image are large.
+    """
     height, width = pixels.shape[:2]
     if alpha is not None and alpha.shape != (height, width):
         alpha = cv2.resize(alpha, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -214,10 +221,10 @@ def _encoded_8_bits(array: np.ndarray, suffix: str, profile: bytes | None) -> by
 
 
 def _encoded_deep(array: np.ndarray, suffix: str, _profile: bytes | None) -> bytes:
-    if array.shape[2] == 2:  # OpenCV writes no grey with alpha
+    if array.shape[2] == 2:  # OpenCV cannot write grey with alpha
         array = array[..., [0, 0, 0, 1]]
     order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[array.shape[2]]
     done, data = cv2.imencode(suffix, np.ascontiguousarray(array[..., order]))
     if not done:
-        raise ValueError('OpenCV cannot encode it')
+        raise ValueError('OpenCV cannot encode the image')
     return data.tobytes()

@@ -1,6 +1,6 @@
-"""Whether the bytes of an image file are whole.
+"""Checks that the bytes of an image file are complete.
 
-OpenCV fills the missing part of a truncated JPEG with grey and reports nothing; Pillow raises.
+OpenCV silently fills the missing part of a truncated JPEG with grey, whereas Pillow raises an error.
 """
 
 import io
@@ -10,36 +10,36 @@ from PIL import Image, UnidentifiedImageError
 from rass_mm.errors import DataError
 
 ENDINGS = {b'\xff\xd8\xff': b'\xff\xd9', b'\x89PNG': b'IEND'}
-"""First bytes of a format -> bytes near the end of a complete file."""
+"""First bytes of a format, with bytes near the end of a complete file."""
 TAIL = 64
 
 
 class UnknownImageError(DataError):
-    """The bytes are of no image type that Pillow knows."""
+    """The bytes are not an image of a type that Pillow supports."""
 
 
 def decoded(data: bytes) -> Image.Image:
-    """Decodes an image file to its end with Pillow; finds damage in the middle, too.
+    """Decodes an image file completely with Pillow, which also detects damage in the middle of the file.
 
     Raises:
-        UnknownImageError: no image of a known type.
-        DataError: truncated or damaged; the message is the reason without the file's name.
+        UnknownImageError: the bytes are not an image of a known type.
+        DataError: the file is truncated or damaged. The message is the reason without the file name.
     """
     try:
         image = Image.open(io.BytesIO(data))
         image.load()
-    except UnidentifiedImageError as error:  # its own message names a memory address
+    except UnidentifiedImageError as error:  # Pillow's message contains a memory address
         raise UnknownImageError('not an image of a known type') from error
-    except Exception as error:  # damaged bytes make Pillow's decoders raise nearly anything, TypeError for one
+    except Exception as error:  # on damaged bytes, Pillow's decoders raise almost any error, e.g. TypeError
         raise DataError(str(error)) from error
     return image
 
 
 def decode_fully(data: bytes, path: str) -> Image.Image:
-    """`decoded` with the file's name in its errors.
+    """Decodes an image file like `decoded`, with the file name in the error messages.
 
     Raises:
-        DataError: truncated, damaged, or not an image.
+        DataError: the file is truncated, damaged, or not an image.
     """
     try:
         return decoded(data)
@@ -50,9 +50,9 @@ def decode_fully(data: bytes, path: str) -> Image.Image:
 
 
 def check_complete(data: bytes, path: str) -> None:
-    """Raises a DataError where the bytes of an image file end too early.
+    """Raises a DataError if the bytes of an image file end too early.
 
-    The last bytes decide for nearly every JPEG and PNG; only the others are decoded in full.
+    For almost every JPEG and PNG, the last bytes show that the file is complete. All other files are fully decoded.
     """
     for start, end in ENDINGS.items():
         if data.startswith(start) and end in data[-TAIL:]:

@@ -1,6 +1,7 @@
-"""Manifests: what an output folder holds, as JSON lines, so that a stopped job resumes.
+"""Manifests: JSON lines that record the contents of an output folder, so that an interrupted job can resume.
 
-The first line is a header with the settings; each further line is one finished image, with its name under 'image'.
+The first line is a header with the settings. Each further line describes one finished image, with its name under
+'image'.
 """
 
 import json
@@ -16,9 +17,10 @@ Record = dict[str, Any]
 
 
 def read_manifest(path: Path) -> tuple[Record, dict[str, Record]]:
-    """Header, and the lines by image. An unreadable line and what follows it are left out.
+    """Reads a manifest and returns its header and its lines by image name.
 
-    A process that is killed while it writes a line leaves a part of it: that image is made again.
+    An unreadable line and all lines after it are ignored. A process that is killed while it writes a line leaves an
+    incomplete line, and that image is processed again.
     """
     records = []
     for line in path.read_text(encoding='utf-8').splitlines():
@@ -31,7 +33,7 @@ def read_manifest(path: Path) -> tuple[Record, dict[str, Record]]:
 
 
 def read_header(path: Path) -> Record:
-    """First line of a manifest; empty where there is no manifest."""
+    """Reads the first line of a manifest. Returns an empty record if there is no manifest."""
     try:
         with path.open(encoding='utf-8') as lines:
             header = json.loads(next(lines))
@@ -41,12 +43,12 @@ def read_header(path: Path) -> Record:
 
 
 def write_manifest(path: Path, header: Record, lines: Iterable[Record]) -> None:
-    """Writes header and lines in one step."""
+    """Writes the header and the lines atomically."""
     write_text(path, ''.join(json.dumps(record) + '\n' for record in (header, *lines)))
 
 
 def append_line(path: Path, line: Record) -> None:
-    """Adds one line; the file is closed at once, so that the line survives the end of this process."""
+    """Appends one line and closes the file at once, so that the line survives the end of this process."""
     with path.open('a', encoding='utf-8') as file:
         file.write(json.dumps(line) + '\n')
 
@@ -55,8 +57,8 @@ def remove_leftovers(folder: Path, suffixes: Iterable[str]) -> None:
     """Removes the temporary files that `files.atomic` leaves behind when its process is killed.
 
     Args:
-        folder: searched with its subfolders.
-        suffixes: of the files that are written there, e.g. '.png'; manifests are always included.
+        folder: the folder to search, including its subfolders.
+        suffixes: suffixes of the files written there, e.g. '.png'. Manifests are always included.
     """
     endings = '|'.join(suffix.lstrip('.') for suffix in ('.jsonl', *suffixes))
     leftover = re.compile(rf'\..+-\w{{8}}\.({endings})')

@@ -1,8 +1,8 @@
-"""Enlargement of low-quality images before their restoration, by Pillow, as the published restorers do it.
+"""Enlargement of low-quality images before restoration, with Pillow, as in the published restorers.
 
-Pillow's bicubic kernel has a = -0.5, OpenCV's a = -0.75: on 20 photos enlarged four times they differ by up to 10 grey
-levels. 8-bit images stay in 8 bits, because Pillow rounds and clips them after each direction: computed in floating
-point, the photos differ by up to 4 grey levels, noise by up to 18.
+Pillow's bicubic kernel has a = -0.5 and OpenCV's has a = -0.75. On 20 photos enlarged four times, the results differ by
+up to 10 grey levels. 8-bit images are resized in 8 bits, because Pillow rounds and clips them after each direction.
+Computed in floating point, the photos differ by up to 4 grey levels and noise by up to 18.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from PIL.Image import Resampling
 from rass_mm.errors import DataError
 
 OSEDIFF_SHORT_SIDE, OSEDIFF_MULTIPLE = 512, 8
-"""OSEDiff's smallest short side of an enlarged image, and the number that its sides are multiples of, in pixels."""
+"""OSEDiff's minimum short side of an enlarged image, and the number its sides are multiples of, in pixels."""
 MOST_MEGAPIXELS, MOST_WHOLE_MEGAPIXELS = 400, 8
-"""Largest enlarged image (about 10 GB with its source), and largest one that OSEDiff's scheme restores in one piece."""
+"""Largest enlarged image (about 10 GB with its source), and the largest that OSEDiff's scheme restores as a whole."""
 
 
 def resized(image: np.ndarray, size: tuple[int, int], method: Resampling = Resampling.BICUBIC) -> np.ndarray:
-    """Pillow's antialiased resize, one channel at a time.
+    """Resizes an image with Pillow's antialiased filters, one channel at a time.
 
     Args:
         image: (H, W) or (H, W, C), uint8, or float32 in [0, 1].
@@ -28,12 +28,13 @@ def resized(image: np.ndarray, size: tuple[int, int], method: Resampling = Resam
         method: one of Pillow's filters.
 
     Returns:
-        The same type and range. Floating point is clipped once, at the end, and never rounded.
+        The resized image in the same type and range. Floating-point values are clipped once, at the end, and never
+        rounded.
 
     Raises:
         DataError: the result would have more than `MOST_MEGAPIXELS`.
     """
-    check_megapixels(size, MOST_MEGAPIXELS, 'Give a smaller --upscale.')
+    check_megapixels(size, MOST_MEGAPIXELS, 'Set a smaller --upscale.')
     result = np.empty((*size, *image.shape[2:]), image.dtype)
     planes, larger = (array.reshape(*array.shape[:2], -1) for array in (image, result))
     for channel in range(planes.shape[2]):
@@ -43,16 +44,16 @@ def resized(image: np.ndarray, size: tuple[int, int], method: Resampling = Resam
 
 
 def enlarged(image: np.ndarray, factor: float) -> np.ndarray:
-    """A bicubic enlargement, see `resized`; sides are rounded. For factor 1 the image itself."""
+    """Enlarges an image bicubically, see `resized`. The sides are rounded. For factor 1, returns the image itself."""
     size = tuple(round(side * factor) for side in image.shape[:2])
     return image if size == image.shape[:2] else resized(image, size)
 
 
 def osediff_sized(image: np.ndarray, factor: float) -> np.ndarray:
-    """An enlargement with the three resizes of OSEDiff's script, see `resized`.
+    """Enlarges an image with the three resizes of OSEDiff's script, see `resized`.
 
-    First an image whose short side is less than 512 / `factor` pixels is enlarged to it; then all images by `factor`;
-    then the sides shrink to multiples of 8, by Lanczos and not by a crop.
+    First, an image with a short side of less than 512 / `factor` pixels is enlarged to that size. Next, every image is
+    enlarged by `factor`. Finally, the sides are reduced to multiples of 8 with a Lanczos filter rather than a crop.
 
     Raises:
         DataError: the result would have more than `MOST_WHOLE_MEGAPIXELS`.
@@ -60,7 +61,7 @@ def osediff_sized(image: np.ndarray, factor: float) -> np.ndarray:
     shortest, sides = OSEDIFF_SHORT_SIDE // factor, image.shape[:2]
     scale = max(shortest / min(sides), 1)
     whole = [scale * side * factor for side in sides]
-    check_megapixels(whole, MOST_WHOLE_MEGAPIXELS, '--scheme windows has no such limit; or give a smaller --upscale.')
+    check_megapixels(whole, MOST_WHOLE_MEGAPIXELS, 'Use --scheme windows (no such limit) or set a smaller --upscale.')
     if scale > 1:
         image = resized(image, tuple(int(scale * side) for side in sides))
     image = enlarged(image, factor)
@@ -69,7 +70,7 @@ def osediff_sized(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def check_megapixels(size: Sequence[float], most: float, remedy: str) -> None:
-    """Raises a DataError where an image of height and width `size` would be larger than `most` megapixels."""
+    """Raises a DataError if an image of height and width `size` would exceed `most` megapixels."""
     height, width = size
     if height * width > most * 1e6:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Pickled tensors read without running code in them."""
+"""Safe loading of pickled tensors: code in the file is never run."""
 
 import os
 import pickle
@@ -14,15 +14,20 @@ from rass_mm.errors import CheckpointError
 
 
 def read_tensors(filename: str | os.PathLike, map_location: Any = None, mmap: bool = False) -> Any:
-    """`torch.load` without running code; `mmap` leaves the values of a zip file on the disk until they are used.
+    """Loads a file with `torch.load` without running code in it.
+
+    Args:
+        filename: the checkpoint.
+        map_location: the device to load to, as in `torch.load`.
+        mmap: whether the values of a zip file stay on the disk until they are used.
 
     Raises:
-        CheckpointError: damaged, or it holds Python objects that are not allowed; the message names them.
+        CheckpointError: the file is damaged, or contains Python objects that are not allowed. The message names them.
     """
     filename = os.fspath(filename)
     zipped = zipfile.is_zipfile(filename)
     with open(filename, 'rb') as file:
-        if file.read(2) == b'PK' and not zipped:  # torch would take the rest of a cut zip file for a pickle
+        if file.read(2) == b'PK' and not zipped:  # torch would read a truncated zip file as a pickle
             raise damaged(filename, 'the end of the file is missing')
     try:
         return torch.load(filename, map_location=map_location, weights_only=True, mmap=mmap and zipped)
@@ -34,7 +39,10 @@ def read_tensors(filename: str | os.PathLike, map_location: Any = None, mmap: bo
 
 @contextmanager
 def tensors_only() -> Iterator[None]:
-    """Inside, the safe reader knows tensors, containers, numbers and strings alone, not mmengine's training state."""
+    """Context manager. Inside the block, the safe reader accepts tensors, containers, numbers and strings only.
+
+    mmengine's training state is refused. After the block exits, it is accepted again.
+    """
     allowed = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
     try:
@@ -44,21 +52,21 @@ def tensors_only() -> Iterator[None]:
 
 
 def damaged(filename: str, reason: str) -> CheckpointError:
-    """The error of a file that is damaged or incomplete."""
+    """Returns the error for a file that is damaged or incomplete."""
     return CheckpointError(
-        f'Checkpoint {filename} is damaged or incomplete ({reason}). Copy it again, or resume from an older one.'
+        f'Checkpoint {filename} is damaged or incomplete ({reason}). Copy it again or resume from an older one.'
     )
 
 
 def _refusal(filename: str, error: Exception) -> str:
     try:
         blocked = torch.serialization.get_unsafe_globals_in_checkpoint(filename)
-    except Exception:  # an old or foreign format cannot be listed; torch's own words must do
+    except Exception:  # torch cannot list the names of an old or foreign format
         blocked = _named_globals(filename)
     if not blocked and 'Unsupported operand' in str(error):
         return (
-            f'{filename} is no PyTorch checkpoint: its bytes are not those of one. Was a web page or a Git LFS pointer '
-            f'saved in its place? Fetch the file itself.'
+            f'{filename} is not a PyTorch checkpoint. It may be a web page or a Git LFS pointer that was saved in its '
+            f'place. Download the file itself.'
         )
     named = (
         ', '.join(blocked)
@@ -66,18 +74,18 @@ def _refusal(filename: str, error: Exception) -> str:
         or first_line(error)
     )
     return (
-        f'Checkpoint {filename} is refused: besides tensors it holds Python objects that could run code when loaded: '
+        f'Checkpoint {filename} is refused because it contains Python objects that could run code when loaded: '
         f'{named}. '
-        f'Nothing was loaded. If you trust its author, convert it to plain tensors where it was made: '
+        f'Nothing was loaded. If you trust its author, convert it to plain tensors where it was created: '
         f"torch.save({{'state_dict': model.state_dict()}}, path)."
     )
 
 
 def _named_globals(filename: str) -> list[str]:
-    """What a plain pickle would import; found by reading its instructions, of which none is run."""
+    """Returns the names that a plain pickle would import, read from its instructions without running them."""
     names: list[str] = []
     strings: list[str] = []
-    with open(filename, 'rb') as file, suppress(Exception):  # of a broken pickle, what was found so far must do
+    with open(filename, 'rb') as file, suppress(Exception):  # a broken pickle is listed up to the damage
         for instruction, argument, _ in pickletools.genops(file):
             if instruction.name == 'GLOBAL':
                 names.append(argument.replace(' ', '.'))
@@ -89,5 +97,5 @@ def _named_globals(filename: str) -> list[str]:
 
 
 def first_line(error: Exception) -> str:
-    """First line of an error's message, or its type where it has none."""
+    """Returns the first line of an error's message, or its type if the message is empty."""
     return str(error).partition('\n')[0] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Atomic writes: a file is complete or absent."""
 
 import os
 
@@ -21,7 +21,7 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
     assert target.read_text() == 'old' and [*tmp_path.iterdir()] == [target]
 
 
-def test_an_exception_leaves_no_file_where_none_was(tmp_path):
+def test_an_exception_leaves_no_new_file(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         interrupted(tmp_path / 'state.json')
     assert not [*tmp_path.iterdir()]
@@ -49,12 +49,12 @@ def test_others_may_read_the_file(tmp_path):
     assert os.stat(tmp_path / 'shared.bin').st_mode & 0o777 == 0o644
 
 
-def test_folders_are_made_and_text_is_utf8(tmp_path):
+def test_folders_are_created_and_text_is_utf8(tmp_path):
     write_text(str(tmp_path / 'a' / 'b' / 'text.txt'), 'Straße')
     assert (tmp_path / 'a' / 'b' / 'text.txt').read_bytes() == 'Straße'.encode()
 
 
-def test_a_writer_does_not_disturb_another_of_the_same_file(tmp_path):
+def test_two_writers_of_the_same_file_do_not_interfere(tmp_path):
     target = tmp_path / 'state'
     with atomic_path(target) as first, atomic_path(target) as second:
         assert first != second

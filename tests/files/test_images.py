@@ -1,4 +1,4 @@
-"""Image files of every kind, written by other programs where they can write them, read and written back in kind."""
+"""Reading of all kinds of image files and writing in the same kind; other libraries write the inputs if they can."""
 
 import io
 import struct
@@ -25,12 +25,12 @@ def noise(*shape, depth=np.uint8):
 
 
 def smooth(height, width, channels=3):
-    """What JPEG and WebP hardly change."""
+    """Returns a smooth image, which JPEG and WebP barely change."""
     return cv2.resize(noise(3, 3, channels), (width, height), interpolation=cv2.INTER_CUBIC)
 
 
 def back(path, out=None):
-    """Reads a file and writes it unchanged; returns the picture and the new file."""
+    """Reads a file, writes it unchanged, and returns the picture and the new file."""
     picture = read_picture(path)
     out = out or path.with_name('out' + output_suffix(path.suffix))
     write_picture(out, picture.pixels, picture)
@@ -39,7 +39,7 @@ def back(path, out=None):
 
 @pytest.mark.parametrize('suffix', ['.png', '.bmp', '.tif', '.tiff', '.PNG'])
 @pytest.mark.parametrize('size', [(31, 57), (1, 40), (40, 1), (1, 1)])
-def test_colour_comes_back_exactly(tmp_path, suffix, size):
+def test_colour_is_preserved_exactly(tmp_path, suffix, size):
     array, path = noise(*size, 3), tmp_path / f'image{suffix}'
     Image.fromarray(array).save(path)
     picture, out = back(path)
@@ -58,7 +58,7 @@ def test_grey_stays_grey(tmp_path, suffix, mode):
     assert np.abs(np.asarray(Image.open(out)).astype(int) - np.asarray(Image.open(path))).max() <= 2
 
 
-def test_grey_takes_the_luma_of_a_coloured_result(tmp_path):
+def test_a_coloured_result_of_a_grey_image_is_written_as_luma(tmp_path):
     Image.fromarray(noise(8, 8)).save(tmp_path / 'grey.png')
     red = np.zeros((8, 8, 3), np.float32)
     red[..., 0] = 1
@@ -84,7 +84,7 @@ def test_webp_with_alpha(tmp_path):
     assert np.abs(np.asarray(Image.open(out))[..., 3].astype(int) - array[..., 3]).max() <= 2
 
 
-def test_alpha_follows_an_enlargement(tmp_path):
+def test_alpha_is_enlarged_with_the_image(tmp_path):
     array = noise(10, 12, 4)
     array[..., 3] = np.linspace(0, 255, 12)
     Image.fromarray(array).save(tmp_path / 'alpha.png')
@@ -96,7 +96,7 @@ def test_alpha_follows_an_enlargement(tmp_path):
 
 @pytest.mark.parametrize('suffix', ['.png', '.tif'])
 @pytest.mark.parametrize('shape', [(20, 30), (20, 30, 3), (20, 30, 4)])
-def test_sixteen_bits_come_back_exactly(tmp_path, tifffile, suffix, shape):
+def test_sixteen_bits_are_preserved_exactly(tmp_path, tifffile, suffix, shape):
     array, path = noise(*shape, depth=np.uint16), tmp_path / f'deep{suffix}'
     if suffix == '.tif':
         kind = 'rgb' if len(shape) == 3 else 'minisblack'
@@ -112,11 +112,11 @@ def test_sixteen_bits_come_back_exactly(tmp_path, tifffile, suffix, shape):
 
 
 def swapped(array):
-    """RGB to BGR and back, with or without alpha."""
+    """Converts RGB to BGR or back, with or without alpha."""
     return array if array.ndim == 2 else array[..., [2, 1, 0, 3][: array.shape[2]]]
 
 
-def test_sixteen_bits_become_eight_where_the_type_has_no_more(tmp_path):
+def test_sixteen_bits_become_eight_if_the_type_supports_no_more(tmp_path):
     cv2.imwrite(str(tmp_path / 'deep.png'), smooth(32, 32).astype(np.uint16) * 257)
     _, out = back(tmp_path / 'deep.png', tmp_path / 'flat.jpg')
     assert np.asarray(Image.open(out)).dtype == np.uint8
@@ -133,7 +133,7 @@ def test_sixteen_bit_grey_with_alpha_keeps_both(tmp_path):
 
 
 def png_bytes(width, height, bits, kind, rows):
-    """A PNG of a kind that no library at hand writes."""
+    """Returns the bytes of a PNG of a kind that no installed library writes."""
 
     def chunk(name, body):
         return struct.pack('>I', len(body)) + name + body + struct.pack('>I', zlib.crc32(name + body))
@@ -195,7 +195,7 @@ def test_rarer_types_are_read(tmp_path, suffix):
 
 @pytest.mark.parametrize('orientation', range(1, 9))
 @pytest.mark.parametrize('kind', ['jpg', 'png', 'webp', 'tif', 'deep.png', 'deep.tif'])
-def test_the_orientation_is_applied_once_whoever_decodes(tmp_path, tifffile, orientation, kind):
+def test_the_orientation_is_applied_once_by_every_decoder(tmp_path, tifffile, orientation, kind):
     array, path = smooth(24, 40), tmp_path / f'turned.{kind}'
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -216,11 +216,11 @@ def test_the_orientation_is_applied_once_whoever_decodes(tmp_path, tifffile, ori
     picture, out = back(path)
     assert picture.depth == ('uint16' if 'deep' in kind else 'uint8')
     assert np.abs(picture.pixels * 255 - expected).mean() < 2
-    assert np.array_equal(read_picture(out).pixels.shape, expected.shape)  # nothing turns it a second time
+    assert np.array_equal(read_picture(out).pixels.shape, expected.shape)  # the image is not turned a second time
 
 
 def with_exif(png, exif):
-    """A PNG with an eXIf chunk before its first IDAT."""
+    """Returns the PNG with an eXIf chunk inserted before its first IDAT chunk."""
     body = exif.tobytes().removeprefix(b'Exif\0\0')
     chunk = struct.pack('>I', len(body)) + b'eXIf' + body + struct.pack('>I', zlib.crc32(b'eXIf' + body))
     place = png.index(b'IDAT') - 4
@@ -245,7 +245,7 @@ def test_truncated_files_are_named(tmp_path, suffix, kept):
 
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png', '.webp', '.tif', '.gif'])
-def test_damaged_bytes_raise_nothing_but_a_data_error(tmp_path, suffix):
+def test_damaged_bytes_raise_only_data_errors(tmp_path, suffix):
     buffer, rng = io.BytesIO(), np.random.default_rng(0)
     Image.fromarray(noise(20, 20, 3)).save(buffer, Image.registered_extensions()[suffix])
     refused = 0

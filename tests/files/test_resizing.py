@@ -1,4 +1,4 @@
-"""Enlargements against Pillow's own images and against the bicubic formula in float64."""
+"""Enlargement, compared with Pillow and with the bicubic formula in float64."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def levels(height, width, seed=0):
 
 
 def bicubic(size, larger):
-    """(larger, size) matrix of the interpolation along one side: the cubic kernel with a = -0.5."""
+    """Returns the (larger, size) interpolation matrix along one side, for the cubic kernel with a = -0.5."""
     positions = (np.arange(larger) + 0.5) * size / larger - 0.5
     distance = np.abs(positions[:, None] - np.arange(size))
     near, far = 1.5 * distance**3 - 2.5 * distance**2 + 1, -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
@@ -23,7 +23,7 @@ def bicubic(size, larger):
 
 @pytest.mark.parametrize('factor', [4, 2, 1.5])
 @pytest.mark.parametrize('size', [(37, 50), (128, 128), (1, 9), (1, 1)])
-def test_8_bits_are_pillows(size, factor):
+def test_8_bit_results_equal_pillow(size, factor):
     image = levels(*size)
     expected = np.asarray(Image.fromarray(image).resize([round(side * factor) for side in size[::-1]], Image.BICUBIC))
     assert np.array_equal(enlarged(image, factor), expected)
@@ -32,7 +32,7 @@ def test_8_bits_are_pillows(size, factor):
 
 @pytest.mark.parametrize('factor', [4, 2, 1.5])
 @pytest.mark.parametrize('size', [(37, 50), (1, 9)])
-def test_floating_point_is_the_formula(size, factor):
+def test_floating_point_matches_the_formula(size, factor):
     image = (levels(*size) / 255).astype(np.float32)
     rows, columns = (bicubic(side, round(side * factor)) for side in size)
     expected = np.einsum('ya,abc,xb->yxc', rows, image.astype(np.float64), columns)
@@ -41,7 +41,7 @@ def test_floating_point_is_the_formula(size, factor):
     np.testing.assert_allclose(result, expected.clip(0, 1), atol=1e-6)
 
 
-def test_nothing_is_copied_where_nothing_grows():
+def test_an_image_that_keeps_its_size_is_not_copied():
     image = levels(64, 72)
     assert enlarged(image, 1) is image and enlarged(image, 1.001) is image
     large = levels(512, 520)
@@ -52,13 +52,13 @@ def test_nothing_is_copied_where_nothing_grows():
     ('size', 'factor', 'expected'),
     [
         ((128, 128), 4, (512, 512)),
-        ((37, 50), 4, (512, 688)),  # short side to 128 first, then four times, then 692 to 688
+        ((37, 50), 4, (512, 688)),  # short side 37 to 128, then enlarged four times, then 692 to 688
         ((200, 131), 4, (800, 520)),
         ((256, 300), 2, (512, 600)),
         ((515, 700), 1, (512, 696)),
     ],
 )
-def test_osediffs_sizes_are_three_resizes(size, factor, expected):
+def test_osediff_sizes_result_from_three_resizes(size, factor, expected):
     image = Image.fromarray(levels(*size))
     short = min(image.size)
     if short < 512 // factor:
@@ -75,10 +75,10 @@ def test_one_function_serves_any_number_of_channels():
     assert np.array_equal(larger[..., 3:], resized(levels(9, 7, 1), (18, 21))) and larger.shape == (18, 21, 6)
 
 
-def test_too_large_results_are_refused_before_they_are_made():
+def test_too_large_results_are_refused_before_they_are_computed():
     tiny = np.zeros((1, 70, 3), np.uint8)
-    with pytest.raises(DataError, match='35840x512 pixels, more than 8 megapixels. --scheme windows'):
+    with pytest.raises(DataError, match='35840x512 pixels, more than 8 megapixels. Use --scheme windows'):
         osediff_sized(tiny, 4)
-    with pytest.raises(DataError, match='more than 400 megapixels. Give a smaller --upscale'):
+    with pytest.raises(DataError, match='more than 400 megapixels. Set a smaller --upscale'):
         enlarged(tiny, 1e9)
     assert osediff_sized(np.zeros((128, 256, 3), np.uint8), 4).shape == (512, 1024, 3)

@@ -216,7 +216,7 @@ def test_adapter_is_no_checkpoint_and_other_files_are_not_called_dangerous(conte
         load_local(tmp_path / 'o.safetensors')
     for text in ('version https://git-lfs.github.com/spec/v1', '<!DOCTYPE html><html></html>'):
         (tmp_path / 'page.pkl').write_text(text)
-        with pytest.raises(CheckpointError, match='no PyTorch checkpoint.*web page or a Git LFS pointer'):
+        with pytest.raises(CheckpointError, match='is not a PyTorch checkpoint.*web page or a Git LFS pointer'):
             convert_file(tmp_path / 'page.pkl', tmp_path / 'p.safetensors', tiny_base, build=None)
 
 
