@@ -1,8 +1,8 @@
-"""Segmentation of low-quality images with a diffusion backbone, as a plugin of mmsegmentation.
+"""Segmentation of low-quality images with a diffusion backbone, as a plugin for mmsegmentation.
 
-Importing this package registers the segmentation side (models, data sets, transforms, hooks), so that
-`custom_imports = dict(imports=['rass_mm'], allow_failed_imports=False)` is all a user of mmseg writes.
-Nothing of mmagic is imported here: a broken restoration stack must never break segmentation.
+Importing this package registers its models, data sets, transforms and hooks for segmentation. An mmseg config therefore
+needs only `custom_imports = dict(imports=['rass_mm'], allow_failed_imports=False)`. mmagic is not imported here,
+because a broken installation for restoration must never break segmentation.
 """
 
 from rass_mm.errors import InstallationError
@@ -21,7 +21,7 @@ try:
     from rass_mm.datasets.classes import follow_in_runner
 
     follow_in_runner()
-except Exception as error:  # a broken library may raise anything: OSError for a shared object, AttributeError, ...
+except Exception as error:  # a broken library may raise any error, e.g. OSError for a shared object
     explained = doctor.explain(error)
     if explained is None:
         raise

@@ -1,4 +1,4 @@
-"""`python -m rass_mm` is the command `rass-mm`."""
+"""Entry point of `python -m rass_mm`, which is equivalent to the command `rass-mm`."""
 
 import sys
 

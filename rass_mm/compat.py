@@ -1,6 +1,6 @@
-"""Workarounds for libraries whose versions do not fit together, and the versions that records name.
+"""Workarounds for incompatible library versions, and the versions to put in records.
 
-Everything here probes for a feature instead of comparing version numbers, and does nothing where the feature is there.
+Each workaround tests for a feature instead of comparing version numbers, and does nothing if the feature is available.
 """
 
 import importlib
@@ -23,33 +23,33 @@ RECORDED_PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmsegmentation', 'diffusers',
 
 
 def recorded_versions() -> dict[str, str]:
-    """Versions of this package and of those that shape a checkpoint."""
+    """Returns the versions of this package and of the packages that affect a checkpoint."""
     return {'rass_mm': __version__, **{name: importlib.metadata.version(name) for name in RECORDED_PACKAGES}}
 
 
 def prepare() -> None:
-    """Makes the segmentation stack of mmengine, mmcv, mmseg and mmdet work on the installed torch and numpy."""
+    """Makes mmengine, mmcv, mmseg and mmdet work with the installed versions of torch and numpy."""
     allow_training_state()
     quiet_loading()
 
 
 def quiet_loading() -> None:
-    """Turns off the progress bars diffusers and transformers draw for every small file; logs stay readable."""
+    """Disables the progress bars that diffusers and transformers show for every small file, to keep logs readable."""
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
 
 
 def allow_training_state() -> None:
-    """Lets `torch.load(weights_only=True)` read what mmengine's checkpoints hold besides tensors.
+    """Allows `torch.load(weights_only=True)` to read the objects other than tensors in mmengine's checkpoints.
 
-    mmengine calls `torch.load` without a choice, and torch 2.6 made the safe reader the default. The names below are
-    the inert containers of mmengine's message hub; none of them runs code on loading.
+    mmengine calls `torch.load` without `weights_only`, and torch 2.6 made the safe reader the default. The names below
+    are the plain containers of mmengine's message hub. None of them runs code when it is loaded.
     """
     core = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
 
     def history_method(owner: type, name: str) -> Any:
-        # A history buffer pickles its statistics by `getattr(HistoryBuffer, name)`. Allowing the real getattr would let
-        # a file reach any attribute of any allowed object; this stand-in gives the public statistics and nothing else.
+        # A history buffer pickles its statistics as `getattr(HistoryBuffer, name)`. Allowing the real getattr would let
+        # a file access any attribute of any allowed object. This replacement returns only the public statistics.
         if owner is not HistoryBuffer or name.startswith('_'):
             raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not allowed')
         return getattr(owner, name)
@@ -60,9 +60,9 @@ def allow_training_state() -> None:
 
 
 def prepare_mmagic() -> None:
-    """Gives mmagic 1.2 the three names it imports that newer numpy and diffusers no longer have.
+    """Adds the three names that mmagic 1.2 imports and that newer versions of numpy and diffusers no longer have.
 
-    Called by the restoration side only, before its first import of mmagic.
+    Called only by `rass_mm.restoration`, before it first imports mmagic.
     """
     if not hasattr(np, 'bool8'):
         np.bool8 = np.bool_
@@ -71,7 +71,7 @@ def prepare_mmagic() -> None:
             sys.modules[old] = importlib.import_module(new)
     painter = 'diffusers.pipelines.paint_by_example'
     if painter not in sys.modules and importlib.util.find_spec(painter) is None:
-        # mmagic names this encoder in one editing model; a placeholder is enough for the import.
+        # mmagic refers to this encoder in one editing model. A placeholder is sufficient for the import.
         stub = types.ModuleType(painter)
         stub.PaintByExampleImageEncoder = None
         sys.modules[painter] = stub

@@ -1,4 +1,4 @@
-"""Devices and precisions: which there are, which is chosen, what they are called."""
+"""Selection and names of devices and precisions."""
 
 import platform
 
@@ -11,38 +11,41 @@ DTYPES = ('float32', 'float16', 'bfloat16')
 
 
 def has_accelerator() -> bool:
-    """Whether mmengine can run mixed precision here."""
+    """Returns whether mmengine can run mixed precision on this machine."""
     return is_cuda_available() or is_npu_available() or is_musa_available()
 
 
 def chosen_device(name: str | None) -> torch.device:
-    """The device of that name, or the best there is.
+    """Returns the device with the given name. Without a name, returns CUDA if it is available, else the CPU.
 
     Raises:
-        ConfigError: there is no such device.
+        ConfigError: the device cannot be used.
     """
     name = name or ('cuda' if torch.cuda.is_available() else 'cpu')
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # each kind of device has its own
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # the error depends on the kind of device
         reason = str(error).splitlines()[0]
-        raise ConfigError(f'Device {name!r} cannot be used ({reason}). Give --device cpu or another one.') from error
+        raise ConfigError(f'Device {name!r} cannot be used ({reason}). Pass --device cpu or another one.') from error
     return device
 
 
 def default_dtype(device: torch.device) -> str:
-    """bfloat16 where a cuda device has it: as fast as float16, without its narrow range."""
+    """Returns bfloat16 for a CUDA device that supports it, else float32.
+
+    bfloat16 is as fast as float16 and does not have its narrow range.
+    """
     return 'bfloat16' if device.type == 'cuda' and torch.cuda.is_bf16_supported() else 'float32'
 
 
 def device_name() -> str:
-    """The device that mmengine puts a model on, with the card's or the processor's kind."""
+    """Returns the device on which mmengine places a model, with the name of the GPU or the processor architecture."""
     device = get_device()
     return f'{device} ({torch.cuda.get_device_name() if device == "cuda" else platform.machine()})'
 
 
 def synchronise(device: torch.device) -> None:
-    """Waits until the device has done all it was given; a CPU always has."""
+    """Waits until a CUDA device has finished all queued work. On other devices, returns at once."""
     if device.type == 'cuda':
         torch.cuda.synchronize(device)

@@ -1,15 +1,15 @@
-"""The errors this package raises on purpose: each says what is wrong, what was expected and how to mend it.
+"""Exceptions of this package. Each message states what is wrong, what was expected and how to fix it.
 
-The command line prints their message without a traceback; a program can catch `RassError` for all of them.
+The command line prints the message without a traceback. Programs can catch `RassError` for all of them.
 """
 
 
 class RassError(Exception):
-    """Root of all deliberate errors of this package."""
+    """Base class of the exceptions of this package."""
 
 
 class BaseFolderError(RassError, ValueError):
-    """The Stable Diffusion folder is absent, incomplete or not what the config asks for."""
+    """The Stable Diffusion folder is missing, incomplete, or different from the one the config requires."""
 
 
 class AdapterError(RassError, ValueError):
@@ -17,16 +17,16 @@ class AdapterError(RassError, ValueError):
 
 
 class CheckpointError(RassError, ValueError):
-    """A checkpoint is unsafe, damaged, or belongs to another base, class list or architecture."""
+    """A checkpoint is unsafe, damaged, or made for another base, class list or architecture."""
 
 
 class DataError(RassError, ValueError):
-    """An image, a label or a data folder is not usable."""
+    """An image, a label file or a data folder cannot be used."""
 
 
 class ConfigError(RassError, ValueError):
-    """A config asks for something that does not exist or does not fit together."""
+    """A config requests something that does not exist, or its settings are inconsistent."""
 
 
 class InstallationError(RassError, ImportError):
-    """A package that the task needs is absent, broken or of a version that does not work."""
+    """A required package is missing, broken or has an incompatible version."""

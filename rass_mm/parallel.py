@@ -1,4 +1,4 @@
-"""Many small jobs in processes, with progress: what commands that go through folders of files share."""
+"""Worker processes, progress bars and logged subprocesses, shared by all commands that process many files."""
 
 import logging
 import multiprocessing
@@ -28,31 +28,31 @@ from rass_mm.errors import ConfigError, DataError, RassError
 
 logger = logging.getLogger(__name__)
 TAIL = 25
-"""Lines of a failed command's log that its error shows."""
+"""Number of log lines shown in the error of a failed command."""
 
 Job = TypeVar('Job')
 Result = TypeVar('Result')
 
 
 def run_jobs(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[Result]:
-    """Yields `function(job)` for each job, in the order in which they are ready.
+    """Yields `function(job)` for each job, in the order in which the results become available.
 
     Args:
-        function: a function of a module; it, its jobs and its results are pickled.
-        jobs: what to do.
-        workers: number of processes; 1 works in this process.
+        function: a module-level function. The function, its jobs and its results are pickled.
+        jobs: the arguments of the calls.
+        workers: number of processes; 1 runs the jobs in this process.
 
     Raises:
-        ConfigError: fewer than one worker.
-        DataError: a process was killed from outside.
+        ConfigError: `workers` is less than 1.
+        DataError: a worker process was killed.
     """
     if workers < 1:
-        raise ConfigError(f'The number of workers is {workers}; it must be 1 or more.')
+        raise ConfigError(f'The number of workers is {workers}, but it must be at least 1.')
     workers = min(workers, len(jobs))
     if workers <= 1:
         yield from map(function, jobs)
         return
-    # Forking a process whose libraries run threads can hang; a fork server imports once and has none.
+    # Forking a process in which libraries run threads can hang. A fork server has no threads and imports only once.
     method = 'forkserver' if 'forkserver' in multiprocessing.get_all_start_methods() else 'spawn'
     context = multiprocessing.get_context(method)
     context.set_forkserver_preload([function.__module__])
@@ -62,15 +62,15 @@ def run_jobs(function: Callable[[Job], Result], jobs: Sequence[Job], workers: in
             yield future.result()
     except BrokenProcessPool as error:
         raise DataError(
-            'A worker process ended unexpectedly, most often for lack of memory. Run the same command again with fewer '
-            'workers; files that are finished are kept.'
+            'A worker process ended unexpectedly, most likely because memory ran out. Run the same command again with '
+            'fewer workers. Finished files are kept.'
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _start_worker() -> None:
-    """One thread per worker; the parent alone answers Ctrl-C, and no worker waits for ever for a killed parent."""
+    """Initializes a worker process: one OpenCV thread, no reaction to Ctrl-C, and exit when the parent exits."""
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -82,11 +82,11 @@ def _end_with_parent() -> None:
 
 
 def progress_bar(*more: ProgressColumn, counted: bool = True) -> Progress:
-    """Context manager: a progress bar on standard error; disabled where that is not a terminal.
+    """Returns a progress bar on standard error, as a context manager. It is disabled outside of a terminal.
 
     Args:
-        more: columns at the right.
-        counted: shows 'done/total' beside the bar.
+        more: additional columns on the right.
+        counted: whether 'done/total' is shown beside the bar.
     """
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     count = [MofNCompleteColumn()] if counted else []
@@ -95,13 +95,13 @@ def progress_bar(*more: ProgressColumn, counted: bool = True) -> Progress:
 
 
 def watched(results: Iterable[Result], total: int, title: str, unit: str = '') -> Iterator[Result]:
-    """Yields the results and shows progress: a bar in a terminal, a log line for every tenth elsewhere.
+    """Yields the results and shows progress: a bar in a terminal, otherwise a log line after each tenth of them.
 
     Args:
-        results: as they come.
-        total: their number.
-        title: what is going on ('reading').
-        unit: what is counted ('images').
+        results: the results, as they become available.
+        total: number of results.
+        title: the activity, e.g. 'reading'.
+        unit: the items that are counted, e.g. 'images'.
     """
     with progress_bar() as bar:
         row = bar.add_task(title, total=total)
@@ -113,16 +113,16 @@ def watched(results: Iterable[Result], total: int, title: str, unit: str = '') -
 
 
 def run_logged(command: Sequence[str], log: Path, name: str, environment: dict[str, str] | None = None) -> float:
-    """Runs one command with one thread and its output at the end of a file; returns its CPU seconds.
+    """Runs a command with one thread, appends its output to a log file, and returns its CPU time in seconds.
 
     Args:
         command: the program and its arguments.
-        log: the file; made if it is not there.
-        name: what the message calls the command.
-        environment: variables beside those of this process.
+        log: the log file, created if it does not exist.
+        name: the name of the command in the error message.
+        environment: environment variables to set in addition to those of this process.
 
     Raises:
-        RassError: it failed; the message ends with the last lines of the file.
+        RassError: the command failed. The message ends with the last lines of the log.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1', **(environment or {})}
@@ -130,9 +130,9 @@ def run_logged(command: Sequence[str], log: Path, name: str, environment: dict[s
         log.open('a') as stream,
         subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment) as process,
     ):
-        _, status, usage = os.wait4(process.pid, 0)  # the usage of this process alone: others run beside it
+        _, status, usage = os.wait4(process.pid, 0)  # only the usage of this process, because others may run at the same time
         process.returncode = status = os.waitstatus_to_exitcode(status)
     if status:
         tail = '\n'.join(log.read_text(errors='replace').splitlines()[-TAIL:])
-        raise RassError(f'{name} failed with status {status}. The end of {log}:\n{tail}')
+        raise RassError(f'{name} failed with exit status {status}. Last lines of {log}:\n{tail}')
     return usage.ru_utime + usage.ru_stime

@@ -1,4 +1,4 @@
-"""The protocol of a test in one line: what was measured over which images. Equal lines may stand in one table."""
+"""Protocol of a test in one line: the metrics and the images. Tests with equal lines may be compared in one table."""
 
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ AT_SIZE = " at the labels' size"
 
 
 def protocol_line(config: Any, images: int) -> str:
-    """One line on what a test measures over what; equal for two tests whose metrics may stand in one table.
+    """Returns one line that states the metrics and the images of a test.
+
+    The line is equal for two tests whose metrics may be compared in one table.
 
     Args:
         config: a config with `test_dataloader` and `test_evaluator`.
-        images: how many images it has.
+        images: number of test images.
     """
     dataset = config.test_dataloader.dataset
     evaluator = config.test_evaluator
@@ -31,15 +33,19 @@ def protocol_line(config: Any, images: int) -> str:
 
 
 def with_rule(line: str, rule: str = 'all') -> str:
-    """A protocol line that names the classes in the mean; one that does already, or that is not of mIoU, is kept."""
+    """Adds to a protocol line over which classes the mIoU is averaged.
+
+    A line that already states this, or that is not about mIoU, is returned unchanged.
+    """
     named = line.startswith('mIoU') and ', mIoU over ' not in line
     return line.replace(AT_SIZE, f', mIoU over {MEAN_OVER[rule]},{AT_SIZE}') if named else line
 
 
 def recipe_versions(config: Any) -> dict[str, int | None]:
-    """Versions of the degradation recipe: `tested`, of the degraded copy, and `train_pipeline`, of the config.
+    """Returns the versions of the degradation recipe: `tested` of the degraded copy, `train_pipeline` of the config.
 
-    None stands where nothing is degraded, or where nothing says how: real images, a copy without a manifest.
+    A version is None if nothing is degraded or if the recipe is unknown, e.g. for real images or for a copy without a
+    manifest.
 
     Args:
         config: a config with `test_dataloader`.
@@ -52,13 +58,16 @@ def recipe_versions(config: Any) -> dict[str, int | None]:
 
 
 def copy_version(folder: Path) -> int | None:
-    """Recipe version of a degraded copy; None if the folder holds no manifest of one."""
+    """Returns the recipe version of a degraded copy, or None if the folder has no manifest of a degraded copy."""
     header = _copy_header(folder)
     return manifest_version(header) if header else None
 
 
 def _pairs(dataset: Any) -> str:
-    """A data set that names its clean images by a prefix is known by these; the degraded ones are what is compared."""
+    """Describes the pairs of a restoration test by the clean images if their prefix is set, else by the degraded ones.
+
+    With a prefix, the clean images identify the data set, because the degraded images are what is compared.
+    """
     prefixes = dataset.get('data_prefix') or {}
     if 'gt' in prefixes:
         return f'{_below(dataset, "")} against {prefixes["gt"]}'
@@ -70,7 +79,7 @@ def _images(dataset: Any) -> str:
     made = ''
     if header:
         version = manifest_version(header)
-        # Version 1 is not named: lines that were recorded before there were versions must stay equal to new ones.
+        # Version 1 is not stated, so that new lines stay equal to those recorded before versions were introduced.
         named = '' if version == 1 else f', version {version}'
         made = f', degraded copy of seed {header["seed"]} (recipe {header["fingerprint"][:8]}{named})'
     return f'{_below(dataset, _image_prefix(dataset))}{made}'
@@ -86,7 +95,7 @@ def _image_prefix(dataset: Any) -> str:
 
 
 def _below(dataset: Any, prefix: str) -> str:
-    """The data's place without what differs between machines, and the data set's type where that says something."""
+    """Returns the data path without its machine-specific part, and the data set's type unless it is generic."""
     place = (Path(Path(dataset.get('data_root') or '').name) / prefix).as_posix()
     name = str(dataset.get('type')).rpartition('.')[2]
     return place if name == 'BasicImageDataset' else f'{place} ({name})'

@@ -1,3 +1,3 @@
-"""The package's version, readable without importing torch."""
+"""Version of the package, readable without importing torch."""
 
 __version__ = '0.1.0'

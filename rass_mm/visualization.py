@@ -1,6 +1,6 @@
-"""Pictures beside each other: captions, grids, heat, labels in colours, and pages with a legend.
+"""Drawing of comparison pictures: captions, grids, heat maps, coloured labels, and pages with a legend.
 
-Images are (H, W, 3) uint8. Functions that draw no colours of their own work on RGB and BGR alike.
+Images are (H, W, 3) uint8. Functions that add no colours accept both RGB and BGR.
 """
 
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ SCALE = 2
 GAP = 6
 WHITE = (255, 255, 255)
 CAPTION = {1: 18, 2: 40}
-"""Number of lines above a picture -> height of the strip they stand in."""
+"""Height in pixels of the strip above a picture, by its number of text lines."""
 TEXT = dict(fontFace=cv2.FONT_HERSHEY_SIMPLEX, fontScale=0.45, color=(20, 20, 20), thickness=1, lineType=cv2.LINE_AA)
 NOTE = {**TEXT, 'fontScale': 0.36}
 
 Colors = Sequence[Sequence[int]]
-"""RGB, 0..255, one per class."""
+"""One RGB colour per class, with values of 0 to 255."""
 
 
 def captioned(image: np.ndarray, title: str, note: str = '', border: int = GAP) -> np.ndarray:
-    """A white frame around an image, with one or two lines of text above it."""
+    """Returns an image in a white frame, with one or two lines of text above it."""
     top = CAPTION[2 if note else 1]
     cell = cv2.copyMakeBorder(image, top, border, border, border, cv2.BORDER_CONSTANT, value=WHITE)
     cv2.putText(cell, title, (border, 14), **(TEXT if note else {**TEXT, 'fontScale': 0.4}))
@@ -34,17 +34,17 @@ def captioned(image: np.ndarray, title: str, note: str = '', border: int = GAP) 
 
 
 def grid(cells: Sequence[np.ndarray], columns: int) -> np.ndarray:
-    """Cells of one size in rows; the last row is filled with white."""
+    """Arranges cells of equal size in rows. The last row is filled up with white cells."""
     columns = min(columns, len(cells))
     filled = [*cells, *[np.full_like(cells[0], 255)] * (-len(cells) % columns)]
     return np.vstack([np.hstack(filled[start : start + columns]) for start in range(0, len(filled), columns)])
 
 
 def write_bgr(target: Path, image: np.ndarray) -> None:
-    """Writes a BGR picture in one step, in the format of its suffix.
+    """Writes a BGR picture atomically, in the format given by the suffix.
 
     Raises:
-        OSError: OpenCV cannot write it.
+        OSError: OpenCV cannot write the file.
     """
     with atomic_path(target) as temporary:
         if not cv2.imwrite(str(temporary), image):
@@ -58,10 +58,10 @@ def comparison_page(
 
     Args:
         target: the PNG to write.
-        titles: one per column.
-        rows: per row, one (h, w, 3) uint8 BGR picture per column; all of one size.
-        classes: names in the legend.
-        palette: the colour of each.
+        titles: one title per column.
+        rows: one (h, w, 3) uint8 BGR picture per row and column, all of the same size.
+        classes: class names in the legend.
+        palette: one colour per class.
     """
     lines = [np.hstack([_framed(cell) for cell in row]) for row in rows]
     width = lines[0].shape[1]
@@ -69,31 +69,31 @@ def comparison_page(
 
 
 def colored(label: np.ndarray, palette: Colors) -> np.ndarray:
-    """(H, W) class ids to (H, W, 3) uint8 BGR in the palette; unknown ids are white."""
+    """Converts (H, W) class ids to (H, W, 3) uint8 BGR colours of the palette. Unknown ids become white."""
     table = np.full((256, 3), 255, np.uint8)
     table[: len(palette)] = np.array(palette, np.uint8)[:, ::-1]
     return table[label]
 
 
 def heat_colors(values: np.ndarray) -> np.ndarray:
-    """(H, W) in [0, 1] to (H, W, 3) uint8 BGR: black at 0, yellow at 1."""
+    """Converts (H, W) values in [0, 1] to (H, W, 3) uint8 BGR colours, from black at 0 to yellow at 1."""
     return cv2.applyColorMap(np.rint(values.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
 
 
 def heated(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """A map (H, W), scaled to its maximum, as colours over an image (H, W, 3) uint8 BGR."""
+    """Overlays an image (H, W, 3), uint8 BGR, with the colours of a heat map (H, W) that is scaled to its maximum."""
     return cv2.addWeighted(image, 0.4, heat_colors(heat / max(float(heat.max()), 1e-12)), 0.6, 0)
 
 
 def labelled(image: np.ndarray, text: str) -> np.ndarray:
-    """A copy of an image (H, W, 3) with a short text in its lower left corner."""
+    """Returns a copy of an image (H, W, 3) with a short text in its lower left corner."""
     image = image.copy()
     cv2.putText(image, text, (3, image.shape[0] - 4), **{**TEXT, 'fontScale': 0.35, 'color': WHITE})
     return image
 
 
 def legend(width: int, classes: Sequence[str], palette: Colors) -> np.ndarray:
-    """A strip (h, width, 3) uint8 BGR with the colour and the name of each class."""
+    """Returns a strip (h, width, 3), uint8 BGR, with the colour and the name of each class."""
     per_line = 6
     lines = -(-len(classes) // per_line)
     strip = np.full((22 * lines + 8, width, 3), 255, np.uint8)

@@ -53,5 +53,6 @@ def test_failed_command_shows_the_end_of_its_log(tmp_path):
     with pytest.raises(RassError) as caught:
         parallel.run_logged([sys.executable, '-c', lines], log, 'Step two')
     message = str(caught.value)
-    assert message.startswith(f'Step two failed with status 3. The end of {log}:\n75\n') and message.endswith('\n99')
+    assert message.startswith(f'Step two failed with exit status 3. Last lines of {log}:\n75\n')
+    assert message.endswith('\n99')
     assert log.read_text().startswith('1 own\n0\n')

@@ -1,10 +1,10 @@
-"""Configs: the shipped ones, a user's own, and the text inside a checkpoint.
+"""Loading of configs: shipped configs, the user's own, and the config text inside a checkpoint.
 
 A `.py` config is code by design: reading it runs it, and it may name anything. JSON, YAML and the config text in a
-checkpoint are data. mmengine's registries import and call any dotted name that a `type` holds and `custom_imports`
-imports any module, so data is checked before anything is built from it (`check_config_data` lists the rules). The
-values of `--cfg-options` come from the user's own command line and are not checked. Once data was read, mmengine's
-registries import nothing by its name in this process, also not for a `.py` config that is read later.
+checkpoint are data. mmengine's registries import and call any dotted name in a `type`, and `custom_imports` imports any
+module. Data is therefore checked before anything is built from it; `check_config_data` lists the rules. The values of
+`--cfg-options` come from the user's own command line and are not checked. Once a config that is data has been read,
+mmengine's registries no longer import anything by name in this process, not even for a `.py` config that is read later.
 """
 
 from rass_mm.config.data import read_config_data

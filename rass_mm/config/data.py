@@ -20,13 +20,13 @@ TEMPLATE = re.compile(r'\{\{.*\}\}', re.DOTALL)
 
 
 def read_config_data(file: str | os.PathLike, _chain: tuple[Path, ...] = ()) -> tuple[dict[str, Any], str]:
-    """The content of a `.json` or `.yaml` config with its bases merged in, and its text.
+    """Reads a `.json` or `.yaml` config and returns its content, with all bases merged, and its text.
 
-    A base (`_base_`) is a `.json` or `.yaml` file in the config's own folder or below it, or a shipped config by its
-    name, e.g. `rass/rass_scenes_tiny.py`. Templates (`{{...}}`) are for `.py` configs.
+    A base (`_base_`) is a `.json` or `.yaml` file in the config's own folder or below it, or the name of a shipped
+    config, e.g. `rass/rass_scenes_tiny.py`. Templates (`{{...}}`) are allowed in `.py` configs only.
 
     Raises:
-        ConfigError: not readable, or against the rules of `check_config_data`.
+        ConfigError: the file is not readable or breaks a rule of `check_config_data`.
     """
     file = Path(os.path.abspath(os.path.expanduser(file)))
     if file in _chain:
@@ -41,7 +41,7 @@ def read_config_data(file: str | os.PathLike, _chain: tuple[Path, ...] = ()) -> 
         base = _read_base(name, file, (*_chain, file))
         twice = merged.keys() & base.keys()
         if twice:
-            raise ConfigError(f'{file}: two bases both set {", ".join(sorted(twice))}. Remove one of them.')
+            raise ConfigError(f'{file}: two bases set {", ".join(sorted(twice))}. Remove one of them.')
         merged |= base
     if merged:
         content = _merged(content, merged, file)
@@ -62,7 +62,7 @@ def _read_text(file: Path) -> str:
         with open(file, 'rb') as stream:
             content = stream.read(BYTES + 1)
         if len(content) > BYTES:
-            raise ConfigError(f'{file} is larger than {BYTES // 2**20} MB. A config is smaller.')
+            raise ConfigError(f'{file} is larger than {BYTES // 2**20} MB, the limit for a config.')
         return content.decode()
     except OSError as error:
         raise ConfigError(f'{file} cannot be read: {error.strerror}.') from None
@@ -79,7 +79,7 @@ def _parse(text: str, file: Path) -> dict[str, Any]:
         except (ValueError, RecursionError) as error:
             raise ConfigError(f'{file} is not valid JSON: {error}') from None
     if not isinstance(content, dict):
-        raise ConfigError(f'{file} is a {type(content).__name__}; a config is a mapping of keys to values.')
+        raise ConfigError(f'{file} contains a {type(content).__name__}. A config must be a mapping of keys to values.')
     reserved = content.keys() & {'filename', 'text', 'pretty_text', 'env_variables'}
     if reserved:
         raise ConfigError(f'{file}: the key {min(reserved)!r} is reserved by mmengine. Rename it.')
@@ -90,19 +90,19 @@ def _refuse_templates(content: dict[str, Any], file: Path) -> None:
     for path, _, value in entries(content):
         if isinstance(value, str) and TEMPLATE.search(value):
             raise ConfigError(
-                f'{file}: {path}={value!r} holds a template. Only .py configs have them; write the value itself or '
-                f'set it with --cfg-options.'
+                f'{file}: {path}={value!r} contains a template, which only .py configs support. Write the value itself '
+                f'or set it with --cfg-options.'
             )
 
 
 def _read_base(name: Any, file: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
     base = None
-    with suppress(OSError, ValueError):  # a name that no file can have
+    with suppress(OSError, ValueError):  # the name is not a valid file name
         base = _found_base(str(name), file.parent)
     if base is None:
         raise ConfigError(
-            f'{file}: _base_={name!r} is refused. A config that is data inherits from .json and .yaml files in its own '
-            f"folder or below it, and from shipped configs by their name, e.g. 'rass/rass_scenes_tiny.py'. {AS_PY}"
+            f'{file}: _base_={name!r} is refused. A .json or .yaml config can inherit from .json and .yaml files in '
+            f"its own folder or below it, and from shipped configs by name, e.g. 'rass/rass_scenes_tiny.py'. {AS_PY}"
         )
     if base.suffix in SUFFIXES:
         return read_config_data(base, chain)[0]

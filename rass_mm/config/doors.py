@@ -1,7 +1,7 @@
-"""mmengine's own ways to a config that is data, closed for code.
+"""Replacements for mmengine's own config readers, so that configs that are data cannot run code.
 
-`Runner.resume` and mmseg's inferencer run the config text of a checkpoint as Python, and `Config.fromfile` reads YAML
-with a loader that calls functions.
+In mmengine, `Runner.resume` and mmseg's inferencer run the config text of a checkpoint as Python, and `Config.fromfile`
+reads YAML with a loader that calls functions.
 """
 
 import os
@@ -18,9 +18,9 @@ _file2dict, _fromstring = Config._file2dict, Config.fromstring
 
 
 def close_doors() -> None:
-    """Makes `Config.fromfile` and `Config.fromstring` read JSON, YAML and config text by the rules for data.
+    """Makes `Config.fromfile` and `Config.fromstring` apply the rules for data to JSON, YAML and config text.
 
-    `.py` files are read as before.
+    `.py` files are still read by mmengine.
     """
     Config._file2dict = staticmethod(_read_file)
     Config.fromstring = staticmethod(_read_string)

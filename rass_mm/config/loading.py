@@ -1,4 +1,4 @@
-"""Loading a config by its file or shipped name."""
+"""Loading of a config by file or by the name of a shipped config."""
 
 import os
 from pathlib import Path
@@ -12,12 +12,12 @@ from rass_mm.errors import ConfigError
 
 
 def load_config(path: str | os.PathLike, options: dict[str, Any] | None = None) -> Config:
-    """Reads a config from a file or, where there is none, from the shipped ones, and applies `options`.
+    """Reads a config and applies `options`. If `path` is not a file, it is the name of a shipped config.
 
     A `.py` config is code by design. A `.json` or `.yaml` config is data, see `check_config_data`.
 
     Raises:
-        ConfigError: no such config, or one that is data and breaks a rule.
+        ConfigError: the config does not exist, or it is data and breaks a rule.
     """
     file = Path(path) if Path(path).is_file() else config_path(str(path))
     if file.suffix in SUFFIXES:
@@ -26,7 +26,7 @@ def load_config(path: str | os.PathLike, options: dict[str, Any] | None = None) 
     elif file.suffix == '.py':
         config = Config.fromfile(str(file))
     else:
-        raise ConfigError(f'{file} is not a config. A config file ends in .py, .json, .yaml or .yml.')
+        raise ConfigError(f'{file} is not a config. Pass a file that ends in .py, .json, .yaml or .yml.')
     if options:
         config.merge_from_dict(options)
     return config

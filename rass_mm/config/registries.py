@@ -1,4 +1,4 @@
-"""The names that are registered in mmengine's registries, looked up without importing what a name says."""
+"""Lookup of names in mmengine's registries, without importing the module that a name refers to."""
 
 import importlib
 import sys
@@ -9,15 +9,16 @@ from typing import Any
 from mmengine.registry import Registry, registry, root
 
 ON_DEMAND = {'mmagic': 'rass_mm.restoration'}
-"""Scopes that are loaded when they are first named, and the module that does it."""
+"""Scopes that are loaded on first use, and the module that loads them."""
 FIRST = ('mmengine', 'mmseg')
 
 
 def registered(name: str) -> Any | None:
-    """The class or function registered under a name, in any registry; None where there is none.
+    """Returns the class or function registered under a name in any registry, or None.
 
     Args:
-        name: a key, or a scope and a key: `IoUMetric`, `mmdet.CrossEntropyLoss`. No other dotted name is found.
+        name: a key, or a scope and a key, e.g. `IoUMetric` or `mmdet.CrossEntropyLoss`. Other dotted names are never
+            found.
     """
     scope, dot, key = name.rpartition('.')
     if (dot and not scope) or scope and scope not in scopes():
@@ -35,15 +36,15 @@ def registered(name: str) -> Any | None:
 
 
 def scopes() -> set[str]:
-    """Scopes a name may begin with."""
+    """Returns the scopes that a name may begin with."""
     return {node.scope for node in _registries()} | set(ON_DEMAND)
 
 
 def load_scope(scope: str) -> None:
-    """Registers what belongs to a scope that is loaded on demand.
+    """Registers the classes of a scope that is loaded on demand.
 
     Raises:
-        InstallationError: its package is absent or broken.
+        InstallationError: the package of the scope is missing or broken.
     """
     if scope in ON_DEMAND:
         importlib.import_module(ON_DEMAND[scope])
@@ -56,7 +57,7 @@ def _registries() -> Iterator[Registry]:
 
 
 def _tree(node: Registry) -> Iterator[Registry]:
-    # mmagic's modules need what rass_mm.restoration prepares before their first import.
+    # mmagic's modules need the preparation in rass_mm.restoration before they are first imported.
     if ON_DEMAND.get(node.scope, 'sys') in sys.modules:
         yield node
     for child in node.children.values():
@@ -64,21 +65,26 @@ def _tree(node: Registry) -> Iterator[Registry]:
 
 
 def stop_importing() -> None:
-    """From here on, the registries of this process import nothing by a name that they do not have.
+    """Stops the registries of this process from importing anything by a name that is not registered.
 
-    Called when data is read. The rules for data know the keys under which a name is looked up; a class may look up an
-    argument of another key, and a name may stand where another registry is asked for it.
+    Called when a config that is data is read. The rules for data cover the keys whose values are looked up in a
+    registry. However, a class may look up an argument with another key, and a name may be looked up in a registry in
+    which it is not registered.
     """
     registry.get_object_from_string = _import_nothing
     registry.import_module = _import_known
 
 
 def _import_nothing(name: str) -> None:
-    """None, which mmengine takes for a name that no registry and no module has."""
+    """Returns None, which mmengine treats as a name that exists in no registry and no module."""
 
 
 def _import_known(name: str) -> ModuleType:
-    """Imports a registry's own modules; of `SCOPE.registry`, which a name asks for, known scopes only."""
+    """Imports a registry's own modules. `SCOPE.registry`, which a name may request, is imported for known scopes only.
+
+    Raises:
+        ImportError: the scope is not known.
+    """
     scope, _, rest = name.partition('.')
     if rest == 'registry' and scope not in scopes():
         raise ImportError(f'{scope!r} is not a known scope.')

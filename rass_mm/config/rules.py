@@ -1,4 +1,4 @@
-"""The rules for configs that are data: JSON, YAML and the config text in a checkpoint."""
+"""Rules for configs that are data: JSON, YAML and the config text in a checkpoint."""
 
 import importlib
 import os
@@ -15,7 +15,7 @@ NAME_KEYS = {
     *('type', 'constructor', 'runner_type', 'collate_fn', 'worker_init_fn', 'ema_type', 'resize_type', 'conv_type'),
     *('norm_layer', 'auto_wrap_policy', 'param_init_fn', 'check_fn'),
 }
-"""Keys whose value mmengine, mmcv, mmseg or mmdet look up in a registry."""
+"""Keys for which mmengine, mmcv, mmseg or mmdet looks up the value in a registry."""
 SCOPE_KEYS = {'default_scope', '_scope_'}
 MODULES = (
     *('rass_mm', 'rass_mm.restoration', 'mmengine', 'mmcv', 'mmseg', 'mmseg.models', 'mmdet', 'mmdet.models'),
@@ -23,9 +23,9 @@ MODULES = (
 )
 """Modules that `custom_imports` may name."""
 WEIGHT_KEYS = {'load_from', 'resume_from', 'resume', 'pretrained', 'checkpoint', 'checkpoint_file'}
-"""Keys that name a file of weights to start from."""
+"""Keys that name a file with initial weights."""
 BACKENDS = ('atomic_local', 'disk', 'hardDisk', 'lmdb', 'local')
-"""File backends that neither use the network nor import a client from the path."""
+"""File backends that do not use the network and do not import a client from Python's path."""
 CODE_KEYS = {
     'trust_remote_code': 'makes transformers and diffusers run code from a model folder',
     'custom_pipeline': 'makes diffusers run code from a folder',
@@ -40,35 +40,35 @@ EXECUTES = {
     **dict.fromkeys(('FrechetInceptionDistance', 'FID', 'FID-Full', 'TransFID'), 'unpickles statistics'),
     **dict.fromkeys(('InceptionScore', 'IS', 'TransIS', 'PrecisionAndRecall', 'PR'), 'runs a TorchScript file'),
 }
-"""Registered names whose own code runs or unpickles what their arguments say."""
+"""Registered names whose code runs or unpickles what their arguments specify."""
 URL = re.compile(r'\S*://')
 WRITABLE_KEY = re.compile(r'[^\'"\\{}\x00-\x1f\x7f]*')
-AS_PY = 'A .py config is code by design: if you trust this one, write it as .py.'
+AS_PY = 'A .py config is code by design. If you trust this config, save it as a .py file.'
 
 
 def check_config_data(config: dict, source: str, folders: Sequence[Path] = (), remedy: str = AS_PY) -> None:
-    """Checks a config that is data, and imports the modules of its `custom_imports`.
+    """Checks a config that is data and imports the modules of its `custom_imports`.
 
-    The rules, at any depth:
+    The rules apply at any depth:
 
-    - a `type` (and each other key of `NAME_KEYS`) is a registered name, with or without a scope: `IoUMetric`,
-      `mmdet.CrossEntropyLoss`; no dotted path, not even one into a known package, and none of `EXECUTES`;
-    - `default_scope` and `_scope_` name a known scope;
-    - `custom_imports` names modules of `MODULES` only;
-    - weights to start from (`WEIGHT_KEYS`) are local files below one of `folders` or below the current folder;
-    - no value is a URL or names a pickle file, file backends are local, and no key of `CODE_KEYS` is set;
-    - values are numbers, strings, true, false, null, lists and mappings; keys hold no quotes, backslashes or braces,
-      because mmengine writes them unquoted into the `.py` copy of a config that it leaves in the work dir.
+    - A `type` (and any other key of `NAME_KEYS`) is a registered name, with or without a scope, e.g. `IoUMetric` or
+      `mmdet.CrossEntropyLoss`. Dotted paths, even into a known package, and the names in `EXECUTES` are refused.
+    - `default_scope` and `_scope_` name a known scope.
+    - `custom_imports` names only modules of `MODULES`.
+    - Initial weights (`WEIGHT_KEYS`) are local files below one of `folders` or below the current folder.
+    - No value is a URL or names a pickle file, file backends are local, and no key of `CODE_KEYS` is set.
+    - Values are numbers, strings, true, false, null, lists and mappings. Keys contain no quotes, backslashes or braces,
+      because mmengine writes them unquoted into the `.py` copy of the config in the work directory.
 
     Args:
         config: nested dicts and lists.
-        source: its file, for the message.
-        folders: where weights to start from may lie besides the current folder.
+        source: the file of the config, for the message.
+        folders: folders that may contain initial weights, in addition to the current folder.
         remedy: the last sentence of the message.
 
     Raises:
-        ConfigError: a rule is broken; the message has the key, the value and what is allowed.
-        InstallationError: a scope's package is not installed.
+        ConfigError: a rule is broken. The message contains the key, the value and the allowed values.
+        InstallationError: the package of a scope is not installed.
     """
     stop_importing()
     try:
@@ -80,11 +80,11 @@ def check_config_data(config: dict, source: str, folders: Sequence[Path] = (), r
 
 
 class _BrokenRuleError(Exception):
-    """A broken rule: key, value and what is allowed."""
+    """A broken rule: the key, the value and the allowed values."""
 
 
 def entries(value: Any, path: str = '', key: Any = None, depth: int = 0) -> Iterator[tuple[str, Any, Any]]:
-    """Each value of a nested config with its dotted path and the dict key it stands under."""
+    """Yields each value of a nested config, with its dotted path and its dict key."""
     if depth > DEPTH:
         raise _BrokenRuleError(f'{path[:80]}... is nested more than {DEPTH} levels deep.')
     yield path, key, value
@@ -97,12 +97,12 @@ def entries(value: Any, path: str = '', key: Any = None, depth: int = 0) -> Iter
 
 
 def check_imports(config: dict) -> None:
-    """Checks scopes and `custom_imports` and loads them: what they register may be named."""
+    """Checks and loads the scopes and `custom_imports`, because a config may name the classes that they register."""
     for path, key, value in entries(config):
         if key in SCOPE_KEYS and value is not None:
             if not isinstance(value, str) or value not in scopes():
                 raise _BrokenRuleError(
-                    f'{path}={value!r} is not a known scope. Known are {", ".join(sorted(scopes()))}.'
+                    f'{path}={value!r} is not a known scope. The known scopes are {", ".join(sorted(scopes()))}.'
                 )
             load_scope(value)
         elif key == 'custom_imports' and value:
@@ -111,11 +111,11 @@ def check_imports(config: dict) -> None:
 
 def _import(path: str, value: Any) -> None:
     if not isinstance(value, dict) or not set(value) <= {'imports', 'allow_failed_imports'}:
-        raise _BrokenRuleError(f'{path}={value!r} is refused; it holds imports=[...] and allow_failed_imports only.')
+        raise _BrokenRuleError(f'{path}={value!r} is refused. Set only imports=[...] and allow_failed_imports.')
     names = value.get('imports') or []
     for index, name in enumerate(names if isinstance(names, list | tuple) else [names]):
         if name not in MODULES:
-            raise _BrokenRuleError(f'{path}.imports[{index}]={name!r} is refused. Allowed are {", ".join(MODULES)}.')
+            raise _BrokenRuleError(f'{path}.imports[{index}]={name!r} is refused. Allowed: {", ".join(MODULES)}.')
         load_scope(name)
         try:
             importlib.import_module(name)
@@ -142,13 +142,13 @@ def _check_string(path: str, key: Any, value: str, folders: Sequence[Path]) -> N
         _check_name(path, value)
     elif URL.match(value):
         raise _BrokenRuleError(
-            f'{path}={value!r} is refused: a config that is data names local files only. Download it first.'
+            f'{path}={value!r} is refused. A config that is data may name only local files. Download the file first.'
         )
     elif value.lower().endswith(('.pkl', '.pickle')) or (str(key).endswith('backend') and value == 'pickle'):
-        raise _BrokenRuleError(f'{path}={value!r} is refused: reading a pickle file can run any code.')
+        raise _BrokenRuleError(f'{path}={value!r} is refused because reading a pickle file can run any code.')
     elif key in WEIGHT_KEYS and outside(value, folders):
         places = ' or '.join(dict.fromkeys(str(folder) for folder in (*folders, Path.cwd())))
-        raise _BrokenRuleError(f'{path}={value!r} is refused: weights to start from must lie below {places}.')
+        raise _BrokenRuleError(f'{path}={value!r} is refused. Initial weights must be in {places} or below.')
 
 
 def _check_name(path: str, name: str) -> None:
@@ -156,28 +156,28 @@ def _check_name(path: str, name: str) -> None:
     if entry is None:
         raise _BrokenRuleError(
             f'{path}={name!r} is not a registered name. In a config that is data, it must be the name of a registered '
-            f"class, with or without its scope ('IoUMetric', 'mmdet.CrossEntropyLoss'); dotted paths are refused."
+            f"class, with or without its scope ('IoUMetric', 'mmdet.CrossEntropyLoss'). Dotted paths are refused."
         )
     reason = EXECUTES.get(name.rpartition('.')[2])
     if any(parent.__name__ == 'DiffusionPipeline' for parent in getattr(entry, '_module_cls', object).__mro__):
-        reason = 'imports the modules that its folder names'
+        reason = 'imports modules that are named in its folder'
     if reason:
-        raise _BrokenRuleError(f'{path}={name!r} is refused: it {reason}.')
+        raise _BrokenRuleError(f'{path}={name!r} is refused because it {reason}.')
 
 
 def _check_keys(path: str, key: Any, value: dict) -> None:
     for name in value:
         if not isinstance(name, str | int | float | None) or not WRITABLE_KEY.fullmatch(str(name)):
             raise _BrokenRuleError(
-                f'{path or "the config"} has the key {name!r}. Keys hold no quotes, backslashes or braces.'
+                f'{path or "the config"} has the key {name!r}. Keys must not contain quotes, backslashes or braces.'
             )
     if key in ('backend_args', 'file_client_args') and not (
         'prefix' not in value and value.get('backend', 'local') in BACKENDS
     ):
-        raise _BrokenRuleError(f'{path}={value!r} is refused. Allowed is backend={", ".join(BACKENDS)}.')
+        raise _BrokenRuleError(f'{path}={value!r} is refused. Set backend to one of {", ".join(BACKENDS)}.')
 
 
 def outside(name: str, folders: Sequence[Path]) -> bool:
-    """Whether a file lies neither below the current folder nor below one of `folders`."""
+    """Returns whether a file is neither below the current folder nor below one of `folders`."""
     file = Path(os.path.abspath(os.path.expanduser(name)))
     return not any(file.is_relative_to(os.path.abspath(folder)) for folder in (Path.cwd(), *folders))

@@ -1,4 +1,4 @@
-"""The config text inside a checkpoint: Python in form, read as data."""
+"""Reading of the config text in a checkpoint, which has Python syntax but is read as data."""
 
 import ast
 import math
@@ -12,23 +12,23 @@ from rass_mm.errors import ConfigError
 CHARACTERS = 2**20
 FLOATS = {'inf': math.inf, 'nan': math.nan}
 OWN_FILE = (
-    'The config text in a checkpoint is data. If you trust the config it was trained with, give that as a .py file.'
+    'The config text in a checkpoint is data. If you trust the config it was trained with, pass that as a .py file.'
 )
 
 
 def config_from_checkpoint(checkpoint: dict[str, Any], source: str) -> Config:
-    """The config that a loaded checkpoint was trained with.
+    """Returns the config that a loaded checkpoint was trained with.
 
     Args:
-        checkpoint: as `mmengine.runner.CheckpointLoader.load_checkpoint` returns it.
-        source: its file, for messages.
+        checkpoint: the result of `mmengine.runner.CheckpointLoader.load_checkpoint`.
+        source: the file of the checkpoint, for messages.
 
     Raises:
-        ConfigError: there is none in it, or it is refused by `config_from_text`.
+        ConfigError: the checkpoint contains no config, or `config_from_text` refuses it.
     """
     text = _inside(checkpoint, 'message_hub', 'runtime_info', 'cfg') or _inside(checkpoint, 'meta', 'cfg')
     if not isinstance(text, str):
-        raise ConfigError(f'{source} holds no config. Give the config it was trained with.')
+        raise ConfigError(f'{source} contains no config. Pass the config it was trained with.')
     return config_from_text(text, source)
 
 
@@ -39,20 +39,20 @@ def _inside(value: Any, *keys: str) -> Any:
 
 
 def config_from_text(text: str, source: str) -> Config:
-    """A config from the text that `Config.pretty_text` writes, without running it.
+    """Parses the text that `Config.pretty_text` writes, without running it.
 
-    Assignments of literals and `dict(...)` are read; `check_config_data` checks the result. Weights to start from that
-    are not below the current folder are dropped (set to None): the checkpoint has the trained ones.
+    Only assignments of literals and `dict(...)` are accepted. `check_config_data` checks the result. Initial weights
+    that are not below the current folder are dropped (set to None), because the checkpoint contains the trained ones.
 
     Args:
-        text: assignments in Python's syntax.
-        source: where it is from, for messages.
+        text: assignments in Python syntax.
+        source: the origin of the text, for messages.
 
     Raises:
-        ConfigError: something else than literals, or a broken rule; the message has the key and the value.
+        ConfigError: a value is not a literal or breaks a rule. The message contains the key and the value.
     """
     if len(text) > CHARACTERS:
-        raise ConfigError(f'{source}: the config text has {len(text)} characters, more than {CHARACTERS}.')
+        raise ConfigError(f'{source}: the config text has {len(text)} characters. At most {CHARACTERS} are allowed.')
     try:
         content = {name: value for line in ast.parse(text).body for name, value in [_assignment(line)]}
     except (_NotLiteralError, SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
@@ -63,7 +63,7 @@ def config_from_text(text: str, source: str) -> Config:
 
 
 class _NotLiteralError(Exception):
-    """Code where a literal was expected."""
+    """The text contains code where a literal is expected."""
 
 
 def _assignment(line: ast.stmt) -> tuple[str, Any]:
@@ -71,7 +71,7 @@ def _assignment(line: ast.stmt) -> tuple[str, Any]:
         raise _NotLiteralError(f'{_shown(line)!r} is not an assignment of a literal')
     name = line.targets[0].id
     if name == '_base_':
-        raise _NotLiteralError('it names a base; the text in a checkpoint is complete')
+        raise _NotLiteralError('it names a base, but the text in a checkpoint must be complete')
     return name, _literal(line.value, name)
 
 
@@ -92,7 +92,7 @@ def _literal(node: ast.expr, path: str) -> Any:
             keys = [_literal(key, path) for key in node.keys]
             return {key: _literal(value, f'{path}.{key}') for key, value in zip(keys, node.values, strict=True)}
         case ast.Call(func=ast.Name(id='dict'), args=[] | [ast.Dict()]) if all(item.arg for item in node.keywords):
-            given = _literal(node.args[0], path) if node.args else {}  # dict({...}), where a key is not an identifier
+            given = _literal(node.args[0], path) if node.args else {}  # dict({...}): a key is not an identifier
             return given | {item.arg: _literal(item.value, f'{path}.{item.arg}') for item in node.keywords}
     raise _NotLiteralError(f'{path}={_shown(node)} is not a literal')
 

@@ -1,6 +1,6 @@
-"""YAML as data: bounded, and without tags that make Python objects.
+"""Reading of YAML as data: limited in size, and without tags that create Python objects.
 
-mmengine reads YAML with PyYAML's full loader, which calls any function that a tag `!!python/object/apply:...` names.
+mmengine reads YAML with PyYAML's full loader, which calls any function named by a `!!python/object/apply:...` tag.
 """
 
 from typing import Any
@@ -12,11 +12,11 @@ from rass_mm.errors import ConfigError
 
 try:
     from yaml import CSafeLoader as SafeLoader
-except ImportError:  # a PyYAML without libyaml
+except ImportError:  # PyYAML was built without libyaml
     from yaml import SafeLoader
 
 NODES = 200_000
-"""Most values of a file, counted with every alias written out; 64 characters of a string are one value."""
+"""Maximum number of values in a file, with every alias expanded. 64 characters of a string count as one value."""
 DEPTH = 100
 CORE = 'tag:yaml.org,2002:'
 TUPLE = f'{CORE}python/tuple'
@@ -24,26 +24,26 @@ TAGS = {None, '!', TUPLE, *(CORE + name for name in ('str', 'int', 'float', 'boo
 
 
 class DataLoader(SafeLoader):
-    """Safe loader that also reads tuples, as mmengine's `Config.dump` writes them."""
+    """Safe loader that also reads the tuples that mmengine's `Config.dump` writes."""
 
 
 DataLoader.add_constructor(TUPLE, lambda loader, node: tuple(loader.construct_sequence(node, deep=True)))
 
 
 class DataYamlHandler(YamlHandler):
-    """mmengine's reader and writer of YAML files, reading data only."""
+    """mmengine's handler for YAML files, restricted to data when reading."""
 
     def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
-        """Reads a file; `Loader` is safe unless the caller names another."""
+        """Reads a file with the safe loader, unless the caller passes another `Loader`."""
         return yaml.load(file, **{'Loader': DataLoader, **kwargs})
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """The content of a YAML document.
+    """Returns the content of a YAML document.
 
     Raises:
-        ConfigError: it is not valid, has a tag that makes an object, or grows beyond all bounds when aliases are
-            written out.
+        ConfigError: the document is not valid, has a tag that creates an object, or is too large when its aliases are
+            expanded.
     """
     try:
         _check_events(text, source)
@@ -56,13 +56,13 @@ def parse_yaml(text: str, source: str) -> Any:
 
 def _check_events(text: str, source: str) -> None:
     sizes: dict[str, int] = {}
-    open_nodes: list[tuple[str | None, int]] = []  # anchor, and how many values were counted before it
+    open_nodes: list[tuple[str | None, int]] = []  # anchor, and the number of values before it
     count = 0
     for event in yaml.parse(text, Loader=DataLoader):
         _check_tag(event, source)
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                raise ConfigError(f'{source}:{_line(event)}: *{event.anchor} stands for something that contains it.')
+                raise ConfigError(f'{source}:{_line(event)}: *{event.anchor} refers to a value that contains it.')
             count += sizes[event.anchor]
         elif isinstance(event, yaml.CollectionStartEvent):
             open_nodes.append((event.anchor, count))
@@ -76,8 +76,8 @@ def _check_events(text: str, source: str) -> None:
             count += size
         if count > NODES or len(open_nodes) > DEPTH:
             raise ConfigError(
-                f'{source}:{_line(event)}: more than {NODES} values (aliases written out) or {DEPTH} levels. '
-                'A config is smaller.'
+                f'{source}:{_line(event)}: more than {NODES} values (with aliases expanded) or {DEPTH} levels, the '
+                'limits for a config.'
             )
 
 
@@ -85,7 +85,7 @@ def _check_tag(event: Any, source: str) -> None:
     tag = getattr(event, 'tag', None)
     if tag not in TAGS:
         raise ConfigError(
-            f'{source}:{_line(event)}: the YAML tag {tag!r} is refused, because tags can make Python objects and run '
+            f'{source}:{_line(event)}: the YAML tag {tag!r} is refused because tags can create Python objects and run '
             'code. Write the value as plain YAML.'
         )
 

@@ -1,4 +1,4 @@
-"""Configs that are data: code in them is refused by key and name and does not run; the shipped ones load as data."""
+"""Configs that are data: code in them is refused and never runs, and the shipped configs can be loaded as data."""
 
 import copy
 import json
@@ -48,11 +48,11 @@ PLACES = {
     'model_wrapper_cfg': 'MODEL_WRAPPERS',
     'model.backbone.init_cfg': 'WEIGHT_INITIALIZERS',
 }
-"""Where a type may stand, and the registry that mmengine asks there."""
+"""Places of a type in a config, and the registry in which mmengine looks it up."""
 
 
 def planted(place, value, config=None):
-    """A copy of a config with a value at a dotted place; what is not there yet is made."""
+    """Returns a copy of a config with a value at a dotted place. Missing dicts and lists are created."""
     config = copy.deepcopy(config or {'model': {'type': 'RASS'}})
     keys = [int(key) if key.isdigit() else key for key in place.replace('[', '.').replace(']', '').split('.')]
     node = config
@@ -89,7 +89,7 @@ def read_text(config):
 
 
 def read_as_mmengine(config):
-    """As mmseg's `init_model` and a script of the user's do."""
+    """Reads a config as mmseg's `init_model` and user scripts do."""
     Path('own.yml').write_text(yaml.safe_dump(config))
     return Config.fromfile('own.yml')
 
@@ -100,7 +100,7 @@ def as_text(config):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """An empty current folder on Python's path, with a module that leaves a file `canary` when it is imported."""
+    """Provides a new current folder on Python's path, with a module that creates the file `canary` when imported."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / 'evil_module.py').write_text(
@@ -112,13 +112,13 @@ def here(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('read', [read_json, read_yaml, read_text])
 @pytest.mark.parametrize('place', PLACES)
-def test_a_dotted_type_is_refused_at_every_place_of_every_door(place, read, here):
+def test_a_dotted_type_is_refused_at_every_place_by_every_reader(place, read, here):
     config = planted(place, {'type': 'os.system', 'command': f'touch {here}/canary'})
-    with pytest.raises(ConfigError) as caught:  # what a runner would do next is written out, for a door that is open
+    with pytest.raises(ConfigError) as caught:  # if the reader accepts it, build it as a runner would
         getattr(root, PLACES[place]).build(part(read(config), place))
     message = str(caught.value)
     assert f"{place}.type='os.system'" in message and 'own.' in message
-    assert '.py' in message and 'IoUMetric' in message  # how to go on, and what is allowed
+    assert '.py' in message and 'IoUMetric' in message  # how to fix it, and what is allowed
 
 
 @pytest.mark.parametrize('read', [read_json, read_yaml, read_text, read_as_mmengine])
@@ -183,7 +183,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize('place', REFUSED)
-def test_other_ways_to_code_and_to_other_files_are_refused_by_their_key(place, here):
+def test_other_ways_to_run_code_or_read_other_files_are_refused_with_their_key(place, here):
     (here / 'folder').mkdir()
     config = {place: 1} if '__import__' in place else planted(place, REFUSED[place], {'model': {'type': 'RASS'}})
     (here / 'folder' / 'own.json').write_text(json.dumps(config))
@@ -193,9 +193,9 @@ def test_other_ways_to_code_and_to_other_files_are_refused_by_their_key(place, h
     assert f'{here}/folder/own.json' in str(caught.value) and key in str(caught.value)
 
 
-def test_once_data_was_read_registries_import_nothing_by_name(here):
+def test_after_data_is_read_registries_import_nothing_by_name(here):
     read_json({'model': {'type': 'RASS'}})
-    for name in ('evil_module', 'evil_module.touch'):  # an argument that a class looks up under a key of its own
+    for name in ('evil_module', 'evil_module.touch'):  # a class may look up an argument with its own key
         with pytest.raises((RuntimeError, KeyError)):
             MODELS.build({'type': name})
     assert MODELS.get('mmdet.CrossEntropyLoss').__name__ == 'CrossEntropyLoss'
@@ -203,7 +203,7 @@ def test_once_data_was_read_registries_import_nothing_by_name(here):
 
 @pytest.mark.parametrize('command', ['train', 'test', 'check-data', 'benchmark', 'robustness'])
 @pytest.mark.parametrize('suffix', ['.json', '.yaml'])
-def test_every_command_refuses_it(command, suffix, here, capsys):
+def test_every_command_refuses_a_dotted_type(command, suffix, here, capsys):
     config = planted('test_dataloader.dataset', {'type': 'os.system', 'command': 'touch canary'}, OWN)
     Path(f'own{suffix}').write_text(json.dumps(config))  # JSON is YAML
     more = {'robustness': ['absent.pth', '--out', 'curves']}.get(command, [])
@@ -218,7 +218,7 @@ def evil_checkpoint(**meta):
     return text
 
 
-def test_mmsegs_inferencer_and_init_model_do_not_run_it(here):
+def test_mmsegs_inferencer_and_init_model_do_not_run_a_dotted_type(here):
     evil_checkpoint(cfg=True)
     with pytest.raises(ConfigError, match=r"model.type='os.system'"):
         MMSegInferencer(None, weights='evil.pth', device='cpu')
@@ -264,7 +264,7 @@ def test_bases_are_read_by_the_same_rules(here):
         read_json({'_base_': 'base.json'})
 
 
-def test_inherits_from_a_shipped_config_and_from_files_beside_it_as_a_py_config_does(here):
+def test_inherits_from_a_shipped_config_and_from_files_beside_it_like_a_py_config(here):
     (here / 'schedule.yaml').write_text('note: 7\n')
     bases = [str(rass_mm.config_path('rass/rass_scenes_tiny.py')), 'schedule.yaml']
     change = {'model': {'decode_head': {'num_classes': 3}}, 'val_evaluator': {'_delete_': True, 'type': 'IoUMetric'}}
@@ -282,7 +282,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(('name', 'text'), [(name, text) for name, texts in BROKEN.items() for text in texts])
-def test_a_file_that_is_no_config_is_an_error_and_not_a_traceback(name, text, here):
+def test_a_file_that_is_not_a_config_raises_a_config_error(name, text, here):
     (here / name).write_text(text)
     with pytest.raises(ConfigError, match=name):
         load_config(name)
@@ -298,7 +298,7 @@ def test_a_huge_file_and_bytes_are_refused(here):
 
 
 def lists(value):
-    """JSON has no tuples."""
+    """Converts tuples to lists, because JSON has no tuples."""
     if isinstance(value, dict):
         return {key: lists(item) for key, item in value.items()}
     return [lists(item) for item in value] if isinstance(value, list | tuple) else value
@@ -317,14 +317,14 @@ def test_a_shipped_config_as_json_and_yaml_is_the_same_config(path, here):
 
 
 @pytest.mark.parametrize('suffix', ['.json', '.yaml'])
-def test_what_mmengine_dumps_is_read_and_options_come_from_the_command_line(suffix, here):
+def test_configs_dumped_by_mmengine_are_read_and_options_are_not_checked(suffix, here):
     load_config('rass/rass_scenes_tiny.py').dump(f'own{suffix}')
     config = load_config(f'own{suffix}', {'model.type': 'mmengine.model.BaseModel', 'load_from': '/elsewhere/a.pth'})
     assert (config.model.type, config.load_from) == ('mmengine.model.BaseModel', '/elsewhere/a.pth')
     assert config.model.backbone == OWN['model']['backbone'] and config.filename == f'own{suffix}'
 
 
-def test_weights_below_the_current_folder_and_beside_the_config_are_taken(here):
+def test_weights_below_the_current_folder_and_beside_the_config_are_accepted(here):
     (here / 'a').mkdir()
     for name in ('pretrained/a.pth', f'{here}/b/a.pth', f'{here}/a/c.pth'):
         config = planted('model.backbone.init_cfg', {'type': 'Pretrained', 'checkpoint': name})
@@ -332,7 +332,7 @@ def test_weights_below_the_current_folder_and_beside_the_config_are_taken(here):
         assert load_config('a/own.json').model.backbone.init_cfg.checkpoint == name
 
 
-def test_a_checkpoint_of_training_gives_its_config_back(scenes, here):
+def test_the_config_is_recovered_from_a_training_checkpoint(scenes, here):
     name = 'baselines/resnet_scenes_tiny.py'
     options = {f'{split}_dataloader.dataset.data_root': str(scenes) for split in ('train', 'val', 'test')}
     options |= {'train_cfg.max_iters': 1, 'train_cfg.val_interval': 9, 'default_hooks.checkpoint.interval': 1}
@@ -347,7 +347,7 @@ def test_a_checkpoint_of_training_gives_its_config_back(scenes, here):
 
 @pytest.fixture(autouse=True)
 def own_scope():
-    """Runners and inferencers set the default scope of the process."""
+    """Restores the default scope of the process, which runners and inferencers set."""
     before = copy.copy(DefaultScope._instance_dict)
     yield
     DefaultScope._instance_dict = before

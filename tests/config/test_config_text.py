@@ -1,4 +1,4 @@
-"""The config text in a checkpoint is read as literals."""
+"""Reading of the config text in a checkpoint as literals."""
 
 import math
 
@@ -53,7 +53,7 @@ def test_the_message_has_the_key_and_the_code():
         config_from_text("model = dict(head=[1, open('x')])", 'own.pth')
 
 
-def test_literals_are_read_as_python_reads_them():
+def test_literals_are_read_as_in_python():
     text = "a = dict({'b c': -1.5, 2: (1, 2)}, d=None)\ne = [inf, -inf, True, {'f'}, '\\n\\'']\ng = {}\nh = ()\n"
     expected = eval(f'dict({text.strip().replace(chr(10), ", ")})', {'inf': math.inf})
     assert config_from_text(text, 'own.pth').to_dict() == expected
@@ -61,13 +61,13 @@ def test_literals_are_read_as_python_reads_them():
 
 
 @pytest.mark.parametrize('name', ['rass/rass_scenes_tiny.py', 'baselines/mask2former_swin_l_ft_ade20k_lq.py'])
-def test_what_mmengine_writes_is_what_is_read(name):
+def test_text_written_by_mmengine_is_read_back(name):
     config = load_config(name)
     assert config_from_text(config.pretty_text, 'own.pth').to_dict() == config.to_dict()
     assert Config.fromfile(str(rass_mm.config_path(name))).to_dict() == config.to_dict()
 
 
-def test_weights_to_start_from_that_lie_elsewhere_are_dropped():
+def test_initial_weights_outside_the_current_folder_are_dropped():
     text = """
 load_from = '/elsewhere/iter_9.pth'
 resume = True
@@ -89,6 +89,6 @@ model = dict(
 
 
 @pytest.mark.parametrize('checkpoint', [{}, {'meta': None}, {'meta': {'cfg': 3}}, {'message_hub': 'x', 'meta': []}])
-def test_a_checkpoint_without_a_config_says_so(checkpoint):
-    with pytest.raises(ConfigError, match=r'own.pth holds no config'):
+def test_a_checkpoint_without_a_config_is_reported(checkpoint):
+    with pytest.raises(ConfigError, match=r'own.pth contains no config'):
         config_from_checkpoint(checkpoint, 'own.pth')

@@ -1,4 +1,4 @@
-"""YAML configs and YAML files in general: no objects, no bombs."""
+"""YAML configs and other YAML files are read without creating objects and within limits."""
 
 import time
 
@@ -21,7 +21,7 @@ TAGGED = {
 
 
 @pytest.mark.parametrize('tag', TAGGED)
-def test_a_tag_is_refused_by_file_line_and_name(tag, tmp_path, monkeypatch):
+def test_a_tag_is_refused_with_its_file_line_and_name(tag, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'own.yaml').write_text(f'model:\n  type: RASS\n  head: {TAGGED[tag]}\n')
     with pytest.raises(ConfigError) as caught:
