@@ -1,4 +1,4 @@
-"""The two-stage low-quality recipe: as drawn parameters, as a transform, and as a data set builder."""
+"""Two-stage low-quality recipe: drawn parameters, mmseg transforms, and a data set builder."""
 
 from rass_mm.degradation.transforms import FixedDegradation, LQDegradation
 

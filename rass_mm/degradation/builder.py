@@ -1,8 +1,9 @@
-"""Builder of a fixed low-quality copy of an image folder, with a manifest that replays every image.
+"""Builder of a fixed low-quality copy of an image folder, with a manifest that reproduces every image.
 
-The manifest is one JSON object per line: a header, then one line per image sorted by path. An image's seed is a hash of
-the run's seed and the image's relative path, so neither the order nor the number of workers changes a byte of the
-result. While a run is going, lines are appended to a partial manifest; the manifest appears when all images are made.
+The manifest has one JSON object per line: a header, then one line per image, sorted by path. The seed of an image is a
+hash of the run's seed and the image's relative path, so the result does not depend on the order of the images or the
+number of workers. During a run, lines are appended to a partial manifest. The final manifest is written when all images
+are complete.
 """
 
 import hashlib
@@ -32,18 +33,18 @@ logger = logging.getLogger(__name__)
 EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 PARTIAL = 'manifest.partial.jsonl'
 IMPLIED = {'version': 1, 'jpeg_chroma': 'smooth'}
-"""Values of the recipe's settings in manifests that are older than these settings."""
+"""Values of recipe settings that apply to manifests written before the settings were introduced."""
 
 
 @dataclass(frozen=True)
 class BuildSummary:
-    """What a run did.
+    """Summary of a run.
 
     Args:
         images: Number of images in the finished copy.
-        made: How many of them this run made; the others were there from an earlier run.
+        made: Number of images written by this run. The others are from an earlier run.
         seconds: Duration of the run.
-        manifest: The manifest's path.
+        manifest: Path of the manifest.
     """
 
     images: int
@@ -53,7 +54,7 @@ class BuildSummary:
 
 
 class _Task(NamedTuple):
-    """One image to degrade, as it is sent to a worker."""
+    """One image to degrade, as sent to a worker."""
 
     source: Path
     target: Path
@@ -71,39 +72,40 @@ def build_lq_dataset(
     recipe: Recipe = OSEDIFF,
     suffix: str | None = '.png',
 ) -> BuildSummary:
-    """Makes a degraded copy of all images under a folder, keeping relative paths; a killed run resumes.
+    """Writes a degraded copy of all images in a folder and keeps their relative paths. A killed run can be resumed.
 
     Args:
-        images: Folder of clean images, searched with its subfolders.
+        images: Folder of clean images, searched including its subfolders.
         out: Folder for the degraded images and `manifest.jsonl`.
         seed: Seed of the whole copy.
-        workers: Number of processes; 1 works in this process.
-        recipe: What to draw from; `override(OSEDIFF, {'version': 1})` continues copies of version 1.
-        suffix: File type of the copies; None keeps each image's own type, which for JPEG adds one compression of
+        workers: Number of processes; 1 uses this process.
+        recipe: The recipe to draw from. Pass `override(OSEDIFF, {'version': 1})` to continue a copy of version 1.
+        suffix: File type of the copies. None keeps the type of each image, which for JPEG adds one compression of
             quality 100 that the manifest does not list.
 
     Returns:
-        What was done.
+        A summary of the run.
 
     Raises:
-        DataError: The folders do not fit, `out` holds a copy of another seed, recipe or recipe version, or images are
-            unreadable; the readable ones are made all the same.
+        ConfigError: `workers` is less than 1 or `suffix` is not supported.
+        DataError: The folders are not valid, `out` contains a copy with another seed, recipe or recipe version, or
+            images are unreadable. In the last case, the readable images are still processed.
     """
     start = time.monotonic()
     images, out = Path(images), Path(out)
     if workers < 1:
-        raise ConfigError(f'The number of workers is {workers}; it must be 1 or more.')
+        raise ConfigError(f'The number of workers is {workers}, but it must be at least 1.')
     tasks = _plan(images, out, seed, recipe, suffix)
     header = _header(images, seed, recipe, suffix)
     lines = _resume(out, header, tasks)
     pending = [task for task in tasks if task.image not in lines]
-    logger.info('%d images in %s: %d to make, %d already made', len(tasks), images, len(pending), len(lines))
+    logger.info('%d images in %s: %d to degrade, %d already done', len(tasks), images, len(pending), len(lines))
     broken = _run(pending, workers, out / PARTIAL, lines)
     if broken:
         listed = '\n'.join(f'  {name}: {reason}' for name, reason in sorted(broken.items()))
         raise DataError(
-            f'{len(broken)} of {len(tasks)} images cannot be used:\n{listed}\nThe other {len(lines)} are made and '
-            'kept. Repair or remove the ones listed and run the same command again: only what is missing will be made.'
+            f'{len(broken)} of {len(tasks)} images cannot be used:\n{listed}\nThe other {len(lines)} images are done '
+            'and kept. Repair or remove the listed images and run the same command again to add the missing ones.'
         )
     write_manifest(out / MANIFEST, header, _sorted(lines))
     (out / PARTIAL).unlink(missing_ok=True)
@@ -111,32 +113,37 @@ def build_lq_dataset(
 
 
 def image_seed(seed: int, image: str) -> int:
-    """Seed of one image; 48 bits, because some JSON readers keep integers only up to 53."""
+    """Returns the seed of one image. It has 48 bits, because some JSON readers support integers only up to 53 bits."""
     return int.from_bytes(hashlib.sha256(f'{seed}/{image}'.encode('utf-8', 'surrogateescape')).digest()[:6], 'big')
 
 
 def _plan(images: Path, out: Path, seed: int, recipe: Recipe, suffix: str | None) -> list[_Task]:
-    """Lists the images, sorted by relative path, and refuses folders that cannot work."""
+    """Lists the images, sorted by relative path, and checks the folders.
+
+    Raises:
+        ConfigError: the file type is not supported.
+        DataError: the image folder is missing or empty, or files in the output folder would conflict.
+    """
     if not images.is_dir():
         raise DataError(f'The image folder {images} does not exist or is not a folder.')
     if images.resolve() in (out.resolve(), *out.resolve().parents):
         raise DataError(
-            f'The output folder {out} is inside the image folder {images}: the next run would degrade the degraded '
-            'images again. Choose an output folder outside it.'
+            f'The output folder {out} is inside the image folder {images}. The next run would degrade the degraded '
+            'images again. Choose an output folder outside of the image folder.'
         )
     if suffix is not None and suffix.lower() not in EXTENSIONS:
-        raise ConfigError(f'Cannot write images of type {suffix}; choose one of {", ".join(EXTENSIONS)}.')
+        raise ConfigError(f'Images of type {suffix} cannot be written. Choose one of {", ".join(EXTENSIONS)}.')
     found = (path.relative_to(images) for path in images.rglob('*') if path.suffix.lower() in EXTENSIONS)
     names = sorted(path.as_posix() for path in found if not path.name.startswith('.') and (images / path).is_file())
     if not names:
-        raise DataError(f'No images in {images} or its subfolders; looked for {", ".join(EXTENSIONS)}.')
+        raise DataError(f'No images in {images} or its subfolders. Supported types: {", ".join(EXTENSIONS)}.')
     tasks, owners = [], {}
     for name in names:
         output = name if suffix is None else Path(name).with_suffix(suffix).as_posix()
         if output in owners:
             raise DataError(
                 f'{owners[output]} and {name} in {images} would both become {output}. Rename one of them, or keep the '
-                "images' own types (--ext keep)."
+                'original file types with --ext keep.'
             )
         owners[output] = name
         tasks.append(_Task(images / name, out / output, name, output, image_seed(seed, name), recipe))
@@ -144,9 +151,9 @@ def _plan(images: Path, out: Path, seed: int, recipe: Recipe, suffix: str | None
 
 
 def _header(images: Path, seed: int, recipe: Recipe, suffix: str | None) -> dict:
-    """First line of the manifest: all that a copy depends on besides the images."""
-    settings = json.loads(json.dumps(asdict(recipe)))  # lists instead of tuples, as a reader of the manifest sees them
-    # Without what older manifests imply, so that a copy of theirs has the fingerprint that they give it.
+    """Returns the first line of the manifest, which holds everything a copy depends on except the images."""
+    settings = json.loads(json.dumps(asdict(recipe)))  # lists instead of tuples, as read from a manifest
+    # Values that older manifests imply are left out, so that the fingerprint equals the one in those manifests.
     stated = {name: value for name, value in settings.items() if name not in IMPLIED or value != IMPLIED[name]}
     return {
         'format': 'rass_mm low-quality copy, 1',
@@ -160,7 +167,11 @@ def _header(images: Path, seed: int, recipe: Recipe, suffix: str | None) -> dict
 
 
 def _resume(out: Path, header: dict, tasks: list[_Task]) -> dict[str, dict]:
-    """Lines of the images that are already made, after making `out` ready to go on from there."""
+    """Prepares `out` for resuming and returns the manifest lines of the images that are already done.
+
+    Raises:
+        DataError: `out` contains a copy with other settings, or files that this run would overwrite.
+    """
     earlier = [name for name in (MANIFEST, PARTIAL) if (out / name).exists()]
     made = {}
     for name in earlier:
@@ -168,8 +179,8 @@ def _resume(out: Path, header: dict, tasks: list[_Task]) -> dict[str, dict]:
     foreign = [task.output for task in tasks if not earlier and task.target.exists()]
     if foreign:
         raise DataError(
-            f'{out} has files that this run would overwrite, e.g. {foreign[0]}, but no {MANIFEST} that says how they '
-            'were made. Choose an empty output folder.'
+            f'{out} contains files that this run would overwrite, e.g. {foreign[0]}, but no {MANIFEST} that describes '
+            'them. Choose an empty output folder.'
         )
     if (out / PARTIAL).exists():
         remove_leftovers(out, EXTENSIONS)
@@ -183,16 +194,20 @@ def _resume(out: Path, header: dict, tasks: list[_Task]) -> dict[str, dict]:
 
 
 def _read_manifest(path: Path, header: dict) -> dict[str, dict]:
-    """Image lines of an earlier run by image; refuses a manifest of other settings."""
+    """Returns the image lines of an earlier run by image name.
+
+    Raises:
+        DataError: the manifest has other settings.
+    """
     old, lines = read_manifest(path)
     if old.get('fingerprint') != header['fingerprint']:
         raise DataError(
-            f'{path} belongs to a copy with {_describe(old)}, but this run asks for {_describe(header)} '
-            '(the fingerprint covers the recipe). Choose another output folder, delete this one, or ask for the same '
+            f'{path} describes a copy with {_describe(old)}, but this run has {_describe(header)} '
+            '(the fingerprint covers the recipe). Choose another output folder, delete this one, or use the same '
             f'settings as before{_version_option(old, header)}.'
         )
     if old['versions'] != header['versions']:
-        logger.warning('%s was begun with %s; resuming with %s', path, old['versions'], header['versions'])
+        logger.warning('%s was started with %s. Resuming with %s.', path, old['versions'], header['versions'])
     return lines
 
 
@@ -205,11 +220,11 @@ def _describe(header: dict) -> str:
 
 
 def _jpeg_chroma(header: dict) -> str:
-    return header['recipe'].get('jpeg_chroma', 'smooth')  # copies from before there was a choice do not name it
+    return header['recipe'].get('jpeg_chroma', 'smooth')  # older copies do not contain this setting
 
 
 def _version_option(old: dict, header: dict) -> str:
-    """How to ask for the recipe of an earlier copy; empty where it is the same or unknown."""
+    """Returns the options that select the recipe of an earlier copy, or '' if it is the same or unknown."""
     if 'recipe' not in old:
         return ''
     version, options = manifest_version(old), ''
@@ -225,7 +240,14 @@ def _sorted(lines: dict[str, dict]) -> list[dict]:
 
 
 def _run(tasks: list[_Task], workers: int, partial: Path, lines: dict[str, dict]) -> dict[str, str]:
-    """Makes the images, adds their lines to `lines` and to the partial manifest; returns what cannot be used."""
+    """Degrades the images and adds their lines to `lines` and to the partial manifest.
+
+    Returns:
+        The images that cannot be used, with the reason.
+
+    Raises:
+        DataError: the output folder cannot be written to.
+    """
     broken = {}
     if not tasks:
         return broken
@@ -239,20 +261,20 @@ def _run(tasks: list[_Task], workers: int, partial: Path, lines: dict[str, dict]
                 append_line(partial, line)
     except OSError as error:
         raise DataError(
-            f'Cannot write to {partial.parent}: {error}. Finished images are kept: make room and run the same command '
-            'again.'
+            f'Cannot write to {partial.parent}: {error}. Finished images are kept. Free some disk space and run the '
+            'same command again.'
         ) from error
     return broken
 
 
 def _degrade_file(task: _Task) -> tuple[str, dict | None, str]:
-    """Makes one image; returns its name and its manifest line, or None and why the image cannot be used."""
+    """Degrades one image. Returns its name, its manifest line or None, and the reason if the image cannot be used."""
     options = [cv2.IMWRITE_JPEG_QUALITY, 100] if task.target.suffix.lower() in ('.jpg', '.jpeg') else []
     try:
         image, digest = read_image(task.source)
         parameters = draw(task.recipe, np.random.default_rng(task.seed), *image.shape[:2])
         encoded = cv2.imencode(task.target.suffix, apply(image, parameters), options)[1]
-    except (DataError, cv2.error) as error:  # OpenCV's: larger than a file type allows
+    except (DataError, cv2.error) as error:  # OpenCV's error: the image is larger than the file type allows
         return task.image, None, str(error)
     write_bytes(task.target, encoded.tobytes())
     line = {'image': task.image, 'output': task.output, 'seed': task.seed, 'sha256': digest, 'parameters': parameters}
@@ -260,13 +282,16 @@ def _degrade_file(task: _Task) -> tuple[str, dict | None, str]:
 
 
 def read_image(path: Path) -> tuple[np.ndarray, str]:
-    """Reads an image as mmseg's loader does, but refuses a damaged one.
+    """Reads an image like mmseg's loader, but refuses damaged files.
 
     Args:
         path: The image file.
 
     Returns:
         The image, (H, W, 3) uint8 BGR, and the SHA-256 of the file.
+
+    Raises:
+        DataError: the image cannot be read. The message is the reason without the file name.
     """
     try:
         data = path.read_bytes()
@@ -275,5 +300,5 @@ def read_image(path: Path) -> tuple[np.ndarray, str]:
     except (OSError, cv2.error) as error:
         raise DataError(str(error)) from error
     if image is None:
-        raise DataError('OpenCV cannot decode it')
+        raise DataError('OpenCV cannot decode the image')
     return image, hashlib.sha256(data).hexdigest()

@@ -1,4 +1,4 @@
-"""JPEG compression in memory, with the decoder's choice of how the halved chroma planes are enlarged."""
+"""JPEG compression in memory, with a choice of how the decoder enlarges the halved chroma planes."""
 
 import io
 
@@ -15,7 +15,7 @@ def compress(image: np.ndarray, quality: int, chroma: str = 'smooth') -> np.ndar
     Args:
         image: (H, W, 3) uint8, BGR.
         quality: JPEG quality, 1 to 100.
-        chroma: 'smooth' interpolates the chroma planes, as libjpeg does by default; 'repeat' repeats their pixels.
+        chroma: 'smooth' interpolates the chroma planes, which is libjpeg's default; 'repeat' repeats their pixels.
 
     Returns:
         A new (H, W, 3) uint8 BGR image.
@@ -30,13 +30,13 @@ def _encoded(image: np.ndarray, quality: int) -> np.ndarray:
 
 
 def _compress_repeated(image: np.ndarray, quality: int) -> np.ndarray:
-    """The 'repeat' of `compress`.
+    """Implements 'repeat' of `compress`.
 
-    No library lets its user switch libjpeg's smoothing off. A decoder at half size does not enlarge chroma at all, so
-    the chroma planes come from such a one, and luma from a decoder that leaves chroma out.
+    No library can disable libjpeg's smoothing. However, a decoder at half size does not enlarge chroma at all. The
+    chroma planes are therefore decoded at half size, and luma is decoded separately without chroma.
     """
     height, width = image.shape[:2]
-    # Encoders repeat the last row and column up to full blocks anyway; even sides make half the size exact.
+    # Encoders repeat the last row and column up to full blocks in any case. With even sides, half the size is exact.
     even = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
     data = _encoded(even, quality).tobytes()
     half = (even.shape[1] // 2, even.shape[0] // 2)
@@ -47,7 +47,7 @@ def _compress_repeated(image: np.ndarray, quality: int) -> np.ndarray:
 
 
 def _drafted(data: bytes, mode: str, width: int, height: int) -> Image.Image:
-    """An image as the JPEG decoder itself gives it in a mode and at a size, without a conversion after it."""
+    """Returns the direct output of the JPEG decoder in the given mode and size, without later conversion."""
     with Image.open(io.BytesIO(data)) as image:
         image.draft(mode, (width, height))
         image.load()

@@ -1,25 +1,27 @@
-"""The two-stage low-quality recipe: what is drawn for an image, and how drawn parameters are applied to it.
+"""Two-stage low-quality recipe: drawing of degradation parameters, and their application to an image.
 
-The recipe is Real-ESRGAN's (Wang et al. 2021, arXiv 2107.10833, sec. 3) with the values of OSEDiff. Drawing and
-applying are separate: `draw` makes a plain JSON-able list of steps, and `apply` is a pure function of the image and
-that list, so a line of a manifest replays an image exactly.
+The recipe is that of Real-ESRGAN (Wang et al. 2021, arXiv 2107.10833, sec. 3) with the values of OSEDiff. Drawing and
+applying are separate. `draw` returns a list of steps that can be stored as JSON, and `apply` is a pure function of the
+image and that list. A line of a manifest therefore reproduces an image exactly.
 
-mmagic 1.2.0 has transforms of these names; they are not used, because there
+mmagic 1.2.0 has transforms with these names. They are not used for the following reasons:
 
-* Poisson noise works on 0..255 values, which makes it sqrt(255) times weaker than Real-ESRGAN's on 0..1 values;
-* `DegradationsWithShuffle` keeps the shuffled order for the next image, so an image's seed does not fix its result;
-* `RandomBlur` hands one drawn beta on as both ends of the range that Real-ESRGAN's rule draws from: the result lies
-  between 1 and that beta, so a generalised Gaussian's beta falls below 1 in 1/7 of the draws where it should in 1/2;
-* nothing records what was drawn.
+* Poisson noise is computed on 0..255 values, which makes it sqrt(255) times weaker than Real-ESRGAN's on 0..1 values.
+* `DegradationsWithShuffle` keeps the shuffled order for the next image, so the seed of an image does not determine the
+  result.
+* `RandomBlur` uses one drawn beta as both ends of the range from which Real-ESRGAN's rule draws. The result is between
+  1 and that beta, so the beta of a generalised Gaussian is below 1 in 1/7 of the draws instead of 1/2.
+* The drawn parameters are not recorded.
 
-Compared with the released pipeline over 900 images a side, kernels agree to 4e-15, and noises, probabilities and orders
-have the same distribution. Two things differed:
+In a comparison with the released pipeline over 900 images each, the kernels agree to 4e-15, and noises, probabilities
+and orders have the same distribution. There were two differences:
 
-* The last resize, back to the input's size, is drawn from area, bilinear and bicubic there and was always bilinear
-  here: SSIM .015 higher, gradients 8 % weaker. Recipe version 2 draws it; version 1 is kept for earlier copies.
-* The released JPEG repeats the pixels of the halved chroma planes where libjpeg smooths them (log variance of chroma
-  edges 2.6 against 1.8). The default stays libjpeg's, because real files are decoded that way; `jpeg_chroma='repeat'`
-  gives the released one.
+* The released pipeline draws the last resize, back to the input size, from area, bilinear and bicubic, whereas here it
+  was always bilinear. This increased SSIM by .015 and weakened gradients by 8 %. Recipe version 2 draws it, too.
+  Version 1 is kept for earlier copies.
+* The released JPEG repeats the pixels of the halved chroma planes, whereas libjpeg smooths them (log variance of chroma
+  edges 2.6 versus 1.8). The default remains that of libjpeg, because real files are decoded that way. Set
+  `jpeg_chroma='repeat'` to get the released behaviour.
 """
 
 import math
@@ -44,22 +46,22 @@ Settings = TypeVar('Settings')
 
 @dataclass(frozen=True)
 class Stage:
-    """What one of the two stages draws from; ranges are (low, high) with both ends included.
+    """Ranges and probabilities of one of the two stages. Ranges are (low, high), with both ends included.
 
     Args:
         sigma: Spread of the blur kernels in pixels.
         resize_probs: Probabilities of up, down and keep.
-        resize_scale: Smallest and largest size, as a multiple of the input's size.
-        gaussian_sigma: Gaussian noise, in grey levels of 255.
-        poisson_scale: Factor on the Poisson noise.
-        blur_prob: Probability that the stage blurs at all.
-        sinc_prob: Probability that a blur is the sinc filter, not one of `KERNELS`.
+        resize_scale: Smallest and largest size, as a multiple of the input size.
+        gaussian_sigma: Standard deviation of the Gaussian noise, in grey levels of 255.
+        poisson_scale: Scale factor of the Poisson noise.
+        blur_prob: Probability that the stage blurs the image.
+        sinc_prob: Probability that a blur uses the sinc filter instead of one of `KERNELS`.
         kernel_probs: Probabilities of `KERNELS`, in that order.
         kernel_sizes: Odd kernel sizes, drawn uniformly.
         beta_gaussian: Shape of the generalised Gaussian kernels.
         beta_plateau: Shape of the plateau kernels.
-        gaussian_prob: Probability of Gaussian noise; the rest is Poisson noise.
-        grey_prob: Probability that the noise is the same in the three channels.
+        gaussian_prob: Probability of Gaussian noise. Otherwise, the noise is Poisson noise.
+        grey_prob: Probability that the noise is the same in all three channels.
         jpeg_quality: JPEG quality, drawn as an integer.
     """
 
@@ -79,7 +81,7 @@ class Stage:
     jpeg_quality: tuple[int, int] = (30, 95)
 
     def __post_init__(self) -> None:
-        """Refuses values that could not be drawn from, before the first image instead of in the middle of a run."""
+        """Checks the values, so that an error is raised before the first image instead of in the middle of a run."""
         for name in ('sigma', 'resize_scale', 'gaussian_sigma', 'poisson_scale'):
             low, high = getattr(self, name)
             _require(0 <= low <= high, name, getattr(self, name), 'low and high with 0 <= low <= high')
@@ -103,16 +105,16 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The two stages, the end, and the version of the rules.
+    """Settings of the two stages and the final steps, and the version of the rules.
 
     Args:
         first: The first stage.
         second: The second stage.
         final_sinc_prob: Probability of the final sinc filter.
-        version: One of `VERSIONS`. 1 resizes back to the input's size bilinearly, 2 by one of `INTERPOLATIONS`, drawn
-            uniformly. All other draws are equal in both.
-        jpeg_chroma: How JPEG's halved chroma planes are enlarged: 'smooth', as libjpeg does, or 'repeat', as the
-            released pipeline does.
+        version: One of `VERSIONS`. Version 1 resizes back to the input size bilinearly; version 2 uses one of
+            `INTERPOLATIONS`, drawn uniformly. All other draws are the same in both versions.
+        jpeg_chroma: Enlargement of the halved chroma planes of JPEG: 'smooth', as in libjpeg, or 'repeat', as in the
+            released pipeline.
     """
 
     first: Stage
@@ -122,7 +124,7 @@ class Recipe:
     jpeg_chroma: str = 'smooth'
 
     def __post_init__(self) -> None:
-        """Refuses values that could not be drawn from."""
+        """Checks the values."""
         _require(0 <= self.final_sinc_prob <= 1, 'final_sinc_prob', self.final_sinc_prob, 'a probability')
         _require(self.version in VERSIONS, 'version', self.version, f'one of {", ".join(map(str, VERSIONS))}')
         _require(self.jpeg_chroma in jpeg.CHROMA, 'jpeg_chroma', self.jpeg_chroma, f'one of {", ".join(jpeg.CHROMA)}')
@@ -130,7 +132,7 @@ class Recipe:
 
 def _require(valid: bool, name: str, value: Any, needed: str) -> None:
     if not valid:
-        raise ConfigError(f'Degradation recipe: {name} is {value}; it must be {needed}.')
+        raise ConfigError(f'Degradation recipe: {name} is {value}, but it must be {needed}.')
 
 
 OSEDIFF = Recipe(
@@ -157,12 +159,12 @@ def override(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     known = [field.name for field in fields(settings)]
     unknown = sorted(set(changes) - set(known))
     if unknown:
-        raise ConfigError(f'Degradation recipe: unknown setting {", ".join(unknown)}; known are {", ".join(known)}.')
+        raise ConfigError(f'Degradation recipe: unknown setting {", ".join(unknown)}. Choose from {", ".join(known)}.')
     values = {}
     for name, value in changes.items():
         old = getattr(settings, name)
         nested = override(old, value) if is_dataclass(old) else value
-        values[name] = tuple(nested) if isinstance(nested, list) else nested  # configs and JSON know only lists
+        values[name] = tuple(nested) if isinstance(nested, list) else nested  # configs and JSON contain only lists
     return replace(settings, **values)
 
 
@@ -170,20 +172,20 @@ def draw(recipe: Recipe, rng: np.random.Generator, height: int, width: int) -> d
     """Draws all parameters of one image.
 
     Args:
-        recipe: What to draw from, e.g. `OSEDIFF`.
+        recipe: The recipe to draw from, e.g. `OSEDIFF`.
         rng: The only source of randomness.
         height: Height of the image in pixels.
         width: Width of the image in pixels.
 
     Returns:
-        A JSON-able dict: `height`, `width`, and `steps`, a list of dicts in the order in which `apply` runs them. Each
-        step has `op` (blur, resize, noise or jpeg), `stage` (1, 2 or final) and its parameters.
+        A JSON-serialisable dict with `height`, `width` and `steps`, a list of dicts in the order in which `apply` runs
+        them. Each step has `op` (blur, resize, noise or jpeg), `stage` (1, 2 or final) and its parameters.
     """
     steps = []
     for number, stage in ((1, recipe.first), (2, recipe.second)):
         drawn = [_draw_blur(stage, rng)] if rng.random() < stage.blur_prob else []
-        # Both resizes are relative to the input's size, the second one not to what the first one left: Real-ESRGAN's
-        # rule. At final scale 1 the worst case is the smaller of the two scales and not their product.
+        # As in Real-ESRGAN, both resizes are relative to the input size; the second one is not relative to the result
+        # of the first. At final scale 1, the worst case is the smaller of the two scales and not their product.
         drawn += [_draw_resize(stage, rng, height, width), _draw_noise(stage, rng)]
         if number == 1:
             drawn.append(_draw_jpeg(stage, rng, recipe.jpeg_chroma))
@@ -193,9 +195,9 @@ def draw(recipe: Recipe, rng: np.random.Generator, height: int, width: int) -> d
 
 
 def _draw_final(recipe: Recipe, rng: np.random.Generator, height: int, width: int) -> list[dict]:
-    """The second JPEG and, before or after it, the way back to the input's size with the final sinc filter.
+    """Draws the second JPEG and, before or after it, the resize back to the input size with the final sinc filter.
 
-    Resize and sinc stay together, as in Real-ESRGAN, whose authors report twisted lines from sinc, JPEG, resize.
+    Resize and sinc stay together, as in Real-ESRGAN. Its authors report twisted lines for the order sinc, JPEG, resize.
     """
     sinc = []
     if rng.random() < recipe.final_sinc_prob:
@@ -203,7 +205,7 @@ def _draw_final(recipe: Recipe, rng: np.random.Generator, height: int, width: in
         sinc = [{'op': 'blur', 'kernel': 'sinc', 'size': size, 'omega': float(rng.uniform(np.pi / 3, np.pi))}]
     jpegs = [_draw_jpeg(recipe.second, rng, recipe.jpeg_chroma)]
     jpeg_first = rng.random() < 0.5
-    # Drawn after everything else, so that an image's other parameters do not depend on the version.
+    # Drawn last, so that the other parameters of an image do not depend on the version.
     interpolation = 'bilinear' if recipe.version == 1 else str(rng.choice(list(INTERPOLATIONS)))
     back = [resize_step('back', 1.0, interpolation, height, width), *sinc]
     return jpegs + back if jpeg_first else back + jpegs
@@ -212,7 +214,7 @@ def _draw_final(recipe: Recipe, rng: np.random.Generator, height: int, width: in
 def _draw_blur(stage: Stage, rng: np.random.Generator) -> dict:
     size = int(rng.choice(stage.kernel_sizes))
     if rng.random() < stage.sinc_prob:
-        # A low cut-off needs a kernel wide enough to hold its ripples (Real-ESRGAN's rule).
+        # A low cut-off needs a kernel that is wide enough for its ripples (Real-ESRGAN's rule).
         lowest = np.pi / 3 if size < 13 else np.pi / 5
         return {'op': 'blur', 'kernel': 'sinc', 'size': size, 'omega': float(rng.uniform(lowest, np.pi))}
     kind = str(rng.choice(KERNELS, p=stage.kernel_probs))
@@ -225,7 +227,7 @@ def _draw_blur(stage: Stage, rng: np.random.Generator) -> dict:
     if kind in ('iso', 'aniso'):
         return step
     low, high = stage.beta_gaussian if kind.startswith('generalized') else stage.beta_plateau
-    # Real-ESRGAN's rule: peaked and flat shapes are equally likely, however far each side of the range reaches.
+    # Real-ESRGAN's rule: peaked and flat shapes are equally likely, regardless of the extent of the range on each side.
     return {**step, 'beta': float(rng.uniform(low, 1) if rng.random() < 0.5 else rng.uniform(1, high))}
 
 
@@ -237,7 +239,7 @@ def _draw_resize(stage: Stage, rng: np.random.Generator, height: int, width: int
 
 
 def resize_step(mode: str, scale: float, interpolation: str, height: int, width: int) -> dict:
-    """A resize of an image of `height` and `width` pixels by `scale`, as `draw` writes it down."""
+    """Returns the step, as in the result of `draw`, that resizes an image of `height` and `width` pixels by `scale`."""
     size = {'height': max(1, int(height * scale)), 'width': max(1, int(width * scale))}
     return {'op': 'resize', 'mode': mode, 'scale': scale, 'interpolation': interpolation, **size}
 
@@ -254,25 +256,31 @@ def _draw_noise(stage: Stage, rng: np.random.Generator) -> dict:
 def _draw_jpeg(stage: Stage, rng: np.random.Generator, chroma: str) -> dict:
     low, high = stage.jpeg_quality
     step = {'op': 'jpeg', 'quality': int(rng.integers(low, high + 1))}
-    # Left out where it is smooth, as in all manifests from before the setting.
+    # Omitted if smooth, as in all manifests written before the setting was introduced.
     return step if chroma == 'smooth' else {**step, 'chroma': chroma}
 
 
 def single(kind: str, severity: float, height: int, width: int, seed: int = 0) -> dict:
-    """Parameters of one degradation alone, for robustness curves.
+    """Returns the parameters of a single degradation, for robustness curves.
 
     Args:
         kind: One of `SINGLES`.
-        severity: 0 is the mildest value that `OSEDIFF.first` can draw, 1 the hardest, linear between them.
+        severity: 0 is the mildest value that `OSEDIFF.first` can draw and 1 the strongest, with linear interpolation in
+            between.
         height: Height of the image in pixels.
         width: Width of the image in pixels.
         seed: Seed of the noise.
 
     Returns:
-        A dict for `apply`, with the steps of this degradation only.
+        A dict for `apply` that contains the steps of this degradation only.
+
+    Raises:
+        ConfigError: `kind` or `severity` is not valid.
     """
     if kind not in SINGLES or not 0 <= severity <= 1:
-        raise ConfigError(f'No degradation {kind!r} of severity {severity}: need one of {SINGLES} and 0 to 1.')
+        raise ConfigError(
+            f'No degradation {kind!r} of severity {severity}. Choose one of {SINGLES} and a severity of 0 to 1.'
+        )
     stage = OSEDIFF.first
 
     def between(mild: float, hard: float) -> float:
@@ -292,20 +300,23 @@ def single(kind: str, severity: float, height: int, width: int, seed: int = 0) -
 
 
 def apply(image: np.ndarray, parameters: Mapping[str, Any]) -> np.ndarray:
-    """Degrades an image by drawn parameters; the same arguments always give the same result.
+    """Degrades an image with drawn parameters. The same arguments always produce the same result.
 
     Args:
         image: (H, W, 3) uint8, BGR.
-        parameters: What `draw` or `single` returned for this height and width, also after a trip through JSON.
+        parameters: The result of `draw` or `single` for this height and width. It may have been stored as JSON.
 
     Returns:
         A new (H, W, 3) uint8 BGR image.
+
+    Raises:
+        DataError: the type or the shape of the image does not match the parameters.
     """
     size = (parameters['height'], parameters['width'])
     if image.dtype != np.uint8 or image.shape != (*size, 3):
         raise DataError(
             f'The degradation was drawn for a uint8 BGR image of shape {(*size, 3)}, but the image is {image.dtype} of '
-            f'shape {image.shape}. Draw parameters for this image, or load the one that the parameters belong to.'
+            f'shape {image.shape}. Draw parameters for this image, or load the image that they were drawn for.'
         )
     degraded = image.astype(np.float32) / 255
     for step in parameters['steps']:
@@ -318,7 +329,7 @@ def _to_uint8(image: np.ndarray) -> np.ndarray:
 
 
 def build_kernel(step: Mapping[str, Any]) -> np.ndarray:
-    """The kernel that a drawn blur step describes."""
+    """Computes the kernel of a drawn blur step."""
     if step['kernel'] == 'sinc':
         return kernels.sinc(step['size'], step['omega'])
     shape = (step['size'], step['sigma_x'], step['sigma_y'], step['rotation'])
@@ -353,16 +364,16 @@ def _noise(image: np.ndarray, step: Mapping[str, Any]) -> np.ndarray:
 
 
 def poisson_noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Zero-mean shot noise of Real-ESRGAN: Poisson(x v) / v - x, with variance x / v.
+    """Draws the zero-mean shot noise of Real-ESRGAN: Poisson(x v) / v - x, with variance x / v.
 
-    v, the number of counts at x = 1, is the number of different grey levels in the image, rounded up to a power of two.
+    The number of counts v at x = 1 is the number of distinct grey levels in the image, rounded up to a power of two.
 
     Args:
         image: Array of any shape in [0, 1].
         rng: Source of the noise.
 
     Returns:
-        Noise of the image's shape, float64.
+        Noise in the shape of the image, float64.
     """
     levels = _to_uint8(image)
     different = np.count_nonzero(np.bincount(levels.ravel(), minlength=256))

@@ -1,6 +1,7 @@
-"""Degradations at a chosen severity, for robustness curves: one alone, or the whole recipe made milder.
+"""Degradations of a chosen severity, for robustness curves: a single degradation, or a milder form of the whole recipe.
 
-An image keeps its draw at every severity: the same seed gives the same kernels, noise patterns and order, only weaker.
+The draw of an image is the same at every severity: the same seed results in the same kernels, noise patterns and order,
+and only the strength changes.
 """
 
 from collections.abc import Mapping
@@ -20,25 +21,27 @@ PARAMETERS = {
     'poisson': ('scale', 'Poisson scale', ''),
     'jpeg': ('quality', 'JPEG quality', ''),
 }
-"""Kind -> key in the step of `single`, name and unit of what severity changes."""
+"""For each kind: the key in the step of `single`, the name and the unit of the amount that depends on the severity."""
 
 
 def at_severity(kind: str, severity: float, height: int, width: int, seed: int, recipe: Recipe = OSEDIFF) -> dict:
-    """Parameters of a degradation of an image.
+    """Returns the degradation parameters of an image at a given severity.
 
     Args:
-        kind: One of `KINDS`; 'mixed' is the two-stage recipe, made milder by `scaled`.
-        severity: 0 is the mildest value that the recipe can draw, 1 the hardest or, for 'mixed', the recipe itself.
+        kind: One of `KINDS`. 'mixed' is the two-stage recipe, made milder by `scaled`.
+        severity: 0 is the mildest value that the recipe can draw; 1 is the strongest or, for 'mixed', the recipe
+            itself.
         height: Height of the image in pixels.
         width: Width of the image in pixels.
-        seed: Seed of the image, as `image_seed` gives it. 'mixed' at 1 is then what `rass-mm make-lq` makes of it.
-        recipe: What 'mixed' draws from; its version must be that of the copy to compare with.
+        seed: Seed of the image, from `image_seed`. With this seed, 'mixed' at severity 1 equals the result of
+            `rass-mm make-lq`.
+        recipe: The recipe that 'mixed' draws from. Its version must be that of the copy to compare with.
 
     Returns:
         A dict for `recipe.apply`.
 
     Raises:
-        ConfigError: no such kind or severity.
+        ConfigError: `kind` or `severity` is not valid.
     """
     if kind == MIXED:
         return scaled(draw(recipe, np.random.default_rng(seed), height, width), severity, recipe)
@@ -46,16 +49,16 @@ def at_severity(kind: str, severity: float, height: int, width: int, seed: int, 
 
 
 def scaled(parameters: Mapping[str, Any], severity: float, recipe: Recipe = OSEDIFF) -> dict:
-    """A draw made milder: what the recipe would have drawn from ranges narrowed towards their mild ends.
+    """Returns a milder draw, equal to a draw from ranges that are narrowed towards their mild ends.
 
-    Every amount is drawn uniformly from a range, so moving the drawn amount by a share is narrowing the range by it.
-    Mild are the smallest sigma and noise, the best JPEG quality, scale 1 and, for sinc filters, the cut-off pi.
-    What is chosen and not measured stays as drawn: which steps, kernels, kernel sizes and shapes, orders and modes.
+    Every amount is drawn uniformly from a range. Scaling the drawn amount is therefore equivalent to narrowing the
+    range. The mild ends are the smallest sigma and noise, the best JPEG quality, scale 1 and, for sinc filters, a
+    cut-off of pi. Discrete choices stay as drawn: steps, kernels, kernel sizes and shapes, orders and modes.
 
     Args:
-        parameters: What `draw` returned.
-        severity: 1 returns an equal draw, 0 every amount at its mild end, linear between them.
-        recipe: The recipe that was drawn from.
+        parameters: The result of `draw`.
+        severity: 1 returns an equal draw and 0 sets every amount to its mild end, with linear interpolation in between.
+        recipe: The recipe of the draw.
 
     Returns:
         A new dict for `recipe.apply`.
@@ -64,7 +67,7 @@ def scaled(parameters: Mapping[str, Any], severity: float, recipe: Recipe = OSED
         ConfigError: the severity is not in 0..1.
     """
     if not 0 <= severity <= 1:
-        raise ConfigError(f'The severity is {severity}; it must be 0 to 1.')
+        raise ConfigError(f'The severity is {severity}, but it must be in the range 0 to 1.')
     stages = {1: recipe.first, 2: recipe.second, 'final': recipe.second}
     height, width = parameters['height'], parameters['width']
     steps = [_milder(step, stages[step['stage']], severity, height, width) for step in parameters['steps']]
@@ -78,7 +81,7 @@ def _milder(step: Mapping[str, Any], stage: Stage, severity: float, height: int,
         'noise': {'sigma': stage.gaussian_sigma[0], 'scale': stage.poisson_scale[0]},
         'jpeg': {'quality': stage.jpeg_quality[1]},
     }[step['op']]
-    # In this form severity 1 gives the drawn value exactly, without a rounding error.
+    # In this form, severity 1 results in exactly the drawn value, without a rounding error.
     amounts = {name: severity * step[name] + (1 - severity) * mild for name, mild in ends.items() if name in step}
     if step['op'] == 'resize':
         return {**step, **resize_step(step['mode'], amounts['scale'], step['interpolation'], height, width)}
@@ -88,12 +91,12 @@ def _milder(step: Mapping[str, Any], stage: Stage, severity: float, height: int,
 
 
 def parameter(kind: str, severity: float) -> float | None:
-    """The physical amount behind a severity, see `PARAMETERS`; None for 'mixed', which has many."""
+    """Returns the physical amount at a severity, see `PARAMETERS`, or None for 'mixed', which has several amounts."""
     if kind == MIXED:
         return None
     return float(single(kind, severity, 1000, 1000)['steps'][0][PARAMETERS[kind][0]])
 
 
 def parameter_text(kind: str, amount: float | None) -> str:
-    """The amount with its unit, e.g. '0.9 px'; empty where there is none."""
+    """Formats an amount with its unit, e.g. '0.9 px'. For None, returns an empty string."""
     return '' if amount is None else f'{amount:.3g}{PARAMETERS[kind][2]}'

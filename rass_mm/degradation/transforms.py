@@ -1,4 +1,4 @@
-"""The low-quality recipe as mmseg transforms: freshly drawn for training, fixed per image for tests."""
+"""Low-quality recipe as mmseg transforms: random for training, fixed per image for testing."""
 
 import os
 from collections.abc import Mapping
@@ -16,23 +16,26 @@ from rass_mm.errors import ConfigError, DataError
 
 @TRANSFORMS.register_module()
 class LQDegradation(BaseTransform):
-    """Degrades `img` by freshly drawn parameters; labels and all other keys stay as they are.
+    """Degrades `img` with randomly drawn parameters. Labels and all other keys are unchanged.
 
-    Place it after the crops and flips: the recipe is meant for the size that the network sees.
+    Place this transform after crops and flips, because the recipe is designed for the input size of the network.
 
     Required keys: `img`, (H, W, 3) BGR, uint8 or floating point in 0..255.
     Modified keys: `img`, (H, W, 3) BGR uint8.
-    Added keys: `degradation`, the drawn parameters (a dict for `recipe.apply`), or None if the image was left alone.
+    Added keys: `degradation`, the drawn parameters (a dict for `recipe.apply`), or None if the image is not degraded.
 
     Args:
         prob: Probability that an image is degraded.
         recipe: Changes to the OSEDiff recipe, e.g. `dict(first=dict(jpeg_quality=(50, 95)), final_sinc_prob=0.5)`;
-            `dict(version=1)` trains as before recipe version 2.
+            `dict(version=1)` trains with the rules used before recipe version 2.
+
+    Raises:
+        ConfigError: `prob` or `recipe` is not valid.
     """
 
     def __init__(self, prob: float = 1.0, recipe: Mapping[str, Any] | None = None) -> None:
         if not 0 <= prob <= 1:
-            raise ConfigError(f'LQDegradation: prob is {prob}; it must be a probability, 0 to 1.')
+            raise ConfigError(f'LQDegradation: prob is {prob}, but it must be a probability in the range 0 to 1.')
         self.prob = prob
         self.recipe = override(OSEDIFF, recipe or {})
 
@@ -40,14 +43,14 @@ class LQDegradation(BaseTransform):
         """Degrades `results['img']`.
 
         Args:
-            results: The sample, with `img` as in the class's docstring.
+            results: The sample, with `img` as described in the class docstring.
 
         Returns:
             The same dict.
         """
         image = _as_uint8(results['img'], type(self).__name__)
-        # mmengine seeds numpy's global generator in every worker. One draw from it per image, whatever the recipe then
-        # does, keeps the transforms that follow independent of the recipe.
+        # mmengine seeds numpy's global generator in every worker. The recipe uses exactly one draw from it per image,
+        # so that the transforms that follow do not depend on the recipe.
         rng = np.random.default_rng(np.random.randint(2**32, dtype=np.int64))
         results['img'], results['degradation'] = image, None
         if rng.random() < self.prob:
@@ -56,28 +59,28 @@ class LQDegradation(BaseTransform):
         return results
 
     def __repr__(self) -> str:
-        """The transform with its arguments, for logs."""
+        """Returns the transform with its arguments, for logs."""
         return f'{type(self).__name__}(prob={self.prob}, recipe={self.recipe})'
 
 
 @TRANSFORMS.register_module()
 class FixedDegradation(BaseTransform):
-    """Degrades `img` by parameters that depend on the image's name only: the same in every run and every worker.
+    """Degrades `img` with parameters that depend only on the image name, so every run and worker uses the same ones.
 
-    Place it right after loading. Labels and all other keys stay as they are.
+    Place this transform directly after loading. Labels and all other keys are unchanged.
 
     Required keys: `img`, (H, W, 3) BGR, uint8 or floating point in 0..255; `img_path`.
-    Modified keys: `img`, (H, W, 3) BGR uint8; left alone if `kind` is None.
+    Modified keys: `img`, (H, W, 3) BGR uint8; unchanged if `kind` is None.
 
     Args:
         kind: One of `rass_mm.degradation.severity.KINDS`, or None for the clean image.
         severity: 0 to 1, see `at_severity`.
-        seed: Seed of the whole test; an image's own is a hash of it and of the image's name.
-        folder: The images' folder, which is no part of their names; None takes the file names alone.
+        seed: Seed of the whole test. The seed of an image is a hash of this seed and the image name.
+        folder: The folder of the images; image names are relative to it. With None, the names are the file names.
         recipe: Changes to the OSEDiff recipe that 'mixed' draws from, e.g. `dict(version=1)`.
 
     Raises:
-        ConfigError: no such kind, severity or recipe.
+        ConfigError: `kind`, `severity` or `recipe` is not valid.
     """
 
     def __init__(
@@ -94,16 +97,22 @@ class FixedDegradation(BaseTransform):
         self.set(kind, severity)
 
     def set(self, kind: str | None, severity: float) -> None:
-        """Chooses another degradation, from the next pass over the data on."""
+        """Selects another degradation, which takes effect with the next pass over the data.
+
+        Raises:
+            ConfigError: `kind` or `severity` is not valid.
+        """
         if kind is not None and kind not in KINDS or not 0 <= severity <= 1:
-            raise ConfigError(f'No degradation {kind!r} of severity {severity}: need one of {KINDS} and 0 to 1.')
+            raise ConfigError(
+                f'No degradation {kind!r} of severity {severity}. Choose one of {KINDS} and a severity of 0 to 1.'
+            )
         self.kind, self.severity = kind, severity
 
     def transform(self, results: dict) -> dict:
         """Degrades `results['img']`.
 
         Args:
-            results: The sample, with the keys of the class's docstring.
+            results: The sample, with the keys described in the class docstring.
 
         Returns:
             The same dict.
@@ -117,7 +126,7 @@ class FixedDegradation(BaseTransform):
         return results
 
     def __repr__(self) -> str:
-        """The transform with its arguments, for logs."""
+        """Returns the transform with its arguments, for logs."""
         drawn = f'seed={self.seed}, recipe_version={self.recipe.version}'
         return f'{type(self).__name__}(kind={self.kind}, severity={self.severity}, {drawn})'
 
@@ -126,7 +135,7 @@ def _as_uint8(image: np.ndarray, needer: str) -> np.ndarray:
     if image.ndim != 3 or image.shape[2] != 3:
         raise DataError(
             f'{needer} needs a BGR image of shape (H, W, 3), but img has shape {image.shape}. '
-            "Load it with LoadImageFromFile(color_type='color') and degrade before PackSegInputs."
+            "Load it with LoadImageFromFile(color_type='color') and place the degradation before PackSegInputs."
         )
     if image.dtype == np.uint8:
         return image

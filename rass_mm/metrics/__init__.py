@@ -1,1 +1,1 @@
-"""Image and segmentation metrics; they depend on no framework."""
+"""Framework-independent image and segmentation metrics."""

@@ -3,23 +3,26 @@
 import numpy as np
 
 MEAN_OVER = {'all': 'classes with labelled or predicted pixels', 'present': 'classes with labelled pixels'}
-"""Rule of a mean over classes -> the classes in it."""
+"""Rules for the mean over classes, with the classes that are included."""
 
 
 def mean_iou(confusion: np.ndarray) -> float:
-    """Mean over classes that occur (in truth or prediction) of intersection over union.
+    """Computes the mean intersection over union of the classes that occur in the truth or the prediction.
 
     Args:
-        confusion: (K, K) pixel counts, rows are the truth, columns the prediction.
+        confusion: (K, K) pixel counts. Rows are the truth, columns are the prediction.
     """
     return float(np.nanmean(class_ious(confusion)))
 
 
 def class_ious(confusion: np.ndarray) -> np.ndarray:
-    """(K,) intersection over union per class; NaN for classes that occur neither in truth nor in prediction.
+    """Computes the intersection over union of each class.
 
     Args:
-        confusion: as in `mean_iou`.
+        confusion: (K, K) pixel counts. Rows are the truth, columns are the prediction.
+
+    Returns:
+        (K,) values, NaN for classes that occur neither in the truth nor in the prediction.
     """
     intersection = np.diag(confusion)
     union = confusion.sum(0) + confusion.sum(1) - intersection

@@ -1,4 +1,4 @@
-"""Learned quality metrics through pyiqa, an optional package that fetches its weights from a hub on first use."""
+"""Learned quality metrics from pyiqa, an optional package that downloads its weights from a hub on first use."""
 
 import importlib
 import os
@@ -17,34 +17,34 @@ PYIQA_NAMES = {
     'CLIPIQA': 'clipiqa',
     'FID': 'fid',
 }
-"""This package's names of the metrics and pyiqa's."""
+"""Names of the metrics in this package and in pyiqa."""
 FULL_REFERENCE = ('LPIPS', 'DISTS')
-"""Those that compare an image with its clean image; FID compares two folders, the others judge one image."""
+"""Metrics that compare an image with its clean image. FID compares two folders; the others need only one image."""
 
 
 class PerceptualMetric:
-    """One of LPIPS, DISTS, MUSIQ, MANIQA and CLIPIQA, ready to score images.
+    """A perceptual metric for single images: LPIPS, DISTS, MUSIQ, MANIQA or CLIPIQA.
 
-    Creating it loads the weights; where they are not in pyiqa's cache yet, pyiqa fetches them.
+    The constructor loads the weights. If they are not in pyiqa's cache, pyiqa downloads them.
 
     Args:
-        name: the metric.
-        device: where its network runs.
+        name: the name of the metric.
+        device: the device of its network.
 
     Raises:
-        ConfigError: there is no such metric.
-        InstallationError: pyiqa or the metric's weights are absent.
+        ConfigError: the metric does not exist.
+        InstallationError: pyiqa or the weights of the metric are missing.
     """
 
     def __init__(self, name: str, device: str | torch.device = 'cpu') -> None:
         if name not in PYIQA_NAMES or name == 'FID':
             known = ', '.join(key for key in PYIQA_NAMES if key != 'FID')
-            raise ConfigError(f'There is no perceptual metric {name!r} for single images; choose from {known}.')
+            raise ConfigError(f'There is no perceptual metric {name!r} for single images. Choose from {known}.')
         self.name = name
         self.model = _create(name, device)
 
     def __call__(self, image: np.ndarray, truth: np.ndarray | None = None) -> float:
-        """The score of an image.
+        """Computes the score of an image.
 
         Args:
             image: (H, W, 3) RGB uint8, or floating point in 0..255.
@@ -59,48 +59,48 @@ class PerceptualMetric:
                 found = 'none was given' if truth is None else f'it has shape {truth.shape}'
                 raise DataError(f'{self.name} needs a clean image of shape {image.shape}, but {found}.')
             images.append(truth)
-        with torch.no_grad():  # pyiqa switches gradients off for the whole process; leaving the block undoes it
+        with torch.no_grad():  # pyiqa disables gradients for the whole process; this block restores them
             return float(self.model(*(_as_batch(pixels) for pixels in images)))
 
 
 def fid(folder: str | os.PathLike, truth_folder: str | os.PathLike, device: str | torch.device = 'cpu') -> float:
-    """Fréchet inception distance between the images of two folders; lower is better.
+    """Computes the Fréchet inception distance between the images of two folders. Lower is better.
 
     Args:
         folder: the restored images.
-        truth_folder: the clean images; they need not correspond one by one.
-        device: where the network runs.
+        truth_folder: the clean images. They do not have to correspond one by one.
+        device: the device of the network.
 
     Raises:
-        DataError: a folder is absent or holds fewer than two files.
-        InstallationError: pyiqa or the metric's weights are absent.
+        DataError: a folder does not exist or contains fewer than two files.
+        InstallationError: pyiqa or the weights of the metric are missing.
     """
     for place in (folder, truth_folder):
         count = len(os.listdir(place)) if os.path.isdir(place) else 0
         if count < 2:
-            raise DataError(f'FID needs two folders of at least two images each, but {place} holds {count}.')
+            raise DataError(f'FID needs two folders with at least two images each, but {place} contains {count}.')
     model = _create('FID', device)
     with torch.no_grad():
         return float(model(os.fspath(folder), os.fspath(truth_folder), num_workers=0, verbose=False))
 
 
 def require_pyiqa(name: str) -> ModuleType:
-    """The module pyiqa, imported now.
+    """Imports pyiqa and returns the module.
 
     Args:
-        name: the metric that needs it, for the message.
+        name: the metric that needs pyiqa, for the message.
 
     Raises:
-        InstallationError: pyiqa is absent or cannot be imported here.
+        InstallationError: pyiqa is not installed or cannot be imported.
     """
     try:
         return importlib.import_module('pyiqa')
-    except Exception as error:  # a pyiqa made for other library versions fails in many ways, not only by ImportError
+    except Exception as error:  # with other library versions, pyiqa may raise errors other than ImportError
         raise InstallationError(
             f'{name} needs the optional package pyiqa, which cannot be imported ({type(error).__name__}: {error}). '
-            'Install it with: pip install --no-deps pyiqa (with its dependencies, pip may exchange transformers and '
-            'accelerate for old versions that rass_mm does not work with), then install what its import still misses. '
-            'Or leave the metric out: PSNR, SSIM and NIQE need no pyiqa.'
+            'Install it with: pip install --no-deps pyiqa (with its dependencies, pip may replace transformers and '
+            'accelerate with old versions that rass_mm does not support), then install the packages that its import '
+            'still misses. Or omit the metric: PSNR, SSIM and NIQE do not need pyiqa.'
         ) from error
 
 
@@ -108,15 +108,15 @@ def _create(name: str, device: str | torch.device) -> torch.nn.Module:
     pyiqa = require_pyiqa(name)
     try:
         return pyiqa.create_metric(PYIQA_NAMES[name], device=torch.device(device))
-    except Exception as error:  # no network shows as URLError, OSError, RuntimeError or an error of the hub's client
+    except Exception as error:  # without a network: URLError, OSError, RuntimeError or an error of the hub client
         raise InstallationError(
             f'{name}: pyiqa could not load its metric {PYIQA_NAMES[name]!r} ({type(error).__name__}: {error}). '
-            f'It fetches weights from a hub on first use and keeps them in {torch.hub.get_dir()} and in the caches of '
-            'the hubs that it asks. Use the metric once on a machine with network and copy these folders here, '
-            'or leave the metric out.'
+            f'It downloads weights from a hub on first use and keeps them in {torch.hub.get_dir()} and in the caches '
+            'of the hubs that it uses. Use the metric once on a machine with a network and copy these folders here, '
+            'or omit the metric.'
         ) from error
 
 
 def _as_batch(image: np.ndarray) -> torch.Tensor:
-    """(H, W, 3) in 0..255 to (1, 3, H, W) in [0, 1]."""
+    """Converts (H, W, 3) in 0..255 to (1, 3, H, W) in [0, 1]."""
     return torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)[None]

@@ -1,4 +1,4 @@
-"""PSNR and SSIM as the restoration field reports them: on BT.601 luma, without a border crop, one image at a time."""
+"""PSNR and SSIM of single images, as reported in the restoration literature: on BT.601 luma, without a border crop."""
 
 import numpy as np
 from scipy.ndimage import correlate1d
@@ -12,13 +12,14 @@ WINDOW = 11
 SIGMA = 1.5
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 FLOOR = 1e-8
-"""Added to the mean squared error. Published PSNR values contain it; it shifts 38 dB by 0.0003 and 30 dB by less."""
+"""Added to the mean squared error, as in published PSNR values. It shifts 38 dB by 0.0003 and 30 dB by less."""
 
 
 def psnr(image: np.ndarray, truth: np.ndarray) -> float:
-    """Peak signal-to-noise ratio of the luma, in dB; higher is better.
+    """Computes the peak signal-to-noise ratio of the luma in dB. Higher is better.
 
-    Identical images give inf. For all others the published protocol's floor under the error caps the value at 80 dB.
+    The result for identical images is inf. For all other images, the floor under the error in the published protocol
+    limits the value to 80 dB.
 
     Args:
         image: (H, W, 3) RGB in 0..255, uint8 or floating point.
@@ -33,10 +34,10 @@ def psnr(image: np.ndarray, truth: np.ndarray) -> float:
 
 
 def ssim(image: np.ndarray, truth: np.ndarray) -> float:
-    """Structural similarity of the rounded luma; higher is better, identical images give 1.
+    """Computes the structural similarity of the rounded luma. Higher is better; the value for identical images is 1.
 
-    Mean over all windows that lie wholly inside the image. The contrast-structure term is not let below 0: the
-    published values are made so, and without it they come out up to 0.003 lower.
+    The result is the mean over all windows that are completely inside the image. The contrast-structure term is clamped
+    to at least 0, as in the published values. Without the clamp, the values would be up to 0.003 lower.
 
     Args:
         image: (H, W, 3) RGB in 0..255, uint8 or floating point; H and W at least 11.
@@ -57,12 +58,12 @@ def ssim(image: np.ndarray, truth: np.ndarray) -> float:
 
 
 def _luma(image: np.ndarray) -> np.ndarray:
-    """(H, W) limited-range luma, 16/255 to 235/255."""
+    """Computes (H, W) limited-range luma, 16/255 to 235/255."""
     return (image.astype(np.float64) @ np.array([65.481, 128.553, 24.966]) / 255 + 16) / 255
 
 
 def _window_mean(plane: np.ndarray) -> np.ndarray:
-    """Gaussian-weighted mean of each valid window: (H, W) -> (H - 10, W - 10)."""
+    """Computes the Gaussian-weighted mean of each valid window: (H, W) -> (H - 10, W - 10)."""
     radius = WINDOW // 2
     weights = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * SIGMA**2))
     weights /= weights.sum()
@@ -75,8 +76,8 @@ def _check(image: np.ndarray, truth: np.ndarray) -> None:
         raise DataError(f'The metrics need RGB images of shape (H, W, 3), but got {image.shape}.')
     if image.shape != truth.shape:
         raise DataError(
-            f'The image is {_size(image)} pixels but its clean image is {_size(truth)}; they must have one size. '
-            'Restore at the size of the clean image, or resize one of them before scoring.'
+            f'The image has {_size(image)} pixels, but its clean image has {_size(truth)}. Both must have the same '
+            'size. Restore at the size of the clean image, or resize one of them before scoring.'
         )
 
 

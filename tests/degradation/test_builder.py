@@ -1,4 +1,4 @@
-"""The data set builder, as its users run it: whole folders, several workers, interruptions and damaged files."""
+"""Data set builder under realistic use: whole folders, several workers, interruptions and damaged files."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from rass_mm.errors import ConfigError, DataError
 from rass_mm_cli.main import run_command
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'make_lq_dataset.py'
-# Ends the run as `kill -9` does, before the third image is renamed or before the third line of the manifest is written.
+# Ends the run like `kill -9`, before the third image is renamed or before the third line of the manifest is written.
 KILLED = """
 import os, signal, sys
 from rass_mm.files import atomic
@@ -72,7 +72,7 @@ def environment(root):
 
 @pytest.fixture
 def lean_root(tmp_path):
-    """The same builder under a package root that registers nothing with mmseg: its processes start in a second."""
+    """Provides the builder in a package that does not register with mmseg, so that its processes start in a second."""
     package = tmp_path / 'lean' / 'rass_mm'
     package.mkdir(parents=True)
     (package / '__init__.py').touch()
@@ -81,7 +81,7 @@ def lean_root(tmp_path):
     return package.parent
 
 
-def test_every_manifest_line_replays_its_image(images, finished):
+def test_every_manifest_line_reproduces_its_image(images, finished):
     header, *lines = map(json.loads, (finished / 'manifest.jsonl').read_text().splitlines())
     assert header['seed'] == 0 and header['versions']['opencv'] == cv2.__version__ and header['source'] == str(images)
     assert header['recipe']['first']['jpeg_quality'] == [30, 95]
@@ -97,7 +97,7 @@ def test_every_manifest_line_replays_its_image(images, finished):
     assert not list(finished.rglob('.*')) and not (finished / 'manifest.partial.jsonl').exists()
 
 
-def test_two_workers_give_the_same_bytes(images, finished, tmp_path):
+def test_two_workers_write_the_same_bytes(images, finished, tmp_path):
     command = [sys.executable, TOOL, images, tmp_path / 'out', '--workers', '2']
     run = subprocess.run(command, env=environment(TOOL.parents[1]), capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
@@ -134,7 +134,7 @@ def test_a_missing_output_is_made_again_and_a_finished_copy_is_left_alone(images
 )
 def test_another_seed_recipe_or_type_is_refused(images, finished, other):
     before = content(finished)
-    with pytest.raises(DataError, match='belongs to a copy with seed 0.*another output folder'):
+    with pytest.raises(DataError, match='describes a copy with seed 0.*another output folder'):
         builder.build_lq_dataset(images, finished, **{'seed': 0, **other})
     assert content(finished) == before
 
@@ -147,7 +147,7 @@ def test_damaged_images_are_listed_and_the_others_are_made(images, tmp_path, cap
     (folder / 'short.jpg').write_bytes(whole[: len(whole) // 2])
     (folder / 'short.png').write_bytes((images / 'train' / '2.png').read_bytes()[:300])
     (folder / 'empty.png').write_bytes(b'')
-    assert cv2.imread(str(folder / 'short.jpg')) is not None  # OpenCV alone would not notice
+    assert cv2.imread(str(folder / 'short.jpg')) is not None  # OpenCV alone does not detect the damage
     assert run_command('make-lq', [str(folder), str(out), '--workers', '1', '--ext', 'keep']) == 1
     message = capsys.readouterr().err
     assert '3 of 4 images' in message and 'Traceback' not in message
@@ -160,7 +160,7 @@ def test_damaged_images_are_listed_and_the_others_are_made(images, tmp_path, cap
     assert '1 images' in capsys.readouterr().out and (out / 'manifest.jsonl').exists()
 
 
-def test_folders_that_cannot_work_are_named(images, tmp_path):
+def test_unusable_folders_are_named(images, tmp_path):
     (tmp_path / 'empty').mkdir()
     with pytest.raises(DataError, match=r'empty.*\.jpeg, \.jpg, \.png'):
         builder.build_lq_dataset(tmp_path / 'empty', tmp_path / 'out')
@@ -174,7 +174,7 @@ def test_folders_that_cannot_work_are_named(images, tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
-def test_two_images_of_one_name_and_foreign_files_are_refused(images, tmp_path):
+def test_two_images_with_one_name_and_foreign_files_are_refused(images, tmp_path):
     folder, out = tmp_path / 'clean', tmp_path / 'out'
     for path in (folder, out):
         path.mkdir()

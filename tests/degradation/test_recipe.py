@@ -1,4 +1,4 @@
-"""The recipe against independent references: mmagic's kernels, scipy's formulas, the theory of the noises."""
+"""Low-quality recipe, compared with independent references: mmagic's kernels, scipy's formulas, the theory of noise."""
 
 import json
 
@@ -58,7 +58,7 @@ def test_kernels_equal_mmagic(mmagic_transforms, size, sigma_x, sigma_y, rotatio
 
 
 @pytest.mark.parametrize('size, omega', [(7, np.pi / 3), (21, 2.0), (1, 1.0)])
-def test_sinc_is_the_bessel_formula(size, omega):
+def test_sinc_equals_the_bessel_formula(size, omega):
     middle = size // 2
     reference = np.full((size, size), omega**2 / (4 * np.pi))
     for row in range(size):
@@ -86,7 +86,7 @@ def test_gaussian_noise_has_its_sigma(grey):
 
 
 def test_poisson_noise_has_the_variance_of_its_counts():
-    levels = np.array([0, 40, 80, 120, 200, 255])  # six levels: eight counts at 1
+    levels = np.array([0, 40, 80, 120, 200, 255])  # six levels, so eight counts at 1
     image = np.repeat(levels / 255, 40000).reshape(6, 40000)
     noise = recipe.poisson_noise(image, np.random.default_rng(0))
     assert noise.dtype == np.float64
@@ -100,7 +100,7 @@ def test_grey_poisson_noise_follows_the_luma():
     noisy = recipe.apply(image, {'height': 300, 'width': 300, 'steps': [step]}).astype(np.float64) - image
     luma = round(0.114 * 40 + 0.587 * 160 + 0.299 * 90) / 255
     assert np.ptp(noisy, axis=2).max() <= 1  # the same noise, rounded from three different values
-    assert noisy.std() == pytest.approx(0.05 * 255 * np.sqrt(luma), rel=0.03)  # one level: one count
+    assert noisy.std() == pytest.approx(0.05 * 255 * np.sqrt(luma), rel=0.03)  # one level, so one count
 
 
 def test_mmagic_poisson_is_weaker_by_the_root_of_255(mmagic_transforms):
@@ -112,7 +112,7 @@ def test_mmagic_poisson_is_weaker_by_the_root_of_255(mmagic_transforms):
     assert ours.std() / theirs.std() == pytest.approx(np.sqrt(255), rel=0.02)
 
 
-def test_mmagic_shuffle_depends_on_the_images_before(mmagic_transforms, picture):
+def test_mmagic_shuffle_depends_on_the_previous_images(mmagic_transforms, picture):
     def run(seeds):
         sinc = {'kernel_list': ['sinc'], 'kernel_prob': [1], 'kernel_size': [21], 'omega': [1, 1]}
         steps = [
@@ -199,7 +199,7 @@ def test_both_resizes_are_relative_to_the_input_and_the_last_returns_to_it():
 
 
 @pytest.mark.parametrize('height, width', [(1, 1), (1, 37), (8, 8), (23, 5), (48, 64)])
-def test_a_manifest_line_replays_at_any_size(picture, height, width):
+def test_a_manifest_line_reproduces_its_image_at_any_size(picture, height, width):
     image = np.ascontiguousarray(picture[:height, :width])
     for seed in range(8):
         drawn = recipe.draw(recipe.OSEDIFF, np.random.default_rng(seed), height, width)
@@ -210,7 +210,7 @@ def test_a_manifest_line_replays_at_any_size(picture, height, width):
         assert np.array_equal(result, recipe.apply(image, json.loads(json.dumps(drawn))))
 
 
-def test_flipped_and_turned_views_give_the_result_of_their_copies(picture):
+def test_flipped_and_rotated_views_have_the_result_of_their_copies(picture):
     for view in (picture[:, ::-1], np.rot90(picture), picture[::2, 3:]):
         for seed in range(4):
             drawn = recipe.draw(recipe.OSEDIFF, np.random.default_rng(seed), *view.shape[:2])
@@ -234,7 +234,7 @@ def test_overrides_change_only_what_they_name():
 @pytest.mark.parametrize(
     'changes, message',
     [
-        ({'third': {}}, 'unknown setting third; known are first'),
+        ({'third': {}}, 'unknown setting third. Choose from first'),
         ({'first': {'jpeg': 3}}, 'unknown setting jpeg'),
         ({'first': {'resize_probs': (0.5, 0.6, 0.1)}}, 'sum to 1'),
         ({'first': {'kernel_sizes': (8,)}}, 'odd'),

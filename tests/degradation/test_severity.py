@@ -1,4 +1,4 @@
-"""Degradations of chosen severity: fixed per image, and milder by narrowing what the recipe draws from."""
+"""Degradations of a chosen severity are fixed per image, and milder ones equal draws from narrower ranges."""
 
 import json
 
@@ -22,7 +22,7 @@ def drawn(seed):
 
 
 def narrowed(stage, share):
-    """A stage whose ranges are cut by hand to the share next to their mild ends."""
+    """Returns a stage with ranges that are narrowed by hand to the given share next to their mild ends."""
 
     def low(ends):
         return (ends[0], ends[0] + share * (ends[1] - ends[0]))
@@ -34,15 +34,15 @@ def narrowed(stage, share):
     return changes
 
 
-def test_severity_one_is_the_recipe_itself():
+def test_severity_one_equals_the_recipe():
     for seed in range(200):
         assert severity.scaled(drawn(seed), 1) == drawn(seed)
         assert severity.at_severity('mixed', 1, *SIZE, seed) == drawn(seed)
 
 
 @pytest.mark.parametrize('share', [0.5, 0.2])
-def test_a_milder_draw_is_a_draw_from_narrower_ranges(share):
-    """Against a recipe with the ranges narrowed by hand: same numbers from the same generator."""
+def test_a_milder_draw_equals_a_draw_from_narrower_ranges(share):
+    """Compares with a recipe with ranges narrowed by hand, which uses the same numbers of the same generator."""
     changes = {'first': narrowed(recipe.OSEDIFF.first, share), 'second': narrowed(recipe.OSEDIFF.second, share)}
     milder = recipe.override(recipe.OSEDIFF, changes)
     compared = 0
@@ -53,7 +53,7 @@ def test_a_milder_draw_is_a_draw_from_narrower_ranges(share):
             assert one.keys() == other.keys()
             if one['op'] == 'jpeg':
                 assert abs(one.pop('quality') - other.pop('quality')) <= 1  # rounded before or after drawing
-            if 'omega' in one:  # the recipe names no range of its cut-offs
+            if 'omega' in one:  # the recipe has no setting for the range of the cut-offs
                 assert np.pi - one.pop('omega') == pytest.approx(share * (np.pi - other.pop('omega')))
             assert one == pytest.approx(other)
             compared += 1
@@ -70,7 +70,7 @@ def test_severity_zero_is_the_mild_end_and_keeps_the_choices():
                 assert value == mild.get(key, full[key])
 
 
-def test_an_image_gets_worse_with_severity_and_replays_from_json():
+def test_an_image_gets_worse_with_severity_and_is_reproduced_from_json():
     rng = np.random.default_rng(0)
     image = np.kron(rng.integers(40, 216, (12, 16, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
 
@@ -107,7 +107,7 @@ def test_impossible_severities_are_refused():
         FixedDegradation('blur', 0.5)({'img': np.zeros((8, 8), np.uint8), 'img_path': 'a.png'})
 
 
-def test_the_transform_depends_on_seed_and_name_only():
+def test_the_transform_depends_only_on_seed_and_name():
     image = np.random.default_rng(1).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
 
     def result(path, seed=0, folder=None, kind='mixed', pixels=image):
@@ -143,6 +143,6 @@ def test_workers_order_and_passes_change_nothing(scenes):
     assert len(alone) == 4
     for other in (pixels(2), pixels(0, shuffle=True)):
         assert all(np.array_equal(alone[path], other[path]) for path in alone)
-    dataset.pipeline.transforms[1].set('gaussian', 0.25)  # reaches the workers of the next pass
+    dataset.pipeline.transforms[1].set('gaussian', 0.25)  # takes effect in the workers of the next pass
     milder = pixels(2)
     assert not any(np.array_equal(alone[path], milder[path]) for path in alone)

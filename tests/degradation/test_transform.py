@@ -1,4 +1,4 @@
-"""LQDegradation as a pipeline of mmseg sees it."""
+"""LQDegradation as part of an mmseg pipeline."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def sample():
     return {'img': image, 'gt_seg_map': rng.integers(0, 9, (40, 56), dtype=np.uint8), 'img_path': 'a.jpg'}
 
 
-def test_it_is_built_from_a_config_and_touches_only_the_image(sample):
+def test_it_is_built_from_a_config_and_changes_only_the_image(sample):
     transform = TRANSFORMS.build({'type': 'LQDegradation', 'recipe': {'first': {'jpeg_quality': [40, 50]}}})
     assert isinstance(transform, transforms.LQDegradation)
     image, labels = sample['img'].copy(), sample['gt_seg_map'].copy()
@@ -29,7 +29,7 @@ def test_it_is_built_from_a_config_and_touches_only_the_image(sample):
     assert 40 <= next(step for step in results['degradation']['steps'] if step['op'] == 'jpeg')['quality'] <= 50
 
 
-def test_it_follows_the_global_seed_and_takes_one_draw_from_it(sample):
+def test_it_uses_one_draw_from_the_global_generator(sample):
     transform = transforms.LQDegradation()
     outcomes, followers = [], []
     for prob in (1.0, 1.0, 0.0):
@@ -42,7 +42,7 @@ def test_it_follows_the_global_seed_and_takes_one_draw_from_it(sample):
     assert not np.array_equal(transforms.LQDegradation()(dict(sample))['img'], outcomes[0])
 
 
-def test_prob_leaves_images_alone(sample):
+def test_images_are_degraded_with_probability_prob(sample):
     np.random.seed(0)
     transform = transforms.LQDegradation(prob=0.5)
     results = [transform(dict(sample)) for _ in range(60)]
@@ -50,7 +50,7 @@ def test_prob_leaves_images_alone(sample):
     assert all(np.array_equal(r['img'], sample['img']) == (r['degradation'] is None) for r in results)
 
 
-def test_a_float_image_gives_the_result_of_the_uint8_image(sample):
+def test_a_float_image_has_the_same_result_as_a_uint8_image(sample):
     transform = transforms.LQDegradation()
     np.random.seed(1)
     expected = transform(dict(sample))['img']

@@ -1,7 +1,8 @@
-"""Recipe versions: version 1 is what was drawn and written before there were versions, version 2 draws the last resize.
+"""Recipe versions: version 1 equals the draws and files from before versions; version 2 also draws the last resize.
 
-`manifest_version1.jsonl` and all hashes were made by the code before version 2. The four images of the manifest were
-chosen so that errors of 3e-6 after every step change none of their pixels: another processor gives the same bytes.
+`manifest_version1.jsonl` and all hashes were created with the code before version 2. The four images of the manifest
+were chosen so that errors of 3e-6 after every step change none of their pixels, so every processor writes the same
+bytes.
 """
 
 import hashlib
@@ -54,7 +55,7 @@ def picture():
 
 @pytest.fixture
 def clean(tmp_path):
-    """The folder that the old manifest is of."""
+    """Provides the image folder of the old manifest."""
     (tmp_path / 'clean').mkdir()
     for name in PIXELS:
         cv2.imwrite(str(tmp_path / 'clean' / name), picture())
@@ -66,7 +67,7 @@ def pixels(folder):
 
 
 @pytest.mark.parametrize('size', DRAWS)
-def test_version_1_draws_what_was_drawn_before(size):
+def test_version_1_draws_the_same_as_before(size):
     assert digest_of_draws(FIRST, *size) == DRAWS[size]
 
 
@@ -76,7 +77,7 @@ def test_version_1_with_other_settings_too():
     assert digest_of_draws(settings, 48, 64) == '0fa5bba704d9c0e866fc19daeb122d0b'
 
 
-def test_version_2_draws_the_last_resize_and_nothing_else_anew():
+def test_version_2_draws_only_the_last_resize_differently():
     assert recipe.OSEDIFF.version == 2
     found, after_jpeg = [], []
     for seed in range(3000):
@@ -86,7 +87,7 @@ def test_version_2_draws_the_last_resize_and_nothing_else_anew():
         after_jpeg.append(new.index(backs[1]) > [step['op'] for step in new[-3:]].index('jpeg') + len(new) - 3)
         assert backs[0].pop('interpolation') == 'bilinear' and backs[1].pop('interpolation') in recipe.INTERPOLATIONS
         assert old == new
-    for order in (True, False):  # on its own, and whether JPEG comes before or after it
+    for order in (True, False):  # separately for JPEG before and after the resize
         chosen = [name for name, after in zip(found, after_jpeg, strict=True) if after == order]
         counts = [chosen.count(name) for name in recipe.INTERPOLATIONS]
         assert sum(counts) > 1300 and chisquare(counts).pvalue > 0.01
@@ -94,7 +95,7 @@ def test_version_2_draws_the_last_resize_and_nothing_else_anew():
 
 def test_other_versions_are_refused():
     for wrong in (0, 3, '1', None):
-        with pytest.raises(ConfigError, match='version is .* it must be one of 1, 2'):
+        with pytest.raises(ConfigError, match='version is .* but it must be one of 1, 2'):
             recipe.override(recipe.OSEDIFF, {'version': wrong})
 
 
@@ -103,7 +104,7 @@ def test_old_manifest_replays_byte_for_byte():
     assert {line['image']: digest(recipe.apply(picture(), line['parameters']).tobytes()) for line in lines} == PIXELS
 
 
-def test_version_1_makes_the_old_copy_again(clean, tmp_path):
+def test_version_1_reproduces_the_old_copy(clean, tmp_path):
     builder.build_lq_dataset(clean, tmp_path / 'lq', recipe=FIRST)
     assert pixels(tmp_path / 'lq') == PIXELS
     old, new = (path.read_text().splitlines() for path in (OLD, tmp_path / 'lq' / 'manifest.jsonl'))
@@ -116,7 +117,7 @@ def test_version_1_makes_the_old_copy_again(clean, tmp_path):
 def test_versions_are_never_mixed_in_a_copy(clean, tmp_path, capsys):
     out = tmp_path / 'lq'
     out.mkdir()
-    (out / 'manifest.partial.jsonl').write_text(''.join(OLD.read_text().splitlines(True)[:3]))  # a stopped old run
+    (out / 'manifest.partial.jsonl').write_text(''.join(OLD.read_text().splitlines(True)[:3]))  # an interrupted old run
     _, *lines = map(json.loads, (out / 'manifest.partial.jsonl').read_text().splitlines())
     for line in lines:
         cv2.imwrite(str(out / line['output']), recipe.apply(picture(), line['parameters']))

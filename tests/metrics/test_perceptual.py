@@ -1,4 +1,4 @@
-"""The bridge to pyiqa, with a stand-in for pyiqa: it is optional and its weights come from a hub."""
+"""Metrics from pyiqa, tested with a substitute, because pyiqa is optional and downloads its weights from a hub."""
 
 import sys
 import types
@@ -13,7 +13,7 @@ from rass_mm.metrics.perceptual import PYIQA_NAMES, PerceptualMetric, fid, requi
 
 
 class StandIn:
-    """Behaves as pyiqa does towards its callers, side effect on gradients included."""
+    """Substitute that behaves like a pyiqa metric, including the side effect on gradients."""
 
     def __init__(self, name, device):
         self.name, self.device, self.calls = name, device, []
@@ -28,7 +28,7 @@ class StandIn:
 
 @pytest.fixture
 def created(monkeypatch):
-    """The stand-ins made so far."""
+    """Provides the list of substitutes created so far."""
     made = []
 
     def create_metric(name, as_loss=False, device=None):
@@ -40,11 +40,11 @@ def created(monkeypatch):
 
 
 def gradient():
-    """(H, W, 3) with another value in each place."""
+    """Returns (H, W, 3) with a different value at each position."""
     return np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
 
 
-def test_names_are_the_protocols(created):
+def test_names_are_those_of_the_protocol(created):
     for name in PYIQA_NAMES:
         if name != 'FID':
             PerceptualMetric(name)
@@ -73,13 +73,13 @@ def test_no_reference_metrics_ignore_the_truth(created):
     assert len(created[0].calls[0][0]) == 1
 
 
-def test_gradients_are_on_again_afterwards(created):
+def test_gradients_are_enabled_again_afterwards(created):
     PerceptualMetric('LPIPS')(gradient(), gradient())
     assert torch.is_grad_enabled()
 
 
 @pytest.mark.parametrize('truth', [None, np.zeros((4, 6, 3))])
-def test_a_missing_or_other_truth_is_refused(created, truth):
+def test_a_missing_or_mismatched_truth_is_refused(created, truth):
     with pytest.raises(DataError, match='DISTS'):
         PerceptualMetric('DISTS')(gradient(), truth)
 

@@ -1,4 +1,4 @@
-"""PSNR, SSIM and NIQE against published values, plain formulas and mmagic's own NIQE."""
+"""PSNR, SSIM and NIQE, compared with published values, plain formulas and mmagic's NIQE."""
 
 import importlib
 import importlib.util
@@ -21,9 +21,9 @@ PAIRS = SHARED / 'data' / 'drealsr20'
 
 @pytest.fixture(scope='module')
 def published():
-    """(restored, clean, published scores) of each image."""
+    """Provides (restored, clean, published scores) of each image."""
     if not PAIRS.is_dir():
-        pytest.skip(f'the published pairs are not at hand ({PAIRS})')
+        pytest.skip(f'the published pairs are not available ({PAIRS})')
 
     def read(folder, name):
         return cv2.imread(str(PAIRS / folder / name))[..., ::-1]
@@ -33,7 +33,7 @@ def published():
 
 
 def textured(height, width, seed=0):
-    """A grey image with texture at several scales."""
+    """Returns a grey image with texture at several scales."""
     noise = np.random.default_rng(seed).normal(size=(height, width))
     plane = sum(gaussian_filter(noise, sigma) * sigma for sigma in (0.6, 1.5, 4, 12))
     plane = np.clip(128 + 60 * plane / plane.std(), 0, 255).astype(np.uint8)
@@ -51,13 +51,13 @@ def test_niqe_equals_the_published_values(published):
     assert np.median(differences) < 0.01 and max(differences) < 0.02
 
 
-def test_psnr_of_one_grey_level_is_the_formulas():
+def test_psnr_of_one_grey_level_equals_the_formula():
     grey = np.full((4, 5, 3), 100, np.uint8)
     expected = -10 * math.log10((219 / 255 / 255) ** 2 + 1e-8)
     assert abs(psnr(grey + np.uint8(1), grey) - expected) < 1e-9
 
 
-def test_psnr_weighs_the_channels_in_rgb_order():
+def test_psnr_weights_the_channels_in_rgb_order():
     black = np.zeros((4, 4, 3), np.uint8)
     for channel, weight in enumerate((65.481, 128.553, 24.966)):
         image = black.copy()
@@ -66,7 +66,7 @@ def test_psnr_weighs_the_channels_in_rgb_order():
 
 
 def naive_ssim(x, y):
-    """The protocol's formula, one window and one pixel at a time."""
+    """Computes the protocol's formula one window and one pixel at a time."""
     gauss = [math.exp(-((i - 5) ** 2) / (2 * 1.5**2)) for i in range(11)]
     weights = [[a * b / sum(gauss) ** 2 for b in gauss] for a in gauss]
     values = []
@@ -88,7 +88,7 @@ def test_ssim_equals_the_formula_in_plain_loops():
     image, truth = rng.integers(0, 256, (2, 14, 17, 3), dtype=np.uint8)
     lumas = [np.rint(16 + (p @ [65.481, 128.553, 24.966]) / 255) for p in (image, truth)]
     expected, lowest = naive_ssim(*lumas)
-    assert lowest == 0  # the clamp took part
+    assert lowest == 0  # the clamp was applied
     assert abs(ssim(image, truth) - expected) < 1e-10
 
 
@@ -126,21 +126,21 @@ def test_too_small_images_are_refused():
 
 
 def mmagics(image):
-    """mmagic's NIQE of a grey image."""
+    """Computes mmagic's NIQE of a grey image."""
     pytest.importorskip('mmagic', reason='mmagic (rass_mm[restoration]) is the reference here')
-    importlib.import_module('rass_mm.restoration')  # prepares mmagic for the next import
+    importlib.import_module('rass_mm.restoration')  # prepares mmagic for the import below
     from mmagic.evaluation.metrics.niqe import niqe as reference
 
     return float(reference(image[..., 0], 0, input_order='HW'))
 
 
-def test_niqe_equals_mmagics_where_the_last_blocks_are_cut_off():
+def test_niqe_equals_mmagic_if_the_last_blocks_are_cut_off():
     image = textured(200, 420)
     assert abs(niqe(image) - mmagics(image)) < 0.01
     assert niqe(image) == niqe(image[:192, :384])
 
 
-def test_niqe_of_partly_flat_images_does_not_hang_on_rounding_errors():
+def test_niqe_of_partly_flat_images_does_not_depend_on_rounding_errors():
     image = textured(288, 288) // 2
     image[96:192, 96:], image[:60, :60] = 90, 140
     # Adding a constant changes neither differences nor contrast, only the last bits of the sums.
@@ -163,7 +163,7 @@ def test_niqe_rises_with_noise():
     assert niqe(np.clip(noisy, 0, 255)) > niqe(image)
 
 
-def test_niqe_names_the_remedy_where_mmagic_is_absent(monkeypatch):
+def test_niqe_names_the_remedy_if_mmagic_is_absent(monkeypatch):
     niqe_file.pristine_statistics.cache_clear()
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None if name == 'mmagic' else find(name))
