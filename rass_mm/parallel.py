@@ -130,7 +130,7 @@ def run_logged(command: Sequence[str], log: Path, name: str, environment: dict[s
         log.open('a') as stream,
         subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment) as process,
     ):
-        _, status, usage = os.wait4(process.pid, 0)  # only the usage of this process, because others may run at the same time
+        _, status, usage = os.wait4(process.pid, 0)  # of this process only: others may run at the same time
         process.returncode = status = os.waitstatus_to_exitcode(status)
     if status:
         tail = '\n'.join(log.read_text(errors='replace').splitlines()[-TAIL:])

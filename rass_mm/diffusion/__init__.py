@@ -1,1 +1,1 @@
-"""The diffusion core: plain torch modules over diffusers, peft and transformers; knows neither mmseg nor mmagic."""
+"""Diffusion core: torch modules on top of diffusers, peft and transformers, independent of mmseg and mmagic."""

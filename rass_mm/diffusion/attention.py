@@ -1,7 +1,7 @@
-"""Explicit cross-attention maps from chosen layers of a UNet; all other layers keep PyTorch's fused attention.
+"""Explicit cross-attention maps from selected layers of a UNet. All other layers keep PyTorch's fused attention.
 
-The fused kernel never forms the probabilities. Where they are wanted, a processor computes them the plain way, keeps
-their mean over the heads and gives the same output (to float rounding).
+The fused kernel never computes the probabilities explicitly. In the selected layers, a processor computes them
+explicitly, stores their mean over the heads and returns the same output (up to rounding).
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,16 +17,16 @@ from rass_mm.diffusion.prompts import NOBODY
 from rass_mm.errors import ConfigError
 
 SECOND_HALF = ('mid_block', 'up_blocks')
-"""Where the maps are taken by default: after the encoder, where the UNet has seen the whole image."""
+"""Default places of the maps: after the encoder, where the UNet has processed the whole image."""
 ORDER = ('down_blocks', *SECOND_HALF)
-"""In which a UNet runs its blocks; it registers them in another one."""
+"""Order in which a UNet runs its blocks, which differs from the order of registration."""
 
 
 def cross_attention_layers(unet: UNet2DConditionModel, places: Sequence[str] = SECOND_HALF) -> list[str]:
-    """Names of the cross-attention layers (`...attn2`) at or below the named places, in the order in which they run.
+    """Returns the names of the cross-attention layers (`...attn2`) at or below the given places, in execution order.
 
     Raises:
-        ConfigError: a place without any, or no place; the message lists the blocks that have some.
+        ConfigError: there are no places, or a place has no such layer. The message lists the blocks that have some.
     """
     layers = [name for name, module in unet.named_modules() if isinstance(module, Attention) and name.endswith('attn2')]
     layers.sort(key=lambda name: ORDER.index(name.split('.')[0]))
@@ -34,8 +34,8 @@ def cross_attention_layers(unet: UNet2DConditionModel, places: Sequence[str] = S
         if not any(_below(name, place) for name in layers):
             blocks = dict.fromkeys('.'.join(name.split('.')[: 1 if name.startswith('mid') else 2]) for name in layers)
             raise ConfigError(
-                f'The UNet has no cross-attention at {place!r}. It has some at: {", ".join(blocks)} '
-                f'(and `mid_block`, `up_blocks`, `down_blocks` mean all of a kind).'
+                f'The UNet has no cross-attention at {place!r}. Choose from: {", ".join(blocks)} '
+                f'(`mid_block`, `up_blocks` and `down_blocks` select all blocks of a kind).'
             )
     return [name for name in layers if any(_below(name, place) for place in places)]
 
@@ -46,11 +46,12 @@ def _below(name: str, place: str) -> bool:
 
 @contextmanager
 def captured_attention(unet: UNet2DConditionModel, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Yields a dict that the attention probabilities of `layers` fall into while the block runs.
+    """Context manager. Yields a dict to which the attention probabilities of `layers` are written inside the block.
 
-    Each value is (B, N, T): mean over the heads, N = h*w positions row by row, T context tokens, rows sum to 1. A
-    second call of the UNet overwrites the first one's maps. All processors are put back at the end. With gradient
-    checkpointing the backward pass runs the layers again: keep it inside the block, and read the maps before it.
+    Each value is (B, N, T): the mean over the heads, with N = h*w positions row by row and T context tokens. Rows sum
+    to 1. A second call of the UNet overwrites the maps of the first. After the block exits, all processors are
+    restored. With gradient checkpointing, the backward pass runs the layers again. Run it inside the block, and read
+    the maps before it.
     """
     store: dict[str, Tensor] = {}
     modules = {name: unet.get_submodule(name) for name in layers}
@@ -65,7 +66,7 @@ def captured_attention(unet: UNet2DConditionModel, layers: Sequence[str]) -> Ite
 
 
 class _StoringProcessor:
-    """Attention by explicit probabilities, which are kept."""
+    """Attention processor that computes the probabilities explicitly and stores them."""
 
     def __init__(self, store: dict[str, Tensor], name: str) -> None:
         self.store, self.name = store, name
@@ -89,16 +90,16 @@ class _StoringProcessor:
 
 
 def class_maps(attention: Tensor, owners: Tensor, classes: Sequence[int], size: tuple[int, int]) -> Tensor:
-    """Attention of class names: the sum over the tokens that belong to each class.
+    """Computes the attention of class names as the sum over the tokens of each class.
 
     Args:
         attention: (N, T) probabilities of one image, N = h*w.
-        owners: (T,) class id of each token, `NOBODY` for the others.
-        classes: the K class ids wanted.
+        owners: (T,) class id of each token, or `NOBODY`.
+        classes: the K class ids to return.
         size: (h, w).
 
     Returns:
-        (K, h, w), in [0, 1]; all zero for a class without a token.
+        (K, h, w) in [0, 1]. All values are zero for a class without a token.
     """
     wanted = torch.as_tensor(list(classes), device=owners.device).reshape(-1, 1)
     chosen = (owners.reshape(1, -1) == wanted) & (owners.reshape(1, -1) != NOBODY)
@@ -106,10 +107,10 @@ def class_maps(attention: Tensor, owners: Tensor, classes: Sequence[int], size: 
 
 
 def map_size(positions: int, image: tuple[int, int]) -> tuple[int, int]:
-    """(h, w) of a map of `positions` = h*w values over an image of (height, width), of the image's aspect.
+    """Returns the (h, w) of a map with `positions` = h*w values and the aspect ratio of an image (height, width).
 
     Raises:
-        ConfigError: no power-of-two stride gives that number of positions.
+        ConfigError: no power-of-two stride results in that number of positions.
     """
     stride = 1
     while (image[0] // stride) * (image[1] // stride) > positions:

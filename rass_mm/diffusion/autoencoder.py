@@ -1,6 +1,6 @@
-"""Images to latents and back: the base's VAE, or a tiny autoencoder (TAESD) in place of its decoder or of both ends.
+"""Autoencoders: the VAE of the base, or a tiny autoencoder (TAESD) in place of its decoder or of both ends.
 
-Both speak scaled latents (what the UNet sees) and images in [-1, 1].
+Both convert between images in [-1, 1] and scaled latents, which are the input of the UNet.
 """
 
 import os
@@ -21,26 +21,26 @@ ENDS = ('decoder', 'both')
 
 
 class Autoencoder(Protocol):
-    """What a restorer needs of an autoencoder."""
+    """Interface of an autoencoder, as required by a restorer."""
 
     stride: int
     """Image pixels per latent pixel."""
     vae: AutoencoderKL | None
-    """The base's VAE, as far as it is in use."""
+    """The part of the base's VAE that is used, or None."""
 
     def encode(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB in [-1, 1] to the scaled latent (B, C, H/stride, W/stride); no graph is kept."""
+        """Encodes (B, 3, H, W) RGB images in [-1, 1] to the scaled latent (B, C, H/stride, W/stride); no gradients."""
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Scaled latent (B, C, h, w) to (B, 3, h*stride, w*stride) RGB around [-1, 1]; gradients pass through."""
+        """Decodes a scaled latent (B, C, h, w) to (B, 3, h*stride, w*stride) RGB around [-1, 1], with gradients."""
 
 
 class BaseAutoencoder(nn.Module):
-    """The base's VAE, frozen; the latent is the mode of its posterior.
+    """The frozen VAE of the base. The latent is the mode of its posterior.
 
     Args:
         base: the base folder.
-        gradient_checkpointing: recompute the decoder's activations in the backward pass.
+        gradient_checkpointing: whether to recompute the decoder's activations in the backward pass.
     """
 
     def __init__(self, base: DiffusionBase, gradient_checkpointing: bool = False) -> None:
@@ -61,32 +61,32 @@ class BaseAutoencoder(nn.Module):
 
 
 class TinyAutoencoder(nn.Module):
-    """TAESD for the latents of Stable Diffusion 1 and 2, in place of the base's decoder or of both its ends.
+    """TAESD for the latents of Stable Diffusion 1 and 2, in place of the base's decoder or of both ends.
 
     Args:
-        base: the base folder; its encoder is used unless `ends` is 'both'.
-        folder: `taesd_encoder.safetensors` and `taesd_decoder.safetensors`, or a diffusers folder of an
+        base: the base folder. Its encoder is used unless `ends` is 'both'.
+        folder: a folder with `taesd_encoder.safetensors` and `taesd_decoder.safetensors`, or a diffusers folder of an
             `AutoencoderTiny`.
         ends: 'decoder' or 'both'.
 
     Raises:
-        ConfigError: the base's latents are of another kind, or `ends` is unknown.
+        ConfigError: the latents of the base do not match, or `ends` is unknown.
         BaseFolderError: the files are missing or damaged.
     """
 
     def __init__(self, base: DiffusionBase, folder: str | os.PathLike, ends: str = 'decoder') -> None:
         super().__init__()
         if ends not in ENDS:
-            raise ConfigError(f"autoencoder.ends is {ends!r}; 'decoder' or 'both' is needed.")
+            raise ConfigError(f"autoencoder.ends is {ends!r}, but it must be 'decoder' or 'both'.")
         self.tiny = load_tiny(Path(folder))
         self.stride = TAESD_STRIDE
         channels = base.configs['unet']['in_channels']
         strides = base.vae_stride if ends == 'decoder' else TAESD_STRIDE
         if channels != TAESD_CHANNELS or strides != TAESD_STRIDE:
             raise ConfigError(
-                f'TAESD speaks latents of {TAESD_CHANNELS} channels at stride {TAESD_STRIDE}, but the base '
-                f'{base.folder} has {channels} channels at stride {base.vae_stride}. Use the base of Stable Diffusion '
-                f'1 or 2, or leave autoencoder.tiny out.'
+                f'TAESD needs latents with {TAESD_CHANNELS} channels at stride {TAESD_STRIDE}, but the base '
+                f'{base.folder} has {channels} channels at stride {base.vae_stride}. Use a base of Stable Diffusion '
+                f'1 or 2, or remove autoencoder.tiny.'
             )
         self.full = None
         if ends == 'decoder':
@@ -96,7 +96,7 @@ class TinyAutoencoder(nn.Module):
 
     @property
     def vae(self) -> AutoencoderKL | None:
-        """The base's encoder where it is in use."""
+        """The encoder of the base if it is used, else None."""
         return self.full
 
     @torch.no_grad()
@@ -117,24 +117,24 @@ def build_autoencoder(
     ends: str = 'decoder',
     gradient_checkpointing: bool = False,
 ) -> BaseAutoencoder | TinyAutoencoder:
-    """The base's VAE, or with a folder `tiny` a `TinyAutoencoder`; frozen, in eval mode."""
+    """Builds the frozen autoencoder in eval mode: a `TinyAutoencoder` if `tiny` is a folder, else the base's VAE."""
     if tiny is None:
         return BaseAutoencoder(base, gradient_checkpointing).eval()
     return TinyAutoencoder(base, tiny, ends).requires_grad_(False).eval()
 
 
 def load_tiny(folder: Path) -> AutoencoderTiny:
-    """`AutoencoderTiny` from a diffusers folder or from TAESD's two published files, in float32.
+    """Loads an `AutoencoderTiny` in float32 from a diffusers folder or from TAESD's two published files.
 
     Raises:
-        BaseFolderError: files are missing, damaged or do not fit.
+        BaseFolderError: files are missing, damaged or do not match the model.
     """
     if (folder / 'config.json').is_file():
         return load_whole(AutoencoderTiny, folder, '.', torch_dtype=torch.float32)
     missing = [name for name in TAESD_FILES.values() if not (folder / name).is_file()]
     if missing:
         raise BaseFolderError(
-            f'{folder / missing[0]} is missing. Needed: a folder with {" and ".join(TAESD_FILES.values())} '
+            f'{folder / missing[0]} is missing. Pass a folder with {" and ".join(TAESD_FILES.values())} '
             f'(safetensors, from the TAESD project), or a diffusers folder of an AutoencoderTiny.'
         )
     model = AutoencoderTiny()
@@ -142,11 +142,11 @@ def load_tiny(folder: Path) -> AutoencoderTiny:
         state = {}
         for part, name in TAESD_FILES.items():
             with safe_open(folder / name, 'pt') as file:
-                first = 0 if part == 'encoder' else 1  # the published decoder counts its input clamp as layer 0
+                first = 0 if part == 'encoder' else 1  # in the published decoder, layer 0 is the clamp of its input
                 state |= {_renamed(part, key, first): file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
         model.load_state_dict(state)
-    except Exception as error:  # safetensors has one error type of its own, outside any common base class
-        raise BaseFolderError(f'{folder} holds no usable TAESD weights ({error}). Fetch its two files again.') from None
+    except Exception as error:  # the error type of safetensors has no common base class
+        raise BaseFolderError(f'{folder} has no usable TAESD weights ({error}). Download both files again.') from None
     return model.requires_grad_(False).eval()
 
 

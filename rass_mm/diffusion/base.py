@@ -1,7 +1,7 @@
-"""A Stable Diffusion folder (diffusers layout) as the frozen base: found, checked, loaded, identified.
+"""Lookup, validation, loading and identification of the frozen base, a Stable Diffusion folder in diffusers layout.
 
-The same code serves SD 1.5, SD 2.1-base, SD-Turbo and the embedded scene base: every width, head count and stride is
-read from the folder's own configs. Nothing is ever downloaded.
+The same code is used for SD 1.5, SD 2.1-base, SD-Turbo and the embedded scene base, because every width, head count and
+stride is read from the configs in the folder. Nothing is ever downloaded.
 """
 
 import hashlib
@@ -39,12 +39,12 @@ IGNORED_CONFIG_KEYS = (
 )
 SAMPLED_VALUES, SAMPLED_ROWS = 64, 16
 SMALL_BASE = Path(__file__).resolve().parents[1] / 'demo' / 'base' / 'weights' / 'scenes'
-"""The trained small base that comes with the package."""
+"""Folder of the trained small base that is shipped with the package."""
 
 
 @dataclass(frozen=True)
 class DiffusionBase:
-    """The parsed and validated configs of one Stable Diffusion folder."""
+    """Parsed and validated configs of a Stable Diffusion folder."""
 
     folder: Path
     configs: dict[str, dict[str, Any]]
@@ -61,17 +61,17 @@ class DiffusionBase:
 
     @property
     def size_multiple(self) -> int:
-        """Image sides must be multiples of this, so that every level of the UNet halves evenly (64 in SD)."""
+        """Number that image sides must be multiples of, so that every UNet level can be halved evenly (64 in SD)."""
         return self.vae_stride * 2 ** (len(self.configs['unet']['block_out_channels']) - 1)
 
     @property
     def scaling_factor(self) -> float:
-        """What a VAE latent is multiplied with before the UNet sees it (0.18215 in SD)."""
+        """Factor by which a VAE latent is multiplied before it is passed to the UNet (0.18215 in SD)."""
         return self.configs['vae'].get('scaling_factor', 0.18215)
 
     @property
     def identity(self) -> dict[str, str]:
-        """Says which base this is: `name`, hash of the `config`, hash of the `weights` (sampled, `weights_hash`)."""
+        """Identity of the base: `name`, hash of the `config`, and hash of the `weights` (sampled, `weights_hash`)."""
         kept = {
             part: {k: v for k, v in self.configs[part].items() if k not in IGNORED_CONFIG_KEYS} for part in IDENTIFIED
         }
@@ -80,16 +80,16 @@ class DiffusionBase:
 
 
 def find_base(sources: str | os.PathLike | Sequence[str | os.PathLike]) -> Path:
-    """Returns the first folder of `sources` that holds a UNet config.
+    """Returns the first folder of `sources` that contains a UNet config.
 
     A relative name is looked up in the working directory, then in `$RASS_MM_BASES`.
 
     Raises:
-        BaseFolderError: none is there; the message lists every place looked at and how to fill one.
+        BaseFolderError: no folder was found. The message lists all searched places and ways to get a base.
     """
     names = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     if not names:
-        raise BaseFolderError('The list of base folders (model.backbone.base, model.base) is empty: name at least one.')
+        raise BaseFolderError('The list of base folders (model.backbone.base, model.base) is empty. Set at least one.')
     places = []
     for name in (Path(name).expanduser() for name in names):
         places.append(name)
@@ -103,19 +103,19 @@ def find_base(sources: str | os.PathLike | Sequence[str | os.PathLike]) -> Path:
 
 
 def how_to_get(folder: Path) -> str:
-    """The ways to fill a base folder, the likeliest first: a download if it has the name of a known base."""
+    """Lists ways to get a base, the most likely one first: for the name of a known base, this is its download."""
     known = source_named(folder)
     wanted = known or SD21_BASE
     command = indent(wanted.command(known and folder), '    ')
-    download = f'download {wanted.title} (nothing is downloaded by itself):\n{command}'
+    download = f'download {wanted.title} (nothing is downloaded automatically):\n{command}'
     parent, source, target = (shlex.quote(str(path)) for path in (folder.parent, SMALL_BASE, folder))
     copy = f'mkdir -p {parent} && cp -r {source} {target}'
     small = (
-        f'for trials, copy the small base that comes with the package:\n    {copy}\n'
+        f'to try things out, copy the small base that is shipped with the package:\n    {copy}\n'
         f'    or train a smaller one in 3 minutes: rass-mm make-base {folder}'
     )
     own = (
-        'name a folder that you have, in diffusers layout with safetensors weights:\n'
+        'use an existing folder in diffusers layout with safetensors weights:\n'
         '    --cfg-options model.backbone.base=/path/to/folder (a restorer: model.base=, a command: --base)'
     )
     random = f'for tests only, write a full-size folder with random weights: rass-mm random-base {folder}'
@@ -126,15 +126,16 @@ def how_to_get(folder: Path) -> str:
 def read_base(
     sources: str | os.PathLike | Sequence[str | os.PathLike], expect: dict[str, Any] | None = None
 ) -> DiffusionBase:
-    """Finds a base folder, parses its configs and checks that they fit together and fit the caller.
+    """Finds a base folder, parses its configs and checks that they match each other and the caller's expectations.
 
     Args:
         sources: a folder, or folders in order of preference.
-        expect: what the caller needs of the UNet or the scheduler, e.g. `dict(cross_attention_dim=1024,
-            sample_size=64, prediction_type='epsilon')`; keys of either config.
+        expect: required values in the config of the UNet or the scheduler, e.g. `dict(cross_attention_dim=1024,
+            sample_size=64, prediction_type='epsilon')`.
 
     Raises:
-        BaseFolderError: names the file, the value found, the value needed and the way to mend it.
+        BaseFolderError: the base cannot be used. The message contains the file, the value found, the value needed and
+            the way to fix it.
     """
     folder = find_base(sources)
     base = DiffusionBase(folder, {part: _read_json(folder, file) for part, file in CONFIGS.items()})
@@ -162,38 +163,38 @@ def _read_json(folder: Path, file: str) -> dict[str, Any]:
         return json.loads((folder / file).read_text(encoding='utf-8'))
     except FileNotFoundError:
         raise BaseFolderError(
-            f'{folder / file} is missing: {folder} is not a complete Stable Diffusion folder in diffusers layout.\n'
+            f'{folder / file} is missing. {folder} is not a complete Stable Diffusion folder in diffusers layout.\n'
             + how_to_get(folder)
         ) from None
     except ValueError as error:
-        raise BaseFolderError(f'{folder / file} is not valid JSON ({error}). Fetch the folder again.') from None
+        raise BaseFolderError(f'{folder / file} is not valid JSON ({error}). Download the folder again.') from None
 
 
 def _require(folder: Path, part: str, key: str, found: Any, needed: Any, why: str) -> None:
     if found == needed:
         return
     hint = {
-        'prediction_type': 'Take Stable Diffusion 2.1-BASE (512 px, epsilon), not 2.1 (768 px, v_prediction).',
+        'prediction_type': 'Use Stable Diffusion 2.1-BASE (512 px, epsilon), not 2.1 (768 px, v_prediction).',
         'cross_attention_dim': '1024 is SD 2.1-base and SD-Turbo, 768 is SD 1.5.',
-        'sample_size': '64 is a 512 px base, 96 a 768 px one.',
+        'sample_size': '64 is a 512 px base, 96 is a 768 px base.',
     }.get(key, '')
     raise BaseFolderError(
         f'{folder / CONFIGS[part]}: {key} is {found!r}, but {needed!r} is needed ({why}). {hint}\n'
-        f'Either give another folder (--cfg-options model.backbone.base=/path/to/folder) or, if this base is meant, '
+        f'Set another folder (--cfg-options model.backbone.base=/path/to/folder), or, if this base is intended, '
         f'set --cfg-options model.backbone.expect.{key}={found!r}.'
     )
 
 
 def weight_files(folder: Path, part: str) -> tuple[list[Path], str | None]:
-    """The safetensors files of one part and their variant ('fp16' or None); full precision is preferred.
+    """Returns the safetensors files of one part and their variant ('fp16' or None). Full precision is preferred.
 
     Raises:
-        BaseFolderError: there are none (other formats are not read: they can carry code).
+        BaseFolderError: there are no such files. Other formats are not read, because they can contain code.
     """
     stem = 'model' if part == 'text_encoder' else 'diffusion_pytorch_model'
     for variant in (None, 'fp16'):
         infix = f'.{variant}' if variant else ''
-        # A sharded file carries the variant before its number: model.fp16-00001-of-00002.safetensors.
+        # In the name of a sharded file, the variant precedes the number: model.fp16-00001-of-00002.safetensors.
         files = sorted((folder / part).glob(f'{stem}{infix}.safetensors')) or sorted(
             (folder / part).glob(f'{stem}{infix}-*-of-*.safetensors')
         )
@@ -201,16 +202,16 @@ def weight_files(folder: Path, part: str) -> tuple[list[Path], str | None]:
             return files, variant
     found = sorted(path.name for path in (folder / part).glob('*') if path.suffix != '.json')
     raise BaseFolderError(
-        f'{folder / part} holds no {stem}.safetensors (found: {", ".join(found) or "no weights at all"}). Only '
-        f'safetensors are read, because pickled weights can run code. Fetch the safetensors variant of this folder.'
+        f'{folder / part} contains no {stem}.safetensors (found: {", ".join(found) or "no weights at all"}). Only '
+        f'safetensors are read, because pickled weights can run code. Download the safetensors variant of this folder.'
     )
 
 
 def weights_hash(folder: Path, parts: Sequence[str] = IDENTIFIED) -> str:
-    """Hash over names, shapes and a sample of the values of the weights of some parts.
+    """Computes a hash over the names, the shapes and a sample of the values of the weights of some parts.
 
-    Some values of each tensor are taken, rounded to float16, so that the float32 and float16 files of one base
-    are the same base. 'none' where the tensors live on no device (see `on_meta`).
+    The sampled values of each tensor are rounded to float16, so that the float32 and float16 files of a base have the
+    same hash. Returns 'none' if the tensors have no values (see `on_meta`).
     """
     if on_meta():
         return 'none'
@@ -221,13 +222,13 @@ def weights_hash(folder: Path, parts: Sequence[str] = IDENTIFIED) -> str:
             with _open_weights(file) as tensors:
                 names = tensors.keys()
                 samples |= {name: _sample(tensors.get_slice(name)) for name in names}
-        for name in sorted(samples):  # over all shards: how a part is split must not matter
+        for name in sorted(samples):  # over all shards, so that the hash does not depend on the sharding
             digest.update(f'{part}.{name}'.encode() + samples[name])
     return digest.hexdigest()[:16]
 
 
 def _sample(values: Any) -> bytes:
-    """Shape and some values, from rows spread over the tensor: an edit of a few embeddings should show too."""
+    """Returns the shape and some values from rows across the tensor, so that a few changed embeddings are detected."""
     shape = values.get_shape()
     if len(shape) < 2:
         rows = [values[:]]
@@ -240,22 +241,25 @@ def _sample(values: Any) -> bytes:
 def _open_weights(file: Path) -> Any:
     try:
         return safe_open(file, 'pt')
-    except Exception as error:  # safetensors has one error type of its own, outside any common base class
-        raise BaseFolderError(f'{file} is damaged or incomplete ({error}). Fetch it again.') from None
+    except Exception as error:  # the error type of safetensors has no common base class
+        raise BaseFolderError(f'{file} is damaged or incomplete ({error}). Download it again.') from None
 
 
 def on_meta() -> bool:
-    """Whether modules are being built under `torch.device('meta')`: shapes and counts without any memory."""
+    """Returns whether modules are being built under `torch.device('meta')`, with shapes but without memory."""
     return torch.get_default_device().type == 'meta'
 
 
 def load_unet(base: DiffusionBase) -> UNet2DConditionModel:
-    """The base's UNet in float32, frozen, in eval mode; without values under `torch.device('meta')`."""
+    """Loads the UNet of the base in float32, frozen and in eval mode (without values under `torch.device('meta')`)."""
     return _load(UNet2DConditionModel, base, 'unet')
 
 
 def load_vae(base: DiffusionBase, decoder: bool = False) -> AutoencoderKL:
-    """The base's VAE in float32, frozen, in eval mode. Without `decoder` its 49.5 M parameters are let go."""
+    """Loads the VAE of the base in float32, frozen and in eval mode.
+
+    Unless `decoder` is set, drops the decoder with its 49.5 M parameters.
+    """
     vae = _load(AutoencoderKL, base, 'vae')
     if not decoder:
         vae.decoder = vae.post_quant_conv = None
@@ -269,12 +273,12 @@ def _load(model_class: type, base: DiffusionBase, part: str) -> Any:
 
 
 def load_whole(model_class: type, folder: Path, part: str, **options: Any) -> Any:
-    """A part of a base, frozen, in eval mode, with every weight from its files.
+    """Loads a part of a base, frozen and in eval mode, and checks that every weight comes from its files.
 
-    diffusers and transformers draw a weight that the files lack at random and only log it.
+    diffusers and transformers initialise missing weights randomly and only log this.
 
     Raises:
-        BaseFolderError: a file is damaged, lacks weights, or does not fit the part's config.
+        BaseFolderError: a file is damaged, lacks weights, or does not match the config of the part.
     """
     files, variant = weight_files(folder, part)
     for file in files:
@@ -290,19 +294,19 @@ def load_whole(model_class: type, folder: Path, part: str, **options: Any) -> An
         )
     except (OSError, RuntimeError, ValueError) as error:
         raise BaseFolderError(
-            f'{files[0]} does not fit {folder / part}/config.json ({error}). Fetch the folder again.'
+            f'{files[0]} does not match {folder / part}/config.json ({error}). Download the folder again.'
         ) from None
     missing = sorted(report['missing_keys'])
     if missing:
         raise BaseFolderError(
-            f'{files[0]} lacks {len(missing)} of the weights that {folder / part}/config.json asks for, the first is '
-            f'{missing[0]}. Fetch the folder again.'
+            f'{files[0]} lacks {len(missing)} of the weights required by {folder / part}/config.json, e.g. '
+            f'{missing[0]}. Download the folder again.'
         )
     return model.requires_grad_(False).eval()
 
 
 def models_on_meta(base: DiffusionBase) -> dict[str, Any]:
-    """The base's `unet` and whole `vae` with shapes and names but no values."""
+    """Builds the `unet` and the complete `vae` of the base with names and shapes but without values."""
     with torch.device('meta'):
         return {
             'unet': UNet2DConditionModel.from_config(base.configs['unet']),

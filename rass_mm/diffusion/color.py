@@ -1,6 +1,6 @@
-"""Colour fixes: a restored image takes the colours of its source back.
+"""Colour fixes, which transfer the colours of a source image to its restored image.
 
-Both work in bands of rows, so that an image of any size needs little memory besides itself.
+The images are processed in bands of rows, so that little additional memory is needed for images of any size.
 """
 
 from collections.abc import Iterator
@@ -13,35 +13,36 @@ from rass_mm.errors import ConfigError
 COLOR_FIXES = ('none', 'adain', 'wavelet')
 BAND = 128
 EPSILON = 1e-5
-"""Added to a variance of values in [0, 1], as released: a flat channel is not divided by 0."""
+"""Added to a variance of values in [0, 1], as released, to avoid a division by 0 for a flat channel."""
 DILATIONS = (1, 2, 4, 8, 16)
 REACH = sum(DILATIONS)
-"""How many pixels away the low frequencies look; a band must not be lower."""
+"""Radius of the low-pass filter in pixels. A band must have at least this height."""
 
 
 def fix_colors(restored: np.ndarray, source: np.ndarray, method: str) -> np.ndarray:
-    """Gives a restored image the colours of its source.
+    """Transfers the colours of the source to a restored image.
 
     The formulas are those of the published restorers. Their scripts also truncate the restored image to 8 bits before
-    and after the fix, where ours is rounded once when it is written: their pixels are half a grey level darker on
-    average.
+    and after the fix, whereas here it is rounded once when it is written. Their pixels are therefore half a grey level
+    darker on average.
 
     Args:
-        restored: (H, W, 3) float in [0, 1], changed in place.
+        restored: (H, W, 3) float in [0, 1], modified in place.
         source: (H, W, 3) float in [0, 1].
-        method: 'none'; 'adain', mean and standard deviation of each channel (arXiv 1703.06868); or 'wavelet', the low
-            frequencies of the source and the high ones of the restored image (as in StableSR, arXiv 2305.07015).
+        method: 'none', 'adain' (matches the mean and standard deviation of each channel, arXiv 1703.06868) or 'wavelet'
+            (combines the low frequencies of the source with the high frequencies of the restored image, as in StableSR,
+            arXiv 2305.07015).
 
     Returns:
         `restored`.
 
     Raises:
-        ConfigError: there is no such method, or the images differ in size.
+        ConfigError: the method does not exist, or the images differ in size.
     """
     if method not in COLOR_FIXES:
-        raise ConfigError(f'There is no colour fix {method!r}; choose one of {", ".join(COLOR_FIXES)}.')
+        raise ConfigError(f'There is no colour fix {method!r}. Choose one of {", ".join(COLOR_FIXES)}.')
     if restored.shape != source.shape:
-        raise ConfigError(f'A colour fix needs images of one size, not {restored.shape} and {source.shape}.')
+        raise ConfigError(f'A colour fix needs images of the same size, not {restored.shape} and {source.shape}.')
     if method == 'adain':
         _match_statistics(restored, source)
     elif method == 'wavelet':
@@ -61,9 +62,9 @@ def _match_statistics(restored: np.ndarray, source: np.ndarray) -> None:
 
 
 def _statistics(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel: the unbiased variance, and `EPSILON` under the root.
+    """Computes the mean and the standard deviation of each channel, with the unbiased variance plus `EPSILON`.
 
-    Two passes, because a difference of squares loses digits.
+    Two passes are used, because a difference of squares loses precision.
     """
     pixels = image.shape[0] * image.shape[1]
     bands = list(_bands(len(image)))
@@ -73,19 +74,22 @@ def _statistics(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _exchange_low_frequencies(restored: np.ndarray, source: np.ndarray) -> None:
-    """Adds the low frequencies of what the source has over the restored image: one blur, because it is linear."""
+    """Adds the low frequencies of the difference between source and restored image.
+
+    One blur of the difference is sufficient, because the blur is linear.
+    """
     height, pending = len(restored), None
     for top, bottom in _bands(height):
         first, last = max(top - REACH, 0), min(bottom + REACH, height)
         change = low_frequencies(source[first:last] - restored[first:last])[top - first : bottom - first]
-        if pending:  # a band is changed only after the next one has looked at its last rows
+        if pending:  # a band is modified only after the next band has read its last rows
             restored[pending[0]] += pending[1]
         pending = slice(top, bottom), change
     restored[pending[0]] += pending[1]
 
 
 def low_frequencies(image: np.ndarray) -> np.ndarray:
-    """What five levels of a [1 2 1] / 4 blur leave, each twice as wide as the one before; edges are repeated."""
+    """Applies five levels of a [1 2 1] / 4 blur, each twice as wide as the previous one, with repeated edges."""
     for dilation in DILATIONS:
         kernel = np.zeros(2 * dilation + 1)
         kernel[[0, dilation, 2 * dilation]] = 0.25, 0.5, 0.25

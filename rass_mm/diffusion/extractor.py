@@ -1,4 +1,4 @@
-"""Image in, named features out: frozen VAE encoder, then one call of the adapted UNet at a fixed timestep."""
+"""Feature extraction from images: the frozen VAE encoder, then one call of the adapted UNet at a fixed timestep."""
 
 from collections.abc import Sequence
 
@@ -13,19 +13,24 @@ from rass_mm.errors import ConfigError, DataError
 
 
 class DiffusionExtractor(nn.Module):
-    """The feature side of RASS (paper, section on the segmentation stage): merged restorer, fresh LoRA, UNet features.
+    """Feature extractor of RASS (paper, section on the segmentation stage): merged restorer, new LoRA, UNet features.
 
     Args:
         base: the validated base folder.
-        features: names of the features to give, in this order.
-        merged_adapter: an adapter file (SCR's) to merge into the UNet first; None starts from the plain base.
-        adapter: rank and scale of the new LoRA; None takes the defaults of `AdapterSpec`.
-        train: 'adapter' (LoRA and conv_in), 'unet' (all of the UNet) or 'nothing'.
-        timestep: the timestep the UNet is told, in [0, 1000).
-        sample_latent: draw the latent from the VAE's posterior instead of taking its mode (the released behaviour).
-        gradient_checkpointing: trade a second UNet forward for the memory of its activations.
-        resize_features: accept sides that are multiples of the VAE's stride only, as the released windows are, and
-            resize the features to side // stride; else such sides are an error.
+        features: names of the features to return, in this order.
+        merged_adapter: an adapter file (from SCR) to merge into the UNet first; None starts from the plain base.
+        adapter: rank and scale of the new LoRA; None uses the defaults of `AdapterSpec`.
+        train: 'adapter' (LoRA and conv_in), 'unet' (the whole UNet) or 'nothing'.
+        timestep: the timestep passed to the UNet, in [0, 1000).
+        sample_latent: whether to draw the latent from the VAE's posterior instead of using its mode (the released
+            behaviour).
+        gradient_checkpointing: whether to run the UNet forward twice to save the memory of its activations.
+        resize_features: whether to accept sides that are only multiples of the VAE's stride, like the released
+            windows, and to resize the features to side // stride. Otherwise, such sides are an error.
+
+    Raises:
+        ConfigError: a feature or `train` is not valid.
+        AdapterError, BaseFolderError: a file cannot be used.
     """
 
     def __init__(
@@ -54,7 +59,7 @@ class DiffusionExtractor(nn.Module):
         elif train == 'unet':
             self.unet.requires_grad_(True)
         elif train != 'nothing':
-            raise ConfigError(f"train is {train!r}; 'adapter', 'unet' or 'nothing' is needed.")
+            raise ConfigError(f"train is {train!r}, but it must be 'adapter', 'unet' or 'nothing'.")
         if train != 'nothing':
             self._freeze_unused()
         if gradient_checkpointing:
@@ -64,12 +69,12 @@ class DiffusionExtractor(nn.Module):
         self.resize_features = resize_features
 
     def _freeze_unused(self) -> None:
-        """The UNet's noise output is not used: what only it needs would never get a gradient."""
+        """Freezes the layers of the UNet's noise output, which is not used, so that they never receive a gradient."""
         self.unet.conv_norm_out.requires_grad_(False)
         self.unet.conv_out.requires_grad_(False)
 
     def train(self, mode: bool = True) -> 'DiffusionExtractor':
-        """Switches the UNet only: the VAE is frozen and stays in eval mode."""
+        """Sets the mode of the UNet only. The VAE is frozen and stays in eval mode."""
         super().train(mode)
         self.vae.eval()
         return self
@@ -85,7 +90,7 @@ class DiffusionExtractor(nn.Module):
             One (B, C_i, H // stride_i, W // stride_i) tensor per feature, in the order of `features`.
 
         Raises:
-            DataError: a side that is not a multiple of `size_multiple`.
+            DataError: a side is not a multiple of `size_multiple`.
         """
         self._check_size(images)
         places = {info.name: self._place(info.name) for info in self.features}
@@ -98,12 +103,12 @@ class DiffusionExtractor(nn.Module):
 
     @property
     def size_multiple(self) -> int:
-        """Image sides must be multiples of this."""
+        """Number that image sides must be multiples of."""
         return self.base.vae_stride if self.resize_features else self.base.size_multiple
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] to the scaled latent (B, 4, H/s, W/s); no graph is kept."""
+        """Encodes (B, 3, H, W) images in [-1, 1] to the scaled latent (B, 4, H/s, W/s), without gradients."""
         posterior = self.vae.encode(images).latent_dist
         latent = posterior.sample() if self.sample_latent else posterior.mode()
         return latent * self.base.scaling_factor
@@ -116,15 +121,16 @@ class DiffusionExtractor(nn.Module):
         multiple = self.size_multiple
         if images.shape[-2] % multiple or images.shape[-1] % multiple:
             raise DataError(
-                f'Image of {images.shape[-2]}x{images.shape[-1]} pixels: both sides must be multiples of {multiple} '
-                f'for this base. Set data_preprocessor.test_cfg=dict(size_divisor={multiple}) and such a crop size.'
+                f'The image has {images.shape[-2]}x{images.shape[-1]} pixels, but both sides must be multiples of '
+                f'{multiple} for this base. Set data_preprocessor.test_cfg=dict(size_divisor={multiple}) and a '
+                f'crop_size with such sides.'
             )
 
 
 def resized(feature: Tensor, size: Sequence[int]) -> Tensor:
-    """(B, C, h, w) at another (height, width), bilinear; unchanged where it has that size.
+    """Resizes (B, C, h, w) to another (height, width) bilinearly. A map of that size is returned unchanged.
 
-    A UNet level of an odd side is rounded up, so its maps are not exactly `stride` times smaller than the image.
+    The UNet rounds odd sides up, so the maps of a level are not always exactly `stride` times smaller than the image.
     """
     if tuple(feature.shape[-2:]) == tuple(size):
         return feature

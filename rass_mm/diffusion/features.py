@@ -1,6 +1,7 @@
-"""Named intermediate features of the VAE encoder and the UNet, taken by hooks on their public submodules.
+"""Named intermediate features of the VAE encoder and the UNet, collected by hooks on their public submodules.
 
-A feature is named by its place: `vae.down_blocks.1` (under the VAE encoder), `unet.mid_block`, `unet.up_blocks.0`.
+A feature is named after its module, e.g. `vae.down_blocks.1` (in the VAE encoder), `unet.mid_block` or
+`unet.up_blocks.0`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ RASS_FEATURES = (
     'vae.down_blocks.3',
     *(f'unet.up_blocks.{index}' for index in range(4)),
 )
-"""What the released segmentor reads: 256 (/4), 512 (/8), 1280 (/32), 1280 (/16), 640 (/8), 320 (/8) channels in SD."""
+"""Features of the released segmentor: 256 (/4), 512 (/8), 1280 (/32), 1280 (/16), 640 (/8), 320 (/8) channels in SD."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,15 @@ class FeatureInfo:
 
 
 def describe_features(base: DiffusionBase, names: Sequence[str]) -> list[FeatureInfo]:
-    """Channels and strides of the named features, computed from the base's own config.
+    """Computes the channels and strides of the named features from the config of the base.
 
     Raises:
-        ConfigError: a name that this base does not have; the message lists those it has.
+        ConfigError: the base does not have a feature. The message lists all features of the base.
     """
     known = _all_features(base)
     for name in names:
         if name not in known:
-            raise ConfigError(f'The base {base.folder} has no feature {name!r}. It has: {", ".join(known)}.')
+            raise ConfigError(f'The base {base.folder} has no feature {name!r}. Choose from: {", ".join(known)}.')
     return [known[name] for name in names]
 
 
@@ -46,7 +47,7 @@ def _all_features(base: DiffusionBase) -> dict[str, FeatureInfo]:
     vae, unet = (base.configs[part]['block_out_channels'] for part in ('vae', 'unet'))
     latent, vae_last, unet_last = base.vae_stride, len(vae) - 1, len(unet) - 1
     infos = [FeatureInfo(f'vae.down_blocks.{i}', vae[i], 2 ** min(i + 1, vae_last)) for i in range(len(vae))]
-    # A down block ends with its halving and an up block with its doubling; only the last of each has none.
+    # A down block ends by halving the size and an up block by doubling it, except for the last block of each kind.
     infos += [
         FeatureInfo(f'unet.down_blocks.{i}', unet[i], latent * 2 ** min(i + 1, unet_last)) for i in range(len(unet))
     ]
@@ -60,9 +61,10 @@ def _all_features(base: DiffusionBase) -> dict[str, FeatureInfo]:
 
 @contextmanager
 def collected(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """Yields a dict that the outputs of `modules` (name -> module) fall into while the block runs.
+    """Context manager. Yields a dict to which the outputs of `modules` (name -> module) are written inside the block.
 
-    No hook is left behind. A block that returns a tuple (a UNet down block) gives its first tensor.
+    After the block exits, all hooks are removed. For a module that returns a tuple (a UNet down block), the first
+    tensor is stored.
     """
     store: dict[str, Tensor] = {}
 

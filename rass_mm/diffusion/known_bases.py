@@ -1,7 +1,7 @@
-"""Configs of the Stable Diffusion releases and of the scene base, and a writer of folders from them.
+"""Configs of the Stable Diffusion releases and of the scene base, and functions that write base folders from them.
 
-The values are those of the published config files. They serve tests, memory and speed measurements (random weights of
-the true shapes) and the embedded base; real use reads the folder's own files.
+The values are those of the published config files. They are used in tests, in memory and speed measurements (random
+weights with the true shapes) and for the embedded base. All other uses read the configs in the base folder.
 """
 
 import json
@@ -127,14 +127,15 @@ LAYOUTS: dict[str, Layout] = {
 }
 """Known bases.
 
-`sd-tiny` has Stable Diffusion's levels and strides at small widths, so that every config made for it runs in seconds.
-`scenes-tiny` has an f4 autoencoder (at f8 a 128-pixel scene would be 16 latent pixels wide) of 8 latent channels: the
-best linear code of 4x4 patches loses 3.8 dB less with 8 numbers than with 4 (CamVid, training images).
+`sd-tiny` has the levels and strides of Stable Diffusion with small widths, so that configs for Stable Diffusion run in
+seconds. `scenes-tiny` has an f4 autoencoder, because with f8 a 128-pixel scene would be only 16 latent pixels wide. It
+has 8 latent channels, because the best linear code of 4x4 patches loses 3.8 dB less with 8 numbers than with 4 (CamVid,
+training images).
 """
 
 
 def write_configs(folder: Path, layout: Layout, name: str) -> Layout:
-    """Writes the tokenizer and all config files of a base; returns the layout with the tokenizer's vocabulary size."""
+    """Writes the tokenizer and all config files of a base. Returns the layout with the settings of the tokenizer."""
     vocabulary = write_tokenizer(folder / 'tokenizer')
     layout = {**layout, 'text_encoder': {**layout['text_encoder'], **vocabulary}}
     for part, config in layout.items():
@@ -148,7 +149,7 @@ def write_configs(folder: Path, layout: Layout, name: str) -> Layout:
 
 
 def build_models(layout: Layout) -> dict[str, Any]:
-    """Freshly drawn `unet`, `vae` and `text_encoder` of a layout."""
+    """Builds the `unet`, `vae` and `text_encoder` of a layout with random initial weights."""
     return {
         'unet': UNet2DConditionModel.from_config(layout['unet']),
         'vae': AutoencoderKL.from_config(layout['vae']),
@@ -159,23 +160,23 @@ def build_models(layout: Layout) -> dict[str, Any]:
 def write_random_base(
     folder: Path, name: str = 'sd21-base', seed: int = 0, half: bool = True, weights: bool = True
 ) -> None:
-    """Writes a base folder with random weights of the true shapes, marked as random in its name file and a README.
+    """Writes a base folder with random weights of the true shapes, marked as random in model_index.json and a README.
 
     Args:
-        folder: where; must not exist yet.
+        folder: the folder to write, which must not exist or must be empty.
         name: a key of `LAYOUTS`.
-        seed: of the weights.
-        half: float16 files (2.6 GB for sd21-base) instead of float32 ones.
-        weights: False writes the configs only, enough for `torch.device('meta')`.
+        seed: seed of the weights.
+        half: whether to write float16 files (2.6 GB for sd21-base) instead of float32 files.
+        weights: False writes only the configs, which is sufficient for `torch.device('meta')`.
 
     Raises:
-        BaseFolderError: the folder has something in it, or the name is unknown.
+        BaseFolderError: the folder is not empty, or the name is unknown.
     """
     if name not in LAYOUTS:
-        raise BaseFolderError(f'No base layout {name!r}. There are: {", ".join(LAYOUTS)}.')
+        raise BaseFolderError(f'There is no base layout {name!r}. Choose one of {", ".join(LAYOUTS)}.')
     if folder.exists() and any(folder.iterdir()):
         raise BaseFolderError(
-            f'{folder} is not empty: random weights must never overwrite a base. Choose a new folder.'
+            f'{folder} is not empty, and random weights must never overwrite a base. Choose a new folder.'
         )
     layout = write_configs(folder, LAYOUTS[name], f'RANDOM-{name}')
     note = f'RANDOM WEIGHTS, seed {seed}: the shapes of {name}, for tests and measurements. Its outputs mean nothing.\n'

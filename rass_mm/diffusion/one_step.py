@@ -1,4 +1,4 @@
-"""One step from a low-quality latent to a restored one, in the two published forms."""
+"""One-step restoration of a low-quality latent, in the two published forms."""
 
 import torch
 from diffusers import DDPMScheduler
@@ -7,38 +7,39 @@ from torch import Tensor
 from rass_mm.errors import ConfigError
 
 FORMS = {'residual': 1, 'x0': 999}
-"""The two forms and the timestep each was published with."""
+"""The two forms, with their published timesteps."""
 
 
 def one_step(
     latent: Tensor, predicted: Tensor, form: str = 'residual', alpha_bar: float | Tensor | None = None
 ) -> Tensor:
-    """The restored latent z_H of a low-quality latent z_L and the UNet's prediction for it.
+    """Computes the restored latent z_H from a low-quality latent z_L and the UNet's prediction for it.
 
-    `residual`: z_H = z_L - eps (PiSA-SR, arXiv 2412.03017). `x0`: z_H = (z_L - sqrt(1 - a) eps) / sqrt(a), with a the
-    cumulated alpha of the timestep (OSEDiff, arXiv 2406.08177): the scheduler's own estimate of a clean latent.
+    `residual`: z_H = z_L - eps (PiSA-SR, arXiv 2412.03017). `x0`: z_H = (z_L - sqrt(1 - a) eps) / sqrt(a), where a is
+    the cumulative alpha of the timestep (OSEDiff, arXiv 2406.08177). This is the scheduler's estimate of the clean
+    latent.
 
     Args:
         latent: (B, C, h, w), scaled.
-        predicted: (B, C, h, w), the UNet's output.
+        predicted: (B, C, h, w), the output of the UNet.
         form: 'residual' or 'x0'.
-        alpha_bar: cumulated alpha at the timestep, in (0, 1); the x0 form needs it.
+        alpha_bar: cumulative alpha at the timestep, in (0, 1). Required for the x0 form.
 
     Raises:
-        ConfigError: another form, or the x0 form without `alpha_bar`.
+        ConfigError: the form is unknown, or `alpha_bar` is missing for the x0 form.
     """
     if form == 'residual':
         return latent - predicted
     if form == 'x0' and alpha_bar is not None:
         alpha_bar = torch.as_tensor(alpha_bar, dtype=latent.dtype, device=latent.device)
         return (latent - (1 - alpha_bar).sqrt() * predicted) / alpha_bar.sqrt()
-    raise ConfigError(f"form is {form!r}; 'residual' or 'x0' (with its alpha_bar) is needed.")
+    raise ConfigError(f"form is {form!r}, but it must be 'residual' or 'x0' (with alpha_bar).")
 
 
 def cumulated_alphas(scheduler: dict) -> Tensor:
-    """(1000,) cumulated alphas of a base's scheduler config, float32.
+    """Computes the (1000,) cumulative alphas of a base's scheduler config, float32.
 
-    Only the noise levels are read: which sampler the folder names (PNDM, DDIM, Euler) makes no difference to them.
+    Only the noise levels are read. They do not depend on the sampler in the folder (PNDM, DDIM, Euler).
     """
     keys = ('num_train_timesteps', 'beta_start', 'beta_end', 'beta_schedule', 'trained_betas')
     with torch.device('cpu'):

@@ -1,7 +1,7 @@
-"""What the UNet's cross-attention reads, and which of those tokens belong to which class.
+"""Prompts: the context tokens of the UNet's cross-attention, and the class of each token.
 
-Three ways: `ClassTokens` (default), `EmptyPrompt`, `TagPrompt`. All are modules whose forward gives a `Prompt`; none
-of them trains anything or writes into a checkpoint.
+There are three kinds: `ClassTokens` (default), `EmptyPrompt` and `TagPrompt`. All are modules that return a `Prompt`.
+None of them has trained parameters or adds anything to a checkpoint.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from rass_mm.errors import ConfigError
 from rass_mm.files.atomic import atomic_path
 
 NOBODY = -1
-"""Owner of a token that belongs to no class (start, end, padding, null, punctuation)."""
+"""Owner of a token without a class (start, end, padding, null, punctuation)."""
 TEMPLATE = 'a photo of a {}'
 
 
@@ -30,27 +30,27 @@ TEMPLATE = 'a photo of a {}'
 class Prompt:
     """Context of one batch.
 
-    `context` is (B, T, C); `owners` is (B, T) int64: the class id each token belongs to, or `NOBODY`.
+    `context` is (B, T, C). `owners` is (B, T) int64 with the class id of each token, or `NOBODY`.
     """
 
     context: Tensor
     owners: Tensor
 
     def repeated(self, times: int) -> 'Prompt':
-        """Each image's prompt `times` times in a row, for the windows of one image."""
+        """Repeats the prompt of each image `times` times in a row, for the windows of one image."""
         return Prompt(self.context.repeat_interleave(times, 0), self.owners.repeat_interleave(times, 0))
 
 
 @runtime_checkable
 class Tagger(Protocol):
-    """Names what is in an image.
+    """Interface of a tagger, which names the contents of an image.
 
-    A tagger that reads labels says so by an attribute `needs_labels = True`. One that is a module follows the prompt's
-    device and mode.
+    A tagger that reads labels has an attribute `needs_labels = True`. A tagger that is a module follows the device and
+    the mode of the prompt.
     """
 
     def tags(self, images: Tensor, data_samples: Sequence[Any] | None = None) -> list[list[str]]:
-        """Tags of each image.
+        """Returns the tags of each image.
 
         Args:
             images: (B, 3, H, W) RGB in [-1, 1].
@@ -59,15 +59,15 @@ class Tagger(Protocol):
 
 
 class ClassTokens(nn.Module):
-    """One token per class plus a null token; the same context for every image (VPD's text side, arXiv 2303.02153).
+    """One token per class plus a null token, the same for every image (the text side of VPD, arXiv 2303.02153).
 
     A class token is the text encoder's state at the end token of "a photo of a <name>". The null token is its state at
-    the start token, which is the same in every prompt and where Stable Diffusion's attention goes when no word fits.
-    They are computed once per base and class list and stored; no text encoder is kept.
+    the start token, which is the same in every prompt and receives Stable Diffusion's attention if no word matches. The
+    tokens are computed once per base and class list and stored. The text encoder is not kept.
 
     Args:
         base: the base folder.
-        classes: class names, index = class id.
+        classes: class names; the index is the class id.
         cache: folder for the stored tokens; None uses `cache_folder()`.
     """
 
@@ -78,17 +78,17 @@ class ClassTokens(nn.Module):
         self.register_buffer('owners', torch.tensor([*range(len(classes)), NOBODY]), persistent=False)
 
     def forward(self, images: Tensor, data_samples: Sequence[Any] | None = None) -> Prompt:
-        """Context (B, K+1, C) for (B, 3, H, W) images; the samples are not looked at."""
+        """Returns the context (B, K+1, C) for (B, 3, H, W) images. `data_samples` is not used."""
         batch = images.shape[0]
         return Prompt(self.tokens.expand(batch, -1, -1), self.owners.expand(batch, -1))
 
 
 class EmptyPrompt(nn.Module):
-    """The empty text, for every image.
+    """Prompt with the empty text for every image.
 
     Args:
         base: the base folder.
-        classes: taken for the common signature and not used.
+        classes: not used; accepted for the common signature.
     """
 
     def __init__(self, base: DiffusionBase, classes: Sequence[str] = ()) -> None:
@@ -98,40 +98,44 @@ class EmptyPrompt(nn.Module):
         self.register_buffer('owners', torch.full((tokens.shape[0],), NOBODY), persistent=False)
 
     def forward(self, images: Tensor, data_samples: Sequence[Any] | None = None) -> Prompt:
-        """Context (B, 77, C) for (B, 3, H, W) images."""
+        """Returns the context (B, 77, C) for (B, 3, H, W) images. `data_samples` is not used."""
         batch = images.shape[0]
         return Prompt(self.tokens.expand(batch, -1, -1), self.owners.expand(batch, -1))
 
 
 PROMPTS = {'ClassTokens': ClassTokens, 'EmptyPrompt': EmptyPrompt}
-"""Prompts that need nothing but the base and class names: what a restorer can use on an image without labels."""
+"""Prompts that need only the base and class names, so that a restorer can use them for images without labels."""
 
 
 def list_text(tag: str) -> str:
-    """A tag as the released RASS writes it.
+    """Formats a tag as in the released RASS.
 
-    The released prompt is the text of Python's list of tags, with `[] ,` stripped from its ends, apostrophes deleted
-    and commas replaced by spaces. The list's own quotes go with the apostrophes; Python puts a tag that holds one into
-    double quotes, which stay.
+    The released prompt is Python's text of the list of tags, with `[] ,` stripped from its ends, apostrophes deleted
+    and commas replaced by spaces. Deleting the apostrophes also deletes the quotes of the list. However, Python puts a
+    tag that contains an apostrophe in double quotes, which are kept.
     """
     return repr(tag).replace("'", '').replace(',', ' ')
 
 
 TAG_TEXTS: dict[str, tuple[Callable[[str], str], str]] = {'commas': (str, ', '), 'list': (list_text, '  ')}
-"""`TagPrompt.style` -> the text of one tag, and what stands between two."""
+"""For each `TagPrompt.style`: the function that formats a tag, and the separator."""
 
 
 class TagPrompt(nn.Module):
-    """The tags of each image as one text, from a tagger; keeps the text encoder, as the released code does.
+    """Prompt with the tags of each image as one text. It keeps the text encoder, like the released code.
 
     Args:
         base: the base folder.
-        classes: class names; a tag equal to one of them gives its tokens to that class.
-        tagger: gives the tags.
-        truncate: cuts tags that do not fit the text encoder, from the end, as the released code's tokenizer does;
-            without it they are an error.
-        style: 'commas' gives "sky, tree" (OSEDiff); 'list' gives "sky  tree" (the released RASS, see `list_text`).
-        suffix: text after the tags; OSEDiff's is ', ,'.
+        classes: class names. The tokens of a tag that equals a class name belong to that class.
+        tagger: the tagger that provides the tags.
+        truncate: whether to cut off tags at the end that do not fit the text encoder, like the tokenizer of the
+            released code. Otherwise, they are an error.
+        style: 'commas' results in "sky, tree" (OSEDiff); 'list' results in "sky  tree" (the released RASS, see
+            `list_text`).
+        suffix: text after the tags; ', ,' in OSEDiff.
+
+    Raises:
+        ConfigError: `tagger` or `style` is not valid.
     """
 
     def __init__(
@@ -145,9 +149,9 @@ class TagPrompt(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(tagger, Tagger):
-            raise ConfigError(f'{type(tagger).__name__} is no tagger: it needs a method tags(images, data_samples).')
+            raise ConfigError(f'{type(tagger).__name__} is not a tagger. It needs a method tags(images, data_samples).')
         if style not in TAG_TEXTS:
-            raise ConfigError(f'prompt.style is {style!r}; one of {", ".join(TAG_TEXTS)} is needed.')
+            raise ConfigError(f'prompt.style is {style!r}, but it must be one of {", ".join(TAG_TEXTS)}.')
         self.text = TextEncoder(base)
         self.tagger = tagger
         self.truncate, self.style, self.suffix = truncate, style, suffix
@@ -160,14 +164,14 @@ class TagPrompt(nn.Module):
 
     @property
     def needs_labels(self) -> bool:
-        """Whether the tagger reads labels, so that it cannot serve images without them."""
+        """Whether the tagger reads labels and therefore cannot be used for images without labels."""
         return getattr(self.tagger, 'needs_labels', False)
 
     def forward(self, images: Tensor, data_samples: Sequence[Any] | None = None) -> Prompt:
-        """Context (B, 77, C) for (B, 3, H, W) images in [-1, 1].
+        """Returns the context (B, 77, C) for (B, 3, H, W) images in [-1, 1].
 
         Raises:
-            ConfigError: an image's tags do not fit the text encoder, and `truncate` is off.
+            ConfigError: the tags of an image do not fit the text encoder, and `truncate` is False.
         """
         rows = [self._tokens(tags) for tags in self.tagger.tags(images, data_samples)]
         ids = torch.tensor([self.text.framed([token for token, _ in row]) for row in rows])
@@ -177,11 +181,11 @@ class TagPrompt(nn.Module):
         return Prompt(self.text.encode(ids).to(images.device), owners.to(images.device))
 
     def written(self, tags: Sequence[str]) -> str:
-        """The text that the text encoder reads for these tags."""
+        """Returns the text that is passed to the text encoder for these tags."""
         return ''.join(part for part, _ in self._parts(tags))
 
     def _parts(self, tags: Sequence[str]) -> Iterator[tuple[str, int]]:
-        """(text, owner) of the tags, of what stands between them and of the suffix."""
+        """Yields (text, owner) of the tags, of the separators and of the suffix."""
         write, between = TAG_TEXTS[self.style]
         for index, tag in enumerate(tags):
             if index:
@@ -190,17 +194,20 @@ class TagPrompt(nn.Module):
         yield self.suffix, NOBODY
 
     def _tokens(self, tags: Sequence[str]) -> list[tuple[int, int]]:
-        """(id, owner) of the tokens of the text, part by part: CLIP's tokenizer joins no words, only punctuation."""
+        """Returns (id, owner) of the tokens of the text.
+
+        The parts are tokenized separately, because CLIP's tokenizer joins only punctuation and never words.
+        """
         tokens = [(token, owner) for part, owner in self._parts(tags) for token in self.text.token_ids(part)]
         return tokens[: self.text.length - 2] if self.truncate else tokens
 
 
 class GroundTruthTagger:
-    """Names of the classes present in the labels: SCR's prompts in training, an upper bound at test.
+    """Tagger that returns the names of the classes in the labels: for SCR in training, and an upper bound in tests.
 
     Args:
-        classes: class names, index = class id.
-        ignore_index: label id that is no class.
+        classes: class names; the index is the class id.
+        ignore_index: label id that is not a class.
     """
 
     needs_labels = True
@@ -210,13 +217,13 @@ class GroundTruthTagger:
         self.ignore_index = ignore_index
 
     def tags(self, images: Tensor, data_samples: Sequence[Any] | None = None) -> list[list[str]]:
-        """Names present in each sample's `gt_sem_seg`, in order of class id.
+        """Returns the class names in each sample's `gt_sem_seg`, in the order of the class ids.
 
         Raises:
-            ConfigError: there are no labels.
+            ConfigError: a sample has no labels.
         """
         if data_samples is None or any('gt_sem_seg' not in sample for sample in data_samples):
-            raise ConfigError('Ground-truth tags need labels: use ClassTokens or EmptyPrompt where there are none.')
+            raise ConfigError('Ground-truth tags need labels. Use ClassTokens or EmptyPrompt if there are no labels.')
         present = [torch.unique(sample.gt_sem_seg.data).tolist() for sample in data_samples]
         return [[self.classes[i] for i in ids if i != self.ignore_index] for ids in present]
 
@@ -227,13 +234,13 @@ def _drop_prefix(state: dict[str, Tensor], prefix: str) -> None:
 
 
 def cache_folder() -> Path:
-    """Where computed things are kept: `$RASS_MM_CACHE`, else `$XDG_CACHE_HOME/rass_mm`, else ~/.cache/rass_mm."""
+    """Returns the cache folder: `$RASS_MM_CACHE`, else `$XDG_CACHE_HOME/rass_mm`, else `~/.cache/rass_mm`."""
     root = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     return Path(os.environ.get('RASS_MM_CACHE') or Path(root) / 'rass_mm')
 
 
 def stored_class_tokens(base: DiffusionBase, classes: list[str], cache: Path) -> Tensor:
-    """The (K+1, C) class tokens, from the cache or computed and put there."""
+    """Returns the (K+1, C) class tokens from the cache. If they are not in the cache, computes and stores them."""
     if on_meta():
         return torch.empty(len(classes) + 1, base.context_width)
     sources = [weights_hash(base.folder, ('text_encoder',)), json.dumps(base.configs['text_encoder'], sort_keys=True)]
@@ -247,7 +254,7 @@ def stored_class_tokens(base: DiffusionBase, classes: list[str], cache: Path) ->
 
 
 def class_tokens(text: TextEncoder, classes: Sequence[str]) -> Tensor:
-    """(K+1, C): the end-token state of each class's sentence, then the start-token state as the null token."""
+    """Computes (K+1, C): the end-token state of each class's sentence, then the start-token state as the null token."""
     contexts, ends = zip(*(text.encode_texts([TEMPLATE.format(name)]) for name in classes), strict=True)
     tokens = [context[0, end[0]] for context, end in zip(contexts, ends, strict=True)]
     return torch.stack([*tokens, contexts[0][0, 0]]).float().contiguous()

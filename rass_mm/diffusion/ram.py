@@ -1,7 +1,7 @@
-"""Tags of the Recognize Anything Model (RAM), or of its form for degraded images (DAPE), by the user's `ram` package.
+"""Tagger with the Recognize Anything Model (RAM), or its variant for degraded images (DAPE), from the `ram` package.
 
-RAM's code and weights are not part of this package. It finds them where the user has put them, reads the weights
-safely, and remembers the tags of every image it has seen.
+RAM's code and weights are not part of this package and have to be installed by the user. The weights are read safely,
+and the tags of all images are cached.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from rass_mm.files.hashing import update_sampled
 from rass_mm.files.tensors import read_tensors, tensors_only
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""ImageNet's, per channel of RGB in [0, 1]."""
+"""Mean and standard deviation of ImageNet, per channel of RGB in [0, 1]."""
 DTYPES = {'float32': torch.float32, 'float16': torch.float16}
 SEPARATORS = re.compile(r'[|,]')
 REMEDY = 'pip install git+https://github.com/xinyu1205/recognize-anything'
@@ -37,30 +37,32 @@ FORKS = 'the folder ram/ of SeeSR or OSEDiff, put on PYTHONPATH,'
 
 
 class RAMTagger(nn.Module):
-    """A `Tagger` that asks RAM (arXiv 2306.03514), or DAPE (arXiv 2311.16518) where `condition` is given.
+    """A `Tagger` that uses RAM (arXiv 2306.03514), or DAPE (arXiv 2311.16518) if `condition` is given.
 
-    In eval mode an image's tags are computed once and kept, in memory and in files under `cache`; in training mode,
-    where crops do not come again, nothing is kept, and a sample that holds its clean crop is tagged by that.
+    In eval mode, the tags of an image are computed once and cached, in memory and in files under `cache`. In training
+    mode, nothing is cached, because crops do not recur. If a sample contains its clean crop, the clean crop is tagged
+    instead.
 
-    The network is loaded at the first image whose tags are not known. It is frozen, and it is no submodule: neither
-    a checkpoint nor an optimiser nor `parameters()` sees it. It runs on the images' device.
+    The network is loaded when the tags of an image are not in the cache for the first time. It is frozen and not
+    registered as a submodule, so it is not part of checkpoints, optimisers or `parameters()`. It runs on the device of
+    the images.
 
-    The released RASS shows RAM the padded image, resized without antialiasing, in float16: `padding=True`,
-    `antialias=False`, `dtype='float16'`. The defaults are RAM's own.
+    The released RASS passes the padded image to RAM, resized without antialiasing, in float16: `padding=True`,
+    `antialias=False`, `dtype='float16'`. The defaults are those of RAM.
 
     Args:
-        classes: taken for the common signature and not used.
-        weights: RAM's file, `ram_swin_large_14m.pth`.
-        condition: DAPE's file, `DAPE.pth`; None is plain RAM.
-        image_size: side in pixels at which RAM looks at an image: 384, or 224.
-        padding: shows the image with its padding; else the padding is cut off first.
-        antialias: whether the resize to `image_size` smooths what it shrinks.
-        dtype: 'float32' or 'float16'; a CPU computes in float32 either way.
-        cache: folder for the stored tags; None uses `cache_folder()`.
+        classes: not used; accepted for the common signature.
+        weights: the weights of RAM, `ram_swin_large_14m.pth`.
+        condition: the weights of DAPE, `DAPE.pth`; None uses plain RAM.
+        image_size: side in pixels to which images are resized: 384 or 224.
+        padding: whether to keep the padding of an image. Otherwise, it is cut off first.
+        antialias: whether to use antialiasing when an image is reduced to `image_size`.
+        dtype: 'float32' or 'float16'. The CPU always uses float32.
+        cache: folder for the cached tags; None uses `cache_folder()`.
 
     Raises:
-        ConfigError: a file of weights does not exist, or another dtype.
-        InstallationError: there is no package `ram`.
+        ConfigError: a weights file does not exist, or `dtype` is not valid.
+        InstallationError: the package `ram` is not installed.
     """
 
     needs_labels = False
@@ -78,33 +80,34 @@ class RAMTagger(nn.Module):
     ) -> None:
         super().__init__()
         if dtype not in DTYPES:
-            raise ConfigError(f'tagger.dtype is {dtype!r}; one of {", ".join(DTYPES)} is needed.')
+            raise ConfigError(f'tagger.dtype is {dtype!r}, but it must be one of {", ".join(DTYPES)}.')
         self.weights, self.condition = Path(weights), Path(condition) if condition else None
         self.image_size, self.padding, self.antialias, self.dtype = image_size, padding, antialias, DTYPES[dtype]
-        # Past nn.Module's own bookkeeping, which would make the network a submodule.
+        # Bypasses nn.Module.__setattr__, which would register the network as a submodule.
         self.__dict__['network'] = None
         if on_meta():
             return
         if importlib.util.find_spec('ram') is None:
             raise InstallationError(f'RAMTagger needs the package ram (recognize-anything): {REMEDY}')
         identities = [file_identity(path) for path in (self.weights, self.condition) if path]
-        # Tags of another resize or precision are other tags; those stored before there was a choice keep their folder.
+        # Another resize or precision may result in other tags, so it has another folder. The folder of the defaults is
+        # that of tags stored before these options were introduced.
         switches = [*([] if antialias else ['aliased']), *([] if dtype == 'float32' else [dtype])]
         folder = '-'.join([*identities, str(image_size), *switches])
         self.store = TagStore((Path(cache) if cache else cache_folder()) / 'tags' / folder)
 
     @torch.no_grad()
     def tags(self, images: Tensor, data_samples: Sequence[Any] | None = None) -> list[list[str]]:
-        """Tags of each image, in RAM's order.
+        """Returns the tags of each image, in RAM's order.
 
         Args:
             images: (B, 3, H, W) RGB in [-1, 1].
-            data_samples: per image; `img_shape` (h, w) tells padding (right and below) from image, and in training
-                mode `gt`, (h, w, 3) BGR uint8, is looked at in place of the image.
+            data_samples: one sample per image. `img_shape` (h, w) is the size without padding (at the right and the
+                bottom). In training mode, `gt`, (h, w, 3) BGR uint8, is used instead of the image.
 
         Raises:
             InstallationError: the package `ram` cannot be used.
-            CheckpointError: the weights are unsafe, damaged or do not fit.
+            CheckpointError: the weights are unsafe or damaged, or do not match the network.
         """
         samples = data_samples if data_samples is not None else [None] * len(images)
         seen = [self._seen(image, sample) for image, sample in zip(images, samples, strict=True)]
@@ -120,7 +123,7 @@ class RAMTagger(nn.Module):
         return [list(known[key]) for key in keys]
 
     def _seen(self, image: Tensor, sample: Any) -> Tensor:
-        """What RAM is shown for an image: (3, h, w) RGB in [-1, 1]."""
+        """Returns the image to be tagged, (3, h, w) RGB in [-1, 1]."""
         clean = sample.get('gt') if sample is not None and self.training else None
         if clean is not None:
             planes = torch.as_tensor(np.ascontiguousarray(np.asarray(clean)[..., ::-1]))
@@ -130,7 +133,7 @@ class RAMTagger(nn.Module):
         return image[:, :height, :width].float()
 
     def _ask(self, images: Sequence[Tensor]) -> list[list[str]]:
-        """The network's tags of (3, h, w) images of any sizes."""
+        """Computes the tags of (3, h, w) images of any sizes with the network."""
         batch = torch.stack([prepared(image, self.image_size, self.antialias) for image in images])
         dtype = self._dtype_on(batch.device)
         network = self._loaded().to(batch.device, dtype)
@@ -138,8 +141,8 @@ class RAMTagger(nn.Module):
             english = network.generate_tag(batch.to(dtype))[0]
         if len(english) != len(images) or not all(isinstance(text, str) for text in english):
             raise InstallationError(
-                f"The package ram answered {len(images)} images with {english!r}; generate_tag's first result should "
-                f'be one text per image. Use recognize-anything or {FORKS} instead.'
+                f'For {len(images)} images, the package ram returned {english!r}, but the first result of '
+                f'generate_tag should be one text per image. Use recognize-anything or {FORKS} instead.'
             )
         return [[tag for part in SEPARATORS.split(text) if (tag := part.strip())] for text in english]
 
@@ -148,28 +151,28 @@ class RAMTagger(nn.Module):
 
     def _loaded(self) -> nn.Module:
         if self.network is None:
-            # Drawing the initial values must not move the random numbers of a training run.
+            # Drawing the initial values must not change the random numbers of a training run.
             with torch.random.fork_rng(devices=[]), without_downloads():
                 self.__dict__['network'] = load_network(self.weights, self.condition, self.image_size)
         return self.network
 
 
 class TagStore:
-    """Tags by image: in memory, and one small JSON file per image in `folder`, so that any processes may share it."""
+    """Cache of tags by image, in memory and as one small JSON file per image in `folder`, which processes can share."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.memory: dict[str, list[str]] = {}
 
     def get(self, key: str) -> list[str] | None:
-        """The stored tags; None where there are none, or where the file is damaged."""
+        """Returns the stored tags, or None if there are none or the file is damaged."""
         if key not in self.memory:
             with suppress(OSError, ValueError, TypeError):
                 self.memory[key] = [str(tag) for tag in json.loads(self._file(key).read_text(encoding='utf-8'))]
         return self.memory.get(key)
 
     def put(self, key: str, tags: list[str]) -> None:
-        """Stores tags; the file appears whole."""
+        """Stores tags. The file is written atomically."""
         self.memory[key] = tags
         write_text(self._file(key), json.dumps(tags, ensure_ascii=False))
 
@@ -178,7 +181,7 @@ class TagStore:
 
 
 def prepared(image: Tensor, size: int, antialias: bool = True) -> Tensor:
-    """(3, h, w) RGB in [-1, 1] to RAM's input: (3, size, size), ImageNet's mean and standard deviation."""
+    """Converts (3, h, w) RGB in [-1, 1] to RAM's input, (3, size, size) with ImageNet's normalisation."""
     unit = (image[None] + 1) / 2
     square = F.interpolate(unit, (size, size), mode='bilinear', antialias=antialias, align_corners=False)
     mean, std = (torch.tensor(values, device=image.device).view(3, 1, 1) for values in (MEAN, STD))
@@ -186,22 +189,24 @@ def prepared(image: Tensor, size: int, antialias: bool = True) -> Tensor:
 
 
 def image_key(image: Tensor) -> str:
-    """Hash of what a (3, h, w) image in [-1, 1] shows; the last bits of a device's arithmetic do not count."""
-    # In 16 bits an 8-bit value falls on a whole number, so that no rounding is near a tie.
+    """Computes a hash of a (3, h, w) image in [-1, 1] that does not depend on rounding errors of the device."""
+    # In 16 bits, an 8-bit value is an integer, so no value is close to a tie when it is rounded.
     values = ((image.double() + 1) * 32767.5).round().clamp(0, 65535).cpu().numpy().astype(np.uint16)
     return hashlib.sha256(repr(values.shape).encode() + values.tobytes()).hexdigest()[:32]
 
 
 def file_identity(path: Path) -> str:
-    """Hash of a weights file's size, begin and end; the end of a .pth lists the checksums of all its tensors.
+    """Computes a hash of the size, the beginning and the end of a weights file.
+
+    The end of a `.pth` file lists the checksums of all its tensors.
 
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: the file does not exist.
     """
     if not path.is_file():
         raise ConfigError(
             f"{path} does not exist. Put RAM's weights there (ram_swin_large_14m.pth from the recognize-anything "
-            f'project, DAPE.pth from SeeSR) or name your file: tagger.weights=..., tagger.condition=....'
+            f'project, DAPE.pth from SeeSR) or set the path of your file: tagger.weights=..., tagger.condition=....'
         )
     digest = hashlib.sha256(str(path.stat().st_size).encode())
     update_sampled(digest, path)
@@ -209,20 +214,20 @@ def file_identity(path: Path) -> str:
 
 
 def load_network(weights: Path, condition: Path | None, image_size: int) -> nn.Module:
-    """RAM or DAPE as the user's package builds it, frozen, in eval mode.
+    """Builds RAM or DAPE with the installed package, frozen and in eval mode.
 
     Raises:
         InstallationError, CheckpointError: see `RAMTagger.tags`.
     """
     build = network_builder('ram.models.ram_lora' if condition else 'ram.models.ram')
-    read_ram_weights(weights)  # the package reads the file itself, and older torch would then run code found in it
+    read_ram_weights(weights)  # a check: the package reads the file itself, and older torch would run code in it
     try:
         network = build(pretrained=str(weights), image_size=image_size, vit='swin_l')
-    except Exception as error:  # the package raises whatever the libraries below it raise
+    except Exception as error:  # the package raises any error of its libraries
         raise CheckpointError(
-            f'The package ram could not load {weights} at image_size={image_size} ({_reason(error)}). Is it '
-            f'ram_swin_large_14m.pth, and is the tokenizer bert-base-uncased in the Hugging Face cache? Nothing is '
-            f'downloaded here.'
+            f'The package ram could not load {weights} at image_size={image_size} ({_reason(error)}). Check that the '
+            f'file is ram_swin_large_14m.pth and that the tokenizer bert-base-uncased is in the Hugging Face cache, '
+            f'because nothing is downloaded automatically.'
         ) from error
     if condition:
         add_condition(network, condition)
@@ -230,66 +235,67 @@ def load_network(weights: Path, condition: Path | None, image_size: int) -> nn.M
 
 
 def add_condition(network: nn.Module, condition: Path) -> None:
-    """Loads DAPE's tensors into RAM.
+    """Loads the tensors of DAPE into RAM.
 
-    The package could do it, but only on a machine that has the device they were saved from.
+    The package can load them only on a machine with the device from which they were saved.
 
     Raises:
-        CheckpointError: the file is unsafe or damaged, or has none of the network's tensors.
+        CheckpointError: the file is unsafe or damaged, or contains none of the network's tensors.
     """
     state = read_ram_weights(condition)
     try:
         unknown = network.load_state_dict(state, strict=False).unexpected_keys
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise CheckpointError(f'{condition} does not fit RAM ({_reason(error)}). Is it DAPE.pth?') from error
+        raise CheckpointError(f'{condition} does not match RAM ({_reason(error)}). Use DAPE.pth.') from error
     if len(unknown) == len(state):
-        raise CheckpointError(f'{condition} has none of the tensors of DAPE. Is it DAPE.pth?')
+        raise CheckpointError(f'{condition} contains none of the tensors of DAPE. Use DAPE.pth.')
 
 
 def network_builder(name: str) -> Callable[..., nn.Module]:
-    """The function of the user's package that builds RAM.
+    """Returns the function of the installed package that builds RAM.
 
     Args:
         name: `ram.models.ram`, or `ram.models.ram_lora` for DAPE.
 
     Raises:
-        InstallationError: there is none, or its import fails.
+        InstallationError: the function does not exist, or its import fails.
     """
     try:
         module = importlib.import_module(name)
-    except Exception as error:  # made for other library versions, it fails in more ways than ImportError
+    except Exception as error:  # with other library versions, errors other than ImportError are possible
         if isinstance(error, ModuleNotFoundError) and name.startswith(f'{error.name}'):
             lacking = f'The installed package ram has no {error.name}.'
             if name.endswith('lora'):
-                raise InstallationError(
-                    f'{lacking} DAPE (condition=...) needs {FORKS} or leave condition out.'
-                ) from None
-            raise InstallationError(f'{lacking} It is another project of that name: {REMEDY}') from None
+                raise InstallationError(f'{lacking} DAPE (condition=...) needs {FORKS} or remove condition.') from None
+            raise InstallationError(f'{lacking} It is another project with that name. Run: {REMEDY}') from None
         raise InstallationError(
-            f'The package ram cannot be imported ({_reason(error)}); installed is transformers '
-            f'{importlib.metadata.version("transformers")}. Its published code asks transformers.modeling_utils for '
-            f'functions that have moved to transformers.pytorch_utils: change that import in ram/models/bert.py (see '
-            f'issue 219 of recognize-anything), or install what is missing.'
+            f'The package ram cannot be imported ({_reason(error)}) with the installed transformers '
+            f'{importlib.metadata.version("transformers")}. The published code imports functions from '
+            f'transformers.modeling_utils that have moved to transformers.pytorch_utils. Change that import in '
+            f'ram/models/bert.py (see issue 219 of recognize-anything), or install the missing package.'
         ) from error
     build = getattr(module, name.rpartition('.')[2], None) or getattr(module, 'ram', None)
     if build is None:
-        raise InstallationError(f'{name} of the installed package ram has no function ram. Use {REMEDY}')
+        raise InstallationError(f'{name} of the installed package ram has no function ram. Run: {REMEDY}')
     return build
 
 
 def read_ram_weights(path: Path) -> Any:
-    """Content of a .pth file of RAM's authors: tensors and plain values alone.
+    """Reads a .pth file of RAM's authors, which may contain only tensors and plain values.
 
     Raises:
-        CheckpointError: damaged, or it holds other objects.
+        CheckpointError: the file is damaged or contains other objects.
     """
-    with tensors_only():  # mapped, not read: the file is three times as large as the network
+    with tensors_only():  # memory-mapped, because the file is three times as large as the network
         return read_tensors(path, 'cpu', mmap=True)
 
 
 @contextmanager
 def without_downloads() -> Iterator[None]:
-    """Keeps the Hugging Face libraries to their cache; the package's tokenizer would otherwise be fetched."""
+    """Context manager. Inside the block, the Hugging Face libraries use only their cache.
+
+    Otherwise, the tokenizer of the package would be downloaded.
+    """
     from huggingface_hub import constants
 
     before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True

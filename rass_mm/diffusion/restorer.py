@@ -1,4 +1,4 @@
-"""The one-step restorer: image in, restored image out, by one call of the adapted UNet."""
+"""One-step restorer: restores an image with one call of the adapted UNet."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -35,19 +35,20 @@ class OneStepRestorer(nn.Module):
     Args:
         base: the validated base folder.
         form: 'residual' or 'x0', see `one_step`.
-        timestep: the timestep the UNet is told; None takes the form's own (1 or 999).
+        timestep: the timestep passed to the UNet; None uses the default of the form (1 or 999).
         adapter: rank and scale of the LoRA.
-        critic: rank and scale of the critic's LoRA for the VSD loss; None leaves the critic out.
-        start: an adapter (its file, or its content) to start from; None starts from a fresh LoRA, which restores
-            nothing yet.
-        trainable: False merges the adapter of `start` into UNet and VAE, frozen: the same output, faster.
+        critic: rank and scale of the critic's LoRA for the VSD loss; None creates no critic.
+        start: an adapter (its file or its content) to start from; None starts from a new LoRA, which does not restore
+            anything before it is trained.
+        trainable: whether the adapter can be trained. False merges the adapter of `start` into the frozen UNet and VAE,
+            which produces the same output faster.
         autoencoder: keyword arguments of `build_autoencoder`, e.g. `dict(tiny='weights/taesd', ends='both')`.
-        attention_layers: where attention maps are taken when they are asked for.
-        gradient_checkpointing: recompute the activations of UNet and decoder in the backward pass.
+        attention_layers: places of the attention maps, see `capturing`.
+        gradient_checkpointing: whether to recompute the activations of UNet and decoder in the backward pass.
 
     Raises:
-        ConfigError: an unknown form, or a timestep outside 0..999.
-        AdapterError, BaseFolderError: a file that cannot be used.
+        ConfigError: the form is unknown, the timestep is not in 0..999, or `start` is missing or does not match.
+        AdapterError, BaseFolderError: a file cannot be used.
     """
 
     def __init__(
@@ -65,12 +66,12 @@ class OneStepRestorer(nn.Module):
     ) -> None:
         super().__init__()
         if form not in FORMS:
-            raise ConfigError(f'form is {form!r}; one of {", ".join(FORMS)} is needed.')
+            raise ConfigError(f'form is {form!r}, but it must be one of {", ".join(FORMS)}.')
         self.base, self.form = base, form
         self.timestep = FORMS[form] if timestep is None else timestep
         alphas = cumulated_alphas(base.configs['scheduler'])
         if not 0 <= self.timestep < len(alphas):
-            raise ConfigError(f'timestep is {self.timestep}; 0 to {len(alphas) - 1} is needed.')
+            raise ConfigError(f'timestep is {self.timestep}, but it must be in the range 0 to {len(alphas) - 1}.')
         self.alpha_bar = alphas[self.timestep].item()
         self.autoencoder = build_autoencoder(base, gradient_checkpointing=gradient_checkpointing, **(autoencoder or {}))
         self.unet = load_unet(base)
@@ -81,7 +82,7 @@ class OneStepRestorer(nn.Module):
             self._start(start)
         elif not trainable:
             raise ConfigError(
-                'A restorer with trainable=False needs the adapter file that it restores with: set start (model.start).'
+                'A restorer with trainable=False needs a trained adapter. Set start (model.start) to its file.'
             )
         self.attention_layers = cross_attention_layers(self.unet, attention_layers)
         if gradient_checkpointing:
@@ -98,26 +99,29 @@ class OneStepRestorer(nn.Module):
         made = (recipe.get('form', self.form), recipe.get('timestep', self.timestep))
         if made != (self.form, self.timestep):
             raise ConfigError(
-                f'{adapter.path} was made for form {made[0]!r} at timestep {made[1]}, but form {self.form!r} at '
-                f'{self.timestep} is asked for, which is another computation. Set form and timestep (model.form, '
-                f'model.timestep) to those of the file.'
+                f'{adapter.path} was trained for form {made[0]!r} at timestep {made[1]}, but this model has form '
+                f'{self.form!r} at timestep {self.timestep}, which is a different computation. Set form and timestep '
+                f'(model.form, model.timestep) to those of the file.'
             )
         self.merged.append({'name': header['name'], 'hash': header['hash']})
 
     @property
     def size_multiple(self) -> int:
-        """Image sides must be multiples of this."""
+        """Number that image sides must be multiples of."""
         return self.autoencoder.stride * 2 ** (len(self.base.configs['unet']['block_out_channels']) - 1)
 
     def train(self, mode: bool = True) -> 'OneStepRestorer':
-        """Switches the UNet only: the autoencoder is frozen and stays in eval mode."""
+        """Sets the mode of the UNet only. The autoencoder is frozen and stays in eval mode."""
         super().train(mode)
         self.autoencoder.eval()
         return self
 
     @contextmanager
     def capturing(self) -> Iterator[dict[str, Tensor]]:
-        """Yields the attention maps of the calls inside (see `captured_attention`); may be nested."""
+        """Context manager. Yields the attention maps of the calls inside the block, see `captured_attention`.
+
+        It can be nested.
+        """
         if self._maps is not None:
             yield self._maps
             return
@@ -133,34 +137,34 @@ class OneStepRestorer(nn.Module):
         Args:
             images: (B, 3, H, W) RGB in [-1, 1]; H and W multiples of `size_multiple`.
             context: (B, T, C) context tokens.
-            latent_tiles: whether the UNet sees a large latent in OSEDiff's tiles; then H and W need only be multiples
-                of the autoencoder's stride. The autoencoder sees whole images in any case.
+            latent_tiles: whether the UNet processes a large latent in OSEDiff's tiles. In this case, H and W need only
+                be multiples of the autoencoder's stride. The autoencoder always processes whole images.
 
         Returns:
             (B, 3, H, W) RGB around [-1, 1], not clamped.
 
         Raises:
-            DataError: a side that is not such a multiple.
+            DataError: a side is not such a multiple.
         """
         latent = self.encode(images, self.autoencoder.stride if latent_tiles else self.size_multiple)
         return self.decode(self.restore_latent(latent, context, latent_tiles))
 
     def encode(self, images: Tensor, multiple: int | None = None) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] to the scaled latent (B, C, H/s, W/s).
+        """Encodes (B, 3, H, W) images in [-1, 1] to the scaled latent (B, C, H/s, W/s).
 
         Raises:
-            DataError: a side that is not a multiple of `multiple` (default: `size_multiple`).
+            DataError: a side is not a multiple of `multiple` (default: `size_multiple`).
         """
         multiple = multiple or self.size_multiple
         if images.shape[-2] % multiple or images.shape[-1] % multiple:
             raise DataError(
-                f'Image of {images.shape[-2]}x{images.shape[-1]} pixels: both sides must be multiples of {multiple} '
-                f'for this base. Choose such a crop or window, or pad the image.'
+                f'The image has {images.shape[-2]}x{images.shape[-1]} pixels, but both sides must be multiples of '
+                f'{multiple} for this base. Choose such a crop or window size, or pad the image.'
             )
         return self.autoencoder.encode(images)
 
     def restore_latent(self, latent: Tensor, context: Tensor, latent_tiles: bool = False) -> Tensor:
-        """z_L (B, C, h, w) to z_H by one call of the UNet, or by one per tile, see `forward`."""
+        """Restores z_L (B, C, h, w) to z_H with one call of the UNet, or with one call per tile, see `forward`."""
         timestep = torch.as_tensor(self.timestep, device=latent.device)
 
         def predict(part: Tensor) -> Tensor:
@@ -170,16 +174,16 @@ class OneStepRestorer(nn.Module):
         return one_step(latent, predicted, self.form, self.alpha_bar)
 
     def decode(self, latent: Tensor) -> Tensor:
-        """z_H (B, C, h, w) to images (B, 3, h*s, w*s) around [-1, 1]."""
+        """Decodes z_H (B, C, h, w) to images (B, 3, h*s, w*s) around [-1, 1]."""
         return self.autoencoder.decode(latent)
 
     def save(self, path: str | os.PathLike, identity: dict[str, str], prompt: str, classes: Sequence[str]) -> None:
-        """Writes the generator's adapter with all that is needed to restore with it, see `load_restorer`."""
+        """Writes the generator's adapter with all settings that are needed to restore with it, see `load_restorer`."""
         recipe = {'form': self.form, 'timestep': self.timestep, 'prompt': prompt, 'classes': list(classes)}
         save_adapter(self.unet, GENERATOR, path, identity, recipe)
 
     def stage_points(self) -> list[StagePoint]:
-        """Encoder, UNet and decoder, in the order in which they run."""
+        """Returns encoder, UNet and decoder, in the order in which they run."""
         ends = self.autoencoder
         return [
             StagePoint('encode', ends, 'encode'),
@@ -188,27 +192,27 @@ class OneStepRestorer(nn.Module):
         ]
 
     def heavy_modules(self) -> list[nn.Module]:
-        """UNet, encoder and decoder: the modules that are compiled."""
+        """Returns UNet, encoder and decoder, which are the modules to compile."""
         networks = [self.autoencoder.vae, getattr(self.autoencoder, 'tiny', None)]
         ends = [getattr(network, part) for network in networks if network for part in ('encoder', 'decoder')]
         return [self.unet, *(end for end in ends if end is not None)]
 
 
 def clamped(restored: Tensor) -> Tensor:
-    """Images around [-1, 1] as they can be seen, in [-1, 1].
+    """Clamps images to [-1, 1] and replaces infinity with NaN.
 
-    Clamping would turn an infinity into white; it becomes NaN, which survives and is found by whoever writes the image.
+    Clamping would turn infinity into white. NaN is not clamped and is detected when the image is written.
     """
     return restored.masked_fill(restored.isinf(), torch.nan).clamp(-1, 1)
 
 
 class Restorer(nn.Module):
-    """A trained restorer with its prompt: images in, images out. What `load_restorer` gives.
+    """A trained restorer with its prompt, as returned by `load_restorer`.
 
     Args:
         model: the restorer.
         prompt: a prompt module of `rass_mm.diffusion.prompts`.
-        latent_tiles: whether images are restored whole, with the UNet in OSEDiff's tiles.
+        latent_tiles: whether images are restored as a whole, with the UNet in OSEDiff's tiles.
     """
 
     def __init__(self, model: OneStepRestorer, prompt: nn.Module, latent_tiles: bool = False) -> None:
@@ -217,15 +221,18 @@ class Restorer(nn.Module):
 
     @property
     def size_multiple(self) -> int:
-        """Image sides must be multiples of this."""
+        """Number that image sides must be multiples of."""
         return self.model.autoencoder.stride if self.latent_tiles else self.model.size_multiple
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB in [-1, 1] to the same, restored and clamped, on the images' device in their dtype.
+        """Restores (B, 3, H, W) RGB images in [-1, 1].
+
+        Returns:
+            The restored images, clamped to [-1, 1], on the device and in the dtype of the input.
 
         Raises:
-            DataError: a side that is not a multiple of `size_multiple`.
+            DataError: a side is not a multiple of `size_multiple`.
         """
         place = next(self.model.unet.parameters())
         inside = images.to(place.device, place.dtype)
@@ -234,7 +241,11 @@ class Restorer(nn.Module):
 
     @torch.inference_mode()
     def attention(self, images: Tensor) -> tuple[dict[str, Tensor], Prompt]:
-        """Attention maps (layer name -> (B, N, T)) of (B, 3, H, W) RGB images in [-1, 1], and the prompt they read."""
+        """Computes the attention maps (layer name -> (B, N, T)) of (B, 3, H, W) RGB images in [-1, 1].
+
+        Returns:
+            The maps and the prompt.
+        """
         place = next(self.model.unet.parameters())
         inside = images.to(place.device, place.dtype)
         prompt = self._prompt(inside)
@@ -247,7 +258,7 @@ class Restorer(nn.Module):
         return Prompt(prompt.context.to(images.device, images.dtype), prompt.owners.to(images.device))
 
     def stage_points(self) -> list[StagePoint]:
-        """The prompt, then the stages of the model."""
+        """Returns the prompt, followed by the stages of the model."""
         return [StagePoint('prompt', self.prompt), *self.model.stage_points()]
 
 
@@ -260,27 +271,28 @@ def load_restorer(
     dtype: str = 'float32',
     latent_tiles: bool = False,
 ) -> Restorer:
-    """A restorer from an adapter file, which says in which form, at which timestep and with which prompt it works.
+    """Loads a restorer from an adapter file, which contains its form, timestep and prompt.
 
     Args:
-        adapter: a file that training wrote (`scr_*.safetensors`), or its content.
-        base: the base folder it was trained on, or several in order of preference.
-        autoencoder: folder of a tiny autoencoder in place of the VAE's decoder; None keeps the VAE.
-        ends: with `autoencoder`, 'decoder' or 'both'.
-        device: where it runs.
+        adapter: a file written by training (`scr_*.safetensors`), or its content.
+        base: the base folder it was trained on, or several folders in order of preference.
+        autoencoder: folder of a tiny autoencoder that replaces the VAE's decoder; None keeps the VAE.
+        ends: with `autoencoder`, the replaced ends: 'decoder' or 'both'.
+        device: the device of the restorer.
         dtype: 'float32', 'bfloat16' or 'float16'.
-        latent_tiles: restores whole images, with the UNet in OSEDiff's tiles; see `RestoreOptions.scheme`.
+        latent_tiles: whether to restore whole images, with the UNet in OSEDiff's tiles; see `RestoreOptions.scheme`.
 
     Raises:
-        AdapterError: the file is unusable, no restorer's, or of another base.
+        AdapterError: the file cannot be used, is not a restorer, or was trained on another base.
         BaseFolderError, ConfigError: the base, the autoencoder or the dtype cannot be used.
     """
     if dtype not in DTYPES:
-        raise ConfigError(f'dtype is {dtype!r}; one of {", ".join(DTYPES)} is needed.')
+        raise ConfigError(f'dtype is {dtype!r}, but it must be one of {", ".join(DTYPES)}.')
     content = as_adapter(adapter)
     if 'recipe' not in content.header:
         raise AdapterError(
-            f'{content.path} is an adapter, but no restorer: its header has no recipe (form, prompt, classes).'
+            f'{content.path} is an adapter but not a restorer, because its header has no recipe (form, prompt, '
+            f'classes). Pass an adapter written by the training of a restorer.'
         )
     recipe = content.header['recipe']
     found = read_base(base)

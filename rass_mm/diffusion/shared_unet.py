@@ -1,8 +1,8 @@
-"""One base UNet that serves as generator, critic and frozen teacher, by named adapters.
+"""One base UNet that is used as generator, critic and frozen teacher by means of named adapters.
 
-The published recipe keeps three copies of the UNet (OSEDiff, arXiv 2406.08177). They differ in their LoRA and in the
-generator's own `conv_in` only, so one copy and two small adapters are enough: generator = adapter `scr`, critic =
-adapter `vsd` on the base's `conv_in`, teacher = no adapter at all.
+The published recipe keeps three copies of the UNet (OSEDiff, arXiv 2406.08177). They differ only in their LoRA and in
+the `conv_in` of the generator, so one copy and two small adapters are sufficient: the generator uses adapter `scr`, the
+critic uses adapter `vsd` and the base's `conv_in`, and the teacher uses no adapter.
 """
 
 import copy
@@ -20,23 +20,23 @@ GENERATOR, CRITIC = 'scr', 'vsd'
 
 
 class SharedUNet:
-    """A UNet with the generator active, and contexts in which it is the critic or the plain base.
+    """A UNet with the generator active, and context managers that turn it into the critic or the plain base.
 
-    No module itself: whoever makes it owns the UNet and `plain_conv_in` as modules.
+    This class is not a module. Its owner has to register the UNet and `plain_conv_in` as modules.
 
-    Outside the contexts the generator is active, whichever trained parameters require gradients, so a backward pass
-    that runs layers again (gradient checkpointing) runs the same ones.
+    Outside of the context managers, the generator is active, regardless of which trained parameters require gradients.
+    A backward pass that runs layers again (gradient checkpointing) therefore runs the same layers.
 
     Args:
-        unet: a frozen UNet without adapters; changed in place.
-        generator: rank and scale of the generator's LoRA; its `conv_in` is trained in full.
-        critic: rank and scale of the critic's LoRA; None leaves the critic out.
+        unet: a frozen UNet without adapters, modified in place.
+        generator: rank and scale of the generator's LoRA. Its `conv_in` is trained in full.
+        critic: rank and scale of the critic's LoRA; None creates no critic.
     """
 
     def __init__(
         self, unet: UNet2DConditionModel, generator: AdapterSpec | None = None, critic: AdapterSpec | None = None
     ) -> None:
-        # A copy, because the generator trains the one in the UNet and the other two need the base's.
+        # A copy, because the generator trains the one in the UNet, whereas critic and teacher need that of the base.
         self.plain_conv_in = copy.deepcopy(unet.conv_in).requires_grad_(False)
         self.unet = unet
         self.has_critic = critic is not None
@@ -48,25 +48,25 @@ class SharedUNet:
             parameter.requires_grad_(True)
 
     def parameters_of(self, name: str) -> list[nn.Parameter]:
-        """The trained parameters of 'scr' (LoRA and `conv_in`) or 'vsd' (LoRA)."""
+        """Returns the trained parameters of 'scr' (LoRA and `conv_in`) or 'vsd' (LoRA)."""
         own = [p for key, p in self.unet.named_parameters() if f'.lora_A.{name}.' in key or f'.lora_B.{name}.' in key]
         return own + (list(self._conv_in_holder().parameters()) if name == GENERATOR else [])
 
     @contextmanager
     def critic(self) -> Iterator[None]:
-        """Inside, the UNet is the critic.
+        """Context manager. Inside the block, the UNet is the critic.
 
         Raises:
-            AdapterError: there is none.
+            AdapterError: there is no critic.
         """
         if not self.has_critic:
-            raise AdapterError('This UNet was made without a critic: give the VSD loss an adapter (rank, alpha).')
+            raise AdapterError('This UNet has no critic. Set an adapter (rank, alpha) for the VSD loss.')
         with self._other(CRITIC):
             yield
 
     @contextmanager
     def teacher(self) -> Iterator[None]:
-        """Inside, the UNet is the plain base."""
+        """Context manager. Inside the block, the UNet is the plain base."""
         with self._other(None):
             yield
 
@@ -82,7 +82,7 @@ class SharedUNet:
             self._activate(GENERATOR)
 
     def _activate(self, name: str | None) -> None:
-        # peft freezes whatever is not active; here several adapters train in turn.
+        # peft freezes all adapters that are not active, but here several adapters are trained alternately.
         flags = [parameter.requires_grad for parameter in self._trained]
         for module in self.unet.modules():
             if isinstance(module, BaseTunerLayer):
@@ -93,7 +93,7 @@ class SharedUNet:
             parameter.requires_grad_(flag)
 
     def _conv_in_holder(self) -> nn.Module:
-        """The plain convolution in `conv_in`, below the LoRA where there is one."""
+        """Returns the plain convolution in `conv_in`, without its LoRA wrapper."""
         layer = self.unet.conv_in
         return layer.base_layer if isinstance(layer, BaseTunerLayer) else layer
 

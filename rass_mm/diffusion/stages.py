@@ -1,4 +1,4 @@
-"""The stages of a model: which calls belong to which part of its time. Models describe themselves with these."""
+"""Stages of a model, with which a model describes the parts of its run time."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class StagePoint:
-    """A method whose calls belong to a stage."""
+    """A method that is timed as part of a stage."""
 
     stage: str
     owner: Any
     method: str = 'forward'
 
     def below(self, name: str) -> 'StagePoint':
-        """The same point under a name that tells two networks of a kind apart: 'restore: UNet'."""
+        """Returns the same point with a prefix that distinguishes two networks of one kind, e.g. 'restore: UNet'."""
         return replace(self, stage=f'{name}: {self.stage}')

@@ -1,4 +1,4 @@
-"""The base's frozen text encoder: words to token ids, token ids to context tokens."""
+"""Frozen text encoder of the base: text to token ids, token ids to context tokens."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from rass_mm.errors import BaseFolderError, ConfigError
 
 
 class TextEncoder(nn.Module):
-    """CLIP tokenizer and text model of a base folder, frozen.
+    """Frozen CLIP tokenizer and text model of a base folder.
 
     Raises:
         BaseFolderError: the folder has no tokenizer or no text encoder weights.
@@ -24,24 +24,24 @@ class TextEncoder(nn.Module):
 
     @property
     def length(self) -> int:
-        """Context length in tokens, start and end token included (77 in CLIP)."""
+        """Context length in tokens, including the start and end tokens (77 in CLIP)."""
         return self.model.config.max_position_embeddings
 
     def token_ids(self, text: str) -> list[int]:
-        """Ids of the words alone, without start and end token."""
+        """Returns the token ids of a text, without start and end tokens."""
         return self.tokenizer(text, add_special_tokens=False)['input_ids']
 
     def framed(self, ids: Sequence[int]) -> list[int]:
-        """Adds start, end and padding to the full context length.
+        """Adds the start token, the end token and padding up to the full context length.
 
         Raises:
-            ConfigError: the words do not fit.
+            ConfigError: there are too many tokens.
         """
         room = self.length - 2
         if len(ids) > room:
             raise ConfigError(
-                f'A prompt of {len(ids)} tokens does not fit the {room} this text encoder has room for. Use fewer or '
-                f"shorter names, or prompts of type 'ClassTokens', which take one token per class."
+                f'A prompt of {len(ids)} tokens does not fit the {room} tokens of this text encoder. Use fewer or '
+                f"shorter names, or a prompt of type 'ClassTokens', which needs only one token per class."
             )
         tokenizer = self.tokenizer
         padding = [tokenizer.pad_token_id] * (room - len(ids))
@@ -49,34 +49,34 @@ class TextEncoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, ids: Tensor) -> Tensor:
-        """(B, T) framed ids to (B, T, C) context tokens (last hidden state after the final norm)."""
+        """Encodes (B, T) framed ids to (B, T, C) context tokens (last hidden state after the final norm)."""
         return self.model(input_ids=ids.to(self.model.device)).last_hidden_state
 
     def encode_texts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Context tokens (B, T, C) of whole texts, and the position (B,) of each text's end token."""
+        """Encodes whole texts to context tokens (B, T, C), and returns the position (B,) of each end token, too."""
         framed = [self.framed(self.token_ids(text)) for text in texts]
         ends = torch.tensor([len(self.token_ids(text)) + 1 for text in texts])
         return self.encode(torch.tensor(framed)), ends
 
 
 def load_tokenizer(base: DiffusionBase) -> CLIPTokenizer:
-    """The base's tokenizer.
+    """Loads the tokenizer of the base.
 
     Raises:
-        BaseFolderError: vocabulary or merges are missing.
+        BaseFolderError: the vocabulary or the merges are missing.
     """
     folder = base.folder / 'tokenizer'
     missing = [name for name in ('vocab.json', 'merges.txt') if not (folder / name).is_file()]
     if missing:
         raise BaseFolderError(
-            f'{folder / missing[0]} is missing: the tokenizer cannot be loaded. Copy the tokenizer/ folder of the same '
-            f'Stable Diffusion release into {base.folder}.'
+            f'{folder / missing[0]} is missing, so the tokenizer cannot be loaded. Copy the tokenizer/ folder of the '
+            f'same Stable Diffusion release into {base.folder}.'
         )
     return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
 
 
 def load_text_model(base: DiffusionBase) -> CLIPTextModel:
-    """The base's text model in float32, frozen, in eval mode."""
+    """Loads the text model of the base in float32, frozen and in eval mode."""
     if on_meta():
         return CLIPTextModel(CLIPTextConfig(**base.configs['text_encoder'])).requires_grad_(False).eval()
     return load_whole(CLIPTextModel, base.folder, 'text_encoder', dtype=torch.float32)

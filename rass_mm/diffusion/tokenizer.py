@@ -1,4 +1,4 @@
-"""A small CLIP tokenizer in CLIP's own file format, for bases that are written here and not downloaded."""
+"""Small CLIP tokenizer in CLIP's file format, for bases that are created by this package instead of downloaded."""
 
 import json
 from collections import Counter
@@ -16,14 +16,15 @@ WORDS = (
     'pavement sidewalk sign symbol pedestrian bicyclist bicycle bus truck boat bridge house plant field path '
     'window door'
 )
-"""Words that become one token each; every other word is spelled in smaller pieces, and any text can be encoded."""
+"""Words that become one token each. All other words are split into smaller pieces, so any text can be encoded."""
 
 
 def train_merges(words: str = WORDS) -> tuple[dict[str, int], list[str]]:
-    """Vocabulary and merges of a byte-level BPE whose pieces are the given words; the same on every machine.
+    """Computes the vocabulary and the merges of a byte-level BPE in which each given word is one piece.
 
-    Byte-pair encoding as in Sennrich et al. 2016 (arXiv 1508.07909, algorithm 1), ties broken by the alphabet. (The
-    trainer of the tokenizers library breaks them differently in every run.)
+    The algorithm is byte-pair encoding as in Sennrich et al. 2016 (arXiv 1508.07909, algorithm 1). Ties are broken
+    alphabetically, so the result is the same on every machine. The trainer of the tokenizers library breaks ties
+    differently in every run.
     """
     spelled = [[*word[:-1], word[-1] + SUFFIX] for word in words.split()]
     merges: list[tuple[str, str]] = []
@@ -48,7 +49,7 @@ def _merged(pieces: list[str], pair: tuple[str, str]) -> list[str]:
 
 
 def write_tokenizer(folder: Path) -> dict[str, int]:
-    """Writes vocab.json, merges.txt and the two config files; returns what a text encoder's config must know of it."""
+    """Writes vocab.json, merges.txt and the two config files. Returns the related settings of the text encoder."""
     vocabulary, merges = train_merges()
     write_text(folder / 'vocab.json', json.dumps(vocabulary, ensure_ascii=False))
     write_text(folder / 'merges.txt', '\n'.join(['#version: 0.2', *merges]) + '\n')

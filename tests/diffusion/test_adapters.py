@@ -1,4 +1,4 @@
-"""Adapters against arithmetic by hand, and adapter files against what can befall a file."""
+"""Adapters, compared with explicit arithmetic, and adapter files that are changed, damaged or interrupted."""
 
 import json
 import math
@@ -88,7 +88,7 @@ def test_adding_leaves_the_output_unchanged(unet):
     assert torch.equal(run(unet), before)
 
 
-def test_exactly_the_new_lora_and_conv_in_train(unet):
+def test_only_the_new_lora_and_conv_in_are_trained(unet):
     layers = {name for name, part in unet.named_modules() if isinstance(part, (nn.Linear, nn.Conv2d))}
     left_out = {
         name
@@ -111,14 +111,14 @@ def test_only_the_chosen_one_of_two_adapters_is_active_and_trains(unet):
     with_scr = run(unet)
     add_adapter(unet, 'vsd')
     assert all('.vsd.' in name for name in trainable(unet) - CONV_IN)
-    assert not torch.allclose(run(unet), with_scr, atol=1e-3)  # the new one starts from nothing
+    assert not torch.allclose(run(unet), with_scr, atol=1e-3)  # the new adapter has no effect yet
     train_adapter(unet, 'scr', train_conv_in=False)
     assert trainable(unet) and all('.scr.' in name for name in trainable(unet))
     assert torch.equal(run(unet), with_scr)
 
 
 @pytest.mark.parametrize('name', ['attn1', 'conv1'])
-def test_an_adapter_named_like_a_layer_frees_no_base_weight(unet, name):
+def test_an_adapter_named_like_a_layer_unfreezes_no_base_weight(unet, name):
     add_adapter(unet, 'scr')
     add_adapter(unet, name)
     freed = trainable(unet) - CONV_IN
@@ -132,7 +132,7 @@ def test_lora_starts_gaussian_with_std_one_over_rank(unet):
     assert not any(value.any() for name, value in unet.named_parameters() if 'lora_B' in name)
 
 
-def test_taken_name_and_fitting_no_layer_are_refused(unet):
+def test_a_used_name_and_targets_without_layers_are_refused(unet):
     assert 'Nothing' not in refusal(add_adapter, unet, 'seg', AdapterSpec(targets=('nothing',)))
     assert not trainable(unet) and not getattr(unet, 'peft_config', {})
     add_adapter(unet, 'seg')
@@ -146,7 +146,7 @@ def test_merging_leaves_the_output_unchanged_and_no_trace(unet, base):
     train(unet)
     trained = run(unet)
     merge_adapter(unet, 'seg')
-    assert (trained - untouched).abs().max() > 0.1  # the steps did something that could be lost
+    assert (trained - untouched).abs().max() > 0.1  # the training steps had an effect that could be lost
     assert (run(unet) - trained).abs().max() < 1e-4
     assert set(unet.state_dict()) == names and not trainable(unet)
     assert all(parameter.dtype == torch.float32 for parameter in unet.parameters())
@@ -186,7 +186,7 @@ def test_an_overflow_in_the_merged_values_is_refused(unet):
     assert "'seg'" in refusal(merge_adapter, unet, 'seg')
 
 
-def test_merging_needs_that_adapter_alone(unet):
+def test_merging_needs_exactly_one_adapter(unet):
     assert 'no adapters' in refusal(merge_adapter, unet, 'seg')
     add_adapter(unet, 'scr')
     assert "['scr']" in refusal(merge_adapter, unet, 'seg')
@@ -194,7 +194,7 @@ def test_merging_needs_that_adapter_alone(unet):
     assert "['scr', 'seg']" in refusal(merge_adapter, unet, 'seg')
 
 
-def test_a_new_adapter_does_not_take_the_merged_weights_back(unet):
+def test_a_new_adapter_does_not_revert_the_merged_weights(unet):
     add_adapter(unet, 'scr')
     train(unet)
     trained = run(unet)
@@ -233,7 +233,7 @@ def test_round_trip_gives_identical_outputs_conv_in_included(unet, base, tmp_pat
     other = load_unet(base)
     conv_in = other.conv_in.weight.clone()
     header = load_adapter(other, tmp_path / 'new' / 'seg.safetensors', base.identity)
-    assert (run(other) - run(unet)).abs().max() < 1e-5  # the same values, but memory alignment picks the kernel
+    assert (run(other) - run(unet)).abs().max() < 1e-5  # memory alignment selects the kernel
     state = other.state_dict()
     assert set(state) == set(unet.state_dict()) and all(
         torch.equal(value, state[name]) for name, value in unet.state_dict().items()
@@ -280,7 +280,7 @@ def test_the_same_base_in_another_folder_is_accepted(file, unet, base):
     assert 'seg' in unet.peft_config
 
 
-def test_one_changed_value_is_noticed(file, tmp_path, unet, base):
+def test_one_changed_value_is_detected(file, tmp_path, unet, base):
     data = bytearray(file.read_bytes())
     data[-5] ^= 1
     (tmp_path / 'changed.safetensors').write_bytes(data)
@@ -288,13 +288,13 @@ def test_one_changed_value_is_noticed(file, tmp_path, unet, base):
     assert 'changed.safetensors' in message and 'hash' in message
 
 
-def test_a_dropped_tensor_is_noticed(file, tmp_path):
+def test_a_dropped_tensor_is_detected(file, tmp_path):
     path = rewritten(file, tmp_path / 'a.safetensors', lambda _, tensors: tensors.pop('conv_in.bias'))
     assert 'hash' in refusal(read_adapter, path)
 
 
 @pytest.mark.parametrize(('key', 'value'), [('alpha', 50.0), ('rank', 4)])
-def test_a_changed_scale_is_noticed(file, tmp_path, unet, base, key, value):
+def test_a_changed_scale_is_detected(file, tmp_path, unet, base, key, value):
     path = rewritten(file, tmp_path / 'a.safetensors', lambda header, _: header.update({key: value}))
     assert str(path) in refusal(load_adapter, unet, path, base.identity)
 
@@ -307,7 +307,7 @@ def test_a_truncated_file_is_refused(file, tmp_path, kept):
     assert str(path) in refusal(read_adapter, path)
 
 
-def test_foreign_and_absent_files_are_told_apart(file, tmp_path):
+def test_foreign_and_absent_files_are_distinguished(file, tmp_path):
     plain, text = tmp_path / 'plain.safetensors', tmp_path / 'text.safetensors'
     save_file(load_file(file), plain)
     text.write_text('not tensors at all')

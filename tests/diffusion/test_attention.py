@@ -1,4 +1,4 @@
-"""Captured attention maps against the formula, and the UNet around them, which must not notice."""
+"""Captured attention maps, compared with the formula; capturing must not affect the UNet."""
 
 import copy
 import math
@@ -38,7 +38,7 @@ def adapted(base):
 
 @pytest.fixture
 def unet(adapted):
-    """With an adapter whose B is not 0, so that the projections are the wrapped ones."""
+    """Provides a UNet with an adapter with nonzero B, so that the wrapped projections are tested."""
     return copy.deepcopy(adapted)
 
 
@@ -57,7 +57,7 @@ def processors(unet):
 
 
 def projection(layer, x):
-    """x W^T with the LoRA written out, in float64."""
+    """Computes x W^T with an explicit LoRA in float64."""
     a, b = layer.lora_A['scr'].weight.double(), layer.lora_B['scr'].weight.double()
     return x.double() @ (layer.base_layer.weight.double() + layer.scaling['scr'] * b @ a).T
 
@@ -84,10 +84,10 @@ def test_maps_are_the_mean_over_heads_of_the_softmax(unet, base):
             expected += (query[..., part] @ key[..., part].mT / math.sqrt(width)).softmax(-1) / heads
         torch.testing.assert_close(maps[name].double(), expected, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(maps[name].sum(-1), torch.ones(maps[name].shape[:2]))
-        assert maps[name].std(1).max() > 1e-3  # not the same everywhere
+        assert maps[name].std(1).max() > 1e-3  # not constant
 
 
-def test_output_is_the_fused_kernels(unet, base):
+def test_output_equals_the_fused_kernel(unet, base):
     latent, context = inputs(base)
     with torch.no_grad():
         fused = predict(unet, latent, context)
@@ -110,7 +110,7 @@ def test_nothing_stays_patched(unet, base, broken):
     assert all(isinstance(processor, AttnProcessor2_0) for processor in after.values())
 
 
-def test_a_layer_that_is_none_patches_nothing(unet):
+def test_an_unknown_layer_patches_nothing(unet):
     before = processors(unet)
     with pytest.raises(AttributeError), captured_attention(unet, [MID, 'mid_block.nowhere']):
         pass
@@ -161,7 +161,7 @@ def test_a_second_call_overwrites_the_first(unet, base):
 
 @pytest.mark.parametrize('checkpointing', [False, True])
 def test_gradients_of_a_loss_on_the_maps_reach_the_adapter(unet, base, checkpointing):
-    """With checkpointing the layers run again in the backward pass; the gradients must be the same."""
+    """Checks that the gradients are the same with checkpointing, which runs the layers again in the backward pass."""
     latent, context = inputs(base)
     gradients = []
     for mode in (False, checkpointing):
@@ -179,7 +179,7 @@ def test_gradients_of_a_loss_on_the_maps_reach_the_adapter(unet, base, checkpoin
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-7)
 
 
-def test_gradient_of_the_maps_alone_is_that_of_finite_differences(unet, base):
+def test_gradient_of_the_maps_equals_finite_differences(unet, base):
     latent, context = inputs(base)
     parameter = unet.get_submodule(MID).to_k.lora_B['scr'].weight
 
@@ -238,7 +238,7 @@ def test_class_maps_sum_the_tokens_of_each_class():
         (6144, (64, 96), (64, 96)),
     ],
 )
-def test_maps_have_the_images_aspect(positions, image, expected):
+def test_maps_have_the_aspect_ratio_of_the_image(positions, image, expected):
     assert map_size(positions, image) == expected
 
 
@@ -260,7 +260,7 @@ PRESENT = (0, 1, 3)
 
 
 def place_of(words, sentence):
-    """Positions in the sentence of one run of token ids."""
+    """Returns the positions of one sequence of token ids in the sentence."""
     [start] = [n for n in range(len(sentence)) if sentence[n : n + len(words)] == words]
     return list(range(start, start + len(words)))
 

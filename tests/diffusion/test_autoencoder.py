@@ -1,4 +1,4 @@
-"""The autoencoders of a restorer: the base's VAE and TAESD at one end or both."""
+"""Autoencoders of a restorer: the base's VAE, and TAESD at one end or both."""
 
 import copy
 
@@ -19,13 +19,13 @@ from rass_mm.metrics.quality import psnr
 
 TAESD, REAL = SHARED / 'weights' / 'taesd', SHARED / 'data' / 'drealsr20' / 'gt'
 needs_taesd = pytest.mark.skipif(
-    not (TAESD.is_dir() and REAL.is_dir()), reason='TAESD and DRealSR are not at hand (../shared/{weights,data})'
+    not (TAESD.is_dir() and REAL.is_dir()), reason='TAESD and DRealSR are not available (../shared/{weights,data})'
 )
 IMAGES = torch.rand(2, 3, 64, 128, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
 def write_base(folder, channels, widths):
-    """A tiny base with latents of that many channels and a VAE of those widths."""
+    """Returns a tiny base with the given number of latent channels and VAE widths."""
     layout = copy.deepcopy(LAYOUTS['scenes-tiny'])
     layout['unet'] |= {'in_channels': channels, 'out_channels': channels}
     layout['vae'] |= {
@@ -42,7 +42,7 @@ def write_base(folder, channels, widths):
 
 @pytest.fixture(scope='module')
 def sd_like(tmp_path_factory):
-    """Latents of 4 channels at stride 8, as Stable Diffusion has them."""
+    """Provides a base with latents of 4 channels at stride 8, as in Stable Diffusion."""
     return write_base(tmp_path_factory.mktemp('bases') / 'f8', 4, [8, 8, 16, 16])
 
 
@@ -54,7 +54,7 @@ def tiny():
 
 @pytest.fixture(scope='module')
 def files(tiny, tmp_path_factory):
-    """Random weights in TAESD's two files, under the names of the published ones."""
+    """Provides random weights in TAESD's two files, with the published names."""
     folder = tmp_path_factory.mktemp('weights') / 'taesd'
     folder.mkdir()
     for part, shift in (('encoder', 0), ('decoder', 1)):
@@ -73,7 +73,7 @@ def broken(files, tmp_path):
     return tmp_path
 
 
-def test_the_bases_vae_gives_scaled_modes_and_takes_them_back(tiny_base):
+def test_the_bases_vae_encodes_to_scaled_modes_and_decodes_them(tiny_base):
     base = read_base(tiny_base)
     autoencoder, vae = build_autoencoder(base), AutoencoderKL.from_pretrained(tiny_base / 'vae').eval()
     with torch.no_grad():
@@ -84,7 +84,7 @@ def test_the_bases_vae_gives_scaled_modes_and_takes_them_back(tiny_base):
 
 
 @pytest.mark.parametrize('ends', [None, 'decoder', 'both'])
-def test_no_graph_on_the_way_in_gradients_on_the_way_out_and_nothing_trains(sd_like, files, ends):
+def test_encode_has_no_graph_decode_has_gradients_and_nothing_is_trained(sd_like, files, ends):
     autoencoder = build_autoencoder(sd_like, **({'tiny': files, 'ends': ends} if ends else {}))
     assert not any(parameter.requires_grad for parameter in autoencoder.parameters())
     assert not autoencoder.training
@@ -97,7 +97,7 @@ def test_no_graph_on_the_way_in_gradients_on_the_way_out_and_nothing_trains(sd_l
     assert all(parameter.grad is None for parameter in autoencoder.parameters())
 
 
-def test_checkpointing_the_decoder_leaves_its_gradients(sd_like):
+def test_checkpointing_the_decoder_does_not_change_its_gradients(sd_like):
     gradients = []
     for checkpointing in (False, True):
         latent = torch.ones(1, 4, 4, 4, requires_grad=True)
@@ -112,7 +112,7 @@ def test_published_files_load_as_the_model_they_came_from(tiny, files):
     assert not any(parameter.requires_grad for parameter in loaded.parameters()) and not loaded.training
 
 
-def test_a_diffusers_folder_loads_alike(tiny, tmp_path):
+def test_a_diffusers_folder_loads_the_same_model(tiny, tmp_path):
     copy.deepcopy(tiny).half().save_pretrained(tmp_path / 'half')
     tiny.save_pretrained(tmp_path / 'full')
     loaded = load_tiny(tmp_path / 'full')
@@ -162,7 +162,7 @@ def test_a_damaged_file_is_refused(broken, fault):
         key = sorted(state)[0]
         state = {**state, key: state[key][:1]} if fault == 'another shape' else {k: state[k] for k in state if k != key}
         save_file(state, file)
-    with pytest.raises(BaseFolderError, match=f'{broken} holds no usable TAESD weights'):
+    with pytest.raises(BaseFolderError, match=f'{broken} has no usable TAESD weights'):
         load_tiny(broken)
 
 
@@ -174,7 +174,7 @@ def test_a_damaged_diffusers_folder_is_refused(tiny, tmp_path):
         load_tiny(tmp_path)
 
 
-def test_a_base_of_other_latents_is_refused(tiny_base, files, tmp_path):
+def test_a_base_with_other_latents_is_refused(tiny_base, files, tmp_path):
     for ends in ('decoder', 'both'):
         with pytest.raises(ConfigError, match='4 channels at stride 8.*has 8 channels at stride 4'):
             TinyAutoencoder(read_base(tiny_base), files, ends)
@@ -183,7 +183,7 @@ def test_a_base_of_other_latents_is_refused(tiny_base, files, tmp_path):
 
 
 def test_unknown_ends_are_refused(sd_like, files):
-    with pytest.raises(ConfigError, match="ends is 'encoder'; 'decoder' or 'both'"):
+    with pytest.raises(ConfigError, match="ends is 'encoder', but it must be 'decoder' or 'both'"):
         TinyAutoencoder(sd_like, files, ends='encoder')
 
 
@@ -200,7 +200,7 @@ def test_one_step_restoration_with_taesd(sd_like, files, tiny, ends, form):
         predicted = model.unet(latent, 1 if form == 'residual' else 999, encoder_hidden_states=context).sample
         alpha = model.alpha_bar
         restored = latent - predicted if form == 'residual' else (latent - (1 - alpha) ** 0.5 * predicted) / alpha**0.5
-    scale = restored.abs().max().item()  # the x0 form at t=999 multiplies by 15, rounding included
+    scale = restored.abs().max().item()  # the x0 form at t=999 multiplies rounding errors by 15, too
     torch.testing.assert_close(found, tiny.decode(restored).sample, rtol=0, atol=1e-4 * max(1, scale))
 
 
@@ -216,7 +216,7 @@ def test_an_adapter_file_restores_with_taesd(sd_like, files, tmp_path, ends):
 
 
 def round_trip(autoencoder, image):
-    """An RGB uint8 image through TAESD, as uint8."""
+    """Encodes and decodes an RGB uint8 image with TAESD and returns uint8."""
     pixels = torch.from_numpy(image.transpose(2, 0, 1).copy())[None].float() / 127.5 - 1
     with torch.no_grad():
         back = autoencoder.decode(autoencoder.encode(pixels))[0]
@@ -228,7 +228,7 @@ def read(path):
 
 
 @needs_taesd
-def test_the_published_weights_give_images_back(sd_like):
+def test_the_published_weights_reproduce_images(sd_like):
     autoencoder = build_autoencoder(sd_like, TAESD, 'both')
     for path in sorted(REAL.iterdir())[:2]:
         image = read(path)[128:384, 128:384]

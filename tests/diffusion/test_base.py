@@ -1,4 +1,4 @@
-"""Base folders: found, checked, refused with a way out, identified, loaded."""
+"""Base folders: lookup, validation, errors with a remedy, identification and loading."""
 
 import json
 import shutil
@@ -47,7 +47,7 @@ def fake_base(folder):
     return folder
 
 
-def test_the_first_source_that_is_there_wins(tmp_path):
+def test_the_first_existing_source_is_used(tmp_path):
     first, second = fake_base(tmp_path / 'first'), fake_base(tmp_path / 'second')
     (tmp_path / 'empty').mkdir()
     assert find_base([tmp_path / 'absent', tmp_path / 'empty', second, first]) == second
@@ -68,13 +68,13 @@ def test_relative_names_are_looked_up_in_the_working_directory_then_in_the_varia
     assert find_base('bases/sd').resolve() == (here / 'bases' / 'sd').resolve()
 
 
-def test_the_variable_serves_an_early_source_before_a_later_one(tmp_path, monkeypatch):
+def test_an_earlier_source_in_the_variable_precedes_a_later_source(tmp_path, monkeypatch):
     late, early = fake_base(tmp_path / 'late'), fake_base(tmp_path / 'shelf' / 'early-base')
     monkeypatch.setenv('RASS_MM_BASES', str(tmp_path / 'shelf'))
     assert find_base(['early-base', late]) == early
 
 
-def test_no_base_names_every_place_what_belongs_there_and_commands(tmp_path, monkeypatch):
+def test_a_missing_base_names_every_place_the_files_and_commands(tmp_path, monkeypatch):
     monkeypatch.setenv('RASS_MM_BASES', str(tmp_path / 'shelf'))
     message = refusal(find_base, ['bases/absent', tmp_path / 'nowhere'])
     for place in (Path('bases/absent'), tmp_path / 'shelf' / 'bases/absent', tmp_path / 'nowhere'):
@@ -124,7 +124,7 @@ def test_v_prediction_is_refused_with_the_right_release(copy):
     assert "prediction_type is 'v_prediction', but 'epsilon' is needed" in message and '2.1-BASE' in message
 
 
-def test_v_prediction_can_be_asked_for(copy):
+def test_v_prediction_can_be_expected(copy):
     edit_json(copy / 'scheduler' / 'scheduler_config.json', prediction_type='v_prediction')
     assert read_base(copy, {'prediction_type': 'v_prediction'}).folder == copy
 
@@ -151,7 +151,7 @@ def test_pickled_weights_alone_are_not_read(copy):
     assert str(copy / 'unet') in message and 'diffusion_pytorch_model.bin' in message and 'Only safetensors' in message
 
 
-def test_no_weights_at_all_are_told_apart(copy):
+def test_no_weights_at_all_are_distinguished(copy):
     (copy / VAE).unlink()
     assert 'found: no weights at all' in refusal(load_vae, read_base(copy))
 
@@ -177,7 +177,7 @@ def test_missing_tokenizer_file_is_named(copy):
 
 
 @pytest.mark.parametrize(('load', 'file'), [(load_unet, UNET), (load_vae, VAE), (TextEncoder, TEXT)])
-def test_a_weight_the_file_lacks_is_never_drawn_at_random(copy, load, file):
+def test_a_weight_missing_in_the_file_is_never_drawn_at_random(copy, load, file):
     lacking = sorted(
         name for name in load_file(copy / file) if name.startswith(('encoder', 'text_model.encoder', 'down_blocks'))
     )[0]
@@ -220,7 +220,7 @@ def test_config_changes_the_identity_but_library_marks_do_not(copy, tiny_base):
     assert read_base(copy).identity['config'] != read_base(tiny_base).identity['config']
 
 
-def test_loaded_modules_are_frozen_float32_in_eval_mode_with_the_files_values(tmp_path):
+def test_loaded_modules_are_frozen_float32_in_eval_mode_with_the_values_of_the_file(tmp_path):
     write_random_base(tmp_path / 'half', 'scenes-tiny', half=True)
     base = read_base(tmp_path / 'half')
     for module, file in ((load_unet(base), UNET), (load_vae(base, decoder=True), VAE), (TextEncoder(base).model, TEXT)):
@@ -231,7 +231,7 @@ def test_loaded_modules_are_frozen_float32_in_eval_mode_with_the_files_values(tm
             assert parameter.dtype == torch.float32 and torch.equal(parameter, stored[name].float())
 
 
-def test_full_precision_is_preferred_and_a_variant_alone_is_enough(copy):
+def test_full_precision_is_preferred_and_a_variant_alone_is_sufficient(copy):
     half = {name: tensor.half() for name, tensor in load_file(copy / UNET).items()}
     save_file(half, copy / 'unet' / 'diffusion_pytorch_model.fp16.safetensors', metadata={'format': 'pt'})
     both = load_unet(read_base(copy)).conv_in.weight
@@ -283,7 +283,7 @@ def test_published_names_of_older_releases_load_the_same_values(copy, tiny_base)
         assert all(torch.equal(value, found[name]) for name, value in expected.items())
 
 
-def test_vae_without_decoder_encodes_as_the_whole_one(tiny_base):
+def test_vae_without_decoder_encodes_like_the_complete_vae(tiny_base):
     base = read_base(tiny_base)
     images = torch.rand(2, 3, 32, 64) * 2 - 1
     whole, half = AutoencoderKL.from_pretrained(tiny_base / 'vae').eval(), load_vae(base)

@@ -1,4 +1,4 @@
-"""Colour fixes against their definitions, computed another way."""
+"""Colour fixes, compared with independent implementations of their definitions."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def pair(height, width, seed=0):
 
 
 def blurred(image):
-    """Five dilated [1 2 1] blurs, as one 3x3 convolution each."""
+    """Applies five dilated [1 2 1] blurs, each as one 3x3 convolution."""
     planes = torch.from_numpy(np.asarray(image)).permute(2, 0, 1)[:, None].double()
     line = torch.tensor([1.0, 2.0, 1.0], dtype=torch.float64) / 4
     for level in range(5):
@@ -26,14 +26,14 @@ def blurred(image):
 
 
 @pytest.mark.parametrize('size', [(700, 90), (257, 40), (256, 33), (31, 300), (1, 70), (70, 1), (1, 1)])
-def test_wavelet_takes_low_frequencies_of_the_source_and_high_ones_of_the_restored(size):
+def test_wavelet_combines_low_frequencies_of_the_source_and_high_ones_of_the_restored(size):
     restored, source = pair(*size)
     expected = restored.astype(np.float64) - blurred(restored) + blurred(source)
     np.testing.assert_allclose(fix_colors(restored, source, 'wavelet'), expected, atol=1e-5)
 
 
 def normalised(restored, source):
-    """The released formula in float64: unbiased variances plus 1e-5 under the root."""
+    """Computes the released formula in float64, with unbiased variances plus 1e-5 before the square root."""
     restored, source = restored.astype(np.float64), source.astype(np.float64)
     deviations = [np.sqrt(image.var((0, 1), ddof=1) + 1e-5) for image in (restored, source)]
     return (restored - restored.mean((0, 1))) / deviations[0] * deviations[1] + source.mean((0, 1))
@@ -41,7 +41,7 @@ def normalised(restored, source):
 
 @pytest.mark.parametrize('size', [(700, 30), (1, 50), (40, 40), (2, 1)])
 @pytest.mark.parametrize('contrast', [1, 0.01])
-def test_adain_is_the_released_formula(size, contrast):
+def test_adain_equals_the_released_formula(size, contrast):
     restored, source = pair(*size)
     restored = restored * np.float32(contrast) + np.float32(0.2)  # weak contrast: 1e-5 is no longer small
     expected = normalised(restored, source)
@@ -63,14 +63,14 @@ def test_files_of_the_released_scripts_are_half_a_grey_level_darker(method):
     assert np.abs(difference).max() <= 2 and difference.mean() == pytest.approx(0.5, abs=0.1)
 
 
-def test_a_flat_image_takes_the_mean_only():
+def test_a_flat_image_only_gets_the_mean_of_the_source():
     restored, source = np.full((5, 5, 3), 0.2, np.float32), pair(5, 5)[1]
     fixed = fix_colors(restored, source, 'adain')
     np.testing.assert_allclose(fixed, np.broadcast_to(source.mean((0, 1)), (5, 5, 3)), atol=1e-6)
 
 
 @pytest.mark.parametrize('method', ['adain', 'wavelet'])
-def test_a_colour_cast_goes_and_detail_stays(method):
+def test_a_colour_cast_is_removed_and_detail_is_preserved(method):
     source = pair(300, 200)[1]
     fixed = fix_colors(source + np.float32([0.1, 0.0, -0.05]), source, method)
     np.testing.assert_allclose(fixed, source, atol=1e-5)

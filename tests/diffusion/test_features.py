@@ -1,4 +1,4 @@
-"""Feature tables against real forwards, and the extractor against its parts called one by one."""
+"""Feature tables, compared with real forward passes, and the extractor, compared with its parts called one by one."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def fresh(base, **keywords):
 
 
 def lora_moved(extractor):
-    """Gives every trained tensor a value that matters: at the start B is 0 and A gets no gradient."""
+    """Sets every trained tensor to a nonzero value, because initially B is 0 and A gets no gradient."""
     generator = torch.Generator().manual_seed(1)
     for parameter in extractor.parameters():
         if parameter.requires_grad:
@@ -51,7 +51,7 @@ def lora_moved(extractor):
 
 
 def measured(unet, vae, images, context):
-    """Channels and image pixels per feature pixel of every block, from one plain forward of both models."""
+    """Returns the channels and the stride of every block, from one plain forward pass of both models."""
     places = {f'vae.down_blocks.{i}': block for i, block in enumerate(vae.encoder.down_blocks)}
     places |= {f'unet.down_blocks.{i}': block for i, block in enumerate(unet.down_blocks)}
     places |= {f'unet.up_blocks.{i}': block for i, block in enumerate(unet.up_blocks)} | {
@@ -72,14 +72,14 @@ def table(base, names):
 
 
 @torch.no_grad()
-def test_described_features_are_what_a_forward_gives(base, batch):
+def test_described_features_match_a_forward_pass(base, batch):
     unet = UNet2DConditionModel.from_pretrained(base.folder / 'unet')
     vae = AutoencoderKL.from_pretrained(base.folder / 'vae')
     assert table(base, TINY) == measured(unet, vae, *batch)
 
 
 @pytest.mark.parametrize(('name', 'width'), [('sd15', 768), ('sd21-base', 1024), ('sd-turbo', 1024)])
-def test_described_features_of_stable_diffusion_are_what_a_forward_gives(tmp_path, name, width):
+def test_described_features_of_stable_diffusion_match_a_forward_pass(tmp_path, name, width):
     write_random_base(tmp_path / 'sd', name, weights=False)
     base = read_base(tmp_path / 'sd', {'cross_attention_dim': width})
     with torch.device('meta'), torch.no_grad():
@@ -94,7 +94,7 @@ def test_order_of_the_names_is_kept(base):
     assert [info.name for info in describe_features(base, TINY[::-1])] == TINY[::-1]
 
 
-def test_unknown_feature_lists_those_there_are(base):
+def test_unknown_feature_lists_the_existing_ones(base):
     with pytest.raises(ConfigError) as caught:
         describe_features(base, ['unet.mid_block', 'unet.up_blocks.4'])
     assert "'unet.up_blocks.4'" in str(caught.value) and all(name in str(caught.value) for name in TINY)
@@ -113,7 +113,7 @@ def test_collecting_leaves_no_hook_behind_even_after_an_error(base, batch):
     assert not hooks(extractor)
 
 
-def test_features_are_those_of_the_blocks_called_by_hand(base, batch):
+def test_features_equal_those_of_blocks_called_directly(base, batch):
     images, context = batch
     extractor = lora_moved(fresh(base)).eval()
     with torch.no_grad():
@@ -137,7 +137,7 @@ def test_size_that_does_not_fit_names_the_setting(base, size):
         fresh(base, train='nothing')(torch.zeros(1, 3, *size), torch.zeros(1, 2, 64))
 
 
-def test_encode_is_diffusers_mode_times_the_scaling_factor(base, batch):
+def test_encode_equals_the_mode_of_diffusers_times_the_scaling_factor(base, batch):
     vae = AutoencoderKL.from_pretrained(base.folder / 'vae').eval()
     with torch.no_grad():
         expected = vae.encode(batch[0]).latent_dist.mode() * vae.config.scaling_factor
@@ -146,7 +146,7 @@ def test_encode_is_diffusers_mode_times_the_scaling_factor(base, batch):
     assert torch.equal(extractor.eval().encode(batch[0]), expected)
 
 
-def test_sampled_latents_have_the_posteriors_spread(base, batch):
+def test_sampled_latents_have_the_standard_deviation_of_the_posterior(base, batch):
     images = batch[0][..., :32, :32]
     extractor = fresh(base, train='nothing', sample_latent=True).train()
     with torch.no_grad():
@@ -170,7 +170,7 @@ def test_gradient_checkpointing_changes_neither_features_nor_gradients(base, bat
     calls = []
     saving.unet.up_blocks[1].resnets[0].register_forward_pre_hook(lambda *_: calls.append(1))
     (features, expected), (found, grads) = gradients(plain, batch), gradients(saving, batch)
-    assert len(calls) == 2  # it did recompute
+    assert len(calls) == 2  # the forward pass was recomputed
     torch.testing.assert_close(found, features, atol=1e-5, rtol=1e-5)
     assert set(grads) == set(expected) and any('lora_A' in name for name in grads)
     assert all(gradient is not None and gradient.any() for gradient in expected.values())
@@ -186,7 +186,7 @@ def test_the_frozen_vae_keeps_no_graph_and_stays_in_eval_mode(base, batch):
 
 
 @pytest.mark.parametrize('train', ['adapter', 'unet', 'nothing'])
-def test_what_trains_is_what_was_asked_for(base, train):
+def test_only_the_requested_parts_are_trained(base, train):
     extractor = fresh(base, train=train)
     names = {name for name, parameter in extractor.named_parameters() if parameter.requires_grad}
     unused = {
@@ -203,7 +203,7 @@ def test_unknown_training_mode_is_refused(base):
         fresh(base, train='adaptor')
 
 
-def test_merged_adapter_equals_a_merge_by_hand(base, batch, tmp_path):
+def test_merged_adapter_equals_an_explicit_merge(base, batch, tmp_path):
     images, context = batch
     unet = load_unet(base)
     add_adapter(unet, 'scr', AdapterSpec(rank=2, alpha=6.0))
@@ -235,7 +235,7 @@ def test_context_and_timestep_reach_the_unet(base, batch):
     assert (first - other).abs().max() > 1e-4 and (first - late).abs().max() > 1e-4
 
 
-def test_eval_repeats_itself_bit_by_bit(base, batch):
+def test_eval_is_reproducible_bit_by_bit(base, batch):
     extractor = fresh(base).eval()
     with torch.no_grad():
         first, second = extractor(*batch), extractor(*batch)

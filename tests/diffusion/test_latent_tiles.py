@@ -1,4 +1,4 @@
-"""Latent tiles against a direct computation: all tiles, weighted, added up and divided by the weights."""
+"""Latent tiles, compared with a direct computation of the weighted mean of all tiles."""
 
 import numpy as np
 import pytest
@@ -12,13 +12,13 @@ def latent(height, width, batch=1):
 
 
 def predict(part):
-    """A network that sees its whole tile: another tiling gives another result."""
+    """Network whose output depends on the whole tile, so that another tiling changes the result."""
     rows, columns = (torch.linspace(-1, 1, side) for side in part.shape[-2:])
     return torch.tanh(part * part.std() + part.mean((2, 3), keepdim=True)) + rows[:, None] * columns + rows[:, None]
 
 
 def starts(size, tile):
-    """Where tiles begin: every `tile` - 32 pixels until one reaches the border, which is moved back to end there."""
+    """Returns the starts of the tiles: every `tile` - 32 pixels, with the last tile moved back to end at the border."""
     found = [0]
     while found[-1] + tile < size:
         found.append(found[-1] + tile - 32)
@@ -44,7 +44,7 @@ def test_large_latents_are_weighted_means_of_tiles(size):
     values = latent(*size, batch=2)
     result = in_latent_tiles(values, predict)
     torch.testing.assert_close(result, reference(values), atol=1e-5, rtol=1e-5)
-    assert (result - predict(values)).abs().max() > 0.1  # tiles make a difference
+    assert (result - predict(values)).abs().max() > 0.1  # tiling changes the result
 
 
 @pytest.mark.parametrize('size', [(96, 96), (64, 144), (9, 1024), (13, 22)])
@@ -54,11 +54,11 @@ def test_up_to_9216_pixels_are_one_call(size):
     assert [call.shape[-2:] for call in calls] == [size]
 
 
-def test_a_latent_narrower_than_the_overlap_ends():
+def test_a_latent_narrower_than_the_overlap_terminates():
     assert torch.allclose(in_latent_tiles(latent(20, 500), lambda part: part), latent(20, 500), atol=1e-6)
 
 
-def test_half_precision_is_added_up_in_single():
+def test_half_precision_is_accumulated_in_single_precision():
     values = latent(120, 130).bfloat16()
     result = in_latent_tiles(values, lambda part: part)
     assert result.dtype == torch.bfloat16 and torch.equal(result, values)

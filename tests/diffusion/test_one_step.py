@@ -1,4 +1,4 @@
-"""The two one-step forms against float64 and against diffusers' own scheduler."""
+"""Both one-step forms, compared with float64 and with diffusers' scheduler."""
 
 import math
 
@@ -31,14 +31,14 @@ def test_x0_form_equals_float64(alpha):
 
 
 @pytest.mark.parametrize('timestep', [999, 500, 1])
-def test_x0_form_is_the_schedulers_estimate(timestep):
+def test_x0_form_equals_the_schedulers_estimate(timestep):
     scheduler = DDPMScheduler.from_config(SCHEDULER)
     expected = scheduler.step(PREDICTED, timestep, LATENT).pred_original_sample
     found = one_step(LATENT, PREDICTED, 'x0', cumulated_alphas(SCHEDULER)[timestep].item())
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_x0_form_takes_added_noise_away_again():
+def test_x0_form_removes_added_noise():
     scheduler = DDPMScheduler.from_config(SCHEDULER)
     steps = torch.full((2,), 700)
     noisy = scheduler.add_noise(LATENT, PREDICTED, steps)
@@ -52,11 +52,11 @@ def test_forms_have_their_published_timesteps():
 
 @pytest.mark.parametrize(('form', 'alpha'), [('epsilon', 0.5), ('x0', None)])
 def test_other_forms_are_refused(form, alpha):
-    with pytest.raises(ConfigError, match=f"form is '{form}'; 'residual' or 'x0'"):
+    with pytest.raises(ConfigError, match=f"form is '{form}', but it must be 'residual' or 'x0'"):
         one_step(LATENT, PREDICTED, form, alpha)
 
 
-def test_alphas_are_the_scaled_linear_schedules():
+def test_alphas_equal_the_scaled_linear_schedule():
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     found = cumulated_alphas(LAYOUTS['sd21-base']['scheduler'])
     torch.testing.assert_close(found.double(), (1 - betas).cumprod(0), rtol=1e-5, atol=1e-8)

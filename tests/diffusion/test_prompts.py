@@ -1,4 +1,4 @@
-"""Prompts against the base's own tokenizer and text model, used directly."""
+"""Prompts, compared with direct use of the base's tokenizer and text model."""
 
 import shutil
 from pathlib import Path
@@ -19,7 +19,7 @@ IMAGES = torch.zeros(2, 3, 32, 32)
 
 
 class FixedTagger:
-    """Gives the same tags each time."""
+    """Tagger that always returns the same tags."""
 
     def __init__(self, *tags):
         self.answer = list(tags)
@@ -79,7 +79,7 @@ def test_class_tokens_are_stored_and_reused_without_the_text_encoder(base, tmp_p
     assert len([*tmp_path.rglob('*.safetensors')]) == 1
 
 
-def test_the_default_cache_is_the_users(base, tmp_path, monkeypatch):
+def test_the_default_cache_is_in_the_users_folder(base, tmp_path, monkeypatch):
     monkeypatch.setenv('RASS_MM_CACHE', str(tmp_path / 'own'))
     ClassTokens(base, ['sky'])
     assert [*(tmp_path / 'own').rglob('*.safetensors')]
@@ -88,14 +88,14 @@ def test_the_default_cache_is_the_users(base, tmp_path, monkeypatch):
     assert prompts.cache_folder() == tmp_path / 'xdg' / 'rass_mm'
 
 
-def test_another_class_list_or_order_is_computed_anew(base, tmp_path):
+def test_another_class_list_or_order_is_computed_again(base, tmp_path):
     tokens = ClassTokens(base, ['sky', 'car'], cache=tmp_path).tokens
     turned = ClassTokens(base, ['car', 'sky'], cache=tmp_path).tokens
     assert torch.equal(tokens[0], turned[1]) and torch.equal(tokens[1], turned[0])
     assert ClassTokens(base, ['car'], cache=tmp_path).tokens.shape == (2, 64)
 
 
-def test_another_base_is_computed_anew(base, other_base, tmp_path):
+def test_another_base_is_computed_again(base, other_base, tmp_path):
     mine = ClassTokens(base, ['sky'], cache=tmp_path).tokens
     theirs = ClassTokens(read_base(other_base), ['sky'], cache=tmp_path).tokens
     assert not torch.allclose(mine, theirs, atol=1e-3)
@@ -112,7 +112,7 @@ def change_activation(folder):
 
 
 @pytest.mark.parametrize('change', [shorten_merges, change_activation])
-def test_whatever_changes_the_tokens_is_computed_anew(tiny_base, tmp_path, change):
+def test_tokens_are_computed_again_if_their_inputs_change(tiny_base, tmp_path, change):
     folder = Path(shutil.copytree(tiny_base, tmp_path / 'changed'))
     cache = tmp_path / 'cache'
     before = ClassTokens(read_base(tiny_base), ['bicyclist'], cache=cache).tokens
@@ -136,7 +136,7 @@ def test_tag_prompt_equals_the_joined_text(base, reference):
         torch.testing.assert_close(prompt.context[row], reference(', '.join(names))[2], atol=1e-5, rtol=1e-5)
 
 
-def test_tag_prompt_gives_the_model_the_ids_of_the_joined_text(base, reference, monkeypatch):
+def test_tag_prompt_passes_the_ids_of_the_joined_text_to_the_model(base, reference, monkeypatch):
     prompt = TagPrompt(base, CLASSES, FixedTagger(['sky', 'traffic light', 'a tree'], []))
     seen = []
     encode = prompt.text.encode
@@ -157,18 +157,18 @@ def test_owners_mark_exactly_the_tokens_of_each_name(base):
     assert owners == [row + [NOBODY] * (77 - len(row)) for row in (first, second)]
 
 
-def test_prompt_that_does_not_fit_says_by_how_much(base):
+def test_prompt_that_does_not_fit_is_refused_with_both_lengths(base):
     prompt = TagPrompt(base, CLASSES, FixedTagger(['sky'] * 39, ['sky']))
     one = len(prompt.text.token_ids('sky'))
     with pytest.raises(ConfigError, match=rf'prompt of {39 * one + 38} tokens .* the 75 .*ClassTokens'):
         prompt(IMAGES)
-    prompt.tagger = FixedTagger(['sky'] * 38, ['sky'])  # 75 tokens are exactly the room
+    prompt.tagger = FixedTagger(['sky'] * 38, ['sky'])  # exactly 75 tokens
     assert one == 1 and prompt(IMAGES).context.shape == (2, 77, 64)
 
 
-def test_object_without_tags_is_no_tagger(base, monkeypatch):
+def test_object_without_tags_is_not_a_tagger(base, monkeypatch):
     monkeypatch.setattr(prompts, 'TextEncoder', no_text_encoder)
-    with pytest.raises(ConfigError, match='dict is no tagger'):
+    with pytest.raises(ConfigError, match='dict is not a tagger'):
         TagPrompt(base, CLASSES, {})
 
 
@@ -210,7 +210,7 @@ def test_repeated_keeps_each_images_windows_together():
 
 
 class LearnedTagger(torch.nn.Module):
-    """A tagger with weights of its own."""
+    """Tagger with its own weights."""
 
     def __init__(self):
         super().__init__()
@@ -226,7 +226,7 @@ def test_tagger_that_is_a_module_follows_but_is_neither_saved_nor_trained(base):
     assert not prompt.state_dict() and not any(parameter.requires_grad for parameter in prompt.parameters())
 
 
-def test_prompt_says_whether_it_needs_labels(base):
+def test_prompt_reports_whether_it_needs_labels(base):
     assert TagPrompt(base, CLASSES, GroundTruthTagger(CLASSES)).needs_labels
     assert not TagPrompt(base, CLASSES, FixedTagger([])).needs_labels
 
@@ -258,7 +258,7 @@ RELEASED_TEXTS = [
 
 @pytest.mark.parametrize(('tags', 'text'), RELEASED_TEXTS)
 def test_list_style_is_the_released_prompt(base, reference, tags, text):
-    """The text, its tokens and their owners; the written examples equal the rule applied to Python's own list."""
+    """Checks the text, its tokens and their owners. The examples equal the rule applied to a list in Python."""
     assert text == str(list(tags)).strip('[] ,').replace("'", '').replace(',', ' ')
     module = TagPrompt(base, CLASSES, FixedTagger(list(tags), ['sky']), style='list')
     assert module.written(tags) == text
@@ -268,11 +268,11 @@ def test_list_style_is_the_released_prompt(base, reference, tags, text):
     assert owned == set(tags) & set(CLASSES)
 
 
-def test_comma_style_is_osediffs_prompt(base):
+def test_comma_style_equals_osediffs_prompt(base):
     module = TagPrompt(base, CLASSES, FixedTagger(), suffix=', ,')
     assert module.written(["child's toy", 'sky']) == "child's toy, sky, ,"
 
 
 def test_unknown_style_is_refused(base):
-    with pytest.raises(ConfigError, match="style is 'spaces'; one of commas, list"):
+    with pytest.raises(ConfigError, match="style is 'spaces', but it must be one of commas, list"):
         TagPrompt(base, CLASSES, FixedTagger(), style='spaces')

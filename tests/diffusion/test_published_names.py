@@ -1,4 +1,4 @@
-"""Published folders name some weights the old way; they must load whole all the same."""
+"""Published folders with old names of some weights are loaded completely."""
 
 import shutil
 

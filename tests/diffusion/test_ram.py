@@ -1,4 +1,4 @@
-"""RAM's adapter on a stand-in for the user's package `ram`, which has the interface of the published ones."""
+"""RAM tagger, tested with a substitute for the package `ram` that has the interface of the published packages."""
 
 import json
 import os
@@ -29,7 +29,7 @@ SEEN, BUILT = [], []
 
 
 class RAM(nn.Module):
-    """Says which channel is brightest, and 'bright' or 'dark'."""
+    """Network that returns the name of the brightest channel, and 'bright' or 'dark'."""
 
     def __init__(self, image_size, vit):
         super().__init__()
@@ -57,7 +57,7 @@ def ram(pretrained='', **kwargs):
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """package(lora=True, models=True): puts a stand-in on the path, until the test ends."""
+    """Provides package(lora=True, models=True), which puts a substitute on the path until the test ends."""
 
     def install(lora=True, models=True, network=NETWORK):
         folder = tmp_path / 'site' / 'ram'
@@ -79,7 +79,7 @@ def package(tmp_path, monkeypatch):
 
 @pytest.fixture
 def weights(tmp_path):
-    """RAM's and DAPE's files; DAPE sees blue ten times as strongly."""
+    """Provides the files of RAM and DAPE. In DAPE, blue is weighted ten times as much."""
     files = {'ram': tmp_path / 'ram.pth', 'dape': tmp_path / 'dape.pth'}
     torch.save({'model': {'scale': torch.ones(3)}, 'epoch': 3}, files['ram'])
     torch.save({'scale': torch.tensor([1.0, 1.0, 10.0])}, files['dape'])
@@ -88,7 +88,7 @@ def weights(tmp_path):
 
 @pytest.fixture
 def tagger(package, weights, tmp_path):
-    """tagger(**options): a `RAMTagger` in eval mode on the stand-in."""
+    """Provides tagger(**options), which returns a `RAMTagger` in eval mode with the substitute."""
     package()
 
     def build(**options):
@@ -98,7 +98,7 @@ def tagger(package, weights, tmp_path):
 
 
 def picture(red=0.0, green=0.0, blue=0.0, size=(20, 30)):
-    """(3, H, W) in [-1, 1]; zero everywhere is mid grey, which is 'bright' to RAM."""
+    """Returns (3, H, W) in [-1, 1]. All zeros are mid grey, which RAM tags as 'bright'."""
     return torch.tensor([red, green, blue]).view(3, 1, 1).expand(3, *size).contiguous()
 
 
@@ -113,13 +113,13 @@ def stored(cache):
 RED, GREEN, DARK = picture(red=0.9), picture(green=0.9), picture(-0.6, -1.0, -1.0)
 
 
-def test_tags_are_what_the_package_says(tagger):
+def test_tags_are_those_of_the_package(tagger):
     made = tagger()
     assert isinstance(made, Tagger) and not made.needs_labels
     assert made.tags(torch.stack([RED, GREEN, DARK])) == [['red', 'bright'], ['green', 'bright'], ['red', 'dark']]
 
 
-def test_package_sees_images_as_its_own_transforms_make_them(tagger):
+def test_images_are_prepared_like_the_transforms_of_the_package(tagger):
     image = torch.rand(1, 3, 50, 37, generator=torch.Generator().manual_seed(0)) * 2 - 1
     tagger(image_size=224).tags(image)
     reference = Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])(Resize((224, 224))((image + 1) / 2))
@@ -137,7 +137,7 @@ def test_padding_is_not_shown(tagger):
     assert tagger().tags(padded[None]) == [['blue', 'bright']]
     sample = SegDataSample(metainfo={'img_shape': (20, 30), 'pad_shape': (20, 60)})
     assert tagger().tags(padded[None], [sample]) == [['red', 'bright']]
-    larger = SegDataSample(metainfo={'img_shape': (400, 600)})  # of a window, the whole image's size
+    larger = SegDataSample(metainfo={'img_shape': (400, 600)})  # for a window, the size of the whole image
     assert tagger().tags(padded[None], [larger]) == [['blue', 'bright']]
 
 
@@ -150,7 +150,7 @@ def test_released_input_is_padded_and_not_antialiased(tagger):
     torch.testing.assert_close(network_module().SEEN[0], reference, atol=1e-5, rtol=1e-5)
 
 
-def test_half_precision_is_used_where_the_device_has_it(tagger, monkeypatch):
+def test_half_precision_is_used_if_the_device_supports_it(tagger, monkeypatch):
     made, seen = tagger(dtype='float16').train(), []
     made.tags(RED[None])
     assert network_module().SEEN[-1].dtype == torch.float32  # a CPU
@@ -158,7 +158,7 @@ def test_half_precision_is_used_where_the_device_has_it(tagger, monkeypatch):
     monkeypatch.setattr(made.network, 'generate_tag', lambda image: (seen.append(image.dtype), ['red'])[::-1])
     made.tags(RED[None])
     assert seen == [torch.float16] and made.network.scale.dtype == torch.float16
-    with pytest.raises(ConfigError, match="dtype is 'bfloat16'; one of float32, float16"):
+    with pytest.raises(ConfigError, match="dtype is 'bfloat16', but it must be one of float32, float16"):
         tagger(dtype='bfloat16')
 
 
@@ -184,7 +184,7 @@ def test_tags_of_an_image_are_computed_once_and_kept_on_disk(tagger, tmp_path):
     assert [len(seen) for seen in network_module().SEEN] == [2]
     assert first.tags(torch.stack([GREEN, RED])) == [expected[1], expected[0]]
     again = tagger()
-    jitter = 1e-6 * torch.randn(RED.shape)  # what another device's arithmetic may add
+    jitter = 1e-6 * torch.randn(RED.shape)  # possible rounding errors of another device
     eight_bit = torch.stack([RED, GREEN])
     assert again.tags(eight_bit) == expected[:2] and again.network is None
     levels = (torch.arange(256.0).repeat(3, 2, 1) - 127.5) / 127.5
@@ -194,13 +194,13 @@ def test_tags_of_an_image_are_computed_once_and_kept_on_disk(tagger, tmp_path):
     assert len(network_module().SEEN) == seen and len(stored(tmp_path / 'cache' / 'tags')) == 3
 
 
-def test_the_default_cache_is_the_users(tagger, tmp_path, monkeypatch):
+def test_the_default_cache_is_in_the_users_folder(tagger, tmp_path, monkeypatch):
     monkeypatch.setenv('RASS_MM_CACHE', str(tmp_path / 'own'))
     tagger(cache=None).tags(RED[None])
     assert len(stored(tmp_path / 'own' / 'tags')) == 1
 
 
-def test_other_weights_or_sizes_have_tags_of_their_own(tagger, weights):
+def test_other_weights_or_sizes_have_separate_tags(tagger, weights):
     purple = picture(red=0.9, blue=0.6)[None]
     assert tagger().tags(purple) == [['red', 'bright']]
     torch.save({'model': {'scale': torch.tensor([1.0, 1.0, 10.0])}, 'epoch': 3}, weights['ram'])
@@ -209,7 +209,7 @@ def test_other_weights_or_sizes_have_tags_of_their_own(tagger, weights):
     assert len(network_module().BUILT) == 3
 
 
-def test_damaged_cache_file_is_made_anew(tagger, tmp_path):
+def test_damaged_cache_file_is_written_again(tagger, tmp_path):
     expected = tagger().tags(RED[None])
     (file,) = stored(tmp_path / 'cache')
     for damage in ('["red", "bri', '7'):
@@ -217,7 +217,7 @@ def test_damaged_cache_file_is_made_anew(tagger, tmp_path):
         assert tagger().tags(RED[None]) == expected and json.loads(file.read_text()) == expected[0]
 
 
-def test_nothing_is_kept_in_training(tagger, tmp_path):
+def test_nothing_is_cached_in_training(tagger, tmp_path):
     made = tagger().train()
     made.tags(RED[None])
     made.tags(RED[None])
@@ -240,7 +240,7 @@ def test_processes_may_share_a_cache(tagger, weights, tmp_path):
     assert len([path for path in cache.rglob('*') if path.is_file()]) == 60  # no leftovers
 
 
-def test_network_is_frozen_and_nowhere_in_the_model(tagger, tiny_base):
+def test_network_is_frozen_and_not_part_of_the_model(tagger, tiny_base):
     model = nn.Sequential(TagPrompt(read_base(tiny_base), ['red'], tagger()), nn.Linear(2, 2))
     model.eval()[0](RED[None])
     assert isinstance(model[0].tagger.network, nn.Module)
@@ -252,7 +252,7 @@ def test_network_is_frozen_and_nowhere_in_the_model(tagger, tiny_base):
     assert not any(id(p) in ours for group in wrapper.param_groups for p in group['params'])
 
 
-def test_prompt_takes_the_tags_and_passes_its_mode_on(tagger, tiny_base):
+def test_prompt_uses_the_tags_and_passes_on_its_mode(tagger, tiny_base):
     prompt = TagPrompt(read_base(tiny_base), ['bright', 'red'], tagger()).eval()
     assert not prompt.tagger.training and prompt.train().tagger.training and not prompt.needs_labels
     owners = prompt.eval()(RED[None]).owners[0].tolist()
@@ -268,12 +268,12 @@ def test_loading_draws_no_random_numbers(tagger):
     assert torch.equal(torch.rand(2), expected)
 
 
-def test_autocast_around_it_does_not_reach_the_network(tagger):
+def test_autocast_does_not_affect_the_network(tagger):
     with torch.autocast('cpu', dtype=torch.bfloat16):
         assert tagger().tags(RED[None].bfloat16()) == [['red', 'bright']]
 
 
-def test_config_names_it_in_both_registries(tagger, weights, tiny_base, tmp_path):
+def test_it_can_be_built_from_both_registries(tagger, weights, tiny_base, tmp_path):
     from rass_mm.segmentation.prompts import build_prompt
 
     config = {'type': 'RAMTagger', 'weights': str(weights['ram']), 'cache': str(tmp_path)}
@@ -293,13 +293,13 @@ def test_meta_device_needs_neither_package_nor_weights(tmp_path):
         assert not [*RAMTagger(weights=tmp_path / 'none.pth').parameters()]
 
 
-def test_missing_package_says_what_to_install(weights):
+def test_missing_package_is_reported_with_its_install_command(weights):
     with pytest.raises(InstallationError, match='needs the package ram .*pip install git'):
         RAMTagger(weights=weights['ram'])
 
 
 @pytest.mark.parametrize('option', ['weights', 'condition'])
-def test_missing_weights_say_where_to_put_them(option, tagger, tmp_path):
+def test_missing_weights_are_reported_with_their_path(option, tagger, tmp_path):
     with pytest.raises(ConfigError, match='nowhere.pth does not exist. Put .*tagger.weights'):
         tagger(**{option: tmp_path / 'nowhere.pth'})
 
@@ -307,11 +307,12 @@ def test_missing_weights_say_where_to_put_them(option, tagger, tmp_path):
 def test_package_of_another_project_is_named(package, weights, tmp_path):
     package(lora=False, models=False)
     made = RAMTagger(weights=weights['ram'], cache=tmp_path / 'cache')
-    with pytest.raises(InstallationError, match='has no ram.models. It is another project of that name: pip install'):
+    message = 'has no ram.models. It is another project with that name. Run: pip install'
+    with pytest.raises(InstallationError, match=message):
         made.tags(RED[None])
 
 
-def test_package_without_dape_says_which_have_it(package, weights, tmp_path):
+def test_package_without_dape_is_reported_with_packages_that_have_it(package, weights, tmp_path):
     package(lora=False)
     made = RAMTagger(weights=weights['ram'], condition=weights['dape'], cache=tmp_path / 'cache')
     with pytest.raises(InstallationError, match='has no ram.models.ram_lora. DAPE .* SeeSR or OSEDiff'):
@@ -326,7 +327,7 @@ def test_package_without_dape_says_which_have_it(package, weights, tmp_path):
         "raise AttributeError('made for another torch')\n",
     ],
 )
-def test_package_that_does_not_import_is_reported_with_its_words(network, package, weights, tmp_path):
+def test_package_that_cannot_be_imported_is_reported_with_its_message(network, package, weights, tmp_path):
     package(network=network)
     with pytest.raises(InstallationError, match='(functions_that_moved|no_such_dep|another torch).*transformers 5?'):
         RAMTagger(weights=weights['ram'], cache=tmp_path / 'cache').tags(RED[None])
@@ -339,7 +340,7 @@ def test_package_with_another_answer_is_refused(package, weights, tmp_path):
 
 
 class Bomb:
-    """Writes a file when it is unpickled."""
+    """Object that writes a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -367,8 +368,8 @@ def test_truncated_and_foreign_weights_are_refused(tagger, weights):
         tagger().tags(RED[None])
     weights['ram'].write_bytes(whole)
     torch.save({'scale': torch.ones(4)}, weights['dape'])
-    with pytest.raises(CheckpointError, match='dape.pth does not fit RAM'):
+    with pytest.raises(CheckpointError, match='dape.pth does not match RAM'):
         tagger(condition=weights['dape']).tags(RED[None])
     shutil.copy(weights['ram'], weights['dape'])
-    with pytest.raises(CheckpointError, match='dape.pth has none of the tensors of DAPE'):
+    with pytest.raises(CheckpointError, match='dape.pth contains none of the tensors of DAPE'):
         tagger(condition=weights['dape']).tags(RED[None])

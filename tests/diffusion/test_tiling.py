@@ -1,4 +1,4 @@
-"""Windows against the arithmetic of mmseg's sliding inference."""
+"""Windows, compared with mmseg's sliding inference."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from rass_mm.errors import ConfigError
 
 
 def mmseg_windows(size, crop, stride):
-    """The loop of `EncoderDecoder.slide_inference` of mmseg 1.2.2."""
+    """Computes the windows with the loop of `EncoderDecoder.slide_inference` in mmseg 1.2.2."""
     (h_img, w_img), (h_crop, w_crop), (h_stride, w_stride) = size, crop, stride
     boxes = []
     for h_idx in range(max(h_img - h_crop + h_stride - 1, 0) // h_stride + 1):
@@ -27,7 +27,7 @@ def random_cases(count):
         yield tuple(size.tolist()), tuple(window.tolist()), tuple(stride)
 
 
-def test_the_grid_is_mmsegs():
+def test_the_grid_equals_that_of_mmseg():
     for case in random_cases(400):
         assert windows(*case) == mmseg_windows(*case), case
 
@@ -42,7 +42,7 @@ def test_every_pixel_is_covered_by_windows_inside_the_image():
         assert covered.min() >= 1, (size, window, stride)
 
 
-def test_no_window_comes_twice():
+def test_no_window_is_repeated():
     for case in random_cases(200):
         assert len(set(windows(*case))) == len(windows(*case)), case
 
@@ -74,10 +74,10 @@ def test_strides_that_leave_pixels_out_are_refused(stride):
         windows((100, 100), (10, 10), stride)
 
 
-def test_batches_of_nothing_are_refused():
+def test_batches_of_size_zero_are_refused():
     with pytest.raises(ConfigError):
         list(batched([(0, 1, 0, 1)], 0))
 
 
-def test_no_items_give_no_batches():
+def test_no_items_yield_no_batches():
     assert list(batched([], 4)) == []

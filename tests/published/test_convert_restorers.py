@@ -203,9 +203,10 @@ def test_the_files_own_form_is_kept_to(contents, tiny_base, tmp_path):
     result = convert_file(tmp_path / 'a.pkl', tmp_path / 'o.safetensors', tiny_base, build=None)
     assert '--kind scr' in result.summary()
     base = read_base(tiny_base)
-    with pytest.raises(ConfigError, match="made for form 'x0' at timestep 999, but form 'residual' at 1"):
+    found = "trained for form 'x0' at timestep 999, but this model has form 'residual' at timestep 1"
+    with pytest.raises(ConfigError, match=found):
         OneStepRestorer(base, start=tmp_path / 'o.safetensors', trainable=False)
-    with pytest.raises(ConfigError, match='needs the adapter file'):
+    with pytest.raises(ConfigError, match='needs a trained adapter. Set start'):
         OneStepRestorer(base, trainable=False)
 
 

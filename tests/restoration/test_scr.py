@@ -250,7 +250,7 @@ def test_an_adapter_with_nan_is_refused_everywhere(saved, build, tiny_base):
         next(p for key, p in model.named_parameters() if '.lora_B.scr.' in key)[0, 0] = torch.nan
     model.save_adapter(file)
     for load in (lambda: load_restorer(file, tiny_base), lambda: build(start=str(file), **QUICK)):
-        with pytest.raises(AdapterError, match='lora_B.weight holds NaN or infinity'):
+        with pytest.raises(AdapterError, match='lora_B.weight contains NaN or infinity'):
             load()
 
 
@@ -259,7 +259,7 @@ def test_a_segmentation_adapter_is_no_restorer(saved, tiny_base, tmp_path):
 
     model, _ = saved
     save_adapter(model.generator.unet, 'scr', tmp_path / 'seg.safetensors', model.identity)
-    with pytest.raises(AdapterError, match='no restorer'):
+    with pytest.raises(AdapterError, match='is an adapter but not a restorer'):
         load_restorer(tmp_path / 'seg.safetensors', tiny_base)
 
 
@@ -355,8 +355,8 @@ def test_odd_sizes_and_windows_are_restored_in_full(build):
         ({'losses.adversarial': {'type': 'GANLoss'}}, "losses has no 'adversarial'; there are pixel, perceptual"),
         ({'test_cfg.mode': 'roundtrip'}, "mode is 'roundtrip'; one of restore, ceiling, input"),
         ({'test_prompt': {'type': 'TagPrompt'}}, "test_prompt is 'TagPrompt'; one of ClassTokens, EmptyPrompt"),
-        ({'form': 'epsilon'}, "form is 'epsilon'; one of residual, x0"),
-        ({'timestep': 1000}, 'timestep is 1000; 0 to 999'),
+        ({'form': 'epsilon'}, "form is 'epsilon', but it must be one of residual, x0"),
+        ({'timestep': 1000}, 'timestep is 1000, but it must be in the range 0 to 999'),
         ({'attention_layers': ['up_blocks.0']}, "no cross-attention at 'up_blocks.0'"),
         ({'classes': 'NoSuchDataset'}, "'NoSuchDataset' is no registered data set"),
     ],
@@ -369,7 +369,7 @@ def test_wrong_configs_are_refused(build, options, message):
 def test_sizes_that_do_not_fit_the_base_are_refused(build, batch):
     model = build(**QUICK).model
     data = model.data_preprocessor(batch(), True)
-    with pytest.raises(DataError, match='Image of 32x48 pixels: both sides must be multiples of 32'):
+    with pytest.raises(DataError, match='The image has 32x48 pixels, but both sides must be multiples of 32'):
         model(data['inputs'][..., :48], data['data_samples'], mode='loss')
 
 
