@@ -66,7 +66,7 @@ def copy_version(folder: Path) -> int | None:
 def _pairs(dataset: Any) -> str:
     """Describes the pairs of a restoration test by the clean images if their prefix is set, else by the degraded ones.
 
-    With a prefix, the clean images identify the data set, because the degraded images are what is compared.
+    With a prefix, the clean images identify the data set, because the degraded images differ between the tests.
     """
     prefixes = dataset.get('data_prefix') or {}
     if 'gt' in prefixes:

@@ -34,13 +34,13 @@ CODE_KEYS = {
 EXECUTES = {
     'CameraMotionCompensation': 'evaluates its argument warp_mode',
     'RFSearchHook': 'evaluates names from its config',
-    'VPD': 'imports what its diffusion_cfg names',
+    'VPD': 'imports modules that are named in its diffusion_cfg',
     'SinGAN': 'unpickles its test data',
     **dict.fromkeys(('CIFAR10', 'RefCocoDataset', 'OpenImagesChallengeDataset'), 'unpickles its data files'),
     **dict.fromkeys(('FrechetInceptionDistance', 'FID', 'FID-Full', 'TransFID'), 'unpickles statistics'),
     **dict.fromkeys(('InceptionScore', 'IS', 'TransIS', 'PrecisionAndRecall', 'PR'), 'runs a TorchScript file'),
 }
-"""Registered names whose code runs or unpickles what their arguments specify."""
+"""Registered classes and functions that run or unpickle code specified by their arguments, with the reason."""
 URL = re.compile(r'\S*://')
 WRITABLE_KEY = re.compile(r'[^\'"\\{}\x00-\x1f\x7f]*')
 AS_PY = 'A .py config is code by design. If you trust this config, save it as a .py file.'

@@ -105,7 +105,7 @@ def add_adapter(
 
 
 def train_adapter(unet: UNet2DConditionModel, name: str, train_conv_in: bool = True) -> None:
-    """Activates only adapter `name` and makes only its tensors (and the full `conv_in`) trainable."""
+    """Activates adapter `name` and makes its tensors (and the full `conv_in`) the only trainable parameters."""
     unet.set_adapter(name)
     for key, parameter in unet.named_parameters():
         own = f'.lora_A.{name}.' in key or f'.lora_B.{name}.' in key
@@ -291,7 +291,7 @@ def check_base(adapter: Adapter, base_identity: dict[str, str]) -> None:
 def load_adapter(
     unet: UNet2DConditionModel, source: AdapterSource, base_identity: dict[str, str], name: str | None = None
 ) -> dict[str, Any]:
-    """Adds the UNet adapter in a file to the UNet, frozen, under its own or the given name. Returns the file's header.
+    """Adds the adapter in a file to the UNet, frozen, under its own or the given name. Returns the header of the file.
 
     Raises:
         AdapterError: the file cannot be used, or was trained on another base. The message contains both identities.
