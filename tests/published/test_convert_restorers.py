@@ -212,7 +212,7 @@ def test_the_files_own_form_is_kept_to(contents, tiny_base, tmp_path):
 def test_adapter_is_no_checkpoint_and_other_files_are_not_called_dangerous(contents, tiny_base, tmp_path):
     torch.save(contents['scr'], tmp_path / 'a.pkl')
     convert_file(tmp_path / 'a.pkl', tmp_path / 'o.safetensors', tiny_base, build=None)
-    with pytest.raises(CheckpointError, match='is no checkpoint.*model.backbone.scr_adapter'):
+    with pytest.raises(CheckpointError, match='is not a checkpoint.*model.backbone.scr_adapter'):
         load_local(tmp_path / 'o.safetensors')
     for text in ('version https://git-lfs.github.com/spec/v1', '<!DOCTYPE html><html></html>'):
         (tmp_path / 'page.pkl').write_text(text)

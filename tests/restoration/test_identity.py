@@ -70,7 +70,7 @@ def test_published_outputs_are_scored_and_a_trained_model_is_refused(pairs, tiny
     runs = f'for a in {[theirs, trained]}: print("status", run_command("test", a))'
     done = python('-c', f'from rass_mm_cli.main import run_command\n{runs}')
     assert re.findall(r'status (\d)', done.stdout) == ['0', '1'], done.stderr[-3000:]
-    assert 'scr_pairs_tiny.py: its model has trained parameters, but no checkpoint was given' in done.stderr
+    assert 'scr_pairs_tiny.py: the model has trainable parameters, but no checkpoint was given' in done.stderr
     metrics = json.loads((tmp_path / 'metrics.json').read_text())['metrics']
     expected = [psnr(*(image(pairs / place / name) for place in ('theirs', 'gt'))) for name in ('one.png', 'two.png')]
     assert abs(metrics['PSNR'] - np.mean(expected)) < 1e-9
