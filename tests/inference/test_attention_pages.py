@@ -183,7 +183,7 @@ def test_images_that_cannot_be_shown_are_named(adapter, tiny_base, file, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ('prompt', 'message'), [('EmptyPrompt', 'EmptyPrompt, which names no classes'), (None, 'no restorer')]
+    ('prompt', 'message'), [('EmptyPrompt', 'EmptyPrompt, which names no classes'), (None, 'not a restorer')]
 )
 def test_adapter_without_class_names_is_refused(model, tiny_base, file, tmp_path, capsys, prompt, message):
     path = tmp_path / 'other.safetensors'

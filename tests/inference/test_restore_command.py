@@ -88,25 +88,25 @@ def test_osediffs_scheme_loads_another_restorer_and_is_another_way(files, loads,
     assert restore(files, '--upscale', '4', '--scheme', 'osediff') == 0
     assert loads.given[0]['latent_tiles'] is True
     assert Image.open(files / 'out' / 'image.png').size == (896, 512)
-    assert restore(files, '--upscale', '4') == 1 and 'another way' in capsys.readouterr().err
+    assert restore(files, '--upscale', '4') == 1 and 'other settings' in capsys.readouterr().err
 
 
 def test_a_folder_of_the_former_enlargement_is_not_continued(files, loads, capsys):
     assert restore(files) == 0
     manifest = files / 'out' / 'manifest.jsonl'
     manifest.write_text(manifest.read_text().replace('restored images, 2', 'restored images, 1'))
-    assert restore(files) == 1 and 'another way' in capsys.readouterr().err
+    assert restore(files) == 1 and 'other settings' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ('options', 'said'),
     [
-        (['--color-fix', 'wavelet'], 'another way'),
-        (['--dtype', 'bfloat16'], 'another way'),
+        (['--color-fix', 'wavelet'], 'other settings'),
+        (['--dtype', 'bfloat16'], 'other settings'),
         (['--device', 'nowhere'], 'nowhere'),
         (['--device', 'cuda:99'], 'cuda:99'),
         (['--overlap', '512'], 'overlap'),
-        (['--upscale', '0'], 'enlargement'),
+        (['--upscale', '0'], 'upscale factor'),
         (['--autoencoder', '/absent'], '/absent does not exist'),
         (['--base', '/absent'], '/absent/unet'),
     ],

@@ -167,7 +167,7 @@ def test_another_way_needs_another_folder(photos, tmp_path, change):
     restore(photos, tmp_path / 'out', model={'adapter': 'one'})
     before = {name: (tmp_path / 'out' / name).read_bytes() for name in names(tmp_path / 'out')}
     fake = Fake()
-    with pytest.raises(DataError, match='another way'):
+    with pytest.raises(DataError, match='other settings'):
         restore(photos, tmp_path / 'out', fake, **{'model': {'adapter': 'one'}, **change})
     assert fake.loads == 0
     assert before == {name: (tmp_path / 'out' / name).read_bytes() for name in names(tmp_path / 'out')}
@@ -186,7 +186,7 @@ def test_files_of_unknown_origin_are_not_overwritten(photos, tmp_path):
         restore(photos, tmp_path / 'out')
 
 
-def test_damaged_images_are_listed_and_the_others_done(photos, tmp_path):
+def test_damaged_images_are_listed_and_the_others_are_restored(photos, tmp_path):
     whole = (photos / 'a.png').read_bytes()
     (photos / 'a.png').write_bytes(whole[: len(whole) // 2])
     (photos / 'sub' / 'a.png').write_text('text')
@@ -194,7 +194,7 @@ def test_damaged_images_are_listed_and_the_others_done(photos, tmp_path):
         restore(photos, tmp_path / 'out')
     message = str(caught.value)
     assert '2 of 4' in message and f'{photos}/a.png' in message and f'{photos}/sub/a.png' in message
-    assert 'The other 2 are done' in message
+    assert 'The other 2 are restored' in message
     assert names(tmp_path / 'out') == ['b.bmp', MANIFEST, 'sub/deep/c.tif']
     (photos / 'a.png').write_bytes(whole)
     (photos / 'sub' / 'a.png').unlink()
@@ -204,7 +204,7 @@ def test_damaged_images_are_listed_and_the_others_done(photos, tmp_path):
 
 def test_nan_names_the_image_and_writes_nothing_for_it(photos, tmp_path):
     fake = Fake(result=lambda images: images * torch.nan)
-    with pytest.raises(DataError, match=r'4 of 4(.|\n)*a\.png: The restorer gave NaN(.|\n)*float16'):
+    with pytest.raises(DataError, match=r'4 of 4(.|\n)*a\.png: The restorer returned NaN(.|\n)*float16'):
         restore(photos, tmp_path / 'out', fake)
     assert names(tmp_path / 'out') == [MANIFEST]
 
@@ -246,7 +246,7 @@ def test_impossible_outputs_are_refused_before_the_model_is_loaded(photos, tmp_p
         (same.parent, tmp_path / 'out', 'would both become'),
         (tmp_path / 'absent', tmp_path / 'out', 'does not exist'),
         (tmp_path / 'absent' / '*.png', tmp_path / 'out', 'No images'),
-        (tmp_path / 'file', tmp_path / 'out' / 'x.gif', 'not written'),
+        (tmp_path / 'file', tmp_path / 'out' / 'x.gif', 'cannot write images of type .gif'),
     ]
     for source, out, message in impossible:
         fake = Fake()
