@@ -263,14 +263,14 @@ PAIR = 'mid_block.resnets.0.conv1.lora_{}.default_others.weight'
 BROKEN = {
     'half a pair': (drop('state_dict_unet', PAIR.format('B')), 'no lora_B tensor'),
     'no conv_in': (drop('state_dict_unet', 'conv_in.base_layer.bias'), 'conv_in.base_layer.bias'),
-    'wrong declared rank': (lambda c: c.update(rank_unet=8), 'says rank 8.*have rank 4'),
+    'wrong declared rank': (lambda c: c.update(rank_unet=8), 'declares rank 8.*have rank 4'),
     'mixed ranks': (
         lambda c: c['state_dict_unet'].update({PAIR.format('A'): torch.ones(5, 96, 3, 3)}),
         'different ranks: 4 .*5 ',
     ),
     'homeless tensor': (
         lambda c: c['state_dict_unet'].update({'conv_out.weight': torch.ones(1)}),
-        'conv_out.weight finds no',
+        'conv_out.weight is unknown',
     ),
     'unknown layer': (
         lambda c: c['state_dict_unet'].update(
@@ -280,7 +280,7 @@ BROKEN = {
     ),
     'listed layer without tensors': (
         lambda c: c.update(unet_lora_others_modules=[*c['unet_lora_others_modules'], 'conv_out']),
-        'without tensors, the first is conv_out',
+        'without tensors; the first is conv_out',
     ),
     'two adapters of a layer': (
         lambda c: c['state_dict_unet'].update({PAIR.format('A').replace('others', 'encoder'): torch.ones(4, 96, 3, 3)}),
@@ -314,11 +314,11 @@ def test_truncated_and_foreign_files_are_clear_errors(contents, tiny_base, tmp_p
     for source, out, error, message in (
         ('cut.pkl', 'o.safetensors', CheckpointError, 'damaged or incomplete'),
         ('none.pkl', 'o.safetensors', CheckpointError, 'does not exist'),
-        ('other.pkl', 'o.safetensors', CheckpointError, 'none of the files that can be converted.*state_dict'),
+        ('other.pkl', 'o.safetensors', CheckpointError, 'other.pkl cannot be converted.*state_dict'),
         ('set.pkl', 'o.safetensors', CheckpointError, 'set at names|builtins.set'),
         ('a.pkl', 'folder', ConfigError, 'ends in .safetensors'),
-        ('a.pkl', 'kept.safetensors', ConfigError, 'exists already'),
-        ('a.pkl', 'reported.safetensors', ConfigError, 'reported.conversion.json exists already'),
+        ('a.pkl', 'kept.safetensors', ConfigError, 'already exists'),
+        ('a.pkl', 'reported.safetensors', ConfigError, 'reported.conversion.json already exists'),
     ):
         with pytest.raises(error, match=message):
             convert_file(tmp_path / source, tmp_path / out, tiny_base, build=None)

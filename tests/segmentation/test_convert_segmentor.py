@@ -216,7 +216,7 @@ def changed(content, change):
 
 
 BROKEN = {
-    'homeless': (lambda m: m.update({'sem_seg_head.pixel_decoder.new.weight': torch.ones(1)}), 'find no place'),
+    'homeless': (lambda m: m.update({'sem_seg_head.pixel_decoder.new.weight': torch.ones(1)}), 'have no place'),
     'missing head tensor': (
         lambda m: m.pop('sem_seg_head.predictor.query_feat.weight'),
         '1 missing: decode_head.query_feat.weight',
@@ -298,7 +298,7 @@ def test_file_without_the_merged_unet_names_the_restorer(content, config, tiny_b
 
 def test_restorer_beside_a_whole_file_is_refused(content, config, tiny_base, tmp_path, capsys):
     assert converted_command(content, tmp_path, tiny_base, config, '--scr-adapter', 'any.safetensors') == 1
-    assert 'leave --scr-adapter out' in capsys.readouterr().err
+    assert 'Remove --scr-adapter' in capsys.readouterr().err
 
 
 def test_half_precision_shared_tensors_and_a_sharded_base(content, config, other_base, tmp_path):
