@@ -77,4 +77,4 @@ def test_compilation_without_a_compiler_is_explained(monkeypatch, tmp_path, caps
         options = ['--compile', '--size', '32x32', '--iterations', '1', '--warmup', '1', '--device', 'cpu']
         assert main(['benchmark', PLAIN, *options]) == 1
     message = capsys.readouterr().err
-    assert 'torch.compile failed' in message and 'leave --compile out' in message and 'Traceback' not in message
+    assert 'torch.compile failed' in message and 'omit --compile' in message and 'Traceback' not in message

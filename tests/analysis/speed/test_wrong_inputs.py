@@ -13,11 +13,11 @@ FIRST = Variant('a', RASS, dtype='bfloat16', compile=True, windows=4, overrides=
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (['--dtype', 'int8'], "dtype is 'int8'; one of float32, bfloat16, float16 is needed"),
+        (['--dtype', 'int8'], "dtype is 'int8'. Set it to one of float32, bfloat16, float16"),
         (['--size', '100x96'], 'both sides must be multiples of 32'),
         (['--device', 'nowhere'], "Device 'nowhere' cannot be used"),
-        (['--variant', 'no name'], "--variant 'no name' is not understood"),
-        (['--variant', f'rass_scenes_tiny: {RASS}'], "Two variants are called 'rass_scenes_tiny'"),
+        (['--variant', 'no name'], "--variant 'no name' cannot be parsed"),
+        (['--variant', f'rass_scenes_tiny: {RASS}'], "Two variants are named 'rass_scenes_tiny'"),
         (['--against', 'rass/none.py'], "No config 'rass/none.py'"),
         (['--against', '_base_/tiny_runtime.py'], 'has no model'),
     ],
@@ -64,12 +64,12 @@ def test_released_is_the_first_config_plainly_run():
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('b: x.py speed=9', "no option 'speed'"),
-        ('b: x.py compile=yes', "compile is 'yes'; 0 or 1"),
+        ('b: x.py speed=9', "unknown option 'speed'"),
+        ('b: x.py compile=yes', "compile is 'yes', but must be 0 or 1"),
         ('b: x.py windows=-1', "windows is '-1'"),
-        ('b: x.py windows=0', '0 windows at a time are too few'),
+        ('b: x.py windows=0', 'windows is 0, but it must be at least 1'),
         ('b: x.py path=fast', "path is 'fast'"),
-        ('b: x.py y.pth z.pth', 'is not understood'),
+        ('b: x.py y.pth z.pth', 'cannot be parsed'),
         ('b: x.py dtype=int8', "dtype is 'int8'"),
     ],
 )
