@@ -80,7 +80,7 @@ def assert_at_fault(text, name, fault):
     for other in rows:
         if other != row:
             assert re.search(r'(ok|untested version|needs [\w-]+)$', other), other
-    remedies = text[text.index('To mend:') :].strip().splitlines()[1:]
+    remedies = text[text.index('To fix:') :].strip().splitlines()[1:]
     assert len(remedies) == 1 and remedies[0].strip().startswith(f'{name} '), remedies
     assert re.search(rf'pip .*{name}==', remedies[0])
 
@@ -91,5 +91,5 @@ def test_the_same_environment_without_a_fault_is_healthy(empty, tmp_path):
     for entry in (SITE / 'torch', next(SITE.glob('torch-*.dist-info'))):
         (site / entry.name).symlink_to(entry)
     done = run(empty / 'bin' / 'python', '-m', 'rass_mm_cli', 'doctor', '--imports', cwd=tmp_path)
-    assert done.returncode == 0 and 'Nothing to mend' in done.stdout, done.stdout
+    assert done.returncode == 0 and 'Nothing to fix' in done.stdout, done.stdout
     assert ROOT.exists()

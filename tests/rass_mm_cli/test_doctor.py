@@ -48,7 +48,7 @@ def test_the_command_fails_on_an_unsafe_torch_and_names_the_download_of_the_base
     (tmp_path / 'torch-2.9.1.dist-info' / 'METADATA').write_text('Metadata-Version: 2.1\nName: torch\nVersion: 2.9.1\n')
     done = python('-m', 'rass_mm_cli', 'doctor', cwd=tmp_path, env={'PYTHONPATH': f'{tmp_path}:{ROOT}'})
     assert done.returncode == 1, done.stdout + done.stderr
-    assert re.search(r'To mend:\n  torch 2\.9\.1 is below 2\.10: .*CVE-2026-24747', done.stdout)
+    assert re.search(r'To fix:\n  torch 2\.9\.1 is below 2\.10: .*CVE-2026-24747', done.stdout)
     command = bases.SD21_BASE.command().splitlines()
     printed = [line.strip() for line in done.stdout.splitlines()]
     start = printed.index(command[0])

@@ -254,7 +254,7 @@ def test_config_of_another_rank_is_refused(content, tiny_base, tmp_path, capsys)
     torch.save(content, tmp_path / 'rass.pth')
     arguments = (tmp_path / 'rass.pth', tmp_path / 'out', '--base', tiny_base, '--config', tmp_path / 'c.py')
     assert main(['convert', *map(str, arguments)]) == 1
-    assert re.search('rank 8 and alpha 8.*the file one of rank 4', capsys.readouterr().err)
+    assert re.search('rank 8 and alpha 8.*but the file has rank 4', capsys.readouterr().err)
 
 
 def converted_command(content, tmp_path, base, config, *options):
@@ -266,7 +266,10 @@ def converted_command(content, tmp_path, base, config, *options):
 
 @pytest.mark.parametrize(
     ('name', 'message'),
-    [('baselines/resnet_scenes_tiny.py', 'is of a EncoderDecoder'), ('scr/scr_scenes_tiny.py', 'is of a mmagic.SCR')],
+    [
+        ('baselines/resnet_scenes_tiny.py', 'has a model of type EncoderDecoder'),
+        ('scr/scr_scenes_tiny.py', 'has a model of type mmagic.SCR'),
+    ],
 )
 def test_config_of_another_model_is_refused(content, tiny_base, tmp_path, capsys, name, message):
     assert converted_command(content, tmp_path, tiny_base, name) == 1

@@ -264,11 +264,11 @@ def test_files_that_cannot_be_drawn_are_named(curve, tmp_path, capsys):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['{checkpoint}'], 'Give CONFIG and CHECKPOINT to test, or --plot'),
+        (['{checkpoint}'], 'Pass CONFIG and CHECKPOINT to test, or --plot'),
         ([RESNET, 'no.pth', '{data}'], 'Checkpoint no.pth does not exist'),
         ([RESNET, '{checkpoint}', '--severities', '2', '{data}'], '--severities: 2.0 is not in 0..1'),
         ([RESNET, '{checkpoint}', '--limit', '0', '{data}'], '--limit is 0'),
-        ([RESNET, '{checkpoint}', '--name', 'a/b', '{data}'], 'leave out slashes'),
+        ([RESNET, '{checkpoint}', '--name', 'a/b', '{data}'], 'Remove the slashes'),
         ([RESNET, '{checkpoint}', '{data}', 'clean_val=None'], 'clean_val.img_path=FOLDER_BELOW_DATA_ROOT'),
         ([RESNET, '{checkpoint}', '{data}', 'clean_val.img_path=nowhere'], 'nowhere does not exist'),
         ([RESNET, '{checkpoint}', '{data}', 'test_evaluator.iou_metrics=[mFscore]'], 'test_evaluator is'),
