@@ -133,7 +133,7 @@ def test_without_labels_every_place_is_named_before_anything_starts(root, empty)
     message = str(caught.value)
     assert message.startswith('test_dataloader: No labels of RealLQ')
     assert f'{root}/{DETECTRON2} (ids 0 to 149, 255 ignored): does not exist' in message
-    found = 'holds no file that ends in .png' if empty else 'does not exist'
+    found = 'has no file that ends in .png' if empty else 'does not exist'
     assert f'{root}/{ADE} (ids 1 to 150, 0 ignored): {found}' in message
     assert f'{root}/images/validation/*.jpg' in message and 'set data_root' in message
     with pytest.raises(DataError, match='No labels of RealLQ'):
@@ -190,7 +190,7 @@ def test_a_few_files_of_the_other_layout_are_not_called_a_shift(root):
     report = report_on(root)
     assert [entry['files'] for entry in report.out_of_range] == [[f'{root}/{DETECTRON2}/a.png']]
     (hint,) = report.hints
-    assert 'some files may be of the other layout' in hint and 'shifted' not in hint
+    assert 'some files may have the other layout' in hint and 'shifted' not in hint
 
 
 @BOTH

@@ -340,10 +340,10 @@ def test_long_lists_are_cut_on_the_terminal_only(root, capsys):
         (['--splits', 'val'], 'no val_dataloader'),
         (['--limit', '0'], '--limit is 0'),
         (['--workers', '0'], 'number of workers is 0'),
-        (['--cfg-options', 'train_dataloader.dataset.type=NoSuchDataset'], 'NoSuchDataset is no registered data set'),
+        (['--cfg-options', 'train_dataloader.dataset.type=NoSuchDataset'], 'NoSuchDataset is not registered'),
     ],
 )
-def test_impossible_wishes_are_refused(root, options, said, capsys):
+def test_invalid_options_are_refused(root, options, said, capsys):
     assert main(['check-data', str(dumped(root)), *options]) == 1
     assert said in capsys.readouterr().err
 
