@@ -155,5 +155,5 @@ def test_unknown_schemes_are_refused(tiny_base):
     init_default_scope('mmseg')
     config = Config.fromfile(str(rass_mm.config_path('scr/scr_scenes_tiny.py'))).model
     config.update({'base': str(tiny_base), 'losses': None, 'test_cfg': {'scheme': 'magic'}})
-    with pytest.raises(ConfigError, match="test_cfg.scheme is 'magic'; one of windows, osediff"):
+    with pytest.raises(ConfigError, match="test_cfg.scheme is 'magic'. Set it to one of windows, osediff"):
         MODELS.build(config)

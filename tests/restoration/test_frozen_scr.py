@@ -61,7 +61,7 @@ def test_it_restores_as_the_adapter_file_does(model, osediff, tiny_base):
     assert not any(parameter.requires_grad for parameter in ours.parameters())
     assert set(ours.state_dict()) == {'_extra_state'}
     assert ours.provenance['merged_adapters'][0]['name'] == 'scr'
-    with pytest.raises(ConfigError, match='trainable=False'):
+    with pytest.raises(ConfigError, match='Set model.trainable=True'):
         ours.trained_parameters()
 
 
@@ -105,7 +105,7 @@ def test_windows_share_the_tags_of_the_whole_image(model):
     restored = ours.restore(torch.rand(3, 100, 130) * 2 - 1)
     assert restored.shape == (3, 100, 130)
     assert [shape for shape, _ in tagger.seen] == [(1, 3, 100, 130)]
-    assert ours.test_prompt_type == 'EmptyPrompt'  # what a saved adapter can be used with: no tagger comes with it
+    assert ours.test_prompt_type == 'EmptyPrompt'  # prompt of a saved adapter, which cannot include a tagger
 
 
 def test_tags_from_labels_are_refused_at_test(model):

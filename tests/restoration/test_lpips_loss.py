@@ -67,7 +67,7 @@ def test_missing_weights_say_which_file_and_how_to_get_it(tmp_path, monkeypatch)
 
 
 def build_vgg(weights, monkeypatch):
-    """The loss on VGG layers that nobody spends time on drawing."""
+    """Builds the loss with VGG layers on the meta device, which need no random initialization."""
     with torch.device('meta'):
         layers = torchvision.models.vgg16().features
     monkeypatch.setattr(lpips.pretrained_networks.tv, 'vgg16', lambda **_: SimpleNamespace(features=layers))
@@ -83,12 +83,12 @@ def test_damaged_weights_are_refused(tmp_path, monkeypatch, fault):
         file.write_bytes(file.read_bytes()[:-1000])
     elif fault == 'text':
         file.write_text('<html>not found</html>')
-    with pytest.raises(DataError, match='holds no usable weights of vgg16'):
+    with pytest.raises(DataError, match='has no usable weights of vgg16'):
         build_vgg(file, monkeypatch)
 
 
 def test_another_network_is_refused():
-    with pytest.raises(ConfigError, match="net is 'resnet'; one of vgg, alex, squeeze"):
+    with pytest.raises(ConfigError, match="net is 'resnet'. Set it to one of vgg, alex, squeeze"):
         LPIPSLoss(net='resnet')
 
 

@@ -352,13 +352,16 @@ def test_odd_sizes_and_windows_are_restored_in_full(build):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'losses.adversarial': {'type': 'GANLoss'}}, "losses has no 'adversarial'; there are pixel, perceptual"),
-        ({'test_cfg.mode': 'roundtrip'}, "mode is 'roundtrip'; one of restore, ceiling, input"),
-        ({'test_prompt': {'type': 'TagPrompt'}}, "test_prompt is 'TagPrompt'; one of ClassTokens, EmptyPrompt"),
+        ({'losses.adversarial': {'type': 'GANLoss'}}, "losses has no 'adversarial'. Use pixel, perceptual"),
+        ({'test_cfg.mode': 'roundtrip'}, "mode is 'roundtrip'. Set it to one of restore, ceiling, input"),
+        (
+            {'test_prompt': {'type': 'TagPrompt'}},
+            "test_prompt is 'TagPrompt'. Set it to one of ClassTokens, EmptyPrompt",
+        ),
         ({'form': 'epsilon'}, "form is 'epsilon'; one of residual, x0"),
         ({'timestep': 1000}, 'timestep is 1000; 0 to 999'),
         ({'attention_layers': ['up_blocks.0']}, "no cross-attention at 'up_blocks.0'"),
-        ({'classes': 'NoSuchDataset'}, "'NoSuchDataset' is no registered data set"),
+        ({'classes': 'NoSuchDataset'}, "'NoSuchDataset' is not a registered data set"),
     ],
 )
 def test_wrong_configs_are_refused(build, options, message):
@@ -378,7 +381,7 @@ def test_missing_labels_or_windows_with_attention_are_refused(build, batch):
     data = model.data_preprocessor(batch(), True)
     for test_cfg in (model.test_cfg, {**model.test_cfg, 'window': None, 'scheme': 'osediff'}):
         model.test_cfg = test_cfg
-        with pytest.raises(ConfigError, match='leave test_cfg.window out'):
+        with pytest.raises(ConfigError, match='Remove test_cfg.window'):
             model.eval().predict(**data)
     for sample in data['data_samples']:
         del sample.gt_sem_seg
@@ -390,7 +393,8 @@ def test_a_group_without_an_optimiser_is_refused(build):
     from mmengine.optim import build_optim_wrapper
 
     wrapper = {'constructor': 'mmagic.SCROptimWrapperConstructor', 'generator': SGD}
-    with pytest.raises(ConfigError, match="no 'critic': the model trains generator, critic, the config has generator"):
+    message = "no 'critic': the model trains generator, critic, but the config has generator"
+    with pytest.raises(ConfigError, match=message):
         build_optim_wrapper(build().model, wrapper)
 
 
