@@ -53,7 +53,7 @@ def plan_files(source: str | os.PathLike, out: str | os.PathLike) -> Plan:
         out: a folder. For a single image it is a file name if it has a suffix and is not an existing folder.
 
     Raises:
-        DataError: there are no images, two of them have the same output, or an output would overwrite a source; `out`
+        DataError: no image was found, two of them have the same output, or an output would overwrite a source; `out`
             is inside the searched folder, is a file, or is not writable.
     """
     found = _single(Path(source), out) if Path(source).is_file() else _several(Path(source), Path(out))

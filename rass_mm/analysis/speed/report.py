@@ -263,7 +263,7 @@ def remarks(record: dict[str, Any]) -> list[str]:
     """Returns remarks on how to read the tables."""
     methods = {variant['memory']['method'] for variant in record['variants']} - {None}
     lines = [f'* {variant["name"]}: {note}.' for variant in record['variants'] for note in variant['notes']]
-    lines += [f'* Peak memory: the weights and the most that a pass takes beside them, by {how}.' for how in methods]
+    lines += [f'* Peak memory: the weights plus the peak of a pass beyond them, measured by {how}.' for how in methods]
     return [
         *lines,
         '* Stages are timed in passes of their own, which wait for the device around each; `other` is the rest.',
