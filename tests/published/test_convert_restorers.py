@@ -1,4 +1,4 @@
-"""OSEDiff's and SCR's published layouts against the formula W + (8 / r) B A, and broken files against clear errors."""
+"""Conversion of OSEDiff's and SCR's layouts compared with W + (8 / r) B A, and clear errors for broken files."""
 
 import copy
 import json
@@ -48,7 +48,7 @@ def contents(parts):
 
 @pytest.fixture
 def convert(capsys):
-    """convert(source, out, base, *options) -> status, output and errors of `rass-mm convert`."""
+    """Function that runs `rass-mm convert` with (source, out, base, *options) and returns status, output and errors."""
 
     def run(source, out, base, *options):
         status = main(['convert', *(str(part) for part in (source, out, '--base', base, *options))])
@@ -59,7 +59,7 @@ def convert(capsys):
 
 
 def updated(model, tensors):
-    """The network's state with W + (8 / r) B A by hand, in float64, and the full conv_in."""
+    """Computes the network state with W + (8 / r) B A in float64 and the full conv_in."""
     state = {key: value.double().clone() for key, value in model.state_dict().items()}
     for key, a in tensors.items():
         if '.lora_A.' in key:
@@ -74,7 +74,7 @@ def updated(model, tensors):
 
 
 def reference(content, tiny_base, images):
-    """What the published code computes, with plain diffusers parts: encode, one UNet call, one step, decode."""
+    """Computes the published procedure with diffusers modules: encode, one UNet call, one step, decode."""
     base = read_base(tiny_base)
     unet, vae = load_unet(base), load_vae(base, decoder=True)
     unet.load_state_dict(updated(unet, content['state_dict_unet']))
@@ -108,7 +108,7 @@ def test_converted_restorer_equals_the_formula(convert, contents, parts, tiny_ba
         plain = load_restorer_of_base(tiny_base, images, prompt.context)
     expected = reference(content, tiny_base, images)
     assert (ours - expected).abs().max() < 1e-4 * max(1, expected.abs().max())
-    assert (expected - plain).abs().max() > 0.01  # the adapter does something that could be lost
+    assert (expected - plain).abs().max() > 0.01  # the adapter has an effect
     adapter = read_adapter(tmp_path / 'out.safetensors')
     header, tensors = adapter.header, adapter.tensors
     assert header['rank'] == (6 if 'rank6' in name else 4) and header['alpha'] == 8
@@ -198,7 +198,7 @@ def test_half_precision_parameters_and_shared_tensors_convert(contents, tiny_bas
     torch.testing.assert_close(converted['mid_block.resnets.1.conv1.lora_A.weight'], tensors[first].detach().float())
 
 
-def test_the_files_own_form_is_kept_to(contents, tiny_base, tmp_path):
+def test_the_form_of_the_file_is_kept(contents, tiny_base, tmp_path):
     torch.save(contents['osediff'], tmp_path / 'a.pkl')
     result = convert_file(tmp_path / 'a.pkl', tmp_path / 'o.safetensors', tiny_base, build=None)
     assert '--kind scr' in result.summary()
@@ -209,7 +209,7 @@ def test_the_files_own_form_is_kept_to(contents, tiny_base, tmp_path):
         OneStepRestorer(base, trainable=False)
 
 
-def test_adapter_is_no_checkpoint_and_other_files_are_not_called_dangerous(contents, tiny_base, tmp_path):
+def test_adapter_is_not_a_checkpoint_and_other_files_are_not_called_dangerous(contents, tiny_base, tmp_path):
     torch.save(contents['scr'], tmp_path / 'a.pkl')
     convert_file(tmp_path / 'a.pkl', tmp_path / 'o.safetensors', tiny_base, build=None)
     with pytest.raises(CheckpointError, match='is not a checkpoint.*model.backbone.scr_adapter'):
@@ -237,13 +237,13 @@ def test_malicious_pickle_is_refused_by_name(convert, contents, tiny_base, tmp_p
         )
     else:
         torch.save(content, file)
-    monkeypatch.chdir(tmp_path)  # where the code in the file would leave its mark
+    monkeypatch.chdir(tmp_path)  # where the code in the file would write
     done = convert(file, 'out.safetensors', tiny_base)
     assert done.returncode == 1 and 'refused' in done.stderr and 'posix.system' in done.stderr, done.stderr
     assert not (tmp_path / 'pwned').exists() and not list(tmp_path.glob('out*'))
 
 
-def test_training_state_objects_are_no_exception(convert, contents, tiny_base, tmp_path):
+def test_training_state_objects_are_not_allowed_either(convert, contents, tiny_base, tmp_path):
     torch.save({**contents['scr'], 'log': HistoryBuffer([1.0], [1])}, tmp_path / 'a.pkl')
     done = convert(tmp_path / 'a.pkl', tmp_path / 'out.safetensors', tiny_base)
     assert done.returncode == 1 and 'HistoryBuffer' in done.stderr
@@ -346,7 +346,7 @@ def test_an_adapter_file_is_read_and_hashed_once(contents, tiny_base, tmp_path, 
         lambda: load_restorer(file, tiny_base),
         lambda: OneStepRestorer(read_base(tiny_base), start=file, trainable=False, **recipe),
         lambda: DiffusionBackbone(str(tiny_base), scr_adapter=str(file), features=['unet.up_blocks.3']),
-        lambda: main(attention),  # ends at the missing image, after the model was loaded
+        lambda: main(attention),  # fails at the missing image, after the model is loaded
     ):
         done.clear()
         load()

@@ -1,4 +1,4 @@
-"""LPIPS as a training loss against the lpips library called directly with the same weights."""
+"""LPIPS training loss compared with direct calls of the lpips library with the same weights."""
 
 import sys
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ IMAGES = torch.rand(2, 2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
 
 def features(net):
-    """Torchvision's feature layers with random weights of a sensible size."""
+    """Returns torchvision's feature layers with random weights of reasonable scale."""
     with torch.device('meta'):
         layers = getattr(torchvision.models, BACKBONES[net][1])().features
     layers.to_empty(device='cpu')
@@ -30,7 +30,7 @@ def features(net):
 
 @pytest.fixture(scope='module', params=['vgg', 'squeeze'])
 def net(request, tmp_path_factory):
-    """A network's name, its file in torchvision's form, and the library's own LPIPS on it."""
+    """Network name, weight file in torchvision's format, and the library's LPIPS with these weights."""
     layers, file = features(request.param), tmp_path_factory.mktemp('hub') / BACKBONES[request.param][0]
     state = {f'features.{key}': value for key, value in layers.state_dict().items()}
     torch.save({**state, 'classifier.6.weight': torch.zeros(3, 3)}, file)

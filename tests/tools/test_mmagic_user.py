@@ -1,4 +1,4 @@
-"""A user of mmagic with the wheel only, and a user of segmentation without mmagic."""
+"""Use of the restorer in mmagic with only the wheel, and of segmentation without mmagic."""
 
 from commands import python
 

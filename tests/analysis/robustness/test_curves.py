@@ -1,4 +1,4 @@
-"""The pieces around a sweep: the config it runs, comparisons and pictures of few or many points."""
+"""Components of a sweep: its config, comparisons of curves, and plots of few or many points."""
 
 import copy
 import json
@@ -97,7 +97,7 @@ def header(name, **changes):
 
 
 def make(path, name, values, **changes):
-    """A curve file of made-up values: {(kind, severity): mIoU}."""
+    """Writes a curve file with the given values {(kind, severity): mIoU}."""
     curve = Curve(path / f'{name}.json', header(name, **changes))
     curve.begin({'command': f'rass-mm robustness {name}', 'device': 'cpu', 'versions': {}})
     for (kind, severity), value in values.items():

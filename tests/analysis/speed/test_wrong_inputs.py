@@ -1,4 +1,4 @@
-"""What a user may get wrong, and what the benchmark says then."""
+"""Errors of the benchmark for wrong options and variants."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def test_wrong_options_are_explained(options, message, tiny_base, capsys):
     assert status == 1 and message in captured.err and not captured.out
 
 
-def test_missing_base_says_what_to_put_where(tmp_path, capsys):
+def test_missing_base_names_the_expected_files(tmp_path, capsys):
     assert run_command('benchmark', [RASS, '--cfg-options', f'model.backbone.base={tmp_path}/none']) == 1
     assert 'none/unet/config.json' in (message := capsys.readouterr().err) and 'rass-mm random-base' in message
 
@@ -46,7 +46,7 @@ def test_numbers_are_checked_by_the_parser(options, capsys):
     assert options[1] in capsys.readouterr().err
 
 
-def test_variant_takes_what_it_does_not_say_from_the_first():
+def test_variant_takes_missing_options_from_the_first():
     found = parse_variant(f'b: {RASS} dtype=float16 compile=0 model.neck.width=16', FIRST)
     assert (found.name, found.dtype, found.compile, found.windows) == ('b', 'float16', False, 4)
     assert found.overrides == {'model.backbone.base': 'b', 'model.neck.width': 16}
@@ -54,7 +54,7 @@ def test_variant_takes_what_it_does_not_say_from_the_first():
     assert (other.checkpoint, other.windows, other.overrides) == ('x.pth', 2, {})
 
 
-def test_released_is_the_first_config_plainly_run():
+def test_released_runs_the_first_config_without_options():
     for found in (parse_variant('released', FIRST), parse_variant(f'released: {RASS} path=released', FIRST)):
         assert (found.config, found.overrides) == (FIRST.config, FIRST.overrides)
         assert (found.dtype, found.compile, found.channels_last, found.windows) == ('float32', False, False, 1)
