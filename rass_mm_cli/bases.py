@@ -1,6 +1,6 @@
 """Download sources of the known Stable Diffusion bases: hub names, revisions, files and commands.
 
-This is the only definition; tests check that the missing-base error, `rass-mm doctor` and the README agree with it. The
+This is the only definition; tests check that the missing-base error, `rass-mm doctor` and the docs agree with it. The
 module uses the standard library only, so that the doctor can import it on a broken installation. Nothing is downloaded
 here.
 """
@@ -39,7 +39,7 @@ class BaseSource:
 
     @property
     def folder(self) -> Path:
-        """Folder of the base in the shipped configs and the README."""
+        """Folder of the base in the shipped configs and the docs."""
         return Path('bases') / self.repository.split('/')[1]
 
     def command(self, folder: str | os.PathLike | None = None) -> str:
