@@ -156,7 +156,7 @@ def test_command_shows_the_requested_classes_and_layers(adapter, restorer, tiny_
 
 def test_unknown_class_is_refused_with_the_list(adapter, tiny_base, file, tmp_path, capsys):
     assert show(adapter, tiny_base, tmp_path / 'out', file, options=('--classes', 'sky,boat')) == 1
-    assert "no class 'boat'. It has: sky, car, road, traffic light." in capsys.readouterr().err
+    assert "no class 'boat'. Choose from: sky, car, road, traffic light." in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
 
 
