@@ -1,4 +1,4 @@
-# make demo | test | lint | fix | docs | setup | env    (each sets up what it needs; `make -s env` prints the environment's folder)
+# make demo | test | lint | fix | docs | setup | env    (each sets up the environment if needed; `make -s env` prints its folder)
 export PYTHONPATH := $(CURDIR)
 SETUP = env=$$(tools/setup_env.sh) && PATH="$$env/bin:$$PATH"
 

@@ -1,4 +1,4 @@
-"""Package definition. The versions proved together are in requirements/; the ranges here are what users may have."""
+"""Package definition. The tested versions are pinned in requirements/; the ranges here are those users may install."""
 
 import re
 import shutil
@@ -10,14 +10,14 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'rass_mm' / 'version.py').read_text())[1]
 SEGMENTATION = [
-    'torch>=2.10',  # below, a checkpoint can corrupt memory (CVE-2026-24747): rass_mm_cli.packages.FLOORS
+    'torch>=2.10',  # below 2.10, a checkpoint can corrupt memory (CVE-2026-24747), see rass_mm_cli.packages.FLOORS
     'numpy>=1.26',
     'scipy',
     'mmengine>=0.10.4,<1.0',
     'mmcv>=2.0.0,<2.2.0',
     'mmsegmentation>=1.2.2,<2.0',
     'mmdet>=3.3.0,<4.0',
-    'ftfy',  # mmsegmentation needs these two and does not say so
+    'ftfy',  # mmsegmentation needs these two without declaring them
     'regex',
     'diffusers>=0.35',
     'peft>=0.17',
@@ -31,7 +31,7 @@ RESTORATION = ['mmagic==1.2.0', 'torchvision', 'albumentations', 'lpips', 'panda
 
 
 class BuildWithConfigs(build_py):
-    """Copies configs/ into the package, so that the wheel carries them and `rass_mm.config_path` finds them."""
+    """Build step that copies configs/ into the package, so that wheels include them for `rass_mm.config_path`."""
 
     def run(self) -> None:
         super().run()
@@ -42,7 +42,7 @@ class BuildWithConfigs(build_py):
 setup(
     name='rass_mm',
     version=VERSION,
-    description='Restoration and segmentation of bad images with a diffusion UNet, for mmsegmentation and mmagic',
+    description='Restoration and segmentation of low-quality images with a diffusion UNet (mmsegmentation, mmagic)',
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',

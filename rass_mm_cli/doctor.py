@@ -1,6 +1,6 @@
-"""`rass-mm doctor`: the installed packages, the versions the tests ran with, and the command that mends each fault.
+"""`rass-mm doctor`: installed packages, tested versions, and the command that fixes each fault.
 
-Also the text of the error when `rass_mm` cannot be imported. Nothing of `rass_mm` is imported here.
+The module also writes the error message for failed imports of `rass_mm`. It does not import `rass_mm` itself.
 """
 
 import argparse
@@ -16,72 +16,72 @@ EXTRA = 'pip install "rass_mm[restoration]"'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The arguments of `rass-mm doctor`."""
+    """Adds the arguments of `rass-mm doctor`."""
     parser.add_argument(
-        '--imports', action='store_true', help='also import each package in a process of its own (about 20 s)'
+        '--imports', action='store_true', help='also import each package in a separate process (about 20 s)'
     )
     parser.set_defaults(run=run)
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints the report; returns 0 where there is nothing to mend, else 1."""
+    """Prints the report; returns 0 if there is nothing to fix, otherwise 1."""
     lines, remedies = report(arguments.imports)
-    ending = ['To mend:', *(f'  {remedy}' for remedy in remedies)] if remedies else ['Nothing to mend.']
+    ending = ['To fix:', *(f'  {remedy}' for remedy in remedies)] if remedies else ['Nothing to fix.']
     sys.stdout.write('\n'.join([*lines, '', *base_lines(), '', *ending]) + '\n')
     return 1 if remedies else 0
 
 
 def report(imports: bool = False) -> tuple[list[str], list[str]]:
-    """Lines of the package table, and the remedies (fault and command) in the order to apply them.
+    """Returns the lines of the package table, and the remedies (fault and command) in the order to apply them.
 
     Args:
-        imports: also import each package, in processes of their own.
+        imports: whether to import each package too, in separate processes.
     """
     rows = packages.package_reports(imports)
     lines = [f'{"package":<24}{"installed":<18}{"tested with":<18}verdict']
     lines += [f'{row.name:<24}{row.installed or "-":<18}{row.proved:<18}{row.verdict}' for row in rows]
     lines.append(f'{"python":<24}{platform.python_version()}')
-    lines.append(f'{"NVIDIA card":<24}{"found" if has_card() else "none found (CPU only)"}')
+    lines.append(f'{"NVIDIA GPU":<24}{"found" if has_card() else "none found (CPU only)"}')
     return lines, [f'{row.problem}: {row.remedy}' for row in rows if row.problem]
 
 
 def has_card() -> bool:
-    """Whether the driver's device files show an NVIDIA card; torch, which knows more, takes seconds to import."""
+    """Checks for device files of the NVIDIA driver; importing torch for a more reliable check would take seconds."""
     return any(Path('/dev').glob('nvidia[0-9]*')) or Path('/dev/dxg').exists()
 
 
 def base_lines() -> list[str]:
-    """Lines on the Stable Diffusion bases: where they are, and the command that downloads the one that configs name."""
-    lines = ['Stable Diffusion bases (for the full-size configs; never downloaded by themselves):']
+    """Returns lines on the Stable Diffusion bases: their folders, and the command that downloads the default base."""
+    lines = ['Stable Diffusion bases (for the full-size configs; never downloaded automatically):']
     for source in bases.SOURCES:
         folder = bases.find_source(source)
-        lines.append(f'  {source.title:<28}{folder or f"not at {source.folder}"}')
+        lines.append(f'  {source.title:<28}{folder or f"not found at {source.folder}"}')
     if bases.find_source(bases.SD21_BASE) is None:
-        lines += [f'  To get {bases.SD21_BASE.title}:', indent(bases.SD21_BASE.command(), '    ')]
+        lines += [f'  To download {bases.SD21_BASE.title}:', indent(bases.SD21_BASE.command(), '    ')]
         lines.append(f'  {bases.other_bases()}')
     return lines
 
 
 def explain(error: BaseException) -> str | None:
-    """Message of a failed import of `rass_mm`: the error, the package table and the remedies.
+    """Returns the message for a failed import of `rass_mm`: the error, the package table and the remedies.
 
-    Every package is imported in a process of its own to find the one at fault. Returns None where none is: then the
-    error is not one of the installation.
+    Each package is imported in a separate process to find the faulty one. Returns None if there is none, because then
+    the error is not caused by the installation.
     """
     lines, remedies = report(imports=True)
     if not remedies:
         return None
-    return '\n'.join([f'rass_mm cannot be imported: {_said(error)}', *lines, 'To mend:', *remedies])
+    return '\n'.join([f'rass_mm cannot be imported: {_said(error)}', *lines, 'To fix:', *remedies])
 
 
 def explain_restoration(error: ImportError) -> str:
-    """Message of a failed import of the restoration side: the error and the command that installs it."""
+    """Returns the message for a failed import of the restoration plugin: the error and the installation command."""
     rows = [PackageReport(name, packages.installed_version(name), packages.PROVED[name]) for name in packages.OPTIONAL]
     found = ', '.join(f'{row.name} {row.installed or "absent"} (tested with {row.proved})' for row in rows)
     return (
-        f'The restoration side cannot be imported: {_said(error)}. Found: {found}.\n'
-        f'To mend: {EXTRA} (mmagic and what it needs). Segmentation works without it.'
+        f'The restoration plugin cannot be imported: {_said(error)}. Found: {found}.\n'
+        f'To fix: {EXTRA} (mmagic and its dependencies). Segmentation works without it.'
     )
 
 

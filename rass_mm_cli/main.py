@@ -1,4 +1,4 @@
-"""Entry point of `rass-mm`: loads the one command that is asked for."""
+"""Entry point of `rass-mm`, which imports only the requested command."""
 
 import argparse
 import importlib
@@ -16,13 +16,13 @@ HELP = ('-h', '--help', 'help')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command.
+    """Runs a command.
 
     Args:
-        argv: arguments without the program's name; those of the process if None.
+        argv: arguments without the program name; None uses those of the process.
 
     Returns:
-        The exit status: 0, 1 after an error, 2 after wrong use, 130 after Ctrl-C.
+        The exit status: 0 on success, 1 on an error, 2 on a usage error, 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in HELP:
@@ -33,18 +33,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(version() + '\n')
         return 0
     if name not in COMMANDS:
-        sys.stderr.write(f'error: no command {name!r}.{nearest(name, COMMANDS)} rass-mm --help lists all commands.\n')
+        sys.stderr.write(f'error: no command {name!r}.{nearest(name, COMMANDS)} Run rass-mm --help for a list.\n')
         return 2
     return run_command(name, arguments)
 
 
 def run_command(name: str, argv: Sequence[str] | None = None, program: str | None = None) -> int:
-    """Runs the command of that name; returns the exit status.
+    """Runs the command with the given name; returns the exit status.
 
     Args:
         name: a key of `COMMANDS`.
-        argv: its arguments; those of the process if None.
-        program: its name in help and errors.
+        argv: arguments of the command; None uses those of the process.
+        program: program name in help and errors; None uses `rass-mm NAME`.
     """
     command = COMMANDS[name]
     try:
@@ -67,6 +67,6 @@ def _unguarded(arguments: argparse.Namespace) -> int:
 
 
 def version() -> str:
-    """Version of `rass_mm`, read without importing the package."""
+    """Returns the version of `rass_mm` without importing the package."""
     package = importlib.util.find_spec('rass_mm')
     return runpy.run_path(str(Path(package.origin).parent / 'version.py'))['__version__']

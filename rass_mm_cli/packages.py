@@ -1,7 +1,7 @@
-"""The packages `rass_mm` is built on: the versions it was tested with, and the state of each here.
+"""Packages that `rass_mm` depends on: tested versions and the state of each installation.
 
-Versions come from the metadata of what is installed; nothing is imported. `failures` imports each library in a process
-of its own, because a broken one can end the process it is imported in.
+Versions are read from the metadata of installed packages without importing them. `failures` imports each library in a
+separate process, because a broken library can terminate the process that imports it.
 """
 
 import importlib.metadata
@@ -40,9 +40,9 @@ FLOORS = {
         '(CVE-2025-32434): a checkpoint from others may be harmful',
     )
 }
-"""The lowest release of a package that is safe to use, and why. setup.py asks for the same."""
+"""Lowest safe release of a package, and the reason. setup.py requires the same."""
 OPTIONAL = {'mmagic': 'restoration', 'torchvision': 'restoration'}
-"""Packages segmentation runs without, and the extra that installs them."""
+"""Packages that segmentation does not need, and the extra that installs them."""
 NEEDS = {
     'torchvision': ('torch',),
     'mmengine': ('torch', 'numpy', 'opencv-python-headless'),
@@ -55,16 +55,16 @@ NEEDS = {
     'diffusers': ('torch', 'transformers', 'accelerate', 'safetensors', 'numpy'),
     'peft': ('torch', 'transformers', 'accelerate', 'safetensors'),
 }
-"""Packages that a package cannot be imported without: where one of these fails, the package itself is not at fault."""
+"""Packages required to import a package; if one of them fails, the package itself is not at fault."""
 MODULES = {'mmsegmentation': 'mmseg', 'opencv-python-headless': 'cv2'}
-"""Import names that differ from the package's name."""
+"""Import names that differ from the package name."""
 PROBES = {
     'mmsegmentation': 'import mmseg.models',
     'mmdet': 'import mmdet.models',
     'transformers': 'from transformers import CLIPTextModel, CLIPTokenizer',
     'diffusers': 'from diffusers import AutoencoderKL, UNet2DConditionModel',
 }
-"""Statements that import what this package uses, where `import NAME` would import less."""
+"""Statements that import the parts used by `rass_mm`, for packages where `import NAME` imports less."""
 OPERATORS = 'mmcv operators'
 TIMEOUT = 300
 
@@ -75,11 +75,11 @@ class PackageReport:
 
     Attributes:
         name: name of the distribution.
-        installed: its version; None where it is absent.
-        proved: the version the tests ran with.
-        damaged: whether its metadata is there and its files are not.
-        failure: last line of the error that importing it raises; None where it imports or was not tried.
-        cause: the package it needs that fails too; None where it fails by itself or does not fail.
+        installed: installed version; None if the package is absent.
+        proved: version used in the tests.
+        damaged: whether the metadata exists but the files are missing.
+        failure: last line of the import error; None if the import succeeds or was not tried.
+        cause: required package that fails too; None if the fault is in the package itself or there is none.
     """
 
     name: str
@@ -100,18 +100,18 @@ class PackageReport:
             return 'unsafe version'
         if self.failure:
             return f'needs {self.cause}' if self.cause else f'fails: {self.failure}'
-        # Build tags (+cu130) say how a wheel was made, not which code is in it.
+        # Build tags (+cu130) describe how a wheel was built, not the version of its code.
         return 'ok' if self.installed.split('+')[0] == self.proved else 'untested version'
 
     @property
     def unsafe(self) -> bool:
-        """Whether the installed version is below the package's floor."""
+        """Whether the installed version is below the lowest safe release."""
         floor = FLOORS.get(self.name)
         return bool(self.installed and floor) and _release(self.installed) < floor[0]
 
     @property
     def problem(self) -> str | None:
-        """The fault of this row; None where nothing has to be done."""
+        """Fault of this row; None if there is nothing to fix."""
         if self.installed is None:
             return None if self.name in OPTIONAL else f'{self.name} is absent'
         if self.damaged:
@@ -125,7 +125,7 @@ class PackageReport:
 
     @property
     def remedy(self) -> str | None:
-        """The command that mends this row; None where nothing has to be done."""
+        """Command that fixes this row; None if there is nothing to fix."""
         if self.problem is None:
             return None
         if self.name == 'torch' and self.unsafe:
@@ -143,18 +143,18 @@ MMCV_REMEDY = (
     'MMCV_WITH_OPS=1 pip install --no-cache-dir --no-build-isolation mmcv==2.1.0'
 )
 REBUILD_MMCV = f'pip uninstall -y mmcv && {MMCV_REMEDY}'
-# mmcv's operators are compiled for one torch, so that another torch needs them compiled again.
+# mmcv's operators are compiled for a specific torch version, so a new torch requires compiling them again.
 TORCH_REMEDY = f'pip install torch=={PROVED["torch"]} torchvision=={PROVED["torchvision"]} && {REBUILD_MMCV}'
 
 
 def _release(version: str) -> tuple[int, ...]:
-    """The numbers of a version: '2.10.0+cu128' is (2, 10, 0). The doctor also runs where `packaging` is absent."""
+    """Parses a version: '2.10.0+cu128' becomes (2, 10, 0). The package `packaging` may be absent."""
     match = re.match(r'\d+(\.\d+)*', version)
     return tuple(int(part) for part in match[0].split('.')) if match else ()
 
 
 def installed_version(name: str) -> str | None:
-    """Version of a distribution, or None where it is not installed. Either OpenCV build counts as OpenCV."""
+    """Returns the version of a distribution; None if it is not installed. Any OpenCV build counts as OpenCV."""
     names = [name, 'opencv-python', 'opencv-contrib-python'] if name.startswith('opencv') else [name]
     for candidate in names:
         try:
@@ -165,10 +165,10 @@ def installed_version(name: str) -> str | None:
 
 
 def package_reports(imports: bool = False) -> list[PackageReport]:
-    """One report for each package of `PROVED`, in that order, then one for mmcv's operators.
+    """Returns a report for each package of `PROVED`, in that order, then one for mmcv's operators.
 
     Args:
-        imports: also import each package, in processes of their own (tens of seconds); None of them is imported else.
+        imports: whether to import each package, in separate processes (takes tens of seconds).
     """
     failed = failures() if imports else {}
     reports = []
@@ -189,20 +189,20 @@ def _operators_report(failed: dict[str, str]) -> PackageReport:
 
 
 def package_folder(name: str) -> Path | None:
-    """Folder (or file) that importing a package would load, found without importing it; None where there is none."""
+    """Returns the folder of a package without importing it; None if there is none."""
     try:
         found = importlib.util.find_spec(MODULES.get(name, name))
     except (ImportError, ValueError):
         return None
-    if found is None or found.origin is None:  # a namespace without `__init__.py` is what a broken removal leaves
+    if found is None or found.origin is None:  # a failed removal leaves a namespace without `__init__.py`
         return None
     return Path(found.origin).parent
 
 
 def failures() -> dict[str, str]:
-    """Package -> last line of the error that importing it raises, for those that are installed and fail.
+    """Imports all installed packages and returns the last line of the error for each package that fails.
 
-    A package that is absent counts as a failure of those that need it.
+    Absent packages count as failures too, because they are the cause for packages that require them.
     """
     names = [name for name in PROVED if installed_version(name)]
     statements = {name: PROBES.get(name, f'import {MODULES.get(name, name)}') for name in names}
@@ -215,13 +215,13 @@ def failures() -> dict[str, str]:
 
 
 def _import_error(statement: str) -> str | None:
-    """Last line of the error of a statement in a new process; None where it runs."""
+    """Runs a statement in a new process; returns the last line of the error, or None if it succeeds."""
     command = [sys.executable, '-W', 'ignore', '-c', statement]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors='replace', timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
-        return f'no end after {TIMEOUT} s'
+        return f'not finished after {TIMEOUT} s'
     if done.returncode == 0:
         return None
     lines = done.stderr.strip().splitlines()
-    return lines[-1].strip() if lines else f'ended with status {done.returncode}'
+    return lines[-1].strip() if lines else f'exited with status {done.returncode}'

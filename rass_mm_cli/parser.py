@@ -8,16 +8,16 @@ from typing import NoReturn
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """' Did you mean ...?' with the most similar of the known words, or nothing where none is similar."""
+    """Returns ' Did you mean ...?' with the most similar known word, or an empty string if none is similar."""
     found = get_close_matches(word, list(known), n=1)
     return f' Did you mean {found[0]}?' if found else ''
 
 
 class CommandParser(argparse.ArgumentParser):
-    """ArgumentParser whose errors name the nearest option or choice."""
+    """Argument parser with errors that suggest the nearest option or choice."""
 
     def error(self, message: str) -> NoReturn:
-        """Prints the usage, the message and a suggestion; exits with status 2."""
+        """Prints the usage, the message and a suggestion, and exits with status 2."""
         super().error(message + self._suggestion(message))
 
     def _suggestion(self, message: str) -> str:

@@ -1,11 +1,17 @@
-"""The table of commands: names, groups and help lines. A new command is a line here and a file in `rass_mm/cli`."""
+"""Table of commands: names, groups and help lines. Each command has a line here and a file in `rass_mm/cli`."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Command:
-    """One command of `rass-mm`."""
+    """One command of `rass-mm`.
+
+    Attributes:
+        name: name on the command line.
+        help: help line, in lower case and without a period.
+        group: heading in the overview.
+    """
 
     name: str
     help: str
@@ -13,7 +19,7 @@ class Command:
 
     @property
     def module(self) -> str:
-        """Name of the module that holds its `add_arguments(parser)`, which sets `run` as a default."""
+        """Name of the module with the command's `add_arguments(parser)`, which sets `run` as a default."""
         package = 'rass_mm_cli' if self.name == 'doctor' else 'rass_mm.cli'
         return f'{package}.{self.name.replace("-", "_")}'
 
@@ -29,22 +35,22 @@ COMMANDS = {
         Command('attention', 'draw where a restorer attends to each class name', IMAGES),
         Command('check-data', 'read all images and labels of a config and report errors', DATA),
         Command('make-lq', 'write a fixed degraded copy of an image folder', DATA),
-        Command('make-scenes', 'write the embedded scene data set', DATA),
+        Command('make-scenes', 'draw the built-in data set of labelled scenes', DATA),
         Command('make-base', 'train a small base and write it as a diffusers folder', WEIGHTS),
         Command('random-base', 'write a base folder with RANDOM weights, for tests and measurements', WEIGHTS),
         Command('convert', "convert published weights: OSEDiff's, SCR's or RASS's", WEIGHTS),
-        Command('robustness', 'mIoU of a segmentor over the severity of each degradation', MEASURING),
-        Command('benchmark', 'images per second of configs, by stage', MEASURING),
-        Command('report', 'Markdown tables of recorded tests and benchmarks', MEASURING),
-        Command('demo', 'train and test the method on drawn scenes; writes a table and pictures', INSTALLATION),
+        Command('robustness', 'measure mIoU of a segmentor by severity of each degradation', MEASURING),
+        Command('benchmark', 'measure the speed of configs by stage', MEASURING),
+        Command('report', 'write Markdown tables of recorded tests and benchmarks', MEASURING),
+        Command('demo', 'train and test the method on drawn scenes, and write a table and pictures', INSTALLATION),
         Command('configs', 'list the shipped configs', INSTALLATION),
-        Command('doctor', 'check the installation; print the command for each fault', INSTALLATION),
+        Command('doctor', 'check the installation and print the command that fixes each fault', INSTALLATION),
     )
 }
 
 
 def overview() -> str:
-    """The help page: commands by group."""
+    """Returns the help page with the commands by group."""
     width = max(map(len, COMMANDS)) + 2
     lines = [
         'usage: rass-mm COMMAND [OPTIONS]',
@@ -54,4 +60,4 @@ def overview() -> str:
     for group in dict.fromkeys(command.group for command in COMMANDS.values()):
         members = [command for command in COMMANDS.values() if command.group == group]
         lines += ['', f'{group}:', *(f'  {command.name:<{width}}{command.help}' for command in members)]
-    return '\n'.join([*lines, '', 'rass-mm COMMAND --help prints the options of a command.', ''])
+    return '\n'.join([*lines, '', 'Run rass-mm COMMAND --help for the options of a command.', ''])

@@ -1,4 +1,4 @@
-"""Preparing configs for the machine at hand."""
+"""Preparation of configs for the current machine."""
 
 import pytest
 from mmengine.config import Config

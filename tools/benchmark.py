@@ -1,4 +1,4 @@
-"""Times configs stage by stage: python tools/benchmark.py CONFIG [CHECKPOINT] [--variant released] [--out DIR] ..."""
+"""Measures speed by stage: python tools/benchmark.py CONFIG [CHECKPOINT] [--variant released] [--out DIR] ..."""
 
 import sys
 

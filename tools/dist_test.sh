@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests on several processes of this machine, one per card (gloo on CPUs): tools/dist_test.sh CONFIG CHECKPOINT PROCESSES [options of tools/test.py]
-# Several machines: set NNODES, NODE_RANK, MASTER_ADDR and PORT on each.
+# Tests with several processes on this machine, one per GPU (gloo on CPUs): tools/dist_test.sh CONFIG CHECKPOINT PROCESSES [options of tools/test.py]
+# For several machines, set NNODES, NODE_RANK, MASTER_ADDR and PORT on each.
 set -euo pipefail
 config=$1
 checkpoint=$2

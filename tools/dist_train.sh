@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains on several processes of this machine, one per card (gloo on CPUs): tools/dist_train.sh CONFIG PROCESSES [options of tools/train.py]
-# Several machines: set NNODES, NODE_RANK, MASTER_ADDR and PORT on each.
+# Trains with several processes on this machine, one per GPU (gloo on CPUs): tools/dist_train.sh CONFIG PROCESSES [options of tools/train.py]
+# For several machines, set NNODES, NODE_RANK, MASTER_ADDR and PORT on each.
 set -euo pipefail
 config=$1
 

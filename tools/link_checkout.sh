@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Editable install, made light: the environment ENV imports and runs this checkout, until another one is linked.
+# Lightweight editable install: environment ENV imports and runs this checkout until another one is linked.
 #   tools/link_checkout.sh ENV
 set -euo pipefail
 
 env=${1:?usage: tools/link_checkout.sh ENV}
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-put() { # FILE MODE: replaces FILE by standard input in one step, whatever an older version left there
+put() { # FILE MODE: atomically replaces FILE with standard input
     cat >"$1.$$"
     chmod "$2" "$1.$$"
     mv "$1.$$" "$1"
 }
 
 console_script() {
-    # Worker processes import the main script: without the guard each of them would run the command again.
+    # Worker processes import the main script, so without the guard each of them would run the command again.
     cat <<SCRIPT
 #!$env/bin/python
 import sys

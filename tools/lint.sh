@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Style, floors and contracts, wording and spelling.
+# Checks style, import contracts, wording and spelling.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ruff check .

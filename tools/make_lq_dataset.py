@@ -1,9 +1,9 @@
-"""Makes a fixed low-quality copy of an image folder, with a manifest that replays every image.
+"""Makes a fixed low-quality copy of an image folder, with a manifest from which every image can be reproduced.
 
 python tools/make_lq_dataset.py data/ade/images/validation data/ade_lq/images/validation --seed 0 --workers 8
 
-Add `--ext keep` where a data set expects the images' own file names, e.g. ADE20K's `.jpg`. A run that was stopped
-resumes when the same command is given again.
+Add `--ext keep` if the data set expects the original file names, e.g. ADE20K's `.jpg`. To resume a stopped run, run the
+same command again.
 """
 
 import sys

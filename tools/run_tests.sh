@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the suite as two processes side by side, one thread each: the commands (tests/tools, tests/experiments) and
-# everything else. With arguments it is plain pytest.
+# Runs the test suite in two parallel processes with one thread each: the commands (tests/tools, tests/experiments) and
+# all other tests. With arguments, runs plain pytest.
 set -u
 [ $# -gt 0 ] && exec python -m pytest "$@"
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1

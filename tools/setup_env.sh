@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Makes (or finds) the development environment and prints its folder on standard output; all messages go to standard error.
-# The folder's name is a hash of the requirement files, the Python version and the kind of build, so an environment is
-# made once and shared by every checkout that asks for the same packages.
-#   RASS_MM_CACHE  where environments, built wheels and trained bases are kept (default: ~/.cache/rass_mm)
-#   PYTHON         the interpreter to build on (default: python3.11, else python3)
+# Creates (or finds) the development environment and prints its folder to standard output; messages go to standard error.
+# The folder name is a hash of the requirement files, the Python version and the build kind (CPU or CUDA), so each
+# environment is created once and shared by all checkouts with the same requirements.
+#   RASS_MM_CACHE  folder for environments, built wheels and trained bases (default: ~/.cache/rass_mm)
+#   PYTHON         base interpreter (default: python3.11, else python3)
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -14,37 +14,37 @@ if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q 
 
 say() { printf '[setup] %s\n' "$*" >&2; }
 version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-case $version in 3.11 | 3.12) ;; *) say "Python $version found, 3.11 or 3.12 needed: set PYTHON=/path/to/python3.11"; exit 1 ;; esac
+case $version in 3.11 | 3.12) ;; *) say "Python $version found, but 3.11 or 3.12 is required. Set PYTHON=/path/to/python3.11"; exit 1 ;; esac
 key=$(cat "$root"/requirements/*.txt <(echo "$version $kind") | sha256sum | cut -c1-12)
 env=$cache/envs/$key
 wheels=$cache/wheels/$(cat "$root"/requirements/{build,torch,mmcv}.txt <(echo "$version $kind $(uname -m)") | sha256sum | cut -c1-12)
 
 build_mmcv() {
-    # One wheel per torch, Python and kind of build: a change of any other package never compiles again.
+    # One wheel per torch version, Python version and build kind, so changes of other packages do not recompile it.
     compgen -G "$wheels/mmcv-*.whl" >/dev/null && return
-    command -v c++ >/dev/null || { say "a C++ compiler is needed for mmcv's operators: apt-get install g++"; exit 1; }
+    command -v c++ >/dev/null || { say "mmcv's operators require a C++ compiler. Run: apt-get install g++"; exit 1; }
     "$python" -c 'import os, sysconfig, sys; sys.exit(not os.path.isfile(sysconfig.get_path("include") + "/Python.h"))' ||
-        { say "Python's headers are needed for mmcv's operators: apt-get install python$version-dev"; exit 1; }
+        { say "mmcv's operators require the Python headers. Run: apt-get install python$version-dev"; exit 1; }
     export MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(nproc)}
     if [ "$kind" = cuda ]; then
         export FORCE_CUDA=1
         say "compiling mmcv with its CUDA operators (77 C++ and 60 CUDA files, $MAX_JOBS jobs): expect 10 to 30 minutes"
     else
-        # Without a card the operators only have to be there and be right: -O1 without debug data halves the compile.
+        # Without a GPU the operators must be correct but not fast; -O1 without debug data halves the compile time.
         export CFLAGS="${CFLAGS:--O1 -g0 -w}"
         say "compiling mmcv with its operators (77 C++ files, $MAX_JOBS jobs): about 8 minutes on 2 cores"
     fi
     mkdir -p "$wheels"
     local out
     out=$(mktemp -d "$wheels/.build-XXXXXX")
-    # No pip cache: it would hand back an mmcv wheel built earlier without operators.
+    # No pip cache, which could return an mmcv wheel built without operators.
     "$env/bin/pip" wheel -q --no-cache-dir --no-build-isolation --no-deps -w "$out" -r "$root/requirements/mmcv.txt" >&2
     mv "$out"/mmcv-*.whl "$wheels/" && rmdir "$out"
 }
 
 install_all() {
     local start=$SECONDS
-    say "making the environment $env (about 12 minutes on 2 cores, 6 GB; done once)"
+    say "creating the environment $env (about 12 minutes on 2 cores, 6 GB; done once)"
     rm -rf "$env"
     "$python" -m venv "$env"
     export PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -55,7 +55,7 @@ install_all() {
     "$env/bin/pip" install -q --no-deps "$wheels"/mmcv-*.whl >&2
     say "3/3 the other packages"
     "$env/bin/pip" install -q --no-deps -r "$root/requirements/lock.txt" >&2
-    "$env/bin/python" -c 'import mmcv.ops' || { say "mmcv's operators do not load: remove $wheels and try again"; exit 1; }
+    "$env/bin/python" -c 'import mmcv.ops' || { say "mmcv's operators cannot be loaded. Remove $wheels and try again"; exit 1; }
     echo "$((SECONDS - start))" >"$env/.seconds"
     touch "$env/.ready"
     say "environment ready after $((SECONDS - start)) s"

@@ -1,4 +1,7 @@
-"""Tests: python tools/test.py CONFIG CHECKPOINT [--out DIR] [--show-dir DIR] [--tta] [--cfg-options k=v ...]."""
+"""Tests a model.
+
+python tools/test.py CONFIG CHECKPOINT [--out DIR] [--show-dir DIR] [--tta] [--cfg-options k=v ...]
+"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Trains: python tools/train.py CONFIG [--work-dir DIR] [--resume] [--amp] [--cfg-options k=v ...]."""
+"""Trains a model: python tools/train.py CONFIG [--work-dir DIR] [--resume] [--amp] [--cfg-options k=v ...]."""
 
 import sys
 

@@ -1,1 +1,1 @@
-"""Measurements of trained models: speed, robustness, and the report of recorded results."""
+"""Measurements of trained models: speed, robustness and reports of recorded results."""

@@ -1,1 +1,1 @@
-"""The commands of `rass-mm`, one file each; `options` is what they share. The table of names is in `rass_mm_cli`."""
+"""Commands of `rass-mm`, one per file, with shared options in `options`. The table of commands is in `rass_mm_cli`."""

@@ -1,4 +1,4 @@
-"""`rass-mm attention`: pictures of where the restorer's UNet attends to each class name."""
+"""`rass-mm attention`: pictures of the attention of a restorer's UNet to each class name."""
 
 import argparse
 from collections.abc import Sequence
@@ -20,22 +20,22 @@ from rass_mm.inference.attention import COUNT, adapter_classes, attention_page, 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The arguments of `rass-mm attention`."""
+    """Adds the arguments of `rass-mm attention`."""
     parser.add_argument('images', metavar='IMAGE', nargs='+', type=Path, help='image files of any size')
     add_restorer(parser)
     parser.add_argument(
-        '--out', type=Path, default=Path('attention'), help='folder of the pictures (default: attention)'
+        '--out', type=Path, default=Path('attention'), help='folder for the pictures (default: attention)'
     )
     parser.add_argument(
         '--classes',
         type=names,
-        help=f'names with commas between (default: the {COUNT} whose maps have the largest peak beside their mean)',
+        help=f'class names, comma-separated (default: the {COUNT} with the largest ratio of peak to mean)',
     )
     parser.add_argument(
         '--layers',
         type=names,
         default=list(SECOND_HALF),
-        help=f'blocks of the UNet with commas between (default: {",".join(SECOND_HALF)})',
+        help=f'blocks of the UNet, comma-separated (default: {",".join(SECOND_HALF)})',
     )
     add_device(parser)
     add_dtype(parser)
@@ -44,10 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes one picture per image and prints where; returns the exit status.
+    """Writes one picture per image and prints its path; returns the exit status.
 
     Raises:
-        RassError: something the user can mend; the pictures written so far are kept.
+        RassError: an error that the user can fix; finished pictures are kept.
     """
     adapter = read_adapter(arguments.adapter)
     classes = adapter_classes(adapter)
@@ -67,22 +67,22 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def checked_names(names: Sequence[str] | None, classes: Sequence[str]) -> list[str]:
-    """The class names asked for; none asks for none in particular.
+    """Returns the requested class names; an empty list means no selection.
 
     Raises:
-        ConfigError: the adapter has no such class.
+        ConfigError: the adapter does not have one of the classes.
     """
     unknown = [name for name in names or () if name not in classes]
     if unknown:
-        raise ConfigError(f'The adapter has no class {unknown[0]!r}. It has: {", ".join(classes)}.')
+        raise ConfigError(f'The adapter has no class {unknown[0]!r}. Choose from: {", ".join(classes)}.')
     return list(names or ())
 
 
 def page_targets(images: Sequence[Path], out: Path) -> dict[Path, Path]:
-    """Image -> `<out>/<stem>_attention.png`.
+    """Maps each image to `<out>/<stem>_attention.png`.
 
     Raises:
-        DataError: two images would share a picture, or a picture would overwrite an image.
+        DataError: two images have the same output, or an output would overwrite an image.
     """
     targets = {image: out / f'{image.stem}_attention.png' for image in images}
     owners: dict[Path, Path] = {}
@@ -90,7 +90,7 @@ def page_targets(images: Sequence[Path], out: Path) -> dict[Path, Path]:
     for image, target in targets.items():
         other = owners.setdefault(target, image)
         if other is not image:
-            raise DataError(f'{other} and {image} would both become {target}. Give one at a time, with its own --out.')
+            raise DataError(f'{other} and {image} would both become {target}. Use a separate --out for each.')
         if target.resolve() in sources:
             raise DataError(f'{target} is one of the images. Choose another --out.')
     return targets

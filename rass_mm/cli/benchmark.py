@@ -12,45 +12,51 @@ from rass_mm.cli.options import INTERRUPTED, add_config, add_device, add_overrid
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The arguments of `rass-mm benchmark`."""
+    """Adds the arguments of `rass-mm benchmark`."""
     add_config(parser)
-    parser.add_argument('checkpoint', nargs='?', help='checkpoint file (default: fresh weights, which are as fast)')
+    parser.add_argument('checkpoint', nargs='?', help='checkpoint file (default: random weights, which are as fast)')
     parser.add_argument(
-        '--against', nargs='+', default=[], metavar='CONFIG', help='more configs, run the same way, in turns with it'
+        '--against',
+        nargs='+',
+        default=[],
+        metavar='CONFIG',
+        help='more configs to run in the same way, alternating with CONFIG',
     )
     parser.add_argument(
         '--variant',
         action='append',
         default=[],
-        help="one more way to run, in turns with the others: 'NAME: CONFIG [CHECKPOINT] dtype=bfloat16 compile=1 "
-        "channels_last=1 windows=4 model.some.key=value', where the options below hold if it has none; or 'released' "
-        '(in the text: path=released): the first config as the released code runs it, float32, one window at a time, '
+        help="another variant to run: 'NAME: CONFIG [CHECKPOINT] dtype=bfloat16 compile=1 channels_last=1 windows=4 "
+        "model.some.key=value'. Options that are not given have the values of the options below. 'released' alone (or "
+        'path=released in the text) runs the first config like the released code: float32, one window at a time, '
         'eager',
     )
     parser.add_argument('--dtype', default='float32', help='float32, bfloat16 or float16 (default: float32)')
-    parser.add_argument('--compile', action='store_true', help='torch.compile of the heavy modules; slow to start')
-    parser.add_argument('--channels-last', action='store_true', help='memory layout of images and convolutions')
     parser.add_argument(
-        '--windows', type=positive, metavar='N', help="windows of one image at a time (default: the config's)"
+        '--compile', action='store_true', help='compile the heavy modules with torch.compile (slow start)'
     )
-    parser.add_argument('--batch', type=positive, default=1, metavar='N', help='images at a time (default: 1)')
-    parser.add_argument('--size', type=size, default=(512, 512), metavar='HxW', help='of the images (default: 512x512)')
-    parser.add_argument('--iterations', type=positive, default=10, help='passes that count (default: 10)')
-    parser.add_argument('--warmup', type=positive, default=2, help='passes before (default: 2)')
+    parser.add_argument('--channels-last', action='store_true', help='use the channels-last memory layout')
+    parser.add_argument(
+        '--windows', type=positive, metavar='N', help='windows of an image per batch (default: as in the config)'
+    )
+    parser.add_argument('--batch', type=positive, default=1, metavar='N', help='images per pass (default: 1)')
+    parser.add_argument('--size', type=size, default=(512, 512), metavar='HxW', help='image size (default: 512x512)')
+    parser.add_argument('--iterations', type=positive, default=10, help='timed passes (default: 10)')
+    parser.add_argument('--warmup', type=positive, default=2, help='warm-up passes (default: 2)')
     add_device(parser)
     parser.add_argument('--threads', type=positive, help="CPU threads (default: PyTorch's)")
-    parser.add_argument('--seed', type=int, default=0, help='of images and fresh weights (default: 0)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of images and random weights (default: 0)')
     parser.add_argument('--out', type=Path, help='folder for benchmark.json and benchmark.md')
-    add_overrides(parser, 'overrides of CONFIG, key=value, nested keys with dots')
+    add_overrides(parser, 'overrides of CONFIG as key=value, with dots in nested keys')
     parser.set_defaults(run=run)
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measures, prints the tables and writes them where asked; returns the exit status (130 after Ctrl-C).
+    """Runs the benchmark, prints the tables and writes them to --out; returns the exit status (130 after Ctrl-C).
 
     Raises:
-        RassError: something the user can mend.
+        RassError: an error that the user can fix.
     """
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     try:

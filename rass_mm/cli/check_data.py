@@ -1,4 +1,4 @@
-"""`rass-mm check-data`: images and labels of a config's data sets, read and judged."""
+"""`rass-mm check-data`: check of all images and labels in the data sets of a config."""
 
 import argparse
 import json
@@ -18,33 +18,38 @@ from rass_mm.files.atomic import write_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The arguments of `rass-mm check-data`."""
+    """Adds the arguments of `rass-mm check-data`."""
     add_config(parser)
     add_overrides(parser)
-    parser.add_argument('--splits', nargs='+', choices=SPLITS, help='which to check (default: all that the config has)')
+    parser.add_argument('--splits', nargs='+', choices=SPLITS, help='splits to check (default: all in the config)')
     parser.add_argument(
-        '--limit', type=int, help='read the first N images of a split only; missing files are found among all'
+        '--limit',
+        type=int,
+        help='read only the first N images of each split; missing files are always reported for all images',
     )
     parser.add_argument(
-        '--workers', type=int, default=os.cpu_count() or 1, help='processes for large data sets (default: all cores)'
+        '--workers',
+        type=int,
+        default=os.cpu_count() or 1,
+        help='number of processes for large data sets (default: all cores)',
     )
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write everything found to this file')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write all results to this file')
     parser.set_defaults(run=run)
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Checks the data sets and prints what was found.
+    """Checks the data sets and prints the results.
 
     Returns:
-        0 if there is nothing to mend, 1 if there is, 130 after Ctrl-C.
+        0 without problems, 1 with problems, 130 after Ctrl-C.
 
     Raises:
-        ConfigError: the config lacks a wanted split, or an option is out of range.
+        ConfigError: the config lacks a requested split, or an option is out of range.
     """
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     if arguments.limit is not None and arguments.limit < 1:
-        raise ConfigError(f'--limit is {arguments.limit}; it must be 1 or more.')
+        raise ConfigError(f'--limit is {arguments.limit}, but it must be 1 or more.')
     config = load_config(arguments.config, arguments.cfg_options)
     follow_classes(config)
     console, reports = Console(), []
@@ -53,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
             print_report(report, console)
             reports.append(report)
     except KeyboardInterrupt:
-        Console(stderr=True).print('Interrupted; --limit and --splits make a check shorter.')
+        Console(stderr=True).print('Interrupted. Use --limit and --splits for a shorter check.')
         return INTERRUPTED
     problems = sum(report.problems for report in reports if not report.same_as)
     if arguments.json:

@@ -1,4 +1,4 @@
-"""`rass-mm convert`: published weights to an adapter, or to a checkpoint and a base."""
+"""`rass-mm convert`: conversion of published weights to an adapter, or to a checkpoint and a base."""
 
 import argparse
 import sys
@@ -21,41 +21,44 @@ OFFICIAL = 'rass/rass_ade20k_lq_official.py'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The arguments of `rass-mm convert`."""
-    parser.add_argument('source', metavar='IN', type=Path, help='osediff.pkl, scr.pkl or rass.pth as published')
+    """Adds the arguments of `rass-mm convert`."""
+    parser.add_argument('source', metavar='IN', type=Path, help='published file: osediff.pkl, scr.pkl or rass.pth')
     parser.add_argument(
-        'out', metavar='OUT', type=Path, help='restorers: a .safetensors file; RASS: a folder for checkpoint and base'
+        'out',
+        metavar='OUT',
+        type=Path,
+        help='for restorers a .safetensors file; for RASS a folder for checkpoint and base',
     )
-    parser.add_argument('--base', type=Path, required=True, help='the Stable Diffusion folder it was trained on')
-    parser.add_argument('--kind', choices=KINDS, help='what the file is (default: seen from its content)')
+    parser.add_argument('--base', type=Path, required=True, help='Stable Diffusion folder the file was trained on')
+    parser.add_argument('--kind', choices=KINDS, help='kind of file (default: detected from its contents)')
     parser.add_argument(
-        '--form', choices=tuple(FORMS), help="a restorer's one-step form (default: x0 for OSEDiff, residual for SCR)"
+        '--form', choices=tuple(FORMS), help='one-step form of a restorer (default: x0 for OSEDiff, residual for SCR)'
     )
     parser.add_argument(
-        '--scr-adapter', type=Path, help='RASS only: the converted scr.pkl, where the file lacks the merged UNet'
+        '--scr-adapter', type=Path, help='RASS only: converted scr.pkl, required if the file lacks the merged UNet'
     )
     parser.add_argument(
-        '--config', default=OFFICIAL, help=f'RASS only: the config whose model it becomes (default: {OFFICIAL})'
+        '--config', default=OFFICIAL, help=f'RASS only: config of the resulting model (default: {OFFICIAL})'
     )
     parser.set_defaults(run=run)
     return parser
 
 
 def check_adapter(adapter: AdapterSpec, rank: int, config: str) -> None:
-    """Raises a ConfigError where a config's LoRA is not the file's: the result would not load, or load and be wrong."""
+    """Raises a ConfigError if the LoRA of a config differs from that of the file, as the result would be unusable."""
     if (adapter.rank, adapter.alpha) != (rank, ALPHA):
         raise ConfigError(
-            f'{config} has a LoRA of rank {adapter.rank} and alpha {adapter.alpha:g}, the file one of rank '
-            f'{rank} and alpha {ALPHA:g}. Give --config a config with model.backbone.adapter=dict(rank={rank}, '
+            f'{config} has a LoRA of rank {adapter.rank} and alpha {adapter.alpha:g}, but the file has rank '
+            f'{rank} and alpha {ALPHA:g}. Set --config to a config with model.backbone.adapter=dict(rank={rank}, '
             f'alpha={ALPHA:g}).'
         )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Converts and prints what was used, what was left out and why.
+    """Converts the file and prints a summary of used and omitted tensors.
 
     Raises:
-        RassError: nothing is written.
+        RassError: the file cannot be converted; nothing is written.
     """
 
     def build(base: Path, rank: int) -> Any:
@@ -63,10 +66,10 @@ def run(arguments: argparse.Namespace) -> int:
         config = load_config(arguments.config, {'model.backbone.base': str(base)})
         if config.model.get('type') != 'RASS':
             raise ConfigError(
-                f'--config {arguments.config} is of a {config.model.get("type")}; one of a RASS is needed.'
+                f'--config {arguments.config} has a model of type {config.model.get("type")}, but RASS is required.'
             )
         check_adapter(AdapterSpec(**(config.model.backbone.get('adapter') or {})), rank, arguments.config)
-        # Names and shapes are wanted; a tagger, which they do not depend on, may not be installed.
+        # Only names and shapes are needed. They do not depend on the tagger, which may not be installed.
         config.model.prompt = {'type': 'EmptyPrompt'}
         with torch.device('meta'):
             return MODELS.build(config.model)

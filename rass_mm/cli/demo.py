@@ -1,4 +1,4 @@
-"""`rass-mm demo`: the method end to end on drawn scenes."""
+"""`rass-mm demo`: end-to-end demo of the method on drawn scenes."""
 
 import argparse
 from pathlib import Path
@@ -8,9 +8,9 @@ from rass_mm.demo.settings import DemoSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The arguments of `rass-mm demo`."""
-    parser.add_argument('--out', type=Path, default=Path('demo_out'), help='folder of the demo (default: demo_out)')
-    parser.add_argument('--seed', type=int, default=0, help='seed of the trainings (default: 0)')
+    """Adds the arguments of `rass-mm demo`."""
+    parser.add_argument('--out', type=Path, default=Path('demo_out'), help='output folder (default: demo_out)')
+    parser.add_argument('--seed', type=int, default=0, help='random seed (default: 0)')
     parser.set_defaults(run=run)
     return parser
 

@@ -25,20 +25,22 @@ BASE_HELP = {
     'unet_batch': 'crops per step of the UNet',
     'unet_crop': 'side of a crop in latent pixels',
     'unet_rate': 'learning rate of the UNet',
-    'snr_gamma': 'gamma of Min-SNR weights; all timesteps weigh alike without it',
+    'snr_gamma': 'gamma of the Min-SNR weights; without it, all timesteps have equal weights',
     'seed': 'seed of weights, crops and noise',
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The arguments of `rass-mm make-base`."""
+    """Adds the arguments of `rass-mm make-base`."""
     defaults = BaseRecipe()
-    parser.add_argument('out', type=Path, help='folder of the base')
-    parser.add_argument('--data', help='segmentation config whose training images are used (default: drawn scenes)')
-    add_overrides(parser, 'overrides of that config, key=value, nested keys with dots')
+    parser.add_argument('out', type=Path, help='output folder for the base')
+    parser.add_argument('--data', help='segmentation config that provides the training images (default: drawn scenes)')
+    add_overrides(parser, 'overrides of this config as key=value, with dots in nested keys')
     parser.add_argument('--start', type=Path, help='small base to start from (default: random weights)')
     parser.add_argument(
-        '--fresh-unet', action='store_true', help='take only the autoencoder of --start; UNet and text encoder are new'
+        '--fresh-unet',
+        action='store_true',
+        help='use only the autoencoder of --start; UNet and text encoder have random weights',
     )
     for name in RECIPE_OPTIONS:
         kind = float if name.endswith(('_rate', '_gamma')) else int
@@ -50,13 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Trains and writes the base; prints its losses and returns 0.
+    """Trains and writes a base; prints its losses and returns 0.
 
     Raises:
-        ConfigError: --fresh-unet without --start.
+        ConfigError: --fresh-unet is given without --start.
     """
     if arguments.fresh_unet and not arguments.start:
-        raise ConfigError('--fresh-unet says what to leave out of --start FOLDER; give that folder too.')
+        raise ConfigError('--fresh-unet requires a base to start from. Add --start FOLDER.')
     start = Start(read_base(arguments.start), arguments.fresh_unet) if arguments.start else None
     source = None
     if arguments.data:

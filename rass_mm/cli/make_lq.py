@@ -1,4 +1,4 @@
-"""`rass-mm make-lq` and `tools/make_lq_dataset.py`: a fixed degraded copy of an image folder."""
+"""`rass-mm make-lq` and `tools/make_lq_dataset.py`: fixed degraded copy of an image folder."""
 
 import argparse
 import logging
@@ -14,33 +14,35 @@ from rass_mm.degradation.recipe import OSEDIFF, override
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The arguments of `rass-mm make-lq`."""
-    parser.add_argument('images', type=Path, help='folder of clean images, searched with its subfolders')
-    parser.add_argument('out', type=Path, help='folder for the degraded images and manifest.jsonl')
-    parser.add_argument('--seed', type=int, default=0, help='seed of the whole copy (default: 0)')
-    parser.add_argument('--workers', type=int, default=os.cpu_count() or 1, help='processes (default: all cores)')
+    """Adds the arguments of `rass-mm make-lq`."""
+    parser.add_argument('images', type=Path, help='folder of clean images, searched recursively')
+    parser.add_argument('out', type=Path, help='output folder for the degraded images and manifest.jsonl')
+    parser.add_argument('--seed', type=int, default=0, help='random seed (default: 0)')
+    parser.add_argument(
+        '--workers', type=int, default=os.cpu_count() or 1, help='number of processes (default: all cores)'
+    )
     parser.add_argument(
         '--ext',
         choices=('png', 'keep'),
         default='png',
-        help="file type of the copies: lossless PNG (default), or each image's own",
+        help='file type of the copies: lossless PNG (default), or keep the type of each image',
     )
-    add_recipe_version(parser, 'continues copies made before there were versions')
+    add_recipe_version(parser, 'continues copies that have no version')
     parser.add_argument(
         '--jpeg-chroma',
         choices=CHROMA,
         default=OSEDIFF.jpeg_chroma,
-        help='enlarge JPEG chroma as libjpeg does (smooth, default) or as the released pipeline does (repeat)',
+        help='upsampling of JPEG chroma: smooth as in libjpeg (default), or repeat as in the released pipeline',
     )
     parser.set_defaults(run=run)
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Makes the copy and prints one line about it; returns the exit status (130 after Ctrl-C).
+    """Makes the copy and prints a summary; returns the exit status (130 after Ctrl-C).
 
     Raises:
-        RassError: something the user can mend; the images made so far are kept.
+        RassError: an error that the user can fix; finished images are kept.
     """
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     suffix = '.png' if arguments.ext == 'png' else None
@@ -49,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         summary = build_lq_dataset(*places, arguments.seed, arguments.workers, recipe, suffix)
     except KeyboardInterrupt:
-        Console(stderr=True).print('Interrupted; finished images are kept: run the same command again to go on.')
+        Console(stderr=True).print('Interrupted. Finished images are kept; run the same command again to resume.')
         return INTERRUPTED
     Console().print(
         f'{summary.images} images in {arguments.out} ({summary.made} made now, {summary.seconds:.1f} s); '

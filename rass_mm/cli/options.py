@@ -1,4 +1,4 @@
-"""What commands share: options, their types, and the handling of errors."""
+"""Options, option types and error handling shared by the commands."""
 
 import argparse
 import os
@@ -28,52 +28,54 @@ def guarded(arguments: argparse.Namespace) -> int:
             _leave_group()
         return code
     except RassError as error:
-        # An error that crossed from a data worker carries that worker's traceback in its text.
+        # The message of an error from a data worker includes the traceback of the worker.
         message = str(error).split(f'{type(error).__name__}: ')[-1]
         sys.stderr.write(f'\nerror: {message.strip()}\n')
         return 1
 
 
 def _leave_group() -> None:
-    """Ends the process group: its threads, still there when the interpreter ends, can abort a run that went well."""
+    """Destroys the process group, because its threads can abort a successful run when the interpreter exits."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """CONFIG."""
-    parser.add_argument('config', help='a config file, or the name of a shipped one, e.g. rass/rass_scenes_tiny.py')
+    """Adds the argument CONFIG."""
+    parser.add_argument('config', help='config file, or name of a shipped config, e.g. rass/rass_scenes_tiny.py')
 
 
-def add_overrides(parser: argparse.ArgumentParser, help: str = 'overrides, key=value, nested keys with dots') -> None:
-    """--cfg-options."""
+def add_overrides(parser: argparse.ArgumentParser, help: str = 'overrides as key=value, nested keys with dots') -> None:
+    """Adds the option --cfg-options."""
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help=help)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """--device."""
-    parser.add_argument('--device', help='cpu, cuda, cuda:1, ... (default: cuda if there is one, else cpu)')
+    """Adds the option --device."""
+    parser.add_argument('--device', help='cpu, cuda, cuda:1, ... (default: cuda if available, else cpu)')
 
 
 def add_dtype(parser: argparse.ArgumentParser) -> None:
-    """--dtype."""
+    """Adds the option --dtype."""
     parser.add_argument(
-        '--dtype', choices=DTYPES, help='precision (default: bfloat16 on a cuda device that has it, else float32)'
+        '--dtype', choices=DTYPES, help='precision (default: bfloat16 on a CUDA device that supports it, else float32)'
     )
 
 
 def add_restorer(parser: argparse.ArgumentParser) -> None:
-    """--adapter and --base of a trained restorer."""
-    parser.add_argument('--adapter', type=Path, required=True, help='file of the trained restorer, scr_*.safetensors')
+    """Adds the options --adapter and --base of a trained restorer."""
+    parser.add_argument(
+        '--adapter', type=Path, required=True, help='adapter file of the trained restorer, scr_*.safetensors'
+    )
     parser.add_argument('--base', type=Path, required=True, help='Stable Diffusion folder it was trained on')
 
 
 def add_recipe_version(parser: argparse.ArgumentParser, purpose: str) -> None:
-    """--recipe-version.
+    """Adds the option --recipe-version.
 
     Args:
-        parser: where it is added.
-        purpose: the use of version 1, for the help line.
+        parser: the parser to extend.
+        purpose: use of version 1, for the help text.
     """
     parser.add_argument(
         '--recipe-version',
@@ -85,30 +87,32 @@ def add_recipe_version(parser: argparse.ArgumentParser, purpose: str) -> None:
 
 
 def add_runner(parser: argparse.ArgumentParser) -> None:
-    """What training and testing share: CONFIG, --work-dir, --cfg-options, --launcher and --local_rank."""
+    """Adds the arguments shared by training and testing: CONFIG, --work-dir, --cfg-options and launcher options."""
     add_config(parser)
-    parser.add_argument('--work-dir', help='where logs, checkpoints and results go (default: work_dirs/<config name>)')
+    parser.add_argument(
+        '--work-dir', help='folder for logs, checkpoints and results (default: work_dirs/<config name>)'
+    )
     add_overrides(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
 
 
 def runner_config(arguments: argparse.Namespace, amp: bool = False) -> Config:
-    """The prepared config of a command with the options of `add_runner`."""
+    """Returns the prepared config of a command with the options of `add_runner`."""
     os.environ.setdefault('LOCAL_RANK', str(arguments.local_rank))
     config = load_config(arguments.config, arguments.cfg_options)
     return apis.prepare_config(config, arguments.launcher, amp, arguments.work_dir, Path(arguments.config).stem)
 
 
 def positive(text: str) -> int:
-    """Type of an option: a positive integer."""
+    """Parses an option that is a positive integer."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f'{text!r} is not a positive integer')
     return int(text)
 
 
 def size(text: str) -> tuple[int, int]:
-    """Type of an option: 'HxW' to (H, W)."""
+    """Parses an option of the form 'HxW' to (H, W)."""
     found = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)', text)
     if found is None:
         raise argparse.ArgumentTypeError(f'{text!r} is not a size; expected HxW, e.g. 512x512')
@@ -116,10 +120,10 @@ def size(text: str) -> tuple[int, int]:
 
 
 def names(text: str) -> list[str]:
-    """Type of an option: names separated by commas."""
+    """Parses an option that is a list of comma-separated names."""
     return [name.strip() for name in text.split(',') if name.strip()]
 
 
 def given(arguments: argparse.Namespace, options: tuple[str, ...]) -> dict[str, Any]:
-    """Those of the options that are set on the command line, by name."""
+    """Returns the options that are set on the command line, by name."""
     return {name: getattr(arguments, name) for name in options if getattr(arguments, name) is not None}

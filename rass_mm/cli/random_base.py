@@ -1,4 +1,4 @@
-"""`rass-mm random-base`: a base folder with random weights."""
+"""`rass-mm random-base`: base folder with random weights."""
 
 import argparse
 import sys
@@ -8,17 +8,19 @@ from rass_mm.diffusion.known_bases import LAYOUTS, write_random_base
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The arguments of `rass-mm random-base`."""
-    parser.add_argument('out', type=Path, help='folder of the base')
+    """Adds the arguments of `rass-mm random-base`."""
+    parser.add_argument('out', type=Path, help='output folder for the base')
     parser.add_argument('--layout', default='sd21-base', help=f'{", ".join(LAYOUTS)} (default: sd21-base)')
     parser.add_argument('--seed', type=int, default=0, help='seed of the weights (default: 0)')
-    parser.add_argument('--configs-only', action='store_true', help='no weights: enough for the meta device')
+    parser.add_argument(
+        '--configs-only', action='store_true', help='write no weights; sufficient for models on the meta device'
+    )
     parser.set_defaults(run=run)
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the folder and prints one line; returns 0."""
+    """Writes the folder and prints a summary; returns 0."""
     write_random_base(arguments.out, arguments.layout, arguments.seed, weights=not arguments.configs_only)
     sys.stdout.write(f'{arguments.out}: {arguments.layout} with RANDOM weights\n')
     return 0

@@ -10,22 +10,22 @@ from rass_mm.files.atomic import write_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The arguments of `rass-mm report`."""
+    """Adds the arguments of `rass-mm report`."""
     parser.add_argument(
         'records',
         nargs='+',
         metavar='PATH',
-        help='a metrics.json, a JSON of a benchmark or of a robustness test, or a folder to search for them; '
-        'NAME=PATH names its row',
+        help='a metrics.json, the JSON file of a benchmark or robustness test, or a folder to search for them; '
+        'NAME=PATH sets the name of its row',
     )
-    parser.add_argument('--out', type=Path, help='the Markdown file to write (default: print it)')
-    parser.add_argument('--title', default='Results', help='first line of the report')
+    parser.add_argument('--out', type=Path, help='Markdown file to write (default: print the report)')
+    parser.add_argument('--title', default='Results', help='title of the report (default: Results)')
     parser.set_defaults(run=run)
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the report, or prints it; returns 0.
+    """Writes or prints the report; returns 0.
 
     Raises:
         DataError: a record is unreadable, given twice, or of an unknown kind.

@@ -1,4 +1,4 @@
-"""`rass-mm restore`: image files of any size and number, restored."""
+"""`rass-mm restore`: restoration of image files of any size and number."""
 
 import argparse
 import logging
@@ -23,24 +23,27 @@ from rass_mm.inference.sheet import check_sheet, write_sheet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The arguments of `rass-mm restore`."""
+    """Adds the arguments of `rass-mm restore`."""
     defaults = RestoreOptions()
     parser.add_argument(
-        'source', metavar='IN', help="an image, a folder with its subfolders, or a pattern in quotes: 'photos/*.jpg'"
+        'source', metavar='IN', help="image, folder (searched recursively), or pattern in quotes, e.g. 'photos/*.jpg'"
     )
-    parser.add_argument('out', metavar='OUT', help='a folder; for one image also a file name')
+    parser.add_argument('out', metavar='OUT', help='output folder; for a single image, a folder or file name')
     add_restorer(parser)
-    parser.add_argument('--autoencoder', type=Path, help="folder of a tiny autoencoder in place of the VAE's decoder")
+    parser.add_argument('--autoencoder', type=Path, help="folder of a tiny autoencoder that replaces the VAE's decoder")
     parser.add_argument(
-        '--autoencoder-ends', choices=('decoder', 'both'), default='decoder', help='which ends it takes the place of'
+        '--autoencoder-ends',
+        choices=('decoder', 'both'),
+        default='decoder',
+        help='parts of the VAE to replace (default: decoder)',
     )
-    parser.add_argument('--upscale', type=float, default=defaults.upscale, help='enlargement (default: 1)')
+    parser.add_argument('--upscale', type=float, default=defaults.upscale, help='upscale factor (default: 1)')
     parser.add_argument(
         '--scheme',
         choices=SCHEMES,
         default=defaults.scheme,
-        help="blended windows of bounded memory, or OSEDiff's own: sizes of its script, the whole image through the "
-        'VAE, the UNet in latent tiles (default: windows)',
+        help="blended windows with bounded memory, or OSEDiff's scheme: image sizes of its script, the whole image in "
+        'the VAE, latent tiles in the UNet (default: windows)',
     )
     parser.add_argument(
         '--window', type=int, default=defaults.window, help=f'side of a window in pixels (default: {defaults.window})'
@@ -49,29 +52,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         '--overlap',
         type=int,
         default=defaults.overlap,
-        help=f'pixels shared by neighbouring windows; more hides more (default: {defaults.overlap})',
+        help=f'overlap of neighbouring windows in pixels; more hides seams better (default: {defaults.overlap})',
     )
-    parser.add_argument('--batch', type=int, default=defaults.batch, help='windows at a time (default: 1)')
+    parser.add_argument('--batch', type=int, default=defaults.batch, help='windows per batch (default: 1)')
     parser.add_argument(
-        '--color-fix', choices=COLOR_FIXES, default=defaults.color_fix, help="take the source's colours (default: none)"
+        '--color-fix',
+        choices=COLOR_FIXES,
+        default=defaults.color_fix,
+        help='match the colours of the source (default: none)',
     )
     add_device(parser)
     add_dtype(parser)
+    parser.add_argument('--sheet', type=Path, help='also write a contact sheet of inputs and outputs to this picture')
     parser.add_argument(
-        '--sheet', type=Path, help='also writes a contact sheet, input beside restored, to this picture'
-    )
-    parser.add_argument(
-        '--seed', type=int, default=0, help='of every random draw; the restorer itself makes none (default: 0)'
+        '--seed', type=int, default=0, help='random seed; the restorer itself draws no random numbers (default: 0)'
     )
     parser.set_defaults(run=run)
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Restores the images and prints one line about it; returns the exit status (130 after Ctrl-C).
+    """Restores the images and prints a summary; returns the exit status (130 after Ctrl-C).
 
     Raises:
-        RassError: something the user can mend; the images restored so far are kept.
+        RassError: an error that the user can fix; finished images are kept.
     """
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     names = ('upscale', 'scheme', 'window', 'overlap', 'batch', 'color_fix')
@@ -96,11 +100,11 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         summary = restore_files(arguments.source, arguments.out, load, options, model)
     except KeyboardInterrupt:
-        Console(stderr=True).print('Interrupted; finished images are kept: run the same command again to go on.')
+        Console(stderr=True).print('Interrupted. Finished images are kept; run the same command again to resume.')
         return INTERRUPTED
     finally:
         if arguments.sheet:
-            # Of what there is, even if some images failed; their error is the one to show.
+            # Written even if some images failed. Errors are suppressed so that theirs is shown.
             with suppress(RassError):
                 write_sheet(arguments.sheet, plan_files(arguments.source, arguments.out).tasks)
     Console().print(

@@ -1,4 +1,4 @@
-"""`rass-mm robustness`: mIoU of a segmentor over the severity of each degradation."""
+"""`rass-mm robustness`: mIoU of a segmentor by severity of each degradation."""
 
 import argparse
 import logging
@@ -13,27 +13,31 @@ from rass_mm.errors import ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The arguments of `rass-mm robustness`."""
-    parser.add_argument('config', nargs='?', help='config of a segmentor: a file, or the name of a shipped one')
-    parser.add_argument('checkpoint', nargs='?', type=Path, help='its checkpoint')
-    parser.add_argument('--out', type=Path, required=True, help='folder for the JSON, the table and the plot')
-    parser.add_argument('--name', help="the model's name in table and plot, and of the files (default: the config's)")
-    parser.add_argument('--kinds', nargs='+', choices=KINDS, default=list(KINDS), help='degradations (default: all)')
+    """Adds the arguments of `rass-mm robustness`."""
+    parser.add_argument('config', nargs='?', help='segmentor config: a file, or the name of a shipped config')
+    parser.add_argument('checkpoint', nargs='?', type=Path, help='checkpoint file')
+    parser.add_argument('--out', type=Path, required=True, help='folder for the JSON file, the table and the plot')
+    parser.add_argument('--name', help='name of the model in table, plot and file names (default: config name)')
+    parser.add_argument(
+        '--kinds', nargs='+', choices=KINDS, default=list(KINDS), help='degradations to test (default: all)'
+    )
     parser.add_argument(
         '--severities',
         nargs='+',
         type=float,
         default=[0.0, 0.25, 0.5, 0.75, 1.0],
-        help='0 (mild) to 1 (default: by quarters)',
+        help='values from 0 (mild) to 1 (hard) (default: 0 0.25 0.5 0.75 1)',
     )
-    parser.add_argument('--limit', type=int, help='test the first so many images only')
-    parser.add_argument('--seed', type=int, default=0, help='of the draws; the same for models to compare (default: 0)')
-    add_recipe_version(parser, 'continues and compares earlier tests')
+    parser.add_argument('--limit', type=int, help='test only the first LIMIT images')
     parser.add_argument(
-        '--compare', nargs='+', type=Path, default=[], metavar='JSON', help='earlier results to show beside this model'
+        '--seed', type=int, default=0, help='seed of the draws; must be equal for comparable models (default: 0)'
+    )
+    add_recipe_version(parser, 'continues earlier tests and compares with them')
+    parser.add_argument(
+        '--compare', nargs='+', type=Path, default=[], metavar='JSON', help='earlier results to show with this model'
     )
     parser.add_argument(
-        '--plot', nargs='+', type=Path, metavar='JSON', help='test nothing: table and plot of earlier results'
+        '--plot', nargs='+', type=Path, metavar='JSON', help='test nothing; write table and plot of earlier results'
     )
     add_overrides(parser)
     parser.set_defaults(run=run)
@@ -41,27 +45,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Tests what is missing, writes table and plot and prints where; returns the exit status (130 after Ctrl-C).
+    """Tests missing points, writes table and plot and prints their paths; returns the exit status (130 after Ctrl-C).
 
     Raises:
-        RassError: something the user can mend; the points tested so far are kept.
+        RassError: an error that the user can fix; finished points are kept.
     """
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     if arguments.name and Path(arguments.name).name != arguments.name:
-        raise ConfigError(f'--name {arguments.name!r} is part of file names: leave out slashes.')
+        raise ConfigError(f'--name {arguments.name!r} is used in file names. Remove the slashes.')
     if arguments.plot:
         if arguments.config or arguments.compare:
-            raise ConfigError('--plot tests nothing: give it JSON files, and no CONFIG, CHECKPOINT or --compare.')
+            raise ConfigError('--plot tests nothing. Pass only JSON files, without CONFIG, CHECKPOINT or --compare.')
         curves = [read_curve(path) for path in arguments.plot]
         check_comparable(curves)
         return write_report(arguments.out, arguments.name or 'robustness', curves)
     if not (arguments.config and arguments.checkpoint):
-        raise ConfigError('Give CONFIG and CHECKPOINT to test, or --plot with the JSON files of earlier tests.')
+        raise ConfigError('Pass CONFIG and CHECKPOINT to test, or --plot with the JSON files of earlier tests.')
     others = [read_curve(path) for path in arguments.compare]
     name = arguments.name or Path(arguments.config).stem
     try:
         curve = tested(arguments, name, others)
     except KeyboardInterrupt:
-        sys.stderr.write('\nInterrupted; finished points are kept: run the same command again to go on.\n')
+        sys.stderr.write('\nInterrupted. Finished points are kept; run the same command again to resume.\n')
         return INTERRUPTED
     return write_report(arguments.out, name, [curve, *others])

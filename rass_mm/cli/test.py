@@ -1,4 +1,4 @@
-"""`rass-mm test` and `tools/test.py`: test of a checkpoint, or of a model that needs none."""
+"""`rass-mm test` and `tools/test.py`: test of a checkpoint, or of a model without trainable parameters."""
 
 import argparse
 from typing import Any
@@ -8,21 +8,25 @@ from rass_mm.cli.options import add_runner, runner_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The arguments of `rass-mm test`."""
+    """Adds the arguments of `rass-mm test`."""
     add_runner(parser)
-    parser.add_argument('checkpoint', nargs='?', help='checkpoint file; none for a model without trained parameters')
-    parser.add_argument('--out', help='folder for the predicted label maps')
-    parser.add_argument('--show', action='store_true', help='show every prediction in a window')
-    parser.add_argument('--wait-time', type=float, default=2.0, help='seconds each window stays open (default: 2)')
-    parser.add_argument('--show-dir', help='folder for pictures of the predictions')
-    parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    parser.add_argument(
+        'checkpoint', nargs='?', help='checkpoint file; optional for models without trainable parameters'
+    )
+    parser.add_argument('--out', help='folder for predicted label maps or restored images')
+    parser.add_argument('--show', action='store_true', help='show each prediction in a window')
+    parser.add_argument(
+        '--wait-time', type=float, default=2.0, help='seconds for which each window stays open (default: 2)'
+    )
+    parser.add_argument('--show-dir', help='folder for visualizations of the predictions')
+    parser.add_argument('--tta', action='store_true', help='use test-time augmentation')
     parser.set_defaults(run=run)
     _take_late_checkpoint(parser)
     return parser
 
 
 def _take_late_checkpoint(parser: argparse.ArgumentParser) -> None:
-    """Lets options stand between CONFIG and an optional CHECKPOINT, which argparse before Python 3.13 does not take."""
+    """Allows options between CONFIG and the optional CHECKPOINT, which argparse rejects before Python 3.13."""
     known = parser.parse_known_args
 
     def parse(*given: Any) -> tuple[argparse.Namespace, list[str]]:
@@ -35,7 +39,7 @@ def _take_late_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Tests and writes the metrics; returns 0."""
+    """Tests a model and writes its metrics; returns 0."""
     pictures = {'show_dir': arguments.show_dir, 'show': arguments.show, 'wait_time': arguments.wait_time}
     apis.test(runner_config(arguments), arguments.checkpoint, arguments.out, tta=arguments.tta, **pictures)
     return 0

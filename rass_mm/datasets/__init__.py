@@ -1,4 +1,4 @@
-"""Data sets and loading transforms, registered in mmseg's registries."""
+"""Data sets and loading transforms, registered with mmseg."""
 
 from rass_mm.datasets.ade20k_lq import ADE20KLQDataset, RealLQDataset
 from rass_mm.datasets.camvid import CamVidDataset

@@ -1,4 +1,4 @@
-"""ADE20K's degraded copy and RealLQ as data sets of mmseg; classes and colours are those of ADE20K."""
+"""Degraded ADE20K and RealLQ as mmseg data sets, with the classes and palette of ADE20K."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from rass_mm.datasets.reallq_layout import IMAGES, chosen_labels, layout_of
 
 @DATASETS.register_module()
 class ADE20KLQDataset(ADE20KDataset):
-    """A degraded copy of ADE20K's images, PNG as `rass-mm make-lq` writes them, with ADE20K's own labels.
+    """Degraded copy of ADE20K's images, in PNG as written by `rass-mm make-lq`, with ADE20K's labels.
 
-    Labels are 0 for background, which is ignored, and 1 to 150 for the classes.
+    Label ids are 0 for background, which is ignored, and 1 to 150 for the classes.
     """
 
     def __init__(self, img_suffix: str = '.png', **kwargs: Any) -> None:
@@ -21,22 +21,22 @@ class ADE20KLQDataset(ADE20KDataset):
 
 @DATASETS.register_module()
 class RealLQDataset(ADE20KDataset):
-    """RealLQ, photos that are of low quality by themselves, labelled with ADE20K's 150 classes.
+    """RealLQ: real low-quality photos labelled with ADE20K's 150 classes.
 
-    Below its `ADEChallengeData2016`, images are `images/validation/*.jpg`. Labels are read from the first of these
-    folders that holds some: `annotations_detectron2/validation/*.png` (ids 0 to 149, 255 is ignored), as in the
+    In its folder `ADEChallengeData2016`, images are `images/validation/*.jpg`. Labels are read from the first of these
+    folders that contains any: `annotations_detectron2/validation/*.png` (ids 0 to 149, 255 is ignored), as in the
     released code, or `annotations/validation/*.png` (ids 1 to 150, 0 is ignored), as in ADE20K.
 
     Args:
-        data_root: the folder that holds both.
-        data_prefix: `img_path` and `seg_map_path` below it. None for `seg_map_path`, or no such key, looks for the
-            folders above.
-        reduce_zero_label: whether id 0 is ignored and id k is class k - 1. None follows the name of the label folder.
-        seg_map_suffix: of label files.
-        kwargs: mmseg's own arguments.
+        data_root: the folder that contains images and labels.
+        data_prefix: `img_path` and `seg_map_path` below it. If `seg_map_path` is None or missing, the folders above are
+            searched.
+        reduce_zero_label: whether id 0 is ignored and id k is class k - 1. None derives it from the label folder.
+        seg_map_suffix: suffix of label files.
+        kwargs: other arguments of mmseg's data set.
 
     Raises:
-        DataError: there are no labels, or the name of their folder does not tell what their ids mean.
+        DataError: there are no labels, or their ids cannot be derived from the folder name.
     """
 
     def __init__(

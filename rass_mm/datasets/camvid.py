@@ -1,4 +1,4 @@
-"""CamVid with its usual eleven classes as a data set of mmseg."""
+"""CamVid with its usual eleven classes as an mmseg data set."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from mmseg.registry import DATASETS
 
 @DATASETS.register_module('CamVidDataset', force=False)
 class CamVidDataset(BaseSegDataset):
-    """Street scenes from a driving car; labels are 8-bit ids in the order of `METAINFO`, 255 is ignored.
+    """Street scenes recorded from a car. Labels are 8-bit ids in the order of `METAINFO`; 255 is ignored.
 
-    Degraded copies of the images are PNG: give `img_suffix='.png'` for them.
+    Degraded copies of the images are PNG files; set `img_suffix='.png'` for them.
     """
 
     METAINFO = dict(

@@ -1,4 +1,4 @@
-"""The class count and the class names of a config come from its data set; heads, prompts and label checks follow."""
+"""Propagation of the classes of a data set to the heads, prompts and label checks of a config."""
 
 import functools
 import inspect
@@ -17,23 +17,23 @@ from rass_mm.errors import ConfigError
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 HEADS = ('decode_head', 'auxiliary_head')
 EDGES = 2
-"""Classes of an auxiliary head that tells edges from the rest, as mmseg's STDCHead does."""
+"""Number of classes of an auxiliary head that detects edges, such as mmseg's STDCHead."""
 
 
 def follow_classes(config: dict[str, Any]) -> None:
-    """Gives the model and the label checks of a config the classes of its training data, in place.
+    """Sets the model and the label checks of a config to the classes of its training data, in place.
 
-    Of the model these follow: `num_classes` and class weights of its heads, and `classes` of the model or its backbone.
-    A value that is absent or a default is replaced. The default of a number is the one that stands at the top of the
-    config as `num_classes`, the default of a class list is the name of another data set of that many classes. Each
-    `LoadLabelStrict` gets the number of classes of its own data set. A data set of mmseg without class names gets those
-    of the training data. A config without such a data set is left as it is.
+    In the model these are `num_classes` and the class weights of its heads, and `classes` of the model or its backbone.
+    Only missing values and defaults are replaced. The default number is the top-level `num_classes` of the config; the
+    default class list is the name of another data set with that number of classes. Each `LoadLabelStrict` is set to the
+    number of classes of its own data set. mmseg data sets without class names use those of the training data. A config
+    without such a data set is not changed.
 
     Args:
         config: a config with `model` and data loaders.
 
     Raises:
-        ConfigError: a number or a class list is neither that of the data nor a default; the message names both.
+        ConfigError: a number or class list is neither that of the data nor a default; the message names both.
     """
     source, metainfo = _model_data(config)
     if metainfo:
@@ -49,10 +49,10 @@ def follow_classes(config: dict[str, Any]) -> None:
 
 
 def check_split(config: dict[str, Any], loader: str) -> None:
-    """Checks that the data of a loader has the classes of the model's data, by number and name.
+    """Checks that the data of a loader has the same class names as the data of the model.
 
     Raises:
-        ConfigError: it has others, so that no metric would mean anything; the message names both.
+        ConfigError: the classes differ, so that metrics would be meaningless; the message names both.
     """
     source, metainfo = _model_data(config)
     if not metainfo or not any(part.get(key) for _, part in _parts(config.get('model')) for key in HEADS):
@@ -61,22 +61,22 @@ def check_split(config: dict[str, Any], loader: str) -> None:
         own = dataset_classes(dataset)
         if own and own != metainfo['classes']:
             raise ConfigError(
-                f'{name} ({dataset["type"]}) has {_named(own)}, but the model has those of {source}: '
+                f'{name} ({dataset["type"]}) has {_named(own)}, but the model uses those of {source}: '
                 f'{_named(metainfo["classes"])}. Set the same metainfo.classes in both data sets.'
             )
 
 
 def dataset_classes(dataset: Mapping[str, Any]) -> list[str]:
-    """Class names of a data set config: its `metainfo.classes`, else those of its type; empty where there are none."""
+    """Returns the class names of a data set config from `metainfo.classes` or its type; empty if there are none."""
     return list(_metainfo(dataset).get('classes') or ())
 
 
 def follow_in_runner() -> None:
-    """Makes mmengine's runners follow the classes too, for configs whose `custom_imports` name this package.
+    """Wraps mmengine's `Runner` to call `follow_classes` on configs with this package in `custom_imports`.
 
-    mmseg's own tools and scripts build their runners by `Runner.from_cfg`, without `rass_mm.apis.prepare_config`. It is
-    the constructor that is wrapped: in `Runner.from_cfg(Config.fromfile(...))` the method is looked up before the
-    config imports this package. `from_cfg` hands it a copy of the config, and parts of that copy.
+    mmseg's own tools and scripts build their runners with `Runner.from_cfg`, without `rass_mm.apis.prepare_config`. The
+    constructor is wrapped because in `Runner.from_cfg(Config.fromfile(...))` the method is looked up before the config
+    imports this package. `from_cfg` passes a copy of the config, and parts of this copy, to the constructor.
     """
     build = Runner.__init__
 
@@ -92,12 +92,12 @@ def follow_in_runner() -> None:
 
 
 class _Follower:
-    """Sets what follows in one config, and collects what contradicts.
+    """Sets the classes in one config and collects contradictions.
 
     Args:
-        names: the classes of the data.
-        source: of the names, in words.
-        default: the number of classes that the config was written for.
+        names: class names of the data.
+        source: description of the data set.
+        default: number of classes for which the config was written.
     """
 
     def __init__(self, names: list[str], source: str, default: int | None) -> None:
@@ -106,10 +106,10 @@ class _Follower:
         self.faults: list[str] = []
 
     def apply(self, config: dict[str, Any]) -> None:
-        """Goes through the whole config.
+        """Sets the classes in the whole config.
 
         Raises:
-            ConfigError: something contradicts.
+            ConfigError: the config contains contradictions.
         """
         for key, part in _parts(config['model']):
             for name in HEADS:
@@ -121,11 +121,11 @@ class _Follower:
         if self.faults:
             listed = '\n'.join(f'  {fault}' for fault in self.faults)
             raise ConfigError(
-                f'{self.source} has {_named(self.names)}, but the config says otherwise:\n{listed}\nRemove these keys, '
-                f'they follow the data set, or correct the metainfo.classes of the data set.'
+                f'{self.source} has {_named(self.names)}, but the config has other values:\n{listed}\nRemove these '
+                f'keys, which are then set from the data set, or correct the metainfo.classes of the data set.'
             )
         if 'num_classes' in config and self.changes:
-            config['num_classes'] = len(self.names)  # the default from here on
+            config['num_classes'] = len(self.names)  # the new default
         if self.changes:
             print_log(f'{self.source} has {_named(self.names)}: {", ".join(self.changes)}.', 'current')
 
@@ -147,7 +147,7 @@ class _Follower:
                     self._weights(f'{path}.{name}', loss, extra=int(name == 'loss_cls'))
 
     def _weights(self, path: str, loss: dict[str, Any], extra: int) -> None:
-        """One weight per class; a loss over queries has one more, for a query that is of no class."""
+        """Sets one weight per class; a loss over queries has an additional weight for queries without a class."""
         weights, count = list(loss['class_weight']), len(self.names)
         per_class, others = weights[: len(weights) - extra], weights[len(weights) - extra :]
         if len(per_class) == count:
@@ -174,7 +174,7 @@ class _Follower:
 
 
 def _model_data(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The data set whose classes the model has, in words, and its meta information; empty where no data has classes."""
+    """Returns description and meta information of the data set that defines the classes; empty if there is none."""
     for name, dataset in _datasets(config):
         metainfo = _metainfo(dataset)
         if metainfo.get('classes'):
@@ -191,7 +191,7 @@ def _share(config: dict[str, Any], metainfo: dict[str, Any]) -> None:
 
 
 def _datasets(config: dict[str, Any], loaders: Sequence[str] = LOADERS) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Name of the loader and config of each data set, parts of wrappers one by one."""
+    """Yields loader name and config of each data set, including the parts of wrappers."""
     for loader in loaders:
         dataset = (config.get(loader) or {}).get('dataset')
         if dataset:
@@ -207,7 +207,7 @@ def _metainfo(dataset: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parts(model: Any, key: str = 'model') -> Iterator[tuple[str, dict[str, Any]]]:
-    """A model's config, and that of the segmentor inside another or under test-time augmentation."""
+    """Yields the config of a model, and of segmentors inside another model or test-time augmentation."""
     if isinstance(model, Mapping):
         yield key, model
         for name in ('segmentor', 'module'):
@@ -223,7 +223,7 @@ def _heads(heads: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _takes(config: Mapping[str, Any], name: str, required: bool = False) -> bool:
-    """Whether what a config builds takes an argument of that name, or cannot be built without it."""
+    """Checks whether the class of a config accepts an argument of this name, or requires it."""
     kind = _registered(MODELS, config)
     if kind is None:
         return False

@@ -1,7 +1,7 @@
-"""Loading transforms that refuse damaged files and impossible labels, and say which file and why.
+"""Loading transforms that raise an error for damaged files and invalid labels, with the file name and the reason.
 
-OpenCV fills the missing part of a truncated JPEG with grey and reports nothing; a label id out of range ends as a CUDA
-assert far from its cause. Both are caught here, where the file name is known.
+OpenCV silently fills the missing part of a truncated JPEG with grey, and a label id out of range triggers a CUDA assert
+far from its cause. Both are detected here, where the file name is known.
 """
 
 import io
@@ -24,22 +24,22 @@ from rass_mm.files.resizing import resized
 
 @TRANSFORMS.register_module()
 class LoadImageStrict(LoadImageFromFile):
-    """mmcv's image loading with a check that the file is whole.
+    """mmcv's image loading with a check for truncated files.
 
-    Adds `img` (H, W, 3) uint8 BGR, `img_shape`, `ori_shape`.
+    Adds `img` (H, W, 3) uint8 BGR, `img_shape` and `ori_shape`.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Reads `img_path`.
 
         Raises:
-            DataError: the file is truncated or no image.
+            DataError: the file is missing, truncated or not an image.
         """
         path = results['img_path']
         try:
             data = fileio.get(path, backend_args=self.backend_args)
         except FileNotFoundError:
-            raise DataError(f'{path} does not exist. Was the data set moved or only partly copied?') from None
+            raise DataError(f'{path} does not exist. Check that the data set is complete and in place.') from None
         check_complete(data, path)
         image = mmcv.imfrombytes(data, flag=self.color_type, backend=self.imdecode_backend)
         if image is None:
@@ -54,8 +54,8 @@ class LoadLabelStrict(LoadAnnotations):
 
     Args:
         num_classes: ids 0 to num_classes - 1 are valid after `reduce_zero_label`.
-        ignore_index: the id that is no class.
-        kwargs: mmseg's own arguments.
+        ignore_index: id of ignored pixels.
+        kwargs: other arguments of mmseg's `LoadAnnotations`.
     """
 
     def __init__(self, num_classes: int, ignore_index: int = 255, **kwargs: Any) -> None:
@@ -67,7 +67,7 @@ class LoadLabelStrict(LoadAnnotations):
         """Adds `gt_seg_map` (H, W) uint8.
 
         Raises:
-            DataError: the label is missing, damaged, of another size than its image, or holds ids out of range.
+            DataError: the label is missing or damaged, differs in size from its image, or has ids out of range.
         """
         path = results['seg_map_path']
         try:
@@ -83,13 +83,13 @@ class LoadLabelStrict(LoadAnnotations):
         return results
 
     def _check_depth(self, data: bytes, path: str) -> None:
-        """mmseg casts labels to uint8, where id 258 would become a valid 2; three channels it would keep."""
+        """Checks for ids above 255, which mmseg's cast to uint8 would wrap, and for several channels."""
         image = Image.open(io.BytesIO(data))
         if image.mode in ('1', 'L', 'P'):
             return
         label = np.asarray(image)
         if label.ndim > 2:
-            raise DataError(f'{path} is a colour picture ({image.mode}), but a label has one channel of class ids.')
+            raise DataError(f'{path} is a colour image ({image.mode}), but a label must have one channel of class ids.')
         if label.max() > 255:
             wrong = np.unique(label[label > 255])[:8].tolist()
             raise DataError(f'{path} holds label ids {wrong}, but ids above 255 are not supported.')
@@ -107,9 +107,9 @@ class LoadLabelStrict(LoadAnnotations):
         wrong = [int(i) for i in ids if i >= self.num_classes and i != self.ignore_index]
         if not wrong:
             return
-        hint = 'Is num_classes right, and is this the label and not a colour picture of it?'
+        hint = 'Check num_classes, and that the file contains class ids and not colours.'
         if wrong == [self.num_classes] and not results.get('reduce_zero_label'):
-            hint = 'Ids 1 to num_classes with 0 as background: set reduce_zero_label=True in the data set.'
+            hint = 'If ids are 1 to num_classes with 0 as background, set reduce_zero_label=True in the data set.'
         raise DataError(
             f'{results["seg_map_path"]} holds label ids {wrong[:8]}, but 0 to {self.num_classes - 1} and '
             f'{self.ignore_index} (ignored) are valid (reduce_zero_label={bool(results.get("reduce_zero_label"))}). '
@@ -119,7 +119,7 @@ class LoadLabelStrict(LoadAnnotations):
 
 @TRANSFORMS.register_module()
 class KeepCleanImage(BaseTransform):
-    """Keeps a copy of `img` as `gt` before a degradation changes it; place it after crops, flips and colours."""
+    """Stores a copy of `img` as `gt` before degradation; must come after crops, flips and colour changes."""
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Adds `gt` (H, W, 3) BGR."""
@@ -128,25 +128,25 @@ class KeepCleanImage(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LoadCleanImage(BaseTransform):
-    """Loads the clean partner of a degraded image as `gt`, by `gt_path` or by a folder and suffix in place of its own.
+    """Loads the clean partner of a degraded image as `gt`, from `gt_path` or by replacing folder name and suffix.
 
     Args:
-        lq: name of the folder in `img_path` that the degraded images are below.
-        clean: name of the folder in its place.
-        suffix: of the clean files; None keeps the degraded one's.
-        upscale: enlarges `img` (bicubic) to the clean image's size where it is smaller.
-        backend: whose bicubic: 'pillow', the published restorers', see `rass_mm.files.resizing`, or 'cv2', that
-            of the published bicubic scores.
+        lq: name of the folder of degraded images in `img_path`.
+        clean: name of the folder of clean images, which replaces `lq`.
+        suffix: suffix of clean files; None keeps that of the degraded file.
+        upscale: whether to enlarge `img` (bicubic) to the size of the clean image if it is smaller.
+        backend: library of the bicubic filter: 'pillow' as in the published restorers (see `rass_mm.files.resizing`),
+            or 'cv2' as in the published bicubic scores.
 
     Raises:
-        ConfigError: an unknown backend.
+        ConfigError: the backend is unknown.
     """
 
     def __init__(
         self, lq: str = '', clean: str = '', suffix: str | None = None, upscale: bool = False, backend: str = 'cv2'
     ) -> None:
         if backend not in ('cv2', 'pillow'):
-            raise ConfigError(f"LoadCleanImage.backend is {backend!r}; 'cv2' or 'pillow' is needed.")
+            raise ConfigError(f"LoadCleanImage.backend is {backend!r}. Set it to 'cv2' or 'pillow'.")
         self.lq, self.clean, self.suffix, self.upscale, self.backend = lq, clean, suffix, upscale, backend
         self.load = LoadImageStrict()
 
@@ -154,7 +154,7 @@ class LoadCleanImage(BaseTransform):
         """Adds `gt` (H, W, 3) uint8 BGR and `gt_path`.
 
         Raises:
-            DataError: there is no such file, it is damaged, or of another size than the image.
+            DataError: the file is missing or damaged, or differs in size from the image.
         """
         path = results.get('gt_path') or self.partner(results['img_path'])
         clean, image = self.load({'img_path': str(path)})['img'], results['img']
@@ -163,7 +163,7 @@ class LoadCleanImage(BaseTransform):
             image = self._enlarged(image, clean.shape[:2])
         if image.shape != clean.shape:
             raise DataError(
-                f'{results["img_path"]} is {image.shape[1]}x{image.shape[0]} (width x height), its clean partner '
+                f'{results["img_path"]} is {image.shape[1]}x{image.shape[0]} (width x height), but its clean partner '
                 f'{path} is {clean.shape[1]}x{clean.shape[0]}. They must have the same size (upscale=True enlarges).'
             )
         return {**results, 'img': image, 'img_shape': image.shape[:2], 'gt': clean, 'gt_path': str(path)}
@@ -174,14 +174,14 @@ class LoadCleanImage(BaseTransform):
         return mmcv.imresize(image, size[::-1], interpolation='bicubic', backend='cv2')
 
     def partner(self, path: str | os.PathLike) -> Path:
-        """The clean image that belongs to a degraded one.
+        """Returns the path of the clean partner of a degraded image.
 
         Raises:
-            DataError: the degraded image is not below a folder `lq`.
+            DataError: the degraded image is not in a folder named `lq`.
         """
         parts = list(Path(path).parts)
         if self.lq not in parts:
-            raise DataError(f'{path} has no folder {self.lq!r} to replace by {self.clean!r}: set LoadCleanImage.lq.')
+            raise DataError(f'{path} has no folder {self.lq!r} to replace with {self.clean!r}. Set LoadCleanImage.lq.')
         last = len(parts) - 1 - parts[::-1].index(self.lq)
         parts[last] = self.clean
         partner = Path(*parts)

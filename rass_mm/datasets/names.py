@@ -1,4 +1,4 @@
-"""Class lists, by themselves or by the name of a data set."""
+"""Class lists, given directly or by the name of a data set."""
 
 from collections.abc import Sequence
 
@@ -9,17 +9,17 @@ from rass_mm.errors import ConfigError
 
 
 def class_names(classes: str | Sequence[str]) -> list[str]:
-    """The list itself, or the METAINFO classes of the data set registered in mmseg under that name.
+    """Returns the list itself, or the METAINFO classes of the data set registered with mmseg under this name.
 
     Raises:
-        ConfigError: no such data set.
+        ConfigError: the data set is not registered.
     """
     if not isinstance(classes, str):
         return list(classes)
-    # A registry imports a name that it does not have, and `classes` may come from a config that is data.
+    # A registry imports unknown names, and `classes` may come from an untrusted config.
     dataset = DATASETS.get(classes) if registered(classes) else None
     if dataset is None:
         raise ConfigError(
-            f'classes={classes!r} is no registered data set. Give its registered name or the list of class names.'
+            f'classes={classes!r} is not a registered data set. Set it to a registered name or a list of class names.'
         )
     return list(dataset.METAINFO['classes'])

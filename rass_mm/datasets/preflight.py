@@ -1,4 +1,4 @@
-"""Checks of a config's data folders before anything heavy starts."""
+"""Checks of the data folders of a config before models are built."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,21 +13,21 @@ SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
 def check_data_folders(loader: dict[str, Any] | None, name: str) -> None:
     """Checks that the data set of a dataloader config has images, and that RealLQ has labels in one of its layouts.
 
-    Only local data sets with a `data_prefix` for images are looked at; wrappers and others are left to themselves.
+    Only local data sets with a `data_prefix` for images are checked; wrappers and other data sets are skipped.
 
     Args:
         loader: `train_dataloader`, `val_dataloader` or `test_dataloader` of a config.
-        name: its name, for the message.
+        name: name of the data loader, for the message.
 
     Raises:
-        DataError: a folder is missing or holds no file with the wanted suffix.
+        DataError: a folder is missing or has no file with the expected suffix.
     """
     dataset = (loader or {}).get('dataset', {})
     prefixes = dataset.get('data_prefix') or {}
     reallq = str(dataset.get('type')).rpartition('.')[2] == 'RealLQDataset'
     if reallq:
         prefixes = {'img_path': IMAGES, **prefixes}
-    prefix = prefixes.get('img_path', prefixes.get('img'))  # mmseg's and mmagic's name for it
+    prefix = prefixes.get('img_path', prefixes.get('img'))  # key in mmseg and mmagic
     if prefix is None or '://' in str(prefix):
         return
     _check_images(dataset, prefix, name)
@@ -42,7 +42,7 @@ def _check_images(dataset: Mapping[str, Any], prefix: str, name: str) -> None:
     folder = Path(dataset.get('data_root') or '') / prefix
     option = f'--cfg-options {name}.dataset.data_root=/path/to/data'
     if not folder.is_dir():
-        hint = f' Degraded copies are made by: rass-mm make-lq CLEAN_FOLDER {folder}' if 'lq' in str(prefix) else ''
+        hint = f' Make a degraded copy with: rass-mm make-lq CLEAN_FOLDER {folder}' if 'lq' in str(prefix) else ''
         raise DataError(f'{name}: the image folder {folder} does not exist. Put the data there or set {option}.{hint}')
     suffix = dataset.get('img_suffix')
     wanted = {suffix} if suffix else SUFFIXES
@@ -51,5 +51,5 @@ def _check_images(dataset: Mapping[str, Any], prefix: str, name: str) -> None:
     ):
         raise DataError(
             f'{name}: the folder {folder} holds no image that ends in {", ".join(sorted(wanted))}. '
-            f'Fill it, set {option}, or set {name}.dataset.img_suffix to the suffix your images have.'
+            f'Add images, set {option}, or set {name}.dataset.img_suffix to the suffix of your images.'
         )

@@ -1,4 +1,4 @@
-"""The two layouts in which RealLQ's labels come, and which of them a folder has."""
+"""The two layouts of RealLQ's labels, and their detection in a folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,12 @@ IMAGES = 'images/validation'
 
 @dataclass(frozen=True)
 class LabelLayout:
-    """Where label files are and what their ids mean.
+    """Location of label files and meaning of their ids.
 
     Args:
-        prefix: folder of the labels below the data root.
+        prefix: label folder below the data root.
         reduce_zero_label: whether id 0 is ignored and id k is class k - 1.
-        ids: the ids in words.
+        ids: description of the ids.
     """
 
     prefix: str
@@ -26,7 +26,7 @@ class LabelLayout:
 
     @property
     def folder(self) -> str:
-        """The first part of the prefix, by which a layout is known."""
+        """First part of the prefix, which identifies a layout."""
         return self.prefix.partition('/')[0]
 
 
@@ -34,33 +34,32 @@ LAYOUTS = (
     LabelLayout('annotations_detectron2/validation', False, 'ids 0 to 149, 255 ignored'),
     LabelLayout('annotations/validation', True, 'ids 1 to 150, 0 ignored'),
 )
-"""In order of preference among folders with equally many labels: first the one that the released code reads."""
+"""Layouts in order of preference among folders with equally many labels; the released code reads the first."""
 
 
 def layouts_in(root: str | Path | None, suffix: str = '.png') -> list[LabelLayout]:
-    """The layouts whose folder below `root` holds label files, the one with most files first; at least one.
+    """Returns the layouts with label files below `root`, the one with most files first; at least one.
 
     Raises:
-        DataError: there is none.
+        DataError: no layout has label files.
     """
     root = Path(root or '')
     counts = {layout: _label_files(root / layout.prefix, suffix) for layout in LAYOUTS}
     if any(counts.values()):
-        # A folder that was copied in part must not win over a complete one.
+        # A partially copied folder must not be preferred to a complete one.
         return sorted((layout for layout in LAYOUTS if counts[layout]), key=lambda layout: -counts[layout])
     states = {layout: _state(root / layout.prefix, suffix) for layout in LAYOUTS}
     places = ''.join(f'  {root / layout.prefix} ({layout.ids}): {state}\n' for layout, state in states.items())
     raise DataError(
-        f'No labels of RealLQ were found. The places looked for are\n{places}'
-        f'Images are {root / IMAGES}/*.jpg, labels have the same names and end in {suffix}. Put the labels into the '
-        f'one of these folders whose ids they have, or set data_root to the folder that holds it '
-        f'(ADEChallengeData2016 in the archive). For labels elsewhere set data_prefix.seg_map_path and '
-        f'reduce_zero_label.'
+        f'No labels of RealLQ were found. The searched folders are\n{places}'
+        f'Images are {root / IMAGES}/*.jpg; labels have the same names and end in {suffix}. Put the labels into the '
+        f'folder that matches their ids, or set data_root to the folder that contains it (ADEChallengeData2016 in the '
+        f'archive). For labels elsewhere, set data_prefix.seg_map_path and reduce_zero_label.'
     )
 
 
 def layout_of(prefix: str) -> LabelLayout | None:
-    """The layout whose folder name a label folder or its parent has; None for other names."""
+    """Returns the layout that matches the name of a label folder or of its parent; None for other names."""
     parts = Path(prefix).parts[-2:]
     return next((layout for layout in LAYOUTS if layout.folder in parts), None)
 
@@ -68,16 +67,16 @@ def layout_of(prefix: str) -> LabelLayout | None:
 def chosen_labels(
     root: str | Path | None, prefix: str | None, reduce_zero_label: bool | None, suffix: str = '.png'
 ) -> tuple[str, bool]:
-    """The label folder below `root`, and whether its id 0 is ignored; a choice between both layouts is logged.
+    """Returns the label folder below `root`, and whether id 0 is ignored; logs a choice between both layouts.
 
     Args:
-        root: the data set's root.
-        prefix: the label folder; None looks for one of the layouts.
-        reduce_zero_label: True or False decides; None follows the folder's name.
-        suffix: of label files.
+        root: root of the data set.
+        prefix: the label folder; None searches for one of the layouts.
+        reduce_zero_label: overrides the value of the layout; None derives it from the folder name.
+        suffix: suffix of label files.
 
     Raises:
-        DataError: no layout was found, or a folder of another name was given without `reduce_zero_label`.
+        DataError: no layout was found, or a folder with another name was given without `reduce_zero_label`.
     """
     if prefix is None:
         found = layouts_in(root, suffix)
@@ -88,7 +87,7 @@ def chosen_labels(
                 f'{_label_files(Path(root or "") / item.prefix, suffix)} in {item.prefix}' for item in found
             )
             print_log(
-                f'{root} holds labels in both layouts of RealLQ ({counts}). Those in {prefix} are used.', 'current'
+                f'{root} contains labels in both layouts of RealLQ ({counts}). Those in {prefix} are used.', 'current'
             )
     else:
         layout = layout_of(prefix)
@@ -97,8 +96,8 @@ def chosen_labels(
     if layout is None:
         known = ' or '.join(f'{layout.folder!r} ({layout.ids})' for layout in LAYOUTS)
         raise DataError(
-            f'{prefix}: the name does not tell what the label ids mean; it would be {known}. Set reduce_zero_label '
-            f'to False for ids 0 to 149 with 255 ignored, or to True for ids 1 to 150 with 0 ignored.'
+            f'{prefix}: the meaning of the label ids cannot be derived from this name; known names are {known}. Set '
+            f'reduce_zero_label to False for ids 0 to 149 with 255 ignored, or to True for ids 1 to 150 with 0 ignored.'
         )
     return prefix, layout.reduce_zero_label
 
@@ -108,5 +107,5 @@ def _label_files(folder: Path, suffix: str) -> int:
 
 
 def _state(folder: Path, suffix: str) -> str:
-    """Why a folder has no labels."""
-    return f'holds no file that ends in {suffix}' if folder.is_dir() else 'does not exist'
+    """Returns the reason why a folder has no labels."""
+    return f'has no file that ends in {suffix}' if folder.is_dir() else 'does not exist'

@@ -1,4 +1,4 @@
-"""The embedded scenes as a data set of mmseg."""
+"""Drawn scenes as an mmseg data set."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ SCENE_CLASSES = (
     'water',
     'mountain',
 )
-"""Names of the scenes' classes; a label is an index into them."""
+"""Class names of the scenes; labels are indices into them."""
 PALETTE = (
     (70, 130, 180),
     (152, 251, 152),
@@ -34,14 +34,14 @@ PALETTE = (
     (61, 230, 250),
     (143, 140, 120),
 )
-"""Colour of each class, RGB, 0..255."""
+"""RGB colour of each class, 0..255."""
 
 
 @DATASETS.register_module()
 class ScenesDataset(BaseSegDataset):
-    """Scenes that `rass_mm.demo.scenes.generator.write_scenes` wrote: `img_dir/{split}` and `ann_dir/{split}`, all PNG.
+    """Scenes written by `rass_mm.demo.scenes.generator.write_scenes`: PNG in `img_dir/{split}` and `ann_dir/{split}`.
 
-    Every pixel has a class; 255 appears only where a pipeline pads.
+    Every pixel has a class; 255 occurs only in the padding of a pipeline.
     """
 
     METAINFO = dict(classes=SCENE_CLASSES, palette=[list(colour) for colour in PALETTE])

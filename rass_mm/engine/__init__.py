@@ -1,6 +1,9 @@
-"""What mmengine runs with: checkpoints, records, seeding, the loop and parameter groups. Registers with mmengine."""
+"""Extensions of mmengine's runner: checkpoints, records, seeding, training loop and parameter groups.
 
-from rass_mm.engine import checkpoints, remote  # noqa: F401  (register the safe loaders and the atomic backend)
+Importing this package registers them with mmengine.
+"""
+
+from rass_mm.engine import checkpoints, remote  # noqa: F401  (registers the safe loaders and the atomic backend)
 from rass_mm.engine.loop import ResumableIterLoop
 from rass_mm.engine.parameter_groups import NormDecayOptimWrapperConstructor
 from rass_mm.engine.seeding import IterationSeedHook, SeededSampler, SeedSample

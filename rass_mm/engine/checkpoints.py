@@ -1,6 +1,6 @@
-"""How mmengine reads and writes local checkpoint files: safely and in one piece.
+"""Safe loading and atomic writing of local checkpoint files for mmengine.
 
-Both are registered under mmengine's own extension points, so `Runner`, `init_model` and `load_checkpoint` all use them.
+Both are registered at mmengine's own extension points, so `Runner`, `init_model` and `load_checkpoint` all use them.
 """
 
 import json
@@ -22,14 +22,15 @@ def load_local(filename: str | os.PathLike, map_location: Any = None, *_: Any, *
     """Reads a local checkpoint without running any code in it.
 
     Raises:
-        CheckpointError: no such file, damaged, or it holds Python objects that are not allowed; the message names them.
+        CheckpointError: the file is missing or damaged, or contains Python objects that are not allowed; the message
+            names them.
     """
     filename = os.path.expanduser(filename)
     if '://' in filename:
         refuse_remote(filename)
     if not os.path.isfile(filename):
         raise CheckpointError(
-            f'Checkpoint {filename} does not exist. Give the path of a .pth file that training wrote, or of a '
+            f'Checkpoint {filename} does not exist. Pass the path of a .pth file that training wrote, or of a '
             f'.safetensors file that rass-mm convert wrote.'
         )
     if filename.endswith('.safetensors'):
@@ -38,15 +39,16 @@ def load_local(filename: str | os.PathLike, map_location: Any = None, *_: Any, *
 
 
 def _read_safetensors(filename: str) -> dict[str, Any]:
-    """A converted checkpoint in mmengine's form; `meta` has the class names, which mmseg's `init_model` asks for."""
+    """Reads a converted checkpoint in mmengine's format; `meta` has the class names that `init_model` requires."""
     try:
         state = load_file(filename)
-    except Exception as error:  # safetensors has one error type of its own, outside any common base class
+    except Exception as error:  # safetensors has its own error type without a common base class
         raise damaged(filename, first_line(error)) from None
     if '_extra_state' not in state:
         raise CheckpointError(
-            f"{filename} is no checkpoint: it does not say what it was trained on. A restorer's adapter is given as "
-            'model.start (a restorer) or model.backbone.scr_adapter (a segmentor), or to rass-mm restore --adapter.'
+            f'{filename} is not a checkpoint: it does not record what it was trained on. To use the adapter of a '
+            'restorer, set model.start (in a restorer config) or model.backbone.scr_adapter (in a segmentor config), '
+            'or pass it to rass-mm restore --adapter.'
         )
     classes = json.loads(bytes(state['_extra_state'].tolist()))['classes']
     return {'state_dict': state, 'meta': {'dataset_meta': {'classes': classes}}}
@@ -54,12 +56,12 @@ def _read_safetensors(filename: str) -> dict[str, Any]:
 
 @register_backend('atomic_local')
 class AtomicLocalBackend(LocalBackend):
-    """Local files written under a temporary name and renamed: a kill while saving leaves the last checkpoint whole."""
+    """File backend that writes to a temporary name and renames: a killed save leaves the last checkpoint intact."""
 
     def put(self, obj: bytes, filepath: str | os.PathLike) -> None:
-        """Writes bytes in one step."""
+        """Writes bytes atomically."""
         write_bytes(filepath, obj)
 
     def put_text(self, obj: str, filepath: str | os.PathLike, encoding: str = 'utf-8') -> None:
-        """Writes text in one step; always UTF-8."""
+        """Writes text atomically, always as UTF-8."""
         write_text(filepath, obj)

@@ -1,4 +1,4 @@
-"""Iteration loop that resumes without reading the data it has already seen."""
+"""Training loop that resumes without reading the data of earlier iterations."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,10 +12,10 @@ from rass_mm.engine.seeding import SeededSampler
 
 @LOOPS.register_module()
 class ResumableIterLoop(IterBasedTrainLoop):
-    """mmengine's loop; on resume a `SeededSampler` jumps to its draw instead of loading and dropping every batch."""
+    """mmengine's iteration loop, which on resume skips ahead in a `SeededSampler` instead of loading every batch."""
 
     def run(self) -> Any:
-        """Trains up to `max_iters`, from where a resumed checkpoint left off."""
+        """Trains up to `max_iters`, starting at the iteration of the resumed checkpoint."""
         sampler = self.dataloader.sampler
         if self._iter > 0 and isinstance(sampler, SeededSampler):
             sampler.skip(self._iter * self.dataloader.batch_size)
@@ -24,7 +24,7 @@ class ResumableIterLoop(IterBasedTrainLoop):
 
 
 class _Skipping:
-    """Answers the first `count` requests with nothing: those batches were never loaded."""
+    """Iterator that returns None for the first `count` batches, which are never loaded, then the real batches."""
 
     def __init__(self, iterator: Iterator[Any], count: int) -> None:
         self.iterator = iterator

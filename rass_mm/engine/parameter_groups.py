@@ -1,4 +1,4 @@
-"""Learning rate and weight decay of each parameter."""
+"""Learning rate and weight decay per parameter."""
 
 from typing import Any
 
@@ -13,18 +13,18 @@ NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class NormDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Parameter groups of mmengine, with `norm_decay_mult` for every norm layer.
+    """mmengine's parameter groups, with `norm_decay_mult` applied to every norm layer.
 
-    mmengine skips `norm_decay_mult` for parameters that one of the `custom_keys` matches: a key that lowers the
-    learning rate of a whole module also gives its norm layers weight decay. detectron2, with which the released
-    segmentor was trained, decides the decay of norm layers by their type, whatever their learning rate is.
+    mmengine ignores `norm_decay_mult` for parameters that match one of the `custom_keys`, so a key that lowers the
+    learning rate of a whole module also adds weight decay to its norm layers. detectron2, with which the released
+    segmentor was trained, sets the decay of norm layers by their type, independently of their learning rate.
     """
 
     def add_params(self, params: list[dict[str, Any]], module: nn.Module, *args: Any, **kwargs: Any) -> None:
         """Appends one group per trained parameter of `module` and its children to `params`."""
         rules = self.paramwise_cfg
         if isinstance(module, NORMS) and 'norm_decay_mult' in rules:
-            # Within the keys, and not in the finished groups: mmengine logs every group as it makes it.
+            # Set in the keys rather than in the finished groups, because mmengine logs each group when it creates it.
             decay = {'decay_mult': rules['norm_decay_mult']}
             keys = {key: {**options, **decay} for key, options in rules.get('custom_keys', {}).items()}
             self.paramwise_cfg = {**rules, 'custom_keys': keys}

@@ -1,7 +1,7 @@
-"""Checks of the weight files that parts of a model start from.
+"""Checks of pretrained weight files.
 
-mmengine loads such a file with `strict=False` and only logs what does not fit: a backbone given another network's file,
-or one that still has its authors' names, would train from random weights without an error.
+mmengine loads such a file with `strict=False` and only logs mismatches. With the file of another network, or one with
+the original tensor names, a backbone would train from random weights without an error.
 """
 
 from pathlib import Path
@@ -14,15 +14,15 @@ from rass_mm.engine.remote import refuse_remote
 from rass_mm.errors import CheckpointError
 
 NEEDED = 0.9
-"""Share of a part's parameters that its file must have; mmseg's Swin, for one, adds norms that a classifier lacks."""
+"""Minimum fraction of a module's parameters in its file; mmseg's Swin, for example, has norms that classifiers lack."""
 
 
 def check_pretrained(model: nn.Module) -> None:
-    """Checks the files named by `init_cfg=dict(type='Pretrained', checkpoint=FILE)` in a model's parts.
+    """Checks the files named by `init_cfg=dict(type='Pretrained', checkpoint=FILE)` in the submodules of a model.
 
     Raises:
-        CheckpointError: a file is missing or not local, refused by the safe loader, or does not have the tensors of its
-            part.
+        CheckpointError: a file is missing or not local, is rejected by the safe loader, or lacks tensors of its
+            submodule.
     """
     for name, part in model.named_modules():
         config = getattr(part, 'init_cfg', None)
@@ -38,17 +38,17 @@ def _check_file(part: nn.Module, config: dict[str, Any], key: str) -> None:
     if not Path(path).expanduser().is_file():
         raise CheckpointError(
             f'{key} starts from the pretrained weights {path}, which do not exist; nothing is downloaded. Put the file '
-            f'there (configs/baselines/README.md says where it comes from), name yours by {option}, or train from '
-            f'random weights by --cfg-options {key}.init_cfg=None.'
+            f'there (see configs/baselines/README.md for its source), set another path with {option}, or train from '
+            f'random weights with --cfg-options {key}.init_cfg=None.'
         )
     given, own = _tensors(load_local(path, 'cpu'), config.get('prefix') or ''), dict(part.named_parameters())
     missing = [name for name, value in own.items() if not _fits(given.get(name), value)]
     if len(missing) > (1 - NEEDED) * len(own):
         raise CheckpointError(
-            f'{path} does not fit {key} ({type(part).__name__}): {len(missing)} of {len(own)} tensors are not in it or '
-            f'have another shape, e.g. {missing[0]}; it holds {", ".join(list(given)[:3])}, ... Give the file of this '
-            f'very network in the names of mmsegmentation by {option}; a file of its authors is first converted, see '
-            'configs/baselines/README.md.'
+            f'{path} does not match {key} ({type(part).__name__}): {len(missing)} of {len(own)} tensors are missing or '
+            f'have another shape, e.g. {missing[0]}. The file contains {", ".join(list(given)[:3])}, ... Set a file of '
+            f'exactly this network, with the tensor names of mmsegmentation, with {option}. Convert a file published '
+            'by the authors of the network first, see configs/baselines/README.md.'
         )
 
 

@@ -1,4 +1,4 @@
-"""The command of this process, for records."""
+"""Command line of this process, for records."""
 
 import os
 import shlex
@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def command_line() -> str:
-    """The command of this process as it can be typed again, e.g. `python tools/test.py rass/rass_scenes_tiny.py x.pth`.
+    """Returns a command that repeats this process, e.g. `python tools/test.py rass/rass_scenes_tiny.py x.pth`.
 
-    The interpreter's path is left out; several processes of one machine are written as torchrun starts them.
+    The path of the interpreter is omitted. Multiple processes on one machine are written as a torchrun command.
     """
     program, arguments = Path(sys.argv[0]), sys.argv[1:]
     if program.name == '__main__.py':

@@ -1,6 +1,6 @@
-"""Checkpoints given as an address are refused.
+"""Rejection of checkpoints given as a URL.
 
-mmengine's own loaders download and unpickle them, which can run any code.
+mmengine's own loaders download and unpickle such files, which can run arbitrary code.
 """
 
 import shlex
@@ -19,11 +19,11 @@ ZOOS = {
     'openmmlab': mmengine_checkpoint.get_external_models,
     'mmcls': mmengine_checkpoint.get_mmcls_models,
 }
-"""Schemes of short names, and mmengine's lists of the addresses that they stand for."""
+"""Schemes of short names, mapped to mmengine's lists of their URLs."""
 
 
 def refuse_remote(filename: str, *_: Any, **__: Any) -> NoReturn:
-    """Raises a CheckpointError that has the command to download the file."""
+    """Raises a CheckpointError that contains the command to download the file."""
     address = address_of(filename)
     scheme, _, rest = address.rpartition('://')
     name = urlsplit(address).path.rpartition('/')[2] or 'checkpoint.pth'
@@ -34,26 +34,26 @@ def refuse_remote(filename: str, *_: Any, **__: Any) -> NoReturn:
     else:
         raise CheckpointError(
             f'The checkpoint {filename} is not a local file, and only local files are read. Download it with the '
-            f'client of its storage and give the file in its place.'
+            f'client of its storage service and pass the local file instead.'
         )
     part = " and set prefix='backbone.' in its init_cfg" if filename.startswith('mmcls://') else ''
     raise CheckpointError(
-        f'The checkpoint {filename} is not a local file, and only local files are read. Download it by\n  {command}\n'
-        f'and give {name} in its place{part}.'
+        f'The checkpoint {filename} is not a local file, and only local files are read. Download it with\n  {command}\n'
+        f'and pass {name} instead{part}.'
     )
 
 
 def address_of(filename: str) -> str:
-    """The address that a short name like `torchvision://resnet50` stands for; other names as they are."""
+    """Returns the URL of a short name such as `torchvision://resnet50`; returns other names unchanged."""
     scheme, _, name = filename.partition('://')
     if scheme not in ZOOS:
         return filename
     try:
         return str(ZOOS[scheme]().get(name, filename))
-    except (ImportError, OSError):  # torchvision is not installed, or the list is not readable
+    except (ImportError, OSError):  # torchvision is not installed, or the list cannot be read
         return filename
 
 
-# Any scheme that is registered, with its pattern. There is no other way to list them.
+# mmengine has no public way to list the registered schemes.
 for _prefix in [prefix for prefix in CheckpointLoader._schemes if prefix]:
     CheckpointLoader.register_scheme(_prefix, refuse_remote, force=True)

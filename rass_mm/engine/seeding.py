@@ -1,7 +1,8 @@
-"""Randomness as a function of (seed, draw) instead of a stream, so that resuming needs no stored generator state.
+"""Random numbers as a function of seed and draw, so that resuming needs no stored generator state.
 
-`SeededSampler` numbers its draws, `SeedSample` seeds the augmentations of each draw, `IterationSeedHook` seeds the
-model's own draws of each iteration. The result does not depend on the number of workers, processes or restarts.
+`SeededSampler` numbers its draws, `SeedSample` seeds the augmentations of each draw, and `IterationSeedHook` seeds the
+random numbers of the model in each iteration. The result does not depend on the number of workers, processes or
+restarts.
 """
 
 import itertools
@@ -20,34 +21,36 @@ from torch.utils.data import Sampler
 
 
 class Draw(int):
-    """A sample index that remembers the seed of this draw; the data set passes it on as `sample_idx`."""
+    """Sample index with the seed of its draw; the data set passes it on as `sample_idx`."""
 
     seed: int
 
     def __new__(cls, index: int, seed: int) -> 'Draw':
-        """An int equal to `index` with attribute `seed`."""
+        """Returns an int equal to `index` with the attribute `seed`."""
         draw = super().__new__(cls, index)
         draw.seed = seed
         return draw
 
     def __reduce__(self) -> tuple:
-        """Keeps the seed on the way to a worker process."""
+        """Keeps the seed when the index is pickled for a worker process."""
         return Draw, (int(self), self.seed)
 
 
 def mixed_seed(*parts: int) -> int:
-    """A 32-bit seed from several numbers; neighbouring inputs give unrelated seeds."""
+    """Computes a 32-bit seed from several numbers; neighbouring inputs yield unrelated seeds."""
     return int(np.random.SeedSequence(list(parts)).generate_state(1)[0])
 
 
 @DATA_SAMPLERS.register_module()
 class SeededSampler(Sampler):
-    """Endless sampler whose n-th draw depends on the seed and n only; ranks take turns, as in mmengine's.
+    """Infinite sampler in which the n-th draw depends only on the seed and n.
+
+    Draws are distributed over the ranks in turn, as in mmengine's `InfiniteSampler`.
 
     Args:
-        dataset: anything with a length.
-        shuffle: a fresh permutation each epoch, else in order.
-        seed: None takes one seed for all processes.
+        dataset: any object with a length.
+        shuffle: whether to draw a new permutation in each epoch; otherwise samples are in order.
+        seed: None uses a random seed that is shared by all processes.
     """
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None) -> None:
@@ -58,7 +61,7 @@ class SeededSampler(Sampler):
         self.first = 0
 
     def skip(self, draws: int) -> None:
-        """Starts at draw number `draws` of this process, without loading what came before."""
+        """Starts at draw number `draws` of this process, without loading earlier samples."""
         self.first = draws
 
     def __len__(self) -> int:
@@ -81,13 +84,13 @@ class SeededSampler(Sampler):
 
 @TRANSFORMS.register_module()
 class SeedSample(BaseTransform):
-    """First transform of a training pipeline: seeds Python, numpy and torch for this draw.
+    """First transform of a training pipeline, which seeds Python, NumPy and torch for each draw.
 
-    Without a `SeededSampler` before it, it does nothing.
+    It has no effect on samples that do not come from a `SeededSampler`.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Reads `sample_idx`; changes no key."""
+        """Seeds the generators from `sample_idx`; changes no key."""
         draw = results.get('sample_idx')
         if isinstance(draw, Draw):
             random.seed(draw.seed)
@@ -98,10 +101,10 @@ class SeedSample(BaseTransform):
 
 @HOOKS.register_module()
 class IterationSeedHook(Hook):
-    """Seeds the model's own draws (points, dropout, latents) of each training iteration by seed, iteration and rank."""
+    """Hook that seeds the model's random numbers (points, dropout, latents) by seed, iteration and rank."""
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Seeds all generators of this process, the accelerator's included."""
+        """Seeds all generators of this process, including those of the accelerator."""
         seed = mixed_seed(runner.seed or 0, runner.iter, get_dist_info()[0], 3)
         random.seed(seed)
         np.random.seed(seed)

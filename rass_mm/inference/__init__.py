@@ -1,6 +1,6 @@
-"""Restoration of image files, of any size and number, with a network that restores windows.
+"""Restoration of image files of any size and number with a network that restores windows.
 
-Knows torch, numpy, OpenCV, Pillow and the diffusion core; neither mmseg nor mmagic.
+Depends on torch, NumPy, OpenCV, Pillow and the diffusion core, but not on mmseg or mmagic.
 """
 
 from rass_mm.inference.folder import RestoreSummary, restore_files

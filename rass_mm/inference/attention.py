@@ -1,4 +1,4 @@
-"""Attention of a restorer's UNet to each class name: maps, and pages of them."""
+"""Maps of the attention of a restorer's UNet to each class name, and pages that show them."""
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,39 +23,40 @@ COUNT = 12
 WIDEST, NARROWEST = 512, 224
 COLUMNS = 4
 HEAT = 0.65
-"""Weight of the heat's colour over the image."""
+"""Weight of the heat map's colour over the image."""
 
 
 def adapter_classes(adapter: AdapterSource) -> list[str]:
-    """The class names that a restorer's adapter was trained with.
+    """Returns the class names that a restorer's adapter was trained with.
 
     Raises:
-        AdapterError: the file is unusable or no restorer's.
+        AdapterError: the file is unusable or is not the adapter of a restorer.
     """
     found = as_adapter(adapter)
     if 'recipe' not in found.header:
-        raise AdapterError(f'{found.path} is an adapter, but no restorer: its header has no recipe (prompt, classes).')
+        raise AdapterError(f'{found.path} is not a restorer: its adapter header has no recipe (prompt, classes).')
     return found.header['recipe']['classes']
 
 
 def class_attention(
     restorer: 'Restorer', image: np.ndarray, classes: Sequence[str], layers: Sequence[str] | None = None
 ) -> dict[str, np.ndarray]:
-    """Where the UNet attends to each class name while it restores an image.
+    """Computes where the UNet attends to each class name while it restores an image.
 
     Args:
-        restorer: what `load_restorer` gives.
+        restorer: a restorer from `load_restorer`.
         image: (H, W, 3) float RGB in [0, 1], of any size.
         classes: the class list the restorer was trained with, see `adapter_classes`.
-        layers: blocks whose cross-attention is taken, e.g. `['mid_block', 'up_blocks.1']`; None takes the second half.
+        layers: blocks from which to take cross-attention, e.g. `['mid_block', 'up_blocks.1']`; None takes the second
+            half of the UNet.
 
     Returns:
-        Class name -> (H, W) float32 in [0, 1]: the attention to the name's tokens, mean over heads and layers; each
-        layer's map is brought to the image's size bilinearly first. Over all tokens, those of no class too, it sums to
-        1 at each pixel.
+        Class name -> (H, W) float32 in [0, 1]: the attention to the tokens of the name, averaged over heads and layers
+        after each layer's map is resized bilinearly to the size of the image. The sum over all tokens, including those
+        of no class, is 1 at each pixel.
 
     Raises:
-        ConfigError: no such layers, or the restorer's prompt names no classes.
+        ConfigError: the layers do not exist, or the restorer's prompt names no classes.
     """
     return dict(iterate_attention(restorer, image, classes, layers))
 
@@ -63,7 +64,7 @@ def class_attention(
 def iterate_attention(
     restorer: 'Restorer', image: np.ndarray, classes: Sequence[str], layers: Sequence[str] | None = None
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """The items of `class_attention` one by one: all maps of a large image and many classes are gigabytes."""
+    """Yields the items of `class_attention` one by one; all maps of a large image can take gigabytes."""
     height, width = image.shape[:2]
     multiple = restorer.size_multiple
     padding = ((0, -height % multiple), (0, -width % multiple), (0, 0))
@@ -71,13 +72,13 @@ def iterate_attention(
     size = padded.shape[:2]
     coarse = _layer_maps(restorer, padded, len(classes), layers)
     for index, name in enumerate(classes):
-        # One at a time: the layers' maps differ in size.
+        # Resized separately, because the maps of the layers differ in size.
         enlarged = [F.interpolate(maps[None, [index]], size, mode='bilinear') for maps in coarse]
         yield name, torch.stack(enlarged).mean(0)[0, 0, :height, :width].numpy()
 
 
 def _layer_maps(restorer: 'Restorer', image: np.ndarray, count: int, layers: Sequence[str] | None) -> list[Tensor]:
-    """Each layer's (K, h, w) float32 maps, on the CPU, of an image whose sides are multiples of the restorer's."""
+    """Returns the (K, h, w) float32 CPU maps of each layer; image sides must be multiples of `size_multiple`."""
     model = restorer.model
     inputs = torch.from_numpy(image).permute(2, 0, 1)[None] * 2 - 1
     before = model.attention_layers
@@ -89,7 +90,7 @@ def _layer_maps(restorer: 'Restorer', image: np.ndarray, count: int, layers: Seq
     owners = prompt.owners[0].cpu()
     if (owners == NOBODY).all():
         raise ConfigError(
-            f'The adapter was trained with {type(restorer.prompt).__name__}, which names no classes: there is no '
+            f'The adapter was trained with {type(restorer.prompt).__name__}, which names no classes, so there is no '
             'attention to a class. Train it with ClassTokens.'
         )
     tables = [table[0].float().cpu() for table in maps.values()]
@@ -97,25 +98,25 @@ def _layer_maps(restorer: 'Restorer', image: np.ndarray, count: int, layers: Seq
 
 
 def peak_to_mean(values: np.ndarray) -> float:
-    """How far a map stands out: its maximum over its mean; 0 for a map of zeros."""
+    """Computes the ratio of a map's maximum to its mean; 0 for a map of zeros."""
     mean = float(values.mean())
     return float(values.max()) / mean if mean > 0 else 0.0
 
 
 def strongest(maps: Iterable[tuple[str, np.ndarray]], count: int = COUNT) -> list[tuple[str, np.ndarray]]:
-    """The `count` named maps with the largest peak to mean, that first; holds no more than these at a time."""
+    """Returns the `count` named maps with the largest peak-to-mean ratio, sorted; keeps only these in memory."""
     return heapq.nlargest(count, maps, key=lambda item: peak_to_mean(item[1]))
 
 
 def attention_page(image: np.ndarray, maps: Mapping[str, np.ndarray]) -> np.ndarray:
-    """A page of the image and of its maps as heat over it, each under its name and its maximum.
+    """Draws a page with the image and with each map as a heat map over it, captioned with its name and maximum.
 
     Args:
         image: (H, W, 3) float RGB in [0, 1].
-        maps: name -> (H, W) float, not negative; each is shown relative to its own maximum.
+        maps: name -> (H, W) float, non-negative; each is shown relative to its own maximum.
 
     Returns:
-        (h, w, 3) uint8 RGB. Cells are at most 512 pixels wide; a small image is enlarged so that the text fits.
+        (h, w, 3) uint8 RGB. Cells are at most 512 pixels wide; small images are enlarged so that the text fits.
     """
     small = _fitted(image)
     size = f'{image.shape[1]}x{image.shape[0]}; heat: map / its own maximum'
@@ -128,9 +129,9 @@ def attention_page(image: np.ndarray, maps: Mapping[str, np.ndarray]) -> np.ndar
 
 
 def _fitted(values: np.ndarray) -> np.ndarray:
-    """An image or a map at the width of a cell."""
+    """Resizes an image or a map to the width of a cell."""
     height, width = values.shape[:2]
-    enlarged = min(-(-NARROWEST // width), WIDEST // height)  # a narrow and high image stays as it is
+    enlarged = min(-(-NARROWEST // width), WIDEST // height)  # tall, narrow images are not enlarged
     factor = min(WIDEST / width, max(1, enlarged))
     size = (max(round(width * factor), 1), max(round(height * factor), 1))
     method = cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST
@@ -138,7 +139,7 @@ def _fitted(values: np.ndarray) -> np.ndarray:
 
 
 def _heated(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """(H, W, 3) RGB in [0, 1], in grey, under an (H, W) map in [0, 1]: dark where it is 0, yellow where it is 1."""
+    """Blends an RGB image, in grey, with a map in [0, 1] that is drawn dark at 0 and yellow at 1."""
     colors = heat_colors(heat)[..., ::-1].astype(np.float32) / 255
     return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None] * (1 - HEAT) + colors * HEAT
 

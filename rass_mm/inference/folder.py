@@ -1,4 +1,4 @@
-"""Restoration of many image files, in a job that can be stopped at any time and resumed."""
+"""Restoration of many image files in a job that can be stopped at any time and resumed."""
 
 import logging
 import os
@@ -24,22 +24,22 @@ LISTED = 20
 
 
 class Restoring(Protocol):
-    """What restores: a `Restorer` of the diffusion core, or anything alike."""
+    """Interface of a restoring network, such as the `Restorer` of the diffusion core."""
 
     size_multiple: int
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(B, 3, h, w) RGB in [-1, 1] to the same shape; h and w are multiples of `size_multiple`."""
+        """Restores (B, 3, h, w) RGB images in [-1, 1]; h and w are multiples of `size_multiple`."""
         ...
 
 
 @dataclass(frozen=True)
 class RestoreSummary:
-    """What a run did.
+    """Summary of a run.
 
     Args:
-        images: number of images that were asked for.
-        made: how many of them this run restored; the others were there from an earlier run.
+        images: number of requested images.
+        made: number of images that this run restored; the others were restored by an earlier run.
         seconds: duration of the run.
     """
 
@@ -55,35 +55,36 @@ def restore_files(
     options: RestoreOptions,
     model: Mapping[str, Any] | None = None,
 ) -> RestoreSummary:
-    """Restores an image, all images of a folder and its subfolders, or those that fit a pattern.
+    """Restores an image, all images of a folder and its subfolders, or all images that match a pattern.
 
-    Outputs have the names of their sources, below `out`; a type that is not written becomes PNG. For a folder or a
-    pattern, `out` keeps a manifest: the same call again restores only what is missing or has changed, another call on
-    the same `out` is an error. A single image is restored, and its output replaced, every time.
+    Outputs are written below `out` with the names of their sources; file types that cannot be written become PNG. For
+    a folder or a pattern, `out` contains a manifest: repeating the call restores only images that are missing or have
+    changed, and a call with other settings raises an error. A single image is always restored and its output replaced.
 
     Args:
         source: an image file, a folder, or a pattern such as `photos/**/*.jpg`.
-        out: a folder; for one image also a file name.
-        load: gives the restorer; called after all checks, and only if there is something to do.
-        options: how.
-        model: what identifies the restorer (hashes, precision), for the manifest.
+        out: an output folder; for a single image, a folder or a file name.
+        load: returns the restorer; called after all checks, and only if there are images to restore.
+        options: see `RestoreOptions`.
+        model: hashes, precision and other values that identify the restorer, for the manifest.
 
     Raises:
-        DataError: see `plan_files` and `Manifest`; or some images failed: they are listed, all others are done.
-        ConfigError: the options do not fit the restorer.
+        DataError: see `plan_files` and `Manifest`. Also raised if some images failed; it lists them, and all others
+            are restored.
+        ConfigError: the options do not suit the restorer.
     """
     start = time.monotonic()
     plan = plan_files(source, out)
     manifest = None if plan.single else Manifest(plan, options, model or {})
     pending = [task for task in plan.tasks if manifest is None or not manifest.has(task)]
-    logger.info('%d of %d images are to be restored', len(pending), len(plan.tasks))
+    logger.info('%d of %d images to restore', len(pending), len(plan.tasks))
     if pending:
         _report(_run(pending, load(), options, manifest), plan)
     return RestoreSummary(len(plan.tasks), len(pending), time.monotonic() - start)
 
 
 def _run(tasks: list[Task], restorer: Restoring, options: RestoreOptions, manifest: Manifest | None) -> list[str]:
-    """Restores the images; returns what is wrong with those that cannot be restored."""
+    """Restores the images; returns an error message for each image that cannot be restored."""
     broken = []
     try:
         if manifest:
@@ -101,23 +102,23 @@ def _run(tasks: list[Task], restorer: Restoring, options: RestoreOptions, manife
                     manifest.add(line)
     except OSError as error:
         raise DataError(
-            f'Cannot write the restored images: {error}. Finished ones are kept: make room, or see to the rights, and '
-            'run the same command again.'
+            f'Cannot write the restored images: {error}. Finished images are kept. Free disk space or check the '
+            'permissions, and run the same command again.'
         ) from error
     return broken
 
 
 def _restore(task: Task, apply: Apply, options: RestoreOptions, multiple: int) -> dict:
-    """Restores one file; returns its line for the manifest.
+    """Restores one file and returns its manifest line.
 
     Raises:
-        DataError: this image cannot be read or restored.
+        DataError: the image cannot be read or restored.
         OSError: the output cannot be written.
     """
     try:
-        line = source_line(task)  # before reading: a source that changes meanwhile counts as changed
+        line = source_line(task)  # before reading, so that a source that changes meanwhile counts as changed
     except OSError as error:
-        raise DataError(f'{task.source}: the image is gone ({error}).') from error
+        raise DataError(f'{task.source}: the image no longer exists ({error}).') from error
     picture = read_picture(task.source)
     try:
         pixels = restore_image(picture.pixels, apply, options, multiple, picture.depth)
@@ -134,15 +135,15 @@ def _report(broken: list[str], plan: Plan) -> None:
     listed += [f'  and {len(broken) - LISTED} more'] * (len(broken) > LISTED)
     raise DataError(
         f'{len(broken)} of {len(plan.tasks)} images cannot be restored:\n' + '\n'.join(listed) + '\n'
-        f'The other {len(plan.tasks) - len(broken)} are done.'
+        f'The other {len(plan.tasks) - len(broken)} are restored.'
     )
 
 
 @contextmanager
 def _progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[Apply], Apply]]]:
-    """Yields a function to call before each image, and a wrapper of the network that counts windows.
+    """Context manager. Yields a function to call before each image, and a network wrapper that counts windows.
 
-    A large image takes long: the windows show that it moves. Elsewhere than in a terminal every tenth is logged.
+    The number of windows shows progress within a large image. Outside a terminal, each tenth of the images is logged.
     """
     with progress_bar(TextColumn('{task.fields[image]} {task.fields[windows]}', markup=False)) as bar:
         row, begun, windows = bar.add_task('restoring', total=total, image='', windows=''), 0, 0

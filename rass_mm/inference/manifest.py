@@ -1,7 +1,7 @@
-"""Record of what an output folder holds, so that a stopped restoration resumes and never mixes two settings.
+"""Manifest of an output folder, with which a stopped restoration resumes and never mixes two settings.
 
-One JSON object per line: a header, then a line per finished image with the size and time of its source. Lines are
-appended as images are finished.
+It has one JSON object per line: a header, then a line per finished image with the size and modification time of its
+source. Each line is appended when its image is finished.
 """
 
 import json
@@ -17,7 +17,7 @@ from rass_mm.inference.restore import RestoreOptions
 from rass_mm.version import __version__
 
 FORMAT = 'rass_mm restored images, 2'
-"""Version 1 enlarged with OpenCV's bicubic kernel, version 2 with Pillow's: one folder never mixes them."""
+"""Format version. Version 1 enlarged with OpenCV's bicubic kernel, version 2 with Pillow's; a folder has only one."""
 DECISIVE = ('format', 'source', 'options', 'model')
 
 
@@ -26,11 +26,11 @@ class Manifest:
 
     Args:
         plan: what is to be restored.
-        options: how; the number of windows at a time is not part of it, it changes no result.
-        model: what identifies the network, as JSON can hold it.
+        options: see `RestoreOptions`; the batch size is ignored, because it does not change the result.
+        model: values that identify the network; must be JSON-serializable.
 
     Raises:
-        DataError: the folder holds results of other settings or another source, or files of unknown origin.
+        DataError: the folder contains results of other settings or another source, or files of unknown origin.
     """
 
     def __init__(self, plan: Plan, options: RestoreOptions, model: Mapping[str, Any]) -> None:
@@ -49,29 +49,29 @@ class Manifest:
         if differing:
             listed = '\n'.join(f'  {key}: {old.get(key)}, now {self.header[key]}' for key in differing)
             raise DataError(
-                f'{self.path} says that the folder was made in another way:\n{listed}\nChoose another output folder, '
-                'delete this one, or ask for the same as before.'
+                f'{self.path} shows that the folder was made with other settings:\n{listed}\nChoose another output '
+                'folder, delete this one, or use the same settings as before.'
             )
         return lines
 
     def has(self, task: Task) -> bool:
-        """Whether the image is finished and its source is the same as then."""
+        """Checks whether the image is finished and its source is unchanged."""
         line = self.lines.get(task.name)
         return line is not None and line == source_line(task) and task.target.is_file()
 
     def begin(self) -> None:
-        """Makes the folder ready for more images: a clean manifest, no leftovers of a killed run."""
+        """Prepares the folder for more images: rewrites the manifest and removes leftovers of a killed run."""
         remove_leftovers(self.path.parent, WRITABLE)
         write_manifest(self.path, self.header, self.lines.values())
 
     def add(self, line: dict) -> None:
-        """Records a finished image; `line` is what `source_line` gave before its source was read."""
+        """Records a finished image; `line` is from `source_line`, called before the source was read."""
         self.lines[line['image']] = line
         append_line(self.path, line)
 
 
 def source_line(task: Task) -> dict:
-    """The manifest's line of an image: its names, and its source's size and time of change."""
+    """Returns the manifest line of an image: its names, and the size and modification time of its source."""
     status = task.source.stat()
     return {'image': task.name, 'output': task.output, 'size': status.st_size, 'mtime_ns': status.st_mtime_ns}
 
@@ -80,6 +80,6 @@ def _refuse_foreign(plan: Plan) -> None:
     foreign = next((task.target for task in plan.tasks if task.target.exists()), None)
     if foreign is not None:
         raise DataError(
-            f'{foreign} would be overwritten, but {plan.out} has no {MANIFEST} that says how it was made. Choose an '
+            f'{foreign} would be overwritten, but {plan.out} has no {MANIFEST} that records how it was made. Choose an '
             'empty output folder.'
         )

@@ -1,4 +1,4 @@
-"""Which images a restoration reads and which files it writes; refuses what cannot work before anything is loaded."""
+"""Input and output files of a restoration, checked before anything is loaded."""
 
 import glob
 import logging
@@ -19,7 +19,7 @@ WILDCARD = re.compile(r'[*?[]')
 
 
 class Task(NamedTuple):
-    """One image: its names relative to the source's root and to the output folder, and its paths."""
+    """One image: its name relative to the source root, its name relative to the output folder, and both paths."""
 
     name: str
     output: str
@@ -29,13 +29,13 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be restored.
+    """Images to restore.
 
     Args:
-        root: folder that the images' names are relative to.
-        out: folder that their outputs' names are relative to.
+        root: folder that the image names are relative to.
+        out: folder that the output names are relative to.
         tasks: the images, sorted by name.
-        single: whether one file was asked for by its name.
+        single: whether the source is a single file, given by name.
     """
 
     root: Path
@@ -45,16 +45,16 @@ class Plan:
 
 
 def plan_files(source: str | os.PathLike, out: str | os.PathLike) -> Plan:
-    """Lists the images and their outputs, and makes the output folders.
+    """Lists the images and their outputs, and creates the output folders.
 
     Args:
-        source: an image; a folder, searched with its subfolders; or a pattern such as `photos/**/*.jpg`. Names in a
-            pattern are kept from its first wildcard on.
-        out: a folder; for one image also a file name, if it has a suffix and is no existing folder.
+        source: an image; a folder, searched with its subfolders; or a pattern such as `photos/**/*.jpg`. With a
+            pattern, outputs keep the part of the path from its first wildcard on.
+        out: a folder. For a single image it is a file name if it has a suffix and is not an existing folder.
 
     Raises:
-        DataError: there are no images, two of them would become one file, or an output would overwrite a source; `out`
-            lies where it would be searched, is a file, or cannot be written.
+        DataError: no image was found, two of them have the same output, or an output would overwrite a source; `out`
+            is inside the searched folder, is a file, or is not writable.
     """
     found = _single(Path(source), out) if Path(source).is_file() else _several(Path(source), Path(out))
     _refuse_overwriting(found.tasks)
@@ -63,7 +63,7 @@ def plan_files(source: str | os.PathLike, out: str | os.PathLike) -> Plan:
     changed = [task for task in found.tasks if Path(task.name).suffix != Path(task.output).suffix]
     if changed and not found.single:
         logger.warning(
-            'Types that are not written become PNG: %d of the images, e.g. %s', len(changed), changed[0].name
+            'File types that cannot be written become PNG: %d images, e.g. %s', len(changed), changed[0].name
         )
     return found
 
@@ -73,10 +73,10 @@ def _single(source: Path, out: str | os.PathLike) -> Plan:
     if target.is_dir() or os.fspath(out).endswith(os.sep) or not target.suffix:
         task = _task(source.parent, target, source.name)
         if Path(task.output).suffix != source.suffix:
-            logger.warning('%s is written as %s: its own type is not written', source, task.target)
+            logger.warning('%s is written as %s: its own file type cannot be written', source, task.target)
         return Plan(source.parent, target, [task], single=True)
     if target.suffix.lower() not in WRITABLE:
-        raise DataError(f'{target}: images of type {target.suffix} are not written; give one of {", ".join(WRITABLE)}.')
+        raise DataError(f'{target}: cannot write images of type {target.suffix}. Use one of {", ".join(WRITABLE)}.')
     return Plan(source.parent, target.parent, [Task(source.name, target.name, source, target)], single=True)
 
 
@@ -87,20 +87,20 @@ def _several(source: Path, out: Path) -> Plan:
         root, deep = _fixed_part(source), '**' in source.parts
         paths = map(Path, glob.iglob(str(source), recursive=True))
     else:
-        raise DataError(f'{source} does not exist. Give an image, a folder of images, or a pattern in quotes.')
+        raise DataError(f'{source} does not exist. Pass an image, a folder of images, or a pattern in quotes.')
     names = _image_names(root, paths)
     if not names:
-        raise DataError(f'No images in {source}; looked for {", ".join(READABLE)}.')
+        raise DataError(f'No images found in {source}; searched for {", ".join(READABLE)}.')
     if out.resolve() == root.resolve() or (deep and root.resolve() in out.resolve().parents):
         raise DataError(
-            f'The output folder {out} is in the image folder {root}: the next run would restore the restored images '
+            f'The output folder {out} is in the image folder {root}, so the next run would restore the restored images '
             'again. Choose an output folder outside it.'
         )
     return Plan(root, out, [_task(root, out, name) for name in names])
 
 
 def _fixed_part(pattern: Path) -> Path:
-    """The folders of a pattern before its first wildcard."""
+    """Returns the folders of a pattern before its first wildcard."""
     first = next(number for number, part in enumerate(pattern.parts) if WILDCARD.search(part))
     return Path(*pattern.parts[:first])
 

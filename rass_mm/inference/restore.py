@@ -1,4 +1,4 @@
-"""Restoration of one image: enlarged, window by window, with the colours of its source if asked."""
+"""Restoration of one image in windows, with optional enlargement and colour correction."""
 
 import math
 from collections.abc import Callable
@@ -15,22 +15,22 @@ from rass_mm.errors import AdapterError, ConfigError
 from rass_mm.files.resizing import OSEDIFF_MULTIPLE, enlarged, osediff_sized
 
 Apply = Callable[[Tensor], Tensor]
-"""A restoring network: (B, 3, h, w) RGB in [-1, 1] to the same shape."""
+"""Restoring network that maps (B, 3, h, w) RGB in [-1, 1] to the same shape and range."""
 
 
 @dataclass(frozen=True)
 class RestoreOptions:
-    """How images are restored.
+    """Options of a restoration.
 
     Args:
-        upscale: factor of enlargement, bicubic, before the network sees the image; 1 or more.
-        window: side of a window in pixels, rounded up to the network's multiple.
-        overlap: pixels that neighbouring windows share, rounded up to the network's multiple. Wider hides more.
-        batch: windows at a time.
-        color_fix: 'none', 'adain' or 'wavelet', see `fix_colors`. Both fixes bring back colour casts of the source too.
-        scheme: 'windows', blended windows of the image, or 'osediff', OSEDiff's own: sizes of `osediff_sized`, the
-            autoencoder on the whole image, the UNet in latent tiles. Its memory grows with the image; it needs a
-            restorer with `latent_tiles=True`, and `window`, `overlap` and `batch` have no effect.
+        upscale: factor of the bicubic enlargement before the network; at least 1.
+        window: side of a window in pixels, rounded up to a multiple of the network's `size_multiple`.
+        overlap: overlap of neighbouring windows in pixels, rounded up likewise. A larger overlap hides seams better.
+        batch: number of windows per batch.
+        color_fix: 'none', 'adain' or 'wavelet', see `fix_colors`. Both fixes also restore colour casts of the source.
+        scheme: 'windows' blends windows of the image. 'osediff' is OSEDiff's scheme: image sizes of `osediff_sized`,
+            the autoencoder on the whole image, the UNet in latent tiles. Its memory use grows with the image, it
+            requires a restorer with `latent_tiles=True`, and it ignores `window`, `overlap` and `batch`.
 
     Raises:
         ConfigError: a value is out of range, or the overlap is not less than the window.
@@ -45,19 +45,19 @@ class RestoreOptions:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.upscale) and self.upscale >= 1):
-            raise ConfigError(f'The enlargement is {self.upscale}, but it must be 1 or more.')
+            raise ConfigError(f'The upscale factor is {self.upscale}, but it must be 1 or more.')
         if min(self.window, self.batch) < 1 or self.overlap < 0:
             raise ConfigError(
                 f'Window {self.window} and batch {self.batch} must be 1 or more, overlap {self.overlap} 0 or more.'
             )
         self.tiling(1)
         if self.scheme not in SCHEMES:
-            raise ConfigError(f'There is no scheme {self.scheme!r}; choose one of {", ".join(SCHEMES)}.')
+            raise ConfigError(f'Unknown scheme {self.scheme!r}. Choose one of {", ".join(SCHEMES)}.')
         if self.color_fix not in COLOR_FIXES:
-            raise ConfigError(f'There is no colour fix {self.color_fix!r}; choose one of {", ".join(COLOR_FIXES)}.')
+            raise ConfigError(f'Unknown colour fix {self.color_fix!r}. Choose one of {", ".join(COLOR_FIXES)}.')
 
     def tiling(self, multiple: int) -> tuple[int, int]:
-        """Window and overlap in pixels, as a network gets them whose input has sides of multiples of `multiple`.
+        """Returns window and overlap in pixels, rounded up to multiples of `multiple`.
 
         Raises:
             ConfigError: the overlap is not less than the window.
@@ -65,10 +65,10 @@ class RestoreOptions:
         window, overlap = (-(-side // multiple) * multiple for side in (self.window, self.overlap))
         if overlap < window:
             return window, overlap
-        rounded = f' In multiples of {multiple}, which this network needs, they are {overlap} and {window}.'
+        rounded = f' Rounded up to multiples of {multiple} for this network, they are {overlap} and {window}.'
         raise ConfigError(
             f'The overlap of {self.overlap} must be less than the window of {self.window} pixels.'
-            f'{rounded if multiple > 1 else ""} Give a larger window.'
+            f'{rounded if multiple > 1 else ""} Set a larger window.'
         )
 
 
@@ -79,20 +79,20 @@ def restore_image(
 
     Args:
         image: (H, W, 3) float32 RGB in [0, 1], of any size.
-        apply: the network; it gets windows on the CPU and moves them to its device.
+        apply: the network; it receives windows on the CPU and moves them to its device.
         options: see `RestoreOptions`.
-        multiple: what the sides of the network's input are multiples of (64 for Stable Diffusion).
-        depth: pixel type of the file that the image comes from (`Picture.depth`). 'uint8' is enlarged in 8 bits, as
-            the published restorers do it; any other in full precision.
+        multiple: number that the sides of the network's input must be multiples of (64 for Stable Diffusion).
+        depth: pixel type of the image file (`Picture.depth`). 'uint8' is enlarged in 8 bits, as in the published
+            restorers; other types are enlarged in full precision.
 
     Returns:
-        (round(H x upscale), round(W x upscale), 3) float32 RGB in [0, 1], another array than `image`. The scheme
-        'osediff' gives the sides of `osediff_sized`.
+        (round(H x upscale), round(W x upscale), 3) float32 RGB in [0, 1], always a new array. With the scheme
+        'osediff' the sides are those of `osediff_sized`.
 
     Raises:
-        AdapterError: the network gives NaN or infinity.
-        ConfigError: the options do not fit the network, it changes the shape, or its device has too little memory for
-            a batch.
+        AdapterError: the network returns NaN or infinity.
+        ConfigError: the options do not suit the network, the network changes the shape, or its device has too little
+            memory for a batch.
     """
     source = _source(image, options, depth)
     window, overlap = options.tiling(multiple) if options.scheme == 'windows' else _whole(source, multiple)
@@ -102,16 +102,16 @@ def restore_image(
             result = blended(planes, _in_unit_range(apply), window, overlap, options.batch, multiple)
     except torch.cuda.OutOfMemoryError as error:
         raise ConfigError(
-            f'Too little memory for {options.batch} windows of {window} pixels. Give a smaller batch or window, or '
+            f'Too little memory for {options.batch} windows of {window} pixels. Use a smaller batch or window, or '
             'bfloat16.'
         ) from error
-    restored = np.ascontiguousarray(result.permute(1, 2, 0).numpy())  # the layout of `source`: no copy
+    restored = np.ascontiguousarray(result.permute(1, 2, 0).numpy())  # no copy: the layout is that of `source`
     fix_colors(restored, source, options.color_fix)
     return np.clip(restored, 0, 1, out=restored)
 
 
 def _source(image: np.ndarray, options: RestoreOptions, depth: str) -> np.ndarray:
-    """The enlarged image, float32 in [0, 1]; the image itself where its size stays."""
+    """Returns the enlarged image, float32 in [0, 1]; the image itself if its size does not change."""
     image = np.ascontiguousarray(image, np.float32)
     if options.scheme == 'windows' and options.upscale == 1:
         return image
@@ -124,24 +124,24 @@ def _source(image: np.ndarray, options: RestoreOptions, depth: str) -> np.ndarra
 
 
 def _whole(source: np.ndarray, multiple: int) -> tuple[int, int]:
-    """Window and overlap of one pass over the whole image."""
+    """Returns window and overlap for a single pass over the whole image."""
     if OSEDIFF_MULTIPLE % multiple:
         raise ConfigError(
-            f"The scheme 'osediff' gives images whose sides are multiples of {OSEDIFF_MULTIPLE}, but this restorer "
-            f'needs multiples of {multiple}. Load it with latent_tiles=True.'
+            f"The scheme 'osediff' produces images with sides that are multiples of {OSEDIFF_MULTIPLE}, but this "
+            f'restorer requires multiples of {multiple}. Load it with latent_tiles=True.'
         )
     return max(source.shape[:2]), 0
 
 
 def _in_unit_range(apply: Apply) -> Apply:
-    """The network for windows in [0, 1]: the whole image need not be copied into [-1, 1]."""
+    """Wraps the network for windows in [0, 1], so that the whole image need not be copied to [-1, 1]."""
 
     def checked(images: Tensor) -> Tensor:
         outputs = apply(images.mul(2).sub_(1)).float()
         if not torch.isfinite(outputs).all():
             raise AdapterError(
-                'The restorer gave NaN or infinity. Either its weights are damaged, or float16 is too narrow for them: '
-                'use float32 or bfloat16.'
+                'The restorer returned NaN or infinity. Its weights are damaged, or the range of float16 is too small '
+                'for them. Use float32 or bfloat16.'
             )
         return outputs.add(1).div_(2)
 

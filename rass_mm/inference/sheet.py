@@ -1,4 +1,4 @@
-"""A contact sheet: every image beside its restored one, small, on one picture."""
+"""Contact sheet: thumbnails of all images, each beside its restored version."""
 
 import os
 from collections.abc import Sequence
@@ -18,22 +18,22 @@ SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp')
 
 
 def check_sheet(path: str | os.PathLike) -> Path:
-    """The sheet's path.
+    """Returns the path of the sheet if its suffix is that of an image.
 
     Raises:
-        DataError: its suffix is no picture's.
+        DataError: the suffix is not one of `SUFFIXES`.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
-        raise DataError(f'{path}: a contact sheet is a picture; give it one of {", ".join(SUFFIXES)}.')
+        raise DataError(f'{path}: a contact sheet is a picture. Use one of the suffixes {", ".join(SUFFIXES)}.')
     return path
 
 
 def write_sheet(path: str | os.PathLike, tasks: Sequence[Task]) -> None:
-    """Writes the sheet of all tasks whose output exists: input left, restored right, the name above.
+    """Writes the sheet of all tasks with an output: input left, restored image right, name above.
 
     Args:
-        path: the picture to write.
+        path: the image file to write.
         tasks: the images, see `plan_files`.
     """
     cells = [_pair(task) for task in tasks if task.target.is_file()]
@@ -43,7 +43,7 @@ def write_sheet(path: str | os.PathLike, tasks: Sequence[Task]) -> None:
 
 
 def _pair(task: Task) -> np.ndarray:
-    """(h, w, 3) uint8 BGR cell."""
+    """Draws a cell, (h, w, 3) uint8 BGR."""
     pair = np.full((SIDE, 2 * SIDE + GAP, 3), 255, np.uint8)
     for left, file in ((0, task.source), (SIDE + GAP, task.target)):
         thumb = _thumbnail(read_picture(file).pixels)
@@ -52,7 +52,7 @@ def _pair(task: Task) -> np.ndarray:
 
 
 def _thumbnail(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) float RGB in [0, 1] to uint8 BGR that fits a square of `SIDE`."""
+    """Resizes (H, W, 3) float RGB in [0, 1] to uint8 BGR that fits a square of `SIDE` pixels."""
     factor = SIDE / max(pixels.shape[:2])
     size = tuple(max(round(side * factor), 1) for side in pixels.shape[1::-1])
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)

@@ -1,4 +1,4 @@
-"""Writes what a published file becomes: an adapter file, or a checkpoint with the base it stands on."""
+"""Conversion of a published file to an adapter file, or to a checkpoint with its base."""
 
 import json
 import os
@@ -29,12 +29,20 @@ from rass_mm.published.segmentor import BASE_PARTS, MappedSegmentor, map_segment
 
 CHECKPOINT, BASE, REPORT = 'rass.safetensors', 'base', 'conversion.json'
 BuildModel = Callable[[Path, int], nn.Module]
-"""(base folder, rank) to a RASS model of that base, on the meta device."""
+"""Function that builds a RASS model on the meta device from a base folder and a LoRA rank."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was done: kind of file, what was written, published name -> new name, and -> why it was left out."""
+    """Result of a conversion.
+
+    Args:
+        kind: 'osediff', 'scr' or 'rass'.
+        written: paths of the output files.
+        used: published tensor name -> new name.
+        left_out: published tensor name -> reason for omitting it.
+        notes: remarks for the user.
+    """
 
     kind: str
     written: list[str]
@@ -43,7 +51,7 @@ class Conversion:
     notes: list[str]
 
     def summary(self) -> str:
-        """A few lines for people."""
+        """Returns a summary of a few lines for the user."""
         reasons = Counter(self.left_out.values())
         lines = [f'{self.kind}: {len(self.used)} tensors used, {len(self.left_out)} left out']
         lines += [f'  left out, {count}: {reason}' for reason, count in reasons.items()]
@@ -62,28 +70,28 @@ def convert(
 ) -> Conversion:
     """Converts a published file.
 
-    OSEDiff's and SCR's become one adapter file `out` (safetensors). RASS's becomes a folder `out` with
-    `rass.safetensors` and, as far as the file has them, the weights of the merged base in `base/`. A report of every
-    tensor is written beside them.
+    A file of OSEDiff or SCR becomes one adapter file `out` (safetensors). A file of RASS becomes a folder `out` with
+    `rass.safetensors` and, if the file contains them, the weights of the merged base in `base/`. A report that lists
+    every tensor is written beside them.
 
     Args:
         source: the published file.
         out: the file or folder to write; must not exist.
-        base: the Stable Diffusion folder it was trained on. For RASS, gives configs, tokenizer and the parts that the
-            file lacks.
-        build: makes the RASS model whose names and shapes the result must have.
-        kind: 'osediff', 'scr' or 'rass'; None finds out.
-        form: of a restorer, 'residual' or 'x0'; None takes the kind's own.
-        scr_adapter: converted adapter to name as merged, for a RASS file without the UNet's base weights.
+        base: the Stable Diffusion folder the file was trained on. For RASS, it provides configs, tokenizer and the
+            parts missing from the file.
+        build: builds the RASS model that the result must match in names and shapes.
+        kind: 'osediff', 'scr' or 'rass'; None detects it.
+        form: 'residual' or 'x0', for a restorer; None uses the default of the kind.
+        scr_adapter: converted adapter to record as merged, for a RASS file without the UNet's base weights.
 
     Raises:
-        CheckpointError: the file is unsafe, damaged, of another layout, rank or width, or has a tensor without place.
+        CheckpointError: the file is unsafe, damaged, of another layout, rank or width, or has an unknown tensor.
         BaseFolderError: the base cannot be used.
         ConfigError: `out` exists.
     """
     out = Path(out)
     if out.exists():
-        raise ConfigError(f'{out} exists already: nothing is overwritten. Choose another name or remove it.')
+        raise ConfigError(f'{out} already exists, and nothing is overwritten. Choose another name or remove it.')
     kind, content = read_published(source, kind)
     found = read_base(base)
     provenance = {'file': Path(source).name, 'sha256': file_sha256(Path(source)), 'kind': kind}
@@ -100,10 +108,10 @@ def _write_restorer(
     kind: str, content: dict[str, Any], out: Path, base: DiffusionBase, form: str | None, provenance: dict[str, str]
 ) -> Conversion:
     if out.suffix != '.safetensors':
-        raise ConfigError(f'{out}: a restorer becomes one file; give it a name that ends in .safetensors.')
+        raise ConfigError(f'{out}: a restorer becomes one file. Choose a name that ends in .safetensors.')
     report = out.with_suffix('.' + REPORT)
     if report.exists():
-        raise ConfigError(f'{report} exists already: nothing is overwritten. Choose another name or remove it.')
+        raise ConfigError(f'{report} already exists, and nothing is overwritten. Choose another name or remove it.')
     mapped = map_restorer(kind, content, base, form)
     _check_finite(mapped.tensors)
     recipe = mapped.header['recipe']
@@ -122,7 +130,7 @@ def _write_restorer(
 def _check_finite(tensors: Mapping[str, Tensor]) -> None:
     bad = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
-        raise CheckpointError(f'{bad[0]} holds NaN or infinity ({len(bad)} tensors in all): the file is of no use.')
+        raise CheckpointError(f'{bad[0]} holds NaN or infinity ({len(bad)} tensors in all). The file is unusable.')
 
 
 def _write_segmentor(
@@ -136,11 +144,11 @@ def _write_segmentor(
     whole = 'unet' in mapped.base and mapped.base['unet'].keys() > {'conv_in.weight', 'conv_in.bias'}
     if not whole and scr_adapter is None:
         raise CheckpointError(
-            "The file lacks the UNet's base weights, so the restorer merged into them must be named: convert scr.pkl "
-            'first and give its result as --scr-adapter.'
+            "The file lacks the UNet's base weights, so the restorer merged into them must be given. Convert scr.pkl "
+            'first and pass the result with --scr-adapter.'
         )
     if whole and scr_adapter is not None:
-        raise ConfigError('The file holds the UNet with the restorer merged in: leave --scr-adapter out.')
+        raise ConfigError('The file contains the UNet with the restorer merged in. Remove --scr-adapter.')
     merged = []
     if not whole:
         mapped.base.pop('unet', None)
@@ -153,7 +161,7 @@ def _write_segmentor(
     own = build(base.folder, mapped.rank)
     needed = {key: value for key, value in own.state_dict().items() if key != '_extra_state'}
     check_tensors(
-        mapped.trained, needed, 'The file does not fit the model of --config', 'Give the config it was made for.'
+        mapped.trained, needed, 'The file does not fit the model of --config', 'Pass the config it was made for.'
     )
     with _folder(out) as temporary:
         notes = _write_base(mapped.base, base, temporary / BASE)
@@ -173,23 +181,23 @@ def _write_segmentor(
 
 
 def _check_parts(parts: Mapping[str, dict[str, Tensor]], base: DiffusionBase) -> None:
-    """Raises a CheckpointError where a part of the base is incomplete or of another width."""
+    """Raises a CheckpointError if a part of the base is incomplete or has another width."""
     with torch.device('meta'):
         models = {**models_on_meta(base), 'text_encoder': load_text_model(base)}
     for part, model in models.items():
         if part in parts:
             what = f'The {part} in the file does not fit the base {base.folder}'
-            remedy = 'Give --base the Stable Diffusion folder it was made for.'
+            remedy = 'Set --base to the Stable Diffusion folder it was made for.'
             check_tensors(_unprefixed(parts[part]), _unprefixed(model.state_dict()), what, remedy)
 
 
 def _unprefixed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Old text encoders put all weights below `text_model.`; loading takes either."""
+    """Removes the prefix `text_model.` of older text encoders, because names with and without it can be loaded."""
     return {key.removeprefix('text_model.'): value for key, value in tensors.items()}
 
 
 def _write_base(parts: Mapping[str, dict[str, Tensor]], base: DiffusionBase, folder: Path) -> list[str]:
-    """A base folder: weights from the file where it has them, all else from `base`; returns notes about that."""
+    """Writes a base folder with the weights of the file, takes all other parts from `base`, and returns notes."""
     weights = ('*.safetensors', '*.safetensors.index*.json', '*.bin', '*.bin.index*.json', '*.ckpt', '.*')
     shutil.copytree(base.folder, folder, ignore=shutil.ignore_patterns(*weights))
     notes = []
@@ -208,7 +216,7 @@ def _write_base(parts: Mapping[str, dict[str, Tensor]], base: DiffusionBase, fol
 
 
 def unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors without graph, contiguous, each with a storage of its own, as safetensors wants them."""
+    """Returns detached, contiguous tensors that share no storage, as safetensors requires."""
     seen: set[int] = set()
     result = {}
     for key, value in tensors.items():
@@ -222,7 +230,7 @@ def unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @contextmanager
 def _folder(out: Path) -> Iterator[Path]:
-    """Yields a folder that becomes `out` if the block ends well and vanishes if not."""
+    """Context manager. Yields a folder that is renamed to `out` if the block succeeds and deleted otherwise."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f'.{out.name}-', dir=out.parent, ignore_cleanup_errors=True) as temporary:
         inner = Path(temporary) / out.name

@@ -1,4 +1,4 @@
-"""LoRA tensors in published files: their names, and what they must be for a given model."""
+"""Collection and checks of the LoRA tensors in published files."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,14 +10,17 @@ from rass_mm.errors import CheckpointError
 
 PATTERN = re.compile(r'(?P<layer>.+)\.lora_(?P<side>[AB])\.(?P<adapter>[^.]+)\.weight')
 ALPHA = 8.0
-"""peft's default, which the published code relies on; no file stores it. The scale of an update is 8 / rank."""
+"""Default alpha of peft, which the published code uses and no file stores. The scale of an update is 8 / rank."""
 
 
 @dataclass
 class LoraPart:
-    """The LoRA of one network: several published adapters made one.
+    """LoRA of one network, combined from several published adapters.
 
-    `tensors` has `<layer>.lora_A.weight` and `<layer>.lora_B.weight`; `sources` the published name of each.
+    Args:
+        rank: rank of all layers; 0 without layers.
+        tensors: the tensors `<layer>.lora_A.weight` and `<layer>.lora_B.weight`.
+        sources: name in `tensors` -> published name.
     """
 
     rank: int = 0
@@ -31,15 +34,15 @@ class LoraPart:
 
 
 def collect_lora(tensors: Mapping[str, Tensor], model: nn.Module, what: str) -> LoraPart:
-    """Makes one adapter of all LoRA tensors of a network, whatever their adapters are called.
+    """Combines all LoRA tensors of a network into one adapter, regardless of adapter names.
 
     Args:
-        tensors: published names and values; names without `.lora_` are not looked at.
-        model: the network without adapters, on any device; gives names and shapes of its layers.
-        what: how messages call the network ('UNet').
+        tensors: published names and values; names without `.lora_` are ignored.
+        model: the network without adapters, on any device; defines the names and shapes of the layers.
+        what: name of the network in error messages, e.g. 'UNet'.
 
     Raises:
-        CheckpointError: a layer that the network has not, has twice, of another width, half a pair, or mixed ranks.
+        CheckpointError: a layer is unknown, adapted twice, of another width or incomplete, or the ranks differ.
     """
     part = LoraPart()
     for key, value in tensors.items():
@@ -77,33 +80,33 @@ def _check_layer(part: LoraPart, layer: str, model: nn.Module, what: str) -> Non
         weight = model.get_submodule(layer).weight
     except AttributeError:
         raise CheckpointError(
-            f'{what}: {layer} is adapted in the file, but the base has no such layer. Give the base it was made for.'
+            f'{what}: {layer} is adapted in the file, but the base has no such layer. Pass the base it was made for.'
         ) from None
     needed = [(part.rank, *weight.shape[1:]), (weight.shape[0], part.rank, *(1 for _ in weight.shape[2:]))]
     for side, tensor, shape in zip('AB', sides, needed, strict=True):
         if tuple(tensor.shape) != shape:
             raise CheckpointError(
                 f'{what}: {layer}.lora_{side} has shape {tuple(tensor.shape)}, but this base needs {shape}: the file '
-                f'was made for a base of another width. Give --base the Stable Diffusion folder it was made for '
+                f'was made for a base of another width. Set --base to the Stable Diffusion folder it was made for '
                 f'(2.1-base for the published files).'
             )
 
 
 def check_declared(part: LoraPart, listed: Iterable[str], declared: int | None, what: str) -> set[str]:
-    """Compares the adapter with what the file says of it; returns layers that no list names.
+    """Compares the adapter with the rank and layers declared in the file; returns layers that are not listed.
 
     Raises:
-        CheckpointError: another rank than declared, or a listed layer without tensors.
+        CheckpointError: the rank differs from the declared one, or a listed layer has no tensors.
     """
     if declared is not None and declared != part.rank:
         raise CheckpointError(
-            f'{what}: the file says rank {declared}, but its LoRA tensors have rank {part.rank} '
-            f'({next(iter(part.sources.values()), "there are none")}). It is damaged or was put together from two.'
+            f'{what}: the file declares rank {declared}, but its LoRA tensors have rank {part.rank} '
+            f'({next(iter(part.sources.values()), "there are none")}). It is damaged or was combined from two files.'
         )
     listed = set(listed)
     absent = sorted(listed - set(part.layers))
     if absent:
         raise CheckpointError(
-            f'{what}: the file lists {len(absent)} adapted layers without tensors, the first is {absent[0]}.'
+            f'{what}: the file lists {len(absent)} adapted layers without tensors; the first is {absent[0]}.'
         )
     return set(part.layers) - listed

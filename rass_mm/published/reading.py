@@ -1,4 +1,4 @@
-"""Opens a published file without running code in it, and says which of the known ones it is."""
+"""Reading of published files without running code in them, and detection of their kind."""
 
 import os
 from typing import Any
@@ -17,35 +17,36 @@ def read_published(path: str | os.PathLike, kind: str | None = None) -> tuple[st
     """Reads a published file.
 
     Args:
-        path: `osediff.pkl`, `scr.pkl` or `rass.pth`, by whatever name.
-        kind: one of `KINDS`; None finds out by what is in the file.
+        path: `osediff.pkl`, `scr.pkl` or `rass.pth`, under any name.
+        kind: one of `KINDS`; None detects it from the contents of the file.
 
     Returns:
-        The kind, and the file's top-level dict. Large files are mapped, not read.
+        The kind, and the top-level dict of the file. Tensors are memory-mapped.
 
     Raises:
-        CheckpointError: no such file, damaged, holds anything but tensors, containers, numbers and strings (named), or
-            is none of the known kinds.
+        CheckpointError: the file is missing or damaged, contains objects other than tensors, containers, numbers and
+            strings (the message names the first), or is not of a known kind.
     """
     if not os.path.isfile(path):
-        raise CheckpointError(f'{path} does not exist. Give the path of osediff.pkl, scr.pkl or rass.pth.')
+        raise CheckpointError(f'{path} does not exist. Pass the path of osediff.pkl, scr.pkl or rass.pth.')
     with tensors_only():
         content = read_tensors(path, 'cpu', mmap=True)
     foreign = _foreign(content)
     if foreign:
         raise CheckpointError(
-            f'{path} is refused: besides tensors, containers, numbers and strings it holds {foreign}. Nothing was '
-            'loaded. Take the file as its authors published it.'
+            f'{path} is refused: besides tensors, containers, numbers and strings it contains {foreign}. Nothing was '
+            'loaded. Use the file as published by its authors.'
         )
     found = _kind(content)
     if found is None:
         entries = ', '.join(map(str, list(content)[:8])) if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(
-            f'{path} is none of the files that can be converted. Needed: OSEDiff or SCR (entries state_dict_unet and '
-            f'unet_lora_encoder_modules) or RASS (an entry model with sem_seg_head.* keys). Found: {entries}.'
+            f'{path} cannot be converted. Supported files are those of OSEDiff and SCR (with the entries '
+            'state_dict_unet and unet_lora_encoder_modules) and of RASS (with an entry model that has sem_seg_head.* '
+            f'keys). Found: {entries}.'
         )
     if kind not in (None, found) and RASS in (kind, found):
-        raise CheckpointError(f'{path} is a file of kind {found!r}, not {kind!r}. Leave --kind out.')
+        raise CheckpointError(f'{path} is a file of kind {found!r}, not {kind!r}. Remove --kind.')
     return kind or found, content
 
 
@@ -60,7 +61,7 @@ def _kind(content: Any) -> str | None:
 
 
 def _foreign(value: Any, place: str = '') -> str | None:
-    """Type and place of the first thing that a published file has no business to hold."""
+    """Returns type and place of the first object that is not allowed in a published file; None if there is none."""
     if isinstance(value, dict):
         items = [(f'{place}.{key}', part) for key, part in value.items()]
     elif type(value) in (list, tuple):
@@ -71,7 +72,7 @@ def _foreign(value: Any, place: str = '') -> str | None:
 
 
 def listed_tensors(content: dict[str, Any]) -> list[str]:
-    """Names of all tensors in a file, as `entry/key`; those of lists are named by their place."""
+    """Returns the names of all tensors in a file as `entry/key`; tensors in lists are named by their index."""
     names: list[str] = []
 
     def walk(value: Any, place: str) -> None:

@@ -1,4 +1,7 @@
-"""OSEDiff's and SCR's files: three LoRA adapters and the full conv_in of the UNet; in OSEDiff's also the VAE's LoRA."""
+"""Conversion of OSEDiff's and SCR's files.
+
+Both contain three LoRA adapters and the full conv_in of the UNet; OSEDiff's also contains the LoRA of the VAE.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +24,14 @@ UNLISTED = "the file's module lists do not name its layer, so the published read
 
 @dataclass(frozen=True)
 class Mapped:
-    """What became of a file's tensors, by published name: the new name, or why it is left out."""
+    """Converted restorer.
+
+    Args:
+        header: header of the adapter file.
+        tensors: new name -> float32 tensor.
+        used: published name -> new name.
+        left_out: published name -> reason for omitting the tensor.
+    """
 
     header: dict[str, Any]
     tensors: dict[str, Tensor]
@@ -30,16 +40,16 @@ class Mapped:
 
 
 def map_restorer(kind: str, content: dict[str, Any], base: DiffusionBase, form: str | None = None) -> Mapped:
-    """One adapter of this package from a published restorer's file.
+    """Converts the file of a published restorer to one adapter of this package.
 
     Args:
         kind: 'osediff' or 'scr'.
-        content: the file's top-level dict.
-        base: the base it was trained on; its configs are looked at.
-        form: 'residual' or 'x0'; None takes x0 at 999 for OSEDiff and the residual form at 1 for SCR.
+        content: the top-level dict of the file.
+        base: the base it was trained on; only its configs are read.
+        form: 'residual' or 'x0'; None uses x0 at timestep 999 for OSEDiff and the residual form at 1 for SCR.
 
     Raises:
-        CheckpointError: a tensor that finds no place, another width, mixed or wrong ranks, missing parts.
+        CheckpointError: a tensor is unknown or of another width, ranks are mixed or wrong, or parts are missing.
     """
     form = form or ('x0' if kind == OSEDIFF else 'residual')
     models = models_on_meta(base)
@@ -57,7 +67,7 @@ def map_restorer(kind: str, content: dict[str, Any], base: DiffusionBase, form: 
         if name not in handled:
             entry = name.split('/')[0]
             if entry in (UNET, VAE_ENTRY) and not (entry == VAE_ENTRY and kind != OSEDIFF):
-                raise CheckpointError(f'{name} finds no place: it is neither LoRA of a known layer nor conv_in.')
+                raise CheckpointError(f'{name} is unknown: it is neither LoRA of a known layer nor conv_in.')
             left_out[name] = f'{kind} has no use for the entry {entry}'
     left_out |= {
         f'{entry} (no tensors)': 'not a setting that is known'
@@ -79,13 +89,13 @@ def _collect(
     left_out: dict[str, str],
     prefix: str = '',
 ) -> LoraPart:
-    """The adapter of one network; notes what became of its tensors in `used` and `left_out`."""
+    """Collects the adapter of one network; adds its tensors to `used` and `left_out`."""
     absent = [name for name in (entry, *lists) if name not in content]
     if absent:
-        raise CheckpointError(f'The file has no entry {absent[0]!r}; it is incomplete or of another layout.')
+        raise CheckpointError(f'The file has no entry {absent[0]!r}: it is incomplete or of another layout.')
     part = collect_lora(content[entry], model, entry)
     if not part.tensors:
-        raise CheckpointError(f'{entry} holds no LoRA tensors: there is nothing to convert.')
+        raise CheckpointError(f'{entry} contains no LoRA tensors, so there is nothing to convert.')
     unlisted = check_declared(part, (name for key in lists for name in content[key]), content.get(rank), entry)
     for name in list(part.tensors):
         source = f'{entry}/{part.sources[name]}'
@@ -98,17 +108,17 @@ def _collect(
 
 
 def _conv_in(tensors: dict[str, Tensor], model: Any, used: dict[str, str]) -> dict[str, Tensor]:
-    """The full conv_in, which is trained beside its LoRA; under its wrapped or its plain name."""
+    """Returns the full conv_in, which is trained in addition to its LoRA, under its wrapped or its plain name."""
     found = {}
     for end in ('weight', 'bias'):
         names = [name for name in (f'{CONV_IN}base_layer.{end}', CONV_IN + end) if name in tensors]
         if not names:
-            raise CheckpointError(f'{UNET} has no {CONV_IN}base_layer.{end}: the full conv_in belongs to such a file.')
+            raise CheckpointError(f'{UNET} has no {CONV_IN}base_layer.{end}, but the full conv_in is required.')
         value, needed = tensors[names[0]], getattr(model.conv_in, end).shape
         if value.shape != needed:
             raise CheckpointError(
-                f'{names[0]} has shape {tuple(value.shape)}, but this base needs {tuple(needed)}. Give --base the '
-                f'Stable Diffusion folder it was made for.'
+                f'{names[0]} has shape {tuple(value.shape)}, but this base needs {tuple(needed)}. Set --base to '
+                f'the Stable Diffusion folder it was made for.'
             )
         found[CONV_IN + end] = value
         used[f'{UNET}/{names[0]}'] = CONV_IN + end

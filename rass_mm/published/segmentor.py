@@ -1,4 +1,4 @@
-"""RASS's detectron2 checkpoint: which key becomes which, and which parts of it are a Stable Diffusion base."""
+"""Mapping of RASS's detectron2 checkpoint to this package's tensor names and to a Stable Diffusion base."""
 
 import re
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ ENCODER_TO, DECODER_TO = r'pixel_decoder.encoder.layers.\1.', r'transformer_deco
 RULES = tuple(
     (re.compile(pattern), target)
     for pattern, target in (
-        # The pixel decoder of mmdet counts its inputs from the coarsest level, as detectron2's does.
+        # The pixel decoder of mmdet numbers its inputs from the coarsest level, as detectron2's does.
         (r'pixel_decoder\.input_proj\.(\d+)\.0\.', r'pixel_decoder.input_convs.\1.conv.'),
         (r'pixel_decoder\.input_proj\.(\d+)\.1\.', r'pixel_decoder.input_convs.\1.gn.'),
         (r'pixel_decoder\.transformer\.level_embed$', 'pixel_decoder.level_encoding.weight'),
@@ -59,14 +59,14 @@ PROJECTION = re.compile(r'feature_projections\.(\d+)\.0\.(conv1|conv2|conv3|shor
 
 @dataclass
 class MappedSegmentor:
-    """A published segmentor taken apart, by this package's names.
+    """Tensors of a published segmentor under this package's names.
 
     Args:
-        trained: the state dict of a `RASS`, without provenance.
-        base: `unet`, `vae`, `text_encoder` -> tensors of that part of the base; a part not in the file is absent.
-        rank: of the LoRA.
+        trained: the state dict of a `RASS` model, without provenance.
+        base: `unet`, `vae`, `text_encoder` -> tensors of that part of the base; parts not in the file are absent.
+        rank: rank of the LoRA.
         used: published name -> new name.
-        left_out: published name -> why.
+        left_out: published name -> reason for omitting the tensor.
     """
 
     trained: dict[str, Tensor] = field(default_factory=dict)
@@ -77,14 +77,15 @@ class MappedSegmentor:
 
 
 def map_segmentor(model: Mapping[str, Tensor], unet: nn.Module) -> MappedSegmentor:
-    """Sorts every tensor of a published model.
+    """Maps every tensor of a published model to its new name.
 
     Args:
-        model: the file's entry `model`.
-        unet: the base's UNet without adapters, on any device.
+        model: the entry `model` of the file.
+        unet: the UNet of the base without adapters, on any device.
 
     Raises:
-        CheckpointError: a tensor that finds no place (all are counted, some named), or LoRA that does not fit the UNet.
+        CheckpointError: some tensors are unknown (the message counts them and names the first), or the LoRA does not
+            fit the UNet.
     """
     result, homeless = MappedSegmentor(), []
     for key, value in model.items():
@@ -95,7 +96,7 @@ def map_segmentor(model: Mapping[str, Tensor], unet: nn.Module) -> MappedSegment
         if reason is not None:
             result.left_out[key] = reason
         elif key.startswith(UNET) and '.lora_' in key:
-            pass  # below, as a whole
+            pass  # added together below
         elif place is None:
             homeless.append(key)
         else:
@@ -104,8 +105,8 @@ def map_segmentor(model: Mapping[str, Tensor], unet: nn.Module) -> MappedSegment
             result.used[key] = name if part == 'trained' else f'base/{part}/{name}'
     if homeless:
         raise CheckpointError(
-            f'{len(homeless)} tensors of the file find no place in a RASS model, the first are '
-            f'{", ".join(homeless[:4])}. The file is of another layout than the released code writes.'
+            f'{len(homeless)} tensors of the file have no place in a RASS model; the first are '
+            f'{", ".join(homeless[:4])}. The layout of the file is not the one that the released code writes.'
         )
     _add_lora(model, unet, result)
     return result
@@ -119,7 +120,7 @@ def _add_lora(model: Mapping[str, Tensor], unet: nn.Module, result: MappedSegmen
         target = EXTRACTOR + name.replace('.weight', f'.{ADAPTER}.weight')
         result.trained[target] = value
         result.used[UNET + lora.sources[name]] = target
-    # Trained in this stage, so it belongs to the checkpoint too; the base's own conv_in is not in the file.
+    # conv_in is trained in this stage, so the checkpoint needs it too; the base's original conv_in is not in the file.
     for end in ('weight', 'bias'):
         key = f'conv_in.base_layer.{end}'
         if key in own:
@@ -128,7 +129,7 @@ def _add_lora(model: Mapping[str, Tensor], unet: nn.Module, result: MappedSegmen
 
 
 def _place(key: str) -> tuple[str, str] | None:
-    """(part, new name) of a tensor that is no LoRA; None for one that is unknown."""
+    """Returns part and new name of a tensor that is not LoRA; None if it is unknown."""
     for part, start in BASE_PARTS.items():
         if key.startswith(start):
             return part, key.removeprefix(start).replace('.base_layer.', '.')
@@ -141,13 +142,13 @@ def _place(key: str) -> tuple[str, str] | None:
 
 
 def head_name(key: str) -> str | None:
-    """Name in mmdet's Mask2Former head of a tensor of detectron2's; None for one that is unknown."""
+    """Returns the name of a detectron2 tensor in mmdet's Mask2Former head; None if it is unknown."""
     if match := LATERAL.fullmatch(key):
         kind, number, norm, end = match.groups()
         convs = 'lateral_convs' if kind == 'adapter' else 'output_convs'
         return f'pixel_decoder.{convs}.{int(number) - 1}.{"gn" if norm else "conv"}.{end}'
     if match := MASK_LAYER.fullmatch(key):
-        return f'mask_embed.{2 * int(match[1])}.{match[2]}'  # activations take the odd places
+        return f'mask_embed.{2 * int(match[1])}.{match[2]}'  # activations have the odd indices
     for pattern, target in RULES:
         name, count = pattern.subn(target, key)
         if count and key.startswith((PIXEL, PREDICTOR)):

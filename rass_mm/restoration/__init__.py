@@ -1,6 +1,6 @@
-"""The mmagic side: registers the SCR restorer, its losses, packing, metrics and training parts in mmagic's registries.
+"""mmagic plugin: registers the SCR restorer and its losses, packing, metrics and training components with mmagic.
 
-`custom_imports = dict(imports=['rass_mm', 'rass_mm.restoration'], allow_failed_imports=False)` is what a config writes.
+Configs import it with `custom_imports = dict(imports=['rass_mm', 'rass_mm.restoration'], allow_failed_imports=False)`.
 """
 
 from rass_mm import compat

@@ -1,4 +1,4 @@
-"""Writes the restorer's adapter beside every checkpoint."""
+"""Hook that writes the restorer's adapter with every checkpoint."""
 
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,11 @@ from mmengine.model import is_model_wrapper
 
 @HOOKS.register_module()
 class SaveAdapterHook(Hook):
-    """Writes `scr_adapter.safetensors` into the work dir at every `interval` iterations and at the end.
+    """Hook that writes `scr_adapter.safetensors` to the work dir every `interval` iterations and at the end.
 
     Args:
-        interval: in iterations.
-        name: the file's name.
+        interval: number of iterations between writes.
+        name: file name.
     """
 
     priority = 'LOW'
@@ -23,7 +23,7 @@ class SaveAdapterHook(Hook):
         self.interval, self.name = interval, name
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Writes when due."""
+        """Writes the adapter if it is due."""
         if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
             self._write(runner)
 

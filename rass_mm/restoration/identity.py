@@ -1,4 +1,4 @@
-"""The model that changes nothing: scores of enlarged inputs, and of images that others have restored."""
+"""Identity model, for scores of enlarged inputs and of images restored by other systems."""
 
 from typing import Any
 
@@ -10,22 +10,22 @@ from torch import Tensor
 
 @MODELS.register_module()
 class AsTheyAre(BaseModel):
-    """Predicts its input. It has no parameters, so it is tested without a checkpoint.
+    """Model that returns its input. It has no parameters, so it is tested without a checkpoint.
 
     Args:
-        data_preprocessor: mmagic's, leaving images as they are: mean 0, std 1, BGR.
+        data_preprocessor: mmagic's data preprocessor, which must not change the images: mean 0, std 1, BGR.
     """
 
     def __init__(self, data_preprocessor: dict[str, Any] | None = None) -> None:
         super().__init__(data_preprocessor=data_preprocessor)
 
     def forward(self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor') -> Any:
-        """The images themselves.
+        """Returns the images unchanged.
 
         Args:
             inputs: (B, 3, H, W) BGR in 0..255.
-            data_samples: per image, or None.
-            mode: 'predict' gives samples with `output.pred_img` and `input` (3, H, W), 'tensor' the images.
+            data_samples: one per image, or None.
+            mode: 'predict' returns samples with `output.pred_img` and `input` (3, H, W), 'tensor' returns the images.
         """
         if mode != 'predict':
             return inputs

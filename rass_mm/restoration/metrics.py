@@ -1,4 +1,4 @@
-"""Scores of restored images, the images themselves and pictures beside input and clean image, in one pass."""
+"""Evaluation of restored images: scores, image files and comparison pictures in one pass."""
 
 import logging
 import tempfile
@@ -26,28 +26,29 @@ GAP = 4
 
 @METRICS.register_module()
 class RestorationMetrics(BaseMetric):
-    """Means over images of the restoration protocol's scores.
+    """Scores of the restoration protocol, averaged over images.
 
-    Images are rounded to uint8 first, as files would be. Values that are not finite (PSNR of identical images, NIQE of
-    flat ones) are left out of a mean with a warning that counts them; if none is finite, the mean is not either.
+    Images are first rounded to uint8, as in image files. Values that are not finite (PSNR of identical images, NIQE of
+    flat images) are omitted from the mean with a warning that counts them. If no value is finite, the mean is not
+    finite either.
 
-    Each data sample is a dict with images as tensors, (3, H, W) BGR in 0..255: `output.pred_img`, and where they exist
-    `gt_img` (the clean image) and `input` (the degraded one). `img_path` names the image. `attention`, a dict of the
-    numbers `ratio` and `chance`, is reported as `attention_ratio` and `attention_chance`, without its NaNs.
+    Each data sample is a dict with images as (3, H, W) BGR tensors in 0..255: `output.pred_img` and, if available,
+    `gt_img` (the clean image) and `input` (the degraded image). `img_path` names the image. `attention`, a dict of the
+    numbers `ratio` and `chance`, is reported as `attention_ratio` and `attention_chance`, without NaN values.
 
     Args:
-        scores: any of PSNR, SSIM, NIQE, and with the package pyiqa LPIPS, DISTS, MUSIQ, MANIQA, CLIPIQA, FID. Those
-            that compare with the clean image skip images that have none; it is an error if none has.
-        output_dir: where each restored image is written as PNG with the input's stem. FID needs it; for FID, the clean
-            images are written into its subfolder `clean`.
-        show_dir: where each image is written beside its input and its clean image.
-        input_scores: also reports the degraded input's scores against the clean image, as `input_PSNR` and so on.
+        scores: any of PSNR, SSIM, NIQE, and with the package pyiqa LPIPS, DISTS, MUSIQ, MANIQA, CLIPIQA, FID. Scores
+            that compare with the clean image skip images without one; it is an error if no image has one.
+        output_dir: folder for restored images, written as PNG with the stem of the input. Required for FID, which also
+            writes the clean images to the subfolder `clean`.
+        show_dir: folder for pictures of each image with its input and its clean image.
+        input_scores: whether to report scores of the degraded input against the clean image too, e.g. `input_PSNR`.
         collect_device: 'cpu' or 'gpu', see mmengine's BaseMetric.
-        prefix: put before the names of all scores.
+        prefix: prefix of all score names.
 
     Raises:
-        ConfigError: an unknown metric, or FID without `output_dir`.
-        InstallationError: a metric needs pyiqa, which is absent.
+        ConfigError: a metric is unknown, or FID is used without `output_dir`.
+        InstallationError: a metric needs pyiqa, which is not installed.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class RestorationMetrics(BaseMetric):
         self.output_dir = Path(output_dir) if output_dir else None
         self.show_dir = Path(show_dir) if show_dir else None
         self.input_scores = input_scores
-        self.device = torch.device('cpu')  # of the perceptual networks: follows the restored images
+        self.device = torch.device('cpu')  # device of the perceptual networks, which is that of the restored images
         self._networks: dict[str, perceptual.PerceptualMetric] = {}
         self._paths: dict[str, str] = {}
         self._check_metrics()
@@ -74,10 +75,10 @@ class RestorationMetrics(BaseMetric):
 
         Args:
             data_batch: not used.
-            data_samples: the model's outputs as in the class's docstring.
+            data_samples: outputs of the model, as described for the class.
 
         Raises:
-            DataError: images of different sizes, not finite, too small for a metric, or two with one name.
+            DataError: images differ in size, are not finite or too small for a metric, or two have the same name.
         """
         for sample in data_samples:
             try:
@@ -86,19 +87,19 @@ class RestorationMetrics(BaseMetric):
                 raise DataError(f'{sample.get("img_path") or "An image without img_path"}: {error}') from error
 
     def compute_metrics(self, results: Sequence[dict]) -> dict[str, float]:
-        """Means over all images.
+        """Computes the means over all images.
 
         Args:
-            results: one dict of scores per image.
+            results: a dict of scores per image.
 
         Raises:
-            ConfigError: a metric needs clean images and no image has one.
+            ConfigError: a metric requires clean images, but no image has one.
         """
         lacking = [name for name in self.scores if name in NEED_CLEAN]
         if lacking and not any(result['has_clean'] for result in results):
             raise ConfigError(
                 f'{", ".join(lacking)} compare with clean images, but none of the {len(results)} images has one. '
-                "Give the data samples 'gt_img', or ask for metrics without it, such as scores=('NIQE',)."
+                "Add 'gt_img' to the data samples, or use metrics that do not need it, such as scores=('NIQE',)."
             )
         names = [prefix + name for prefix in ('', 'input_') for name in self.scores]
         names += ['attention_ratio', 'attention_chance']
@@ -112,10 +113,10 @@ class RestorationMetrics(BaseMetric):
         known = [*OWN, *perceptual.PYIQA_NAMES]
         unknown = [name for name in self.scores if name not in known]
         if unknown:
-            raise ConfigError(f'Unknown metrics {", ".join(unknown)}; choose from {", ".join(known)}.')
+            raise ConfigError(f'Unknown metrics {", ".join(unknown)}. Choose from {", ".join(known)}.')
         if 'FID' in self.scores and self.output_dir is None:
-            raise ConfigError('FID compares folders of images: set output_dir to where they may be written.')
-        for name in self.scores:  # a long test should fail before its first image, not after the last
+            raise ConfigError('FID compares folders of images. Set output_dir to a folder for them.')
+        for name in self.scores:  # so that a long test fails before its first image
             if name in perceptual.PYIQA_NAMES:
                 perceptual.require_pyiqa(name)
 
@@ -162,7 +163,7 @@ class RestorationMetrics(BaseMetric):
         if self.output_dir or self.show_dir:
             other = self._paths.setdefault(name, path)
             if other != path:
-                raise DataError(f'{other} has the same name; one would overwrite the other. Rename one of them.')
+                raise DataError(f'{other} has the same name, so one would overwrite the other. Rename one.')
         return name
 
     def _write(self, name: str, degraded: np.ndarray | None, restored: np.ndarray, clean: np.ndarray | None) -> None:
@@ -175,7 +176,7 @@ class RestorationMetrics(BaseMetric):
             _write_png(self.show_dir / f'{name}.png', _side_by_side(titled))
 
     def _fid(self, names: Sequence[str]) -> float:
-        # Links to this run's images only: output_dir may hold others from an earlier run.
+        # Links to the images of this run only, because output_dir may contain images of an earlier run.
         with tempfile.TemporaryDirectory() as folder:
             restored, clean = Path(folder) / 'restored', Path(folder) / 'clean'
             for place, source in ((restored, self.output_dir), (clean, self.output_dir / 'clean')):
@@ -186,14 +187,14 @@ class RestorationMetrics(BaseMetric):
 
 
 def _as_rgb(image: torch.Tensor | None, what: str) -> np.ndarray | None:
-    """(3, H, W) BGR tensor in 0..255 to (H, W, 3) RGB uint8, rounded."""
+    """Converts a (3, H, W) BGR tensor in 0..255 to (H, W, 3) RGB uint8, rounded."""
     if image is None:
         return None
     if image.ndim != 3 or image.shape[0] != 3:
-        raise DataError(f'the {what} must have shape (3, H, W), but it has {tuple(image.shape)}.')
+        raise DataError(f'the {what} must have shape (3, H, W), but has {tuple(image.shape)}.')
     pixels = image.detach().float().cpu()
     if not torch.isfinite(pixels).all():
-        raise DataError(f'the {what} holds NaN or infinite values: the model has diverged, or AMP has overflowed.')
+        raise DataError(f'the {what} has NaN or infinite values. The model has diverged, or AMP has overflowed.')
     return np.ascontiguousarray(pixels.clamp(0, 255).round().byte().numpy()[::-1].transpose(1, 2, 0))
 
 
@@ -206,12 +207,12 @@ def _mean_of_finite(name: str, values: Sequence[float]) -> float:
     finite = [value for value in values if np.isfinite(value)]
     if len(finite) < len(values):
         count = f'{len(values) - len(finite)} of {len(values)}'
-        print_log(f'{name} is not finite on {count} images; they are left out of its mean.', 'current', logging.WARNING)
+        print_log(f'{name} is not finite on {count} images; omitted from its mean.', 'current', logging.WARNING)
     return float(np.mean(finite or values))
 
 
 def _side_by_side(titled: dict[str, np.ndarray | None]) -> np.ndarray:
-    """The given images in one row, at the size of the restored one, each under its title."""
+    """Draws the images in a row with titles, at the size of the restored image."""
     height, width = titled['restored'].shape[:2]
     cells = []
     for title, image in titled.items():

@@ -1,4 +1,4 @@
-"""Two optimisers on one network: how they are built, stepped and run on several cards."""
+"""Optimisation of one network with two optimisers: construction, update steps and distributed training."""
 
 import logging
 from typing import Any
@@ -16,18 +16,18 @@ from rass_mm.errors import ConfigError, DataError
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class SCROptimWrapperConstructor:
-    """Builds one optimiser wrapper per group of `SCRRestorer.trained_parameters`.
+    """Constructor of an optimiser wrapper per group of `SCRRestorer.trained_parameters`.
 
     Args:
-        optim_wrapper_cfg: `generator` and `critic`, each a config of an optimiser wrapper with its `optimizer`.
-        paramwise_cfg: not used; for mmengine's signature.
+        optim_wrapper_cfg: `generator` and `critic`, each the config of an optimiser wrapper with its `optimizer`.
+        paramwise_cfg: not used; required by mmengine's interface.
     """
 
     def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
         self.configs = {key: value for key, value in optim_wrapper_cfg.items() if key != 'constructor'}
 
     def __call__(self, module: nn.Module) -> OptimWrapperDict:
-        """One wrapper for each group that the model trains.
+        """Builds a wrapper for each parameter group that the model trains.
 
         Raises:
             ConfigError: a group has no config.
@@ -38,11 +38,11 @@ class SCROptimWrapperConstructor:
         if missing:
             raise ConfigError(
                 f'optim_wrapper has no {sorted(missing)[0]!r}: the model trains {", ".join(groups)}, '
-                f'the config has {", ".join(self.configs) or "none"}.'
+                f'but the config has {", ".join(self.configs) or "none"}. Add it to optim_wrapper.'
             )
         spare = self.configs.keys() - groups.keys()
         if spare:
-            print_log(f'optim_wrapper.{sorted(spare)[0]} is not used: no loss trains it.', 'current', logging.INFO)
+            print_log(f'optim_wrapper.{sorted(spare)[0]} is not used, as no loss trains it.', 'current', logging.INFO)
         return OptimWrapperDict(**{name: _build(self.configs[name], groups[name]) for name in groups})
 
 
@@ -54,21 +54,21 @@ def _build(config: dict[str, Any], parameters: list[nn.Parameter]) -> OptimWrapp
 
 
 def update(wrapper: OptimWrapper, loss: Tensor, parts: dict[str, Tensor]) -> None:
-    """Backward pass and, when due, one step, with the gradients averaged over all processes in between.
+    """Runs the backward pass and, if due, averages the gradients over all processes and updates the parameters.
 
     Args:
-        wrapper: the optimiser's wrapper.
+        wrapper: the optimiser wrapper.
         loss: the scalar to minimise.
-        parts: named values the loss is made of, for the message.
+        parts: named parts of the loss, for the message.
 
     Raises:
-        DataError: the loss is not finite; nothing was changed.
+        DataError: the loss is not finite; no parameter was changed.
     """
     if not torch.isfinite(loss):
         shown = ', '.join(f'{name} {float(value):.4g}' for name, value in parts.items())
         raise DataError(
             f'The loss is not finite ({shown}). Lower the learning rate, train in bfloat16 or float32 instead of '
-            f'float16, and look at the images of this batch. The last checkpoint is intact.'
+            f'float16, and check the images of this batch. The last checkpoint is intact.'
         )
     wrapper.backward(wrapper.scale_loss(loss))
     if wrapper.should_update():
@@ -80,14 +80,15 @@ def update(wrapper: OptimWrapper, loss: Tensor, parts: dict[str, Tensor]) -> Non
 
 @MODEL_WRAPPERS.register_module()
 class WholeModelDistributed(nn.Module):
-    """Data parallelism for models that step their own optimisers.
+    """Data-parallel wrapper for models that update their own optimisers.
 
-    PyTorch's wrapper hooks one forward and one backward pass; here two optimisers share one network and each averages
-    its own few million gradients in `update`. All processes start from the first one's trained parameters.
+    PyTorch's wrapper supports one forward and one backward pass per step. Here two optimisers share a network, and
+    `update` averages the few million gradients of each. All processes start with the trained parameters of the first
+    process.
 
     Args:
         module: the model.
-        kwargs: options of PyTorch's wrapper, which have no meaning here.
+        kwargs: options of PyTorch's wrapper, which are ignored.
     """
 
     def __init__(self, module: nn.Module, **kwargs: Any) -> None:
@@ -98,17 +99,17 @@ class WholeModelDistributed(nn.Module):
                 broadcast(parameter.data)
 
     def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
-        """The model's own."""
+        """Calls `train_step` of the model."""
         return self.module.train_step(data, optim_wrapper)
 
     def val_step(self, data: Any) -> list:
-        """The model's own."""
+        """Calls `val_step` of the model."""
         return self.module.val_step(data)
 
     def test_step(self, data: Any) -> list:
-        """The model's own."""
+        """Calls `test_step` of the model."""
         return self.module.test_step(data)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The model's own."""
+        """Calls the model."""
         return self.module(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""From pipeline results to what the restorer takes."""
+"""Packing of pipeline results into inputs of the restorer."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ META = ('img_path', 'gt_path', 'seg_map_path', 'ori_shape', 'img_shape', 'sample
 
 @TRANSFORMS.register_module()
 class PackSCRInputs(BaseTransform):
-    """Packs the degraded image, the clean one and the labels.
+    """Packs the degraded image, the clean image and the labels.
 
-    Required keys: `img` (H, W, 3) BGR in 0..255. Used where present: `gt` (H, W, 3) BGR, `gt_seg_map` (H, W).
-    Gives `inputs` (3, H, W) BGR and a data sample with `gt_img` (3, H, W) BGR and `gt_sem_seg` (1, H, W).
+    Required keys: `img` (H, W, 3) BGR in 0..255. Optional keys: `gt` (H, W, 3) BGR, `gt_seg_map` (H, W).
+    Returns `inputs` (3, H, W) BGR and a data sample with `gt_img` (3, H, W) BGR and `gt_sem_seg` (1, H, W).
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Registers the prompts of the diffusion core in mmagic, under their own names."""
+"""Registration of the diffusion core's prompts with mmagic, under their class names."""
 
 from mmagic.registry import MODELS
 

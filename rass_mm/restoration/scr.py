@@ -1,4 +1,4 @@
-"""SCR, the semantic-constrained restorer, as a model of mmagic."""
+"""SCR, the semantic-constrained restorer, as an mmagic model."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -36,29 +36,29 @@ LOSSES = ('pixel', 'perceptual', 'score', 'constraint')
 
 @MODELS.register_module()
 class SCRRestorer(TrainedStateMixin, BaseModel):
-    """One-step diffusion restorer whose cross-attention is aligned with segmentation masks (arXiv 2602.14042).
+    """One-step diffusion restorer with cross-attention aligned to segmentation masks (arXiv 2602.14042).
 
-    The state dict holds trained tensors and provenance only; see `TrainedStateMixin`.
+    The state dict contains only trained tensors and provenance, see `TrainedStateMixin`.
 
     Args:
         base: Stable Diffusion folder in diffusers layout, or several in order of preference.
-        classes: class names, or the name of a data set registered in mmseg whose METAINFO has them.
-        expect: what the base must be, see `read_base`.
-        prompt: config of the prompt in training: `ClassTokens` (default), `EmptyPrompt` or `TagPrompt`.
-        test_prompt: the prompt where there are no labels; None takes `prompt` if that needs none, else `ClassTokens`.
+        classes: class names, or the name of a data set registered with mmseg that defines them in METAINFO.
+        expect: requirements on the base, see `read_base`.
+        prompt: config of the training prompt: `ClassTokens` (default), `EmptyPrompt` or `TagPrompt`.
+        test_prompt: config of the prompt without labels; None uses `prompt` if it needs no labels, else `ClassTokens`.
         form, timestep, start, trainable, autoencoder, attention_layers, gradient_checkpointing: see `OneStepRestorer`.
         adapter: `rank` and `alpha` of the LoRA.
-        losses: configs of up to four losses, any of which may be None or weigh 0: `pixel` (images, e.g. MSELoss),
+        losses: configs of up to four losses, each of which may be None or have weight 0: `pixel` (e.g. MSELoss),
             `perceptual` (LPIPSLoss), `score` (VSDLoss) and `constraint` (SemanticConstraintLoss).
-        test_cfg: `mode` 'restore', 'ceiling' (the clean image through the autoencoder) or 'input' (left as it is);
-            `window`, `overlap` and `window_batch` for tiled restoration (no window: whole images); `scheme='osediff'`
-            restores whole images with the UNet in OSEDiff's latent tiles, whatever the window; `attention=True`
-            also measures the attention ratio where there are labels; `color_fix` 'adain' or 'wavelet' gives the result
-            its input's colours (`rass_mm.diffusion.color`).
-        data_preprocessor: mmagic's, giving RGB in [-1, 1] and data samples as a list.
+        test_cfg: `mode` is 'restore', 'ceiling' (the clean image through the autoencoder) or 'input' (unchanged).
+            `window`, `overlap` and `window_batch` set up tiled restoration; without `window`, images are restored as a
+            whole. `scheme='osediff'` restores whole images with the UNet in OSEDiff's latent tiles and ignores
+            `window`. `attention=True` also measures the attention ratio of labelled images. `color_fix` 'adain' or
+            'wavelet' matches the colours of the input (`rass_mm.diffusion.color`).
+        data_preprocessor: mmagic's data preprocessor, which must return RGB in [-1, 1] and data samples as a list.
 
     Raises:
-        ConfigError: an unknown loss, test mode or prompt.
+        ConfigError: a loss, test mode or prompt is unknown.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor)
         self.base = read_base(base, expect)
-        self.identity = self.base.identity  # now: under the meta device there are no weights to identify
+        self.identity = self.base.identity  # stored now, as there are no weights to identify on the meta device
         self.classes = class_names(classes)
         self.losses = build_losses(losses or {})
         score = dict(self.losses).get('score')
@@ -103,19 +103,19 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         self.prompt = self._build_prompt(prompt)
         fallback = prompt if prompt['type'] in PROMPTS else {'type': 'ClassTokens'}
         chosen = test_prompt or fallback
-        needed = f'one of {", ".join(PROMPTS)} is needed, or a TagPrompt whose tagger reads no labels'
+        needed = f'Set it to one of {", ".join(PROMPTS)}, or to a TagPrompt with a tagger that needs no labels'
         if chosen['type'] not in PROMPTS and 'tagger' not in chosen:
-            raise ConfigError(f'test_prompt is {chosen["type"]!r}; {needed}.')
+            raise ConfigError(f'test_prompt is {chosen["type"]!r}. {needed}.')
         self.test_prompt = self._build_prompt(chosen)
         if getattr(self.test_prompt, 'needs_labels', False):
-            raise ConfigError(f'test_prompt takes its tags from labels, which there are none of; {needed}.')
-        # What others can use the adapter with: no tagger comes with it.
+            raise ConfigError(f'test_prompt takes its tags from labels, which are not available in tests. {needed}.')
+        # Prompt stored in the adapter file, which cannot include a tagger.
         self.test_prompt_type = chosen['type'] if chosen['type'] in PROMPTS else 'EmptyPrompt'
         self.test_cfg = {'mode': 'restore', **(test_cfg or {})}
         if self.test_cfg['mode'] not in TEST_MODES:
-            raise ConfigError(f'test_cfg.mode is {self.test_cfg["mode"]!r}; one of {", ".join(TEST_MODES)} is needed.')
+            raise ConfigError(f'test_cfg.mode is {self.test_cfg["mode"]!r}. Set it to one of {", ".join(TEST_MODES)}.')
         if self.test_cfg.get('scheme', 'windows') not in SCHEMES:
-            raise ConfigError(f'test_cfg.scheme is {self.test_cfg["scheme"]!r}; one of {", ".join(SCHEMES)} is needed.')
+            raise ConfigError(f'test_cfg.scheme is {self.test_cfg["scheme"]!r}. Set it to one of {", ".join(SCHEMES)}.')
         alphas = cumulated_alphas(self.base.configs['scheduler'])
         self.register_buffer('alphas', alphas, persistent=False)
         if score is not None:
@@ -123,32 +123,33 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What a checkpoint of this model depends on."""
+        """Base, merged adapters and classes that a checkpoint of this model depends on."""
         return {'base': self.identity, 'merged_adapters': self.generator.merged, 'classes': self.classes}
 
     def init_weights(self) -> None:
-        """Does nothing: the weights come from the base folder, and the LoRA was drawn when it was added."""
+        """Does nothing, as weights come from the base folder and the LoRA is initialized when it is added."""
 
     def save_adapter(self, path: str) -> None:
-        """Writes the restorer's adapter to one safetensors file, for `rass-mm restore` and a RASS config."""
+        """Writes the adapter to a safetensors file for `rass-mm restore` and RASS configs."""
         self.generator.save(path, self.identity, self.test_prompt_type, self.classes)
 
     def trained_parameters(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters by optimiser: `generator`, and `critic` if there is a VSD loss."""
+        """Returns the parameters by optimiser: `generator`, and `critic` if there is a VSD loss."""
         shared = self.generator.shared
         if shared is None:
-            raise ConfigError('This restorer is frozen (model.trainable=False): it can be tested, not trained.')
+            raise ConfigError('This restorer is frozen and cannot be trained. Set model.trainable=True.')
         groups = {'generator': shared.parameters_of(GENERATOR)}
         return {**groups, 'critic': shared.parameters_of(CRITIC)} if shared.has_critic else groups
 
     def forward(self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor') -> Any:
-        """mmagic's three modes.
+        """Runs the model in one of mmagic's three modes.
 
-        With gradient checkpointing, the backward pass of a loss belongs inside `generator.capturing()` with its call.
+        With gradient checkpointing, the call and the backward pass of a loss must be inside `generator.capturing()`.
 
         Args:
-            inputs: (B, 3, H, W) RGB in [-1, 1], degraded.
-            data_samples: per image; 'loss' needs `gt_img` (3, H, W) in [-1, 1] and for the constraint `gt_sem_seg`.
+            inputs: (B, 3, H, W) degraded RGB images in [-1, 1].
+            data_samples: one per image; 'loss' requires `gt_img` (3, H, W) in [-1, 1], and `gt_sem_seg` for the
+                constraint loss.
             mode: 'tensor' (restored images), 'predict' (samples with `output.pred_img`) or 'loss' (dict of losses).
         """
         if mode == 'loss':
@@ -158,13 +159,13 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         return self.generator(inputs, self.prompt_of(inputs, data_samples).context)
 
     def prompt_of(self, inputs: Tensor, data_samples: list[DataSample] | None) -> Prompt:
-        """The training prompt in training mode, the test prompt otherwise."""
+        """Computes the training prompt in training mode, and the test prompt otherwise."""
         return (self.prompt if self.training else self.test_prompt)(inputs, data_samples)
 
     def generator_losses(
         self, inputs: Tensor, data_samples: list[DataSample]
     ) -> tuple[dict[str, Tensor], Tensor, Prompt]:
-        """The generator's losses, the restored latents and the prompt they were made with."""
+        """Computes the losses of the generator, the restored latents and their prompt."""
         model, losses = self.generator, {}
         prompt = self.prompt_of(inputs, data_samples)
         constraint = dict(self.losses).get('constraint')
@@ -183,27 +184,27 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         labels = labels_of(data_samples, inputs.device)
         if constraint is not None:
             if labels is None:
-                raise ConfigError('The constraint loss needs labels: pack gt_seg_map, or set losses.constraint=None.')
+                raise ConfigError('The constraint loss needs labels. Pack gt_seg_map, or set losses.constraint=None.')
             losses['loss_constraint'] = constraint(maps, prompt.owners, labels)
         if labels is not None:
             ratio = attention_ratio(maps, prompt.owners, labels)[0]
-            losses['attention_ratio'] = ratio.nanmean().nan_to_num()  # 0: no class of the batch counts
+            losses['attention_ratio'] = ratio.nanmean().nan_to_num()  # 0 if no class of the batch is counted
         return losses, latent, prompt
 
     def train_step(self, data: dict[str, Any], optim_wrapper: Any) -> dict[str, Tensor]:
-        """One step of the generator, then one of the critic on what the generator gave.
+        """Runs a step of the generator, then a step of the critic on the generator's outputs.
 
         Args:
             data: a batch from the data loader.
             optim_wrapper: an `OptimWrapperDict` with `generator` and, with a VSD loss, `critic`.
 
         Returns:
-            Values for the log.
+            Values to log.
         """
         data = self.data_preprocessor(data, True)
         wrapper = optim_wrapper['generator']
-        # Gradient checkpointing runs the layers again in the backward pass, which must find them capturing. Without it
-        # the critic and the teacher keep the fused attention.
+        # Gradient checkpointing runs the layers again in the backward pass, where they must capture too. Without
+        # checkpointing, the critic and the teacher can use fused attention.
         again = self.generator.unet.is_gradient_checkpointing
         with self.generator.capturing() if again else nullcontext():
             with wrapper.optim_context(self):
@@ -221,7 +222,7 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
 
     @staticmethod
     def _averaged(log: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The log of all processes."""
+        """Averages the log over all processes."""
         if get_world_size() > 1:
             log = type(log)((key, value.detach().clone()) for key, value in log.items())
             all_reduce_dict(log, op='mean')
@@ -229,7 +230,7 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: list[DataSample] | None = None) -> list[DataSample]:
-        """Samples with `output.pred_img` and `input` (3, H, W) BGR in 0..255, and `attention` if it is asked for."""
+        """Returns samples with `output.pred_img` and `input` (3, H, W) BGR in 0..255, and `attention` if enabled."""
         samples = data_samples if data_samples is not None else [DataSample() for _ in inputs]
         for image, sample in zip(inputs, samples, strict=True):
             with self._measuring(image, sample):
@@ -239,21 +240,21 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         return samples
 
     def _source(self, image: Tensor, sample: DataSample) -> Tensor:
-        """What goes in: the degraded image, or for the ceiling the clean one.
+        """Returns the image to process: the degraded image, or the clean image in mode 'ceiling'.
 
         Raises:
-            ConfigError: there is no clean one.
+            ConfigError: there is no clean image.
         """
         if self.test_cfg['mode'] != 'ceiling':
             return image
         if 'gt_img' not in sample:
-            raise ConfigError("test_cfg.mode='ceiling' needs clean images: pack `gt`.")
+            raise ConfigError("test_cfg.mode='ceiling' needs clean images. Pack `gt`.")
         return (sample.gt_img.to(image).flip(0) / 127.5) - 1
 
     def restore(self, image: Tensor, sample: DataSample | None = None) -> Tensor:
-        """One image (3, H, W) RGB in [-1, 1] of any size, by `test_cfg`: whole or in blended windows.
+        """Restores an image (3, H, W) RGB in [-1, 1] of any size, as a whole or in blended windows by `test_cfg`.
 
-        The prompt is that of the whole image; a tagger may look at `sample`.
+        The prompt is computed for the whole image; a tagger may use `sample`.
         """
         model, mode, multiple = self.generator, self.test_cfg['mode'], self.generator.size_multiple
         tiled = mode == 'restore' and self._in_latent_tiles
@@ -288,19 +289,19 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
 
     @contextmanager
     def _measuring(self, image: Tensor, sample: DataSample) -> Iterator[None]:
-        """Adds the attention ratio of the restoration inside to a labelled sample, if `test_cfg` asks for it.
+        """Context manager. Adds the attention ratio of the restoration inside the block to a labelled sample.
+
+        It has no effect unless `test_cfg.attention` is set.
 
         Raises:
-            ConfigError: restoration in windows or tiles, whose maps do not cover the image.
+            ConfigError: the restoration uses windows or tiles, whose maps do not cover the image.
         """
         labels = labels_of([sample], image.device)
         if not self.test_cfg.get('attention') or labels is None or self.test_cfg['mode'] != 'restore':
             yield
             return
         if self.test_cfg.get('window') is not None or self._in_latent_tiles:
-            raise ConfigError(
-                'test_cfg.attention=True needs whole images: leave test_cfg.window out, and test_cfg.scheme.'
-            )
+            raise ConfigError('test_cfg.attention=True needs whole images. Remove test_cfg.window and test_cfg.scheme.')
         with self.generator.capturing() as maps:
             yield
         multiple = self.generator.size_multiple
@@ -321,27 +322,27 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         try:
             return TextEncoder(self.base).encode_texts([text])[0]
         except ConfigError as error:
-            raise ConfigError(f'losses.score.negative_prompt does not suit this base. {error}') from None
+            raise ConfigError(f'losses.score.negative_prompt cannot be used with this base. {error}') from None
 
     def stage_points(self) -> list[StagePoint]:
-        """Prompt, encoder, UNet and decoder, in the order in which they run."""
+        """Returns prompt, encoder, UNet and decoder in the order in which they run."""
         return [StagePoint('prompt', self.test_prompt), *self.generator.stage_points()]
 
     def heavy_modules(self) -> list[nn.Module]:
-        """UNet, encoder and decoder: the modules that are compiled."""
+        """Returns the modules to compile: UNet, encoder and decoder."""
         return self.generator.heavy_modules()
 
 
 def build_losses(configs: dict[str, Any]) -> nn.ModuleDict:
-    """The losses that are switched on.
+    """Builds the losses that are enabled.
 
     Raises:
-        ConfigError: an unknown name.
+        ConfigError: a name is unknown.
     """
     unknown = sorted(configs.keys() - set(LOSSES))
     if unknown:
-        raise ConfigError(f'losses has no {unknown[0]!r}; there are {", ".join(LOSSES)}.')
-    # The scope is named, because a config of mmseg's default scope would send the types to mmseg's registry.
+        raise ConfigError(f'losses has no {unknown[0]!r}. Use {", ".join(LOSSES)}.')
+    # The scope is explicit, because with mmseg's default scope the types would be looked up in mmseg's registry.
     switched_on = {name: {**configs[name], '_scope_': 'mmagic'} for name in LOSSES if _is_on(configs.get(name))}
     return nn.ModuleDict({name: MODELS.build(config) for name, config in switched_on.items()})
 
@@ -351,12 +352,12 @@ def _is_on(config: dict[str, Any] | None) -> bool:
 
 
 def labels_of(data_samples: Sequence[DataSample] | None, device: torch.device) -> Tensor | None:
-    """(B, H, W) class ids, or None where a sample has none."""
+    """Returns the (B, H, W) class ids; None if a sample has none."""
     if not data_samples or any('gt_sem_seg' not in sample for sample in data_samples):
         return None
     return torch.stack([sample.gt_sem_seg.data.squeeze(0) for sample in data_samples]).to(device)
 
 
 def to_bgr(image: Tensor) -> Tensor:
-    """(3, H, W) RGB in [-1, 1] to BGR in 0..255, clamped, on the CPU: mmagic's form of an image."""
+    """Converts (3, H, W) RGB in [-1, 1] to mmagic's image format: clamped BGR in 0..255 on the CPU."""
     return ((image.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).flip(0)

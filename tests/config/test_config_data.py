@@ -355,6 +355,6 @@ def own_scope():
 
 def test_class_names_are_looked_up_and_not_imported(here):
     for name in ('evil_module', 'evil_module.touch'):
-        with pytest.raises(ConfigError, match=f'classes={name!r} is no registered data set'):
+        with pytest.raises(ConfigError, match=f'classes={name!r} is not a registered data set'):
             class_names(name)
     assert class_names('ADE20KDataset')[0] == class_names('mmseg.ADE20KDataset')[0] == 'wall'

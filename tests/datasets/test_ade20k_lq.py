@@ -1,4 +1,4 @@
-"""ADE20K's degraded copy and RealLQ: files found, classes, ids."""
+"""Degraded ADE20K and RealLQ: files, classes and ids."""
 
 import cv2
 import numpy as np
@@ -20,7 +20,7 @@ LAYOUTS = {
 
 @pytest.fixture
 def root(tmp_path):
-    """Two photos in ADE20K's layout, labels with 0 (background), 1 and 150, and the degraded copy of the photos."""
+    """Two photos in ADE20K's layout with labels of 0 (background), 1 and 150, and degraded copies of the photos."""
     images, labels = tmp_path / 'images' / 'validation', tmp_path / 'annotations' / 'validation'
     for folder in (images, labels):
         folder.mkdir(parents=True)
@@ -51,7 +51,7 @@ def test_the_shipped_test_data_set_finds_images_and_labels(kind, root):
     sample = dataset[1]['data_samples']
     assert sample.metainfo['ori_shape'] == (40, 50) and sample.metainfo['img_shape'] == (512, 640)
     assert np.unique(sample.gt_sem_seg.data).tolist() == [0, 149, 255]
-    assert sample.gt_sem_seg.data.shape == (1, 40, 50)  # at the label's own size
+    assert sample.gt_sem_seg.data.shape == (1, 40, 50)  # at the original size of the label
     assert dataset.metainfo['classes'] == ADE20KDataset.METAINFO['classes']
     assert dataset.metainfo['palette'] == ADE20KDataset.METAINFO['palette']
 

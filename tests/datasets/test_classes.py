@@ -1,4 +1,4 @@
-"""The classes of a config follow its data set: what is set, what is left, what is refused."""
+"""Propagation of the classes of a data set in a config: values that are set, kept and refused."""
 
 import copy
 
@@ -18,7 +18,7 @@ MASKS = 'rass/rass_scenes_tiny_mask2former.py'
 
 
 def own(name, **options):
-    """A shipped config with training data of three classes; validation and test data name none."""
+    """Returns a shipped config with training data of three classes; validation and test data have no class names."""
     config = load_config(name, {f'{split}_dataloader.dataset.type': 'BaseSegDataset' for split in ('val', 'test')})
     config.train_dataloader.dataset.update(copy.deepcopy(OWN))
     config.merge_from_dict(options)
@@ -26,7 +26,7 @@ def own(name, **options):
 
 
 def checks(config):
-    """`num_classes` of each label check, in order."""
+    """Returns `num_classes` of each label check, in order."""
     found = []
 
     def walk(value):
@@ -76,7 +76,7 @@ def test_models_inside_others_follow():
     assert config.model.module.decode_head.num_classes == 3 and config.model.module.classes == NAMES
 
 
-def test_what_is_absent_is_filled_in():
+def test_missing_values_are_set():
     config = own(RASS, num_classes=None)
     del config.model['classes'], config.model.decode_head['num_classes']
     for loader in ('train_dataloader', 'test_dataloader'):
@@ -87,7 +87,7 @@ def test_what_is_absent_is_filled_in():
     assert checks(config) == [3, 3, 3, 3]
 
 
-def test_names_may_stand_in_a_file(tmp_path):
+def test_names_may_be_in_a_file(tmp_path):
     (tmp_path / 'names.txt').write_text('\n'.join(NAMES))
     config = own(RASS)
     config.train_dataloader.dataset.metainfo = {'classes': str(tmp_path / 'names.txt')}
@@ -103,7 +103,7 @@ def test_chosen_classes_of_a_known_data_set_count():
     assert config.model.decode_head.num_classes == 3 and config.model.classes == ['sky', 'road', 'car']
 
 
-def test_parts_of_a_wrapper_are_looked_at():
+def test_parts_of_a_wrapper_are_read():
     config = own(RASS)
     part = config.train_dataloader.dataset
     config.train_dataloader.dataset = {'type': 'ConcatDataset', 'datasets': [part, copy.deepcopy(part)]}
@@ -112,7 +112,7 @@ def test_parts_of_a_wrapper_are_looked_at():
     assert checks(config) == [3, 3, 3, 3, 3]
 
 
-def test_auxiliary_heads_follow_and_may_tell_edges():
+def test_auxiliary_heads_follow_and_may_detect_edges():
     config = own(RESNET)
     head = {'type': 'FCNHead', 'num_classes': 12, 'loss_decode': [{'type': 'CrossEntropyLoss'}]}
     config.model.auxiliary_head = [head, {**head, 'num_classes': None}, {**head, 'num_classes': 2}]
@@ -179,7 +179,7 @@ def test_a_config_of_mmseg_alone_is_checked_against_its_data():
     config = Config({'model': {'type': 'EncoderDecoder', 'decode_head': head}, 'train_dataloader': {'dataset': OWN}})
     with pytest.raises(ConfigError, match=r'decode_head\.num_classes=19'):
         follow_classes(config)
-    config.num_classes = 19  # as mmseg's Mask2Former configs have it
+    config.num_classes = 19  # as in mmseg's Mask2Former configs
     follow_classes(config)
     assert config.model.decode_head.num_classes == 3
     assert config.model.decode_head.loss_decode.class_weight == [1.0] * 3

@@ -13,7 +13,7 @@ CLEAN = np.random.default_rng(0).integers(0, 256, (32, 48, 3)).astype(np.uint8)
 
 @pytest.fixture
 def pair(tmp_path):
-    """root/lq/val/a.b.png and root/gt/val/a.b.jpg (by content a PNG)."""
+    """Folder with lq/val/a.b.png and gt/val/a.b.jpg (which contains a PNG)."""
     for folder in ('lq', 'gt'):
         (tmp_path / folder / 'val').mkdir(parents=True)
     file = tmp_path / 'gt' / 'val' / 'a.b.jpg'
@@ -43,7 +43,7 @@ def test_the_last_folder_of_that_name_counts(pair, tmp_path):
     assert LoadCleanImage('lq', 'gt', '.jpg')({**pair, 'img_path': path})['gt_path'] == str(deep)
 
 
-def test_a_given_path_wins(pair, tmp_path):
+def test_a_given_path_has_priority(pair, tmp_path):
     other = str(tmp_path / 'gt' / 'val' / 'a.b.jpg')
     loaded = LoadCleanImage()({**pair, 'img_path': '/elsewhere/x.png', 'gt_path': other})
     assert np.array_equal(loaded['gt'], CLEAN)
@@ -59,7 +59,7 @@ def test_smaller_images_are_enlarged_on_request_only(pair):
         LoadCleanImage('lq', 'gt', '.jpg')(small)
 
 
-def test_pillows_enlargement_is_pillows(pair):
+def test_pillow_backend_equals_pillow(pair):
     small = {**pair, 'img': cv2.resize(CLEAN, (12, 8))}
     loaded = LoadCleanImage('lq', 'gt', '.jpg', upscale=True, backend='pillow')(small)
     expected = np.asarray(Image.fromarray(small['img'][..., ::-1]).resize((48, 32), Image.BICUBIC))

@@ -1,4 +1,4 @@
-"""Strict loading of files that are cut, foreign, absent or wrongly labelled, and of right ones against mmseg."""
+"""Strict loading of truncated, invalid, missing or wrongly labelled files, and of valid files compared with mmseg."""
 
 import io
 
@@ -81,14 +81,14 @@ def test_a_file_cut_anywhere_is_refused_by_name(tmp_path, name):
 
 
 @pytest.mark.parametrize('name', ['base.jpg', 'progressive.jpg', 'base.png'])
-def test_a_cut_file_is_refused_whatever_the_decoder_makes_of_it(name):
+def test_a_truncated_file_is_refused_independently_of_the_decoder(name):
     data = WHOLE[name]
     for kept in range(0, len(data) - 64, 37):
         assert 'folder/a' in refusal(check_complete, data[:kept], 'folder/a')
     check_complete(data, 'folder/a')
 
 
-def test_text_called_an_image_and_absent_files_are_named(tmp_path):
+def test_text_files_and_missing_files_are_named(tmp_path):
     path = written(tmp_path, 'page.jpg', b'<html>404 not found</html>')
     assert path in refusal(LoadImageStrict(), {'img_path': path})
     absent = str(tmp_path / 'absent.jpg')
@@ -108,7 +108,7 @@ def test_a_cut_label_is_refused_by_name(tmp_path, kept):
     assert str(tmp_path / 'label.png') in refusal(labelled, tmp_path, part)
 
 
-def test_a_good_label_is_what_mmseg_reads(tmp_path):
+def test_a_valid_label_equals_mmsegs(tmp_path):
     assert np.array_equal(labelled(tmp_path, LABEL), LABEL)
 
 
@@ -133,7 +133,7 @@ def test_ids_from_one_to_k_hint_at_reduce_zero_label(tmp_path):
     assert np.array_equal(labelled(tmp_path, LABEL + 1, reduce_zero_label=True), LABEL)
 
 
-def test_the_ignored_id_is_no_error(tmp_path):
+def test_the_ignored_id_is_not_an_error(tmp_path):
     label = np.where(LABEL == 2, 255, LABEL).astype(np.uint8)
     assert np.array_equal(labelled(tmp_path, label), label)
     assert '[255]' in refusal(labelled, tmp_path, label, ignore_index=254)
@@ -143,7 +143,7 @@ def test_the_ignored_id_is_no_error(tmp_path):
 
 
 @pytest.mark.parametrize('reduce', [False, True])
-def test_the_label_is_mmsegs_own(tmp_path, reduce):
+def test_the_label_equals_that_of_mmseg(tmp_path, reduce):
     label = np.where(LABEL == 0, 255, LABEL).astype(np.uint8)
     label[:5] = 0
     found = labelled(tmp_path, label, reduce_zero_label=reduce)
@@ -157,11 +157,11 @@ def test_zero_under_reduce_zero_label_is_ignored_and_too_high_ids_are_found(tmp_
     assert 'reduce_zero_label=True' in refusal(labelled, tmp_path, LABEL + 2, reduce_zero_label=True)
 
 
-def test_a_colour_picture_is_no_label(tmp_path):
+def test_a_colour_image_is_not_a_label(tmp_path):
     assert 'colour' in refusal(labelled, tmp_path, PICTURE)
 
 
-def test_a_colour_picture_of_valid_ids_is_no_label_either(tmp_path):
+def test_a_colour_image_of_valid_ids_is_not_a_label_either(tmp_path):
     assert 'colour' in refusal(labelled, tmp_path, np.dstack([LABEL] * 3))
 
 

@@ -1,4 +1,4 @@
-"""Data folders of a config, checked before anything heavy starts."""
+"""Checks of the data folders of a config before models are built."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def test_missing_folder_names_itself_and_the_option(tmp_path):
     assert '--cfg-options val_dataloader.dataset.data_root=' in message
 
 
-def test_a_file_in_the_folders_place_is_no_folder(tmp_path):
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / 'images').write_text('')
     assert 'does not exist' in refusal(loader(tmp_path, 'images'))
 
@@ -48,20 +48,20 @@ def test_images_of_another_suffix_do_not_count(root):
 
 
 @pytest.mark.parametrize('name', ['notes.txt', 'a.png.part'])
-def test_other_files_are_no_images(root, name):
+def test_other_files_are_not_images(root, name):
     (root / 'images' / 'train' / name).touch()
     assert '.jpg' in refusal(loader(root)) and '.png' in refusal(loader(root))
 
 
 @pytest.mark.parametrize('name', ['a.png', 'city/b.jpg', 'c.tif'])
-def test_any_image_will_do_where_no_suffix_is_set(root, name):
+def test_any_image_is_accepted_without_a_suffix(root, name):
     file = root / 'images' / 'train' / name
     file.parent.mkdir(exist_ok=True)
     file.touch()
     check_data_folders(loader(root), 'train_dataloader')
 
 
-def test_suffixes_of_more_than_the_ending_are_understood(root):
+def test_suffixes_longer_than_the_file_extension_are_supported(root):
     (root / 'images' / 'train' / 'a_leftImg8bit.png').touch()
     check_data_folders(loader(root, img_suffix='_leftImg8bit.png'), 'train_dataloader')
     assert '_right.png' in refusal(loader(root, img_suffix='_right.png'))
@@ -85,5 +85,5 @@ def test_an_absolute_prefix_and_no_root_work(root):
         {'dataset': {'data_root': '', 'data_prefix': {'img_path': 's3://bucket/images'}}},
     ],
 )
-def test_what_is_no_local_folder_is_left_alone(config):
+def test_data_without_a_local_folder_is_not_checked(config):
     assert check_data_folders(config, 'val_dataloader') is None

@@ -1,4 +1,4 @@
-"""RealLQ in both layouts: what is found, how its ids are read, and labels that lie in the wrong folder."""
+"""RealLQ in both layouts: detection, meaning of the ids, and labels in the wrong folder."""
 
 import functools
 import logging
@@ -24,7 +24,7 @@ BOTH = pytest.mark.parametrize(('prefix', 'shifted'), [(DETECTRON2, False), (ADE
 
 @pytest.fixture
 def root(tmp_path):
-    """A data root with images and no labels."""
+    """Data root with images but without labels."""
     write_images(tmp_path)
     return tmp_path
 
@@ -36,7 +36,7 @@ def built(root, **options):
 
 
 def loaded(root, **options):
-    """Name -> label as a test sees it."""
+    """Returns name -> label as loaded by a test."""
     dataset = built(root, **options)
     assert len(dataset) == len(NAMES)
     return {name: sample['gt_seg_map'] for name, sample in zip(NAMES, dataset, strict=True)}
@@ -85,19 +85,19 @@ def test_of_both_layouts_the_released_codes_is_used_and_the_log_says_so(root, ca
             caplog.clear()
             assert same(loaded(root, data_prefix=dict(seg_map_path=ADE)), second) and not caplog.text
             assert same(loaded(root, data_prefix=dict(seg_map_path=DETECTRON2)), first)
-            assert same(loaded(root, reduce_zero_label=True), second)  # the layout of which it is true
+            assert same(loaded(root, reduce_zero_label=True), second)  # the layout for which it is true
             assert f'Those in {ADE} are used' in caplog.text
     finally:
         logger.removeHandler(caplog.handler)
 
 
-def test_an_empty_folder_is_no_layout(root):
+def test_an_empty_folder_is_not_a_layout(root):
     (root / DETECTRON2).mkdir(parents=True)
     write_labels(root, ADE, class_maps(), True)
     assert same(loaded(root), class_maps())
 
 
-def test_a_folder_copied_in_part_does_not_win(root):
+def test_a_partially_copied_folder_is_not_preferred(root):
     labels = class_maps()
     write_labels(root, ADE, labels, True)
     write_labels(root, DETECTRON2, labels, False)
@@ -116,7 +116,7 @@ def test_a_folder_of_another_name_needs_the_rule(root):
 
 
 @BOTH
-def test_an_explicit_rule_wins_over_the_folders_name(root, prefix, shifted):
+def test_an_explicit_rule_overrides_the_folder_name(root, prefix, shifted):
     labels = class_maps()
     write_labels(root, prefix, labels, not shifted)
     assert same(loaded(root, reduce_zero_label=not shifted), labels)
@@ -133,7 +133,7 @@ def test_without_labels_every_place_is_named_before_anything_starts(root, empty)
     message = str(caught.value)
     assert message.startswith('test_dataloader: No labels of RealLQ')
     assert f'{root}/{DETECTRON2} (ids 0 to 149, 255 ignored): does not exist' in message
-    found = 'holds no file that ends in .png' if empty else 'does not exist'
+    found = 'has no file that ends in .png' if empty else 'does not exist'
     assert f'{root}/{ADE} (ids 1 to 150, 0 ignored): {found}' in message
     assert f'{root}/images/validation/*.jpg' in message and 'set data_root' in message
     with pytest.raises(DataError, match='No labels of RealLQ'):
@@ -142,7 +142,7 @@ def test_without_labels_every_place_is_named_before_anything_starts(root, empty)
     assert report.problems == 1 and report.error == message
 
 
-def test_images_are_looked_for_first(root):
+def test_images_are_checked_first(root):
     (root / 'images' / 'validation').rename(root / 'images' / 'val')
     for dataset in (dict(type='RealLQDataset'), shipped().test_dataloader.dataset):
         with pytest.raises(DataError, match=f'{root}/images/validation does not exist'):
@@ -190,7 +190,7 @@ def test_a_few_files_of_the_other_layout_are_not_called_a_shift(root):
     report = report_on(root)
     assert [entry['files'] for entry in report.out_of_range] == [[f'{root}/{DETECTRON2}/a.png']]
     (hint,) = report.hints
-    assert 'some files may be of the other layout' in hint and 'shifted' not in hint
+    assert 'some files may have the other layout' in hint and 'shifted' not in hint
 
 
 @BOTH
@@ -209,7 +209,7 @@ def test_right_labels_get_no_hint(root, prefix, shifted, case):
     assert report.hints == [] and bool(report.problems) == (case == 'wrong file')
 
 
-def test_every_reallq_config_says_nothing_of_its_own():
+def test_no_reallq_config_sets_a_layout():
     from rass_mm import config_path
 
     leaves = [file for folder in ('baselines', 'rass') for file in config_path(folder).glob('*reallq*.py')]

@@ -1,4 +1,4 @@
-"""The weight files that backbones start from: absent, of another network, of other names, right."""
+"""Pretrained weight files of backbones: missing, of another network, with other names, and valid."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from rass_mm_cli.main import main
 
 
 class Backbone(BaseModule):
-    """Twelve tensors, started from a file."""
+    """Network of twelve tensors that starts from a file."""
 
     def __init__(self, checkpoint, width=4, **init):
         super().__init__(init_cfg=dict(type='Pretrained', checkpoint=str(checkpoint), **init))
@@ -56,7 +56,7 @@ def refusal(*args, **kwargs):
     ],
     ids=['plain', 'checkpoint', 'parallel', 'classifier', 'one missing'],
 )
-def test_a_fitting_file_is_accepted_and_is_what_mmengine_loads(file, change):
+def test_a_matching_file_is_accepted_and_loaded_by_mmengine(file, change):
     expected = torch.load(file)
     model = Model(rewritten(file, change))
     check_pretrained(model)
@@ -101,7 +101,7 @@ def test_code_in_a_file_is_refused(file):
     assert 'print' in refusal(file)
 
 
-def test_models_without_such_files_are_left_alone():
+def test_models_without_such_files_are_not_checked():
     check_pretrained(nn.Linear(2, 2))
 
 

@@ -1,4 +1,4 @@
-"""What tests write down about themselves."""
+"""Records of tests: command, protocol, versions and device."""
 
 import sys
 
@@ -70,14 +70,14 @@ def test_protocol_names_the_classes_in_the_mean():
     assert protocol_line(published, 4) == line
 
 
-def test_an_older_protocol_line_is_of_mmsegs_rule():
+def test_an_older_protocol_line_has_mmsegs_rule():
     line = protocol_line(config('IoUMetric', img_path='val'), 4)
     older = line.replace(', mIoU over classes with labelled or predicted pixels,', '')
     assert older != line and with_rule(older) == with_rule(line) == line
     assert with_rule('Image quality, mean over 20 images') == 'Image quality, mean over 20 images'
 
 
-def test_protocol_of_version_1_is_the_line_that_was_recorded_before_there_were_versions(scenes, tmp_path):
+def test_protocol_of_version_1_is_the_line_recorded_without_a_version(scenes, tmp_path):
     folder = tmp_path / 'scenes' / 'img_lq' / 'val'
     build_lq_dataset(scenes / 'img_dir' / 'val', folder, recipe=override(OSEDIFF, {'version': 1}))
     degraded = config('IoUMetric', img_path='img_lq/val')

@@ -1,4 +1,4 @@
-"""Checkpoints given as addresses: no scheme downloads or unpickles, and the message has the command that does."""
+"""Checkpoints given as URLs: no scheme downloads or unpickles, and the message contains the download command."""
 
 import builtins
 import re

@@ -1,4 +1,4 @@
-"""Draws as a function of seed and number: over processes, workers, restarts."""
+"""Draws as a function of seed and number, independent of processes, workers and restarts."""
 
 import pickle
 import random
@@ -19,14 +19,14 @@ SIZE = 7
 
 
 class Numbers(BaseDataset):
-    """Items 0 to SIZE - 1; each comes back with what the generators gave while it was loaded."""
+    """Data set of items 0 to SIZE - 1, each returned with random numbers drawn while it was loaded."""
 
     def load_data_list(self):
         return [{'number': number} for number in range(SIZE)]
 
 
 class Augment:
-    """Reads every generator that augmentations use."""
+    """Draws from every generator that augmentations use."""
 
     def __call__(self, results):
         drawn = [np.random.rand(), np.random.normal(), random.random(), torch.rand(1).item()]
@@ -40,7 +40,7 @@ def dataset():
 
 @pytest.fixture
 def draws(monkeypatch):
-    """First `count` draws of one process of `world`, as (index, seed) pairs."""
+    """Returns the first `count` draws of one process of `world`, as (index, seed) pairs."""
 
     def first(count, rank=0, world=1, skip=0, size=SIZE, **keywords):
         monkeypatch.setattr(seeding, 'get_dist_info', lambda: (rank, world))
@@ -53,7 +53,7 @@ def draws(monkeypatch):
 
 @pytest.mark.parametrize('shuffle', [True, False])
 @pytest.mark.parametrize('world', [2, 3])
-def test_processes_together_draw_what_one_alone_draws(draws, world, shuffle):
+def test_several_processes_together_draw_the_same_as_one(draws, world, shuffle):
     alone = draws(30, shuffle=shuffle)
     parts = [draws(30 // world, rank, world, shuffle=shuffle) for rank in range(world)]
     assert [draw for turn in zip(*parts, strict=True) for draw in turn] == alone
@@ -127,7 +127,7 @@ def loaded(dataset, workers, skip=0, count=9, **keywords):
     sampler = SeededSampler(dataset, seed=5)
     loader = DataLoader(dataset, batch_size=2, sampler=sampler, num_workers=workers, **keywords)
     if skip:
-        next(iter(loader))  # as mmengine's loop does when it is made, before it knows that it resumes
+        next(iter(loader))  # as in the constructor of mmengine's loop, before it resumes
         sampler.skip(skip)
     batches = [*islice(iter(loader), count)]
     return torch.cat([batch['number'] for batch in batches]), torch.cat([batch['drawn'] for batch in batches])
@@ -150,7 +150,7 @@ def test_resuming_loads_what_would_have_come_next(dataset, options):
 
 
 class FakeRunner:
-    """What the hook reads of a runner."""
+    """Runner with the attributes that the hook reads."""
 
     def __init__(self, seed, iteration):
         self.seed, self.iter = seed, iteration

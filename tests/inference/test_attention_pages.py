@@ -1,4 +1,4 @@
-"""Attention maps of class names against the definition, and `rass-mm attention` as a user types it."""
+"""Attention maps of class names compared with their definition, and `rass-mm attention` from the command line."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def image():
 
 
 def reference(restorer, image, layer, token):
-    """One layer's attention to one token, from the layer's own query and key weights, enlarged by torch."""
+    """Computes the attention of a layer to a token from the layer's query and key weights, resized with torch."""
     unet, kept = restorer.model.unet, {}
     attention = unet.get_submodule(layer)
     hook = attention.register_forward_hook(lambda *args: kept.update(inputs=args[1], **args[2]), with_kwargs=True)
@@ -72,7 +72,7 @@ def test_map_is_the_mean_over_layers_of_the_attention_to_the_names_token(restore
     np.testing.assert_allclose(maps['car'], expected, atol=1e-5)
     assert np.abs(maps['sky'] - expected).max() > 1e-3
     total = sum(maps.values())
-    assert total.min() > 0 and total.max() < 1  # the null token has the rest
+    assert total.min() > 0 and total.max() < 1  # the null token has the remainder
 
 
 def test_layers_are_chosen_and_nothing_stays_changed(restorer, image):
@@ -141,11 +141,11 @@ def test_command_writes_a_page_per_image(adapter, tiny_base, file, tmp_path, cap
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['grey_attention.png', 'street_attention.png']
     assert 'street_attention.png' in capsys.readouterr().out
     page = np.asarray(Image.open(tmp_path / 'out' / 'street_attention.png'))
-    assert page.shape == (2 * (225 + 46), 4 * (303 + 12), 3)  # the input and four classes, four in a row
+    assert page.shape == (2 * (225 + 46), 4 * (303 + 12), 3)  # the input and four classes, four per row
     np.testing.assert_array_equal(page[40:265:3, 6:309:3], np.asarray(Image.open(file)))
 
 
-def test_command_shows_the_classes_and_layers_asked_for(adapter, restorer, tiny_base, file, tmp_path):
+def test_command_shows_the_requested_classes_and_layers(adapter, restorer, tiny_base, file, tmp_path):
     options = ('--classes', 'road, traffic light', '--layers', 'mid_block')
     assert show(adapter, tiny_base, tmp_path, file, options=options) == 0
     image = np.asarray(Image.open(file)).astype(np.float32) / 255
@@ -156,7 +156,7 @@ def test_command_shows_the_classes_and_layers_asked_for(adapter, restorer, tiny_
 
 def test_unknown_class_is_refused_with_the_list(adapter, tiny_base, file, tmp_path, capsys):
     assert show(adapter, tiny_base, tmp_path / 'out', file, options=('--classes', 'sky,boat')) == 1
-    assert "no class 'boat'. It has: sky, car, road, traffic light." in capsys.readouterr().err
+    assert "no class 'boat'. Choose from: sky, car, road, traffic light." in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
 
 
@@ -183,7 +183,7 @@ def test_images_that_cannot_be_shown_are_named(adapter, tiny_base, file, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ('prompt', 'message'), [('EmptyPrompt', 'EmptyPrompt, which names no classes'), (None, 'no restorer')]
+    ('prompt', 'message'), [('EmptyPrompt', 'EmptyPrompt, which names no classes'), (None, 'not a restorer')]
 )
 def test_adapter_without_class_names_is_refused(model, tiny_base, file, tmp_path, capsys, prompt, message):
     path = tmp_path / 'other.safetensors'

@@ -1,4 +1,4 @@
-"""Blended windows against the network on the whole image."""
+"""Blended windows compared with the network on the whole image."""
 
 import numpy as np
 import pytest
@@ -10,14 +10,14 @@ from rass_mm.errors import ConfigError
 
 
 def network(reach, seed=0):
-    """A convolution that sees `reach` pixels around, padded with zeros as the networks in question are."""
+    """Returns a zero-padded convolution with a receptive field of `reach` pixels in each direction."""
     generator = torch.Generator().manual_seed(seed)
     kernel = torch.randn(3, 3, 2 * reach + 1, 2 * reach + 1, generator=generator) / (2 * reach + 1)
     return lambda images: torch.tanh(F.conv2d(images, kernel, padding=reach))
 
 
 def strided(images):
-    """A network on a grid of 8 pixels, like an autoencoder with stride 8: each cell depends on itself alone."""
+    """Network with stride 8, like an autoencoder, in which each cell depends only on itself."""
     return F.interpolate(F.avg_pool2d(images, 8), scale_factor=8) * 0.7 + 0.1
 
 
@@ -26,7 +26,7 @@ def image(height, width, seed=0):
 
 
 def whole(picture, apply, multiple):
-    """The network on the whole image, mirrored to multiples by numpy."""
+    """Runs the network on the whole image, mirrored to multiples with NumPy."""
     height, width = picture.shape[-2:]
     array = picture.numpy()
     for axis, side in ((1, height), (2, width)):
@@ -53,7 +53,7 @@ def test_windows_keep_the_grid_of_a_strided_network(size):
 
 
 def test_a_reach_beyond_the_quarter_differs():
-    """The test above would see a weight that is not 0 where it must be."""
+    """Shows that the test above would detect a nonzero weight where it must be 0."""
     picture, apply = image(200, 200), network(reach=12)
     assert (blended(picture, apply, 64, 32) - whole(picture, apply, 1)).abs().max() > 1e-3
 
@@ -62,7 +62,7 @@ def test_a_reach_beyond_the_quarter_differs():
 def test_weights_sum_to_one_for_any_overlap(overlap):
     for side in (*range(62, 68), 101):
         result = blended(image(side, side + 3), lambda images: images, 64, overlap, 5)
-        torch.testing.assert_close(result, image(side, side + 3), atol=4e-6, rtol=0)  # up to 64 windows are summed
+        torch.testing.assert_close(result, image(side, side + 3), atol=4e-6, rtol=0)  # sum of up to 64 windows
 
 
 def test_without_overlap_windows_stand_side_by_side():
@@ -84,7 +84,7 @@ def test_an_offset_that_changes_from_window_to_window_leaves_no_seam():
 
     result = blended(ramp, offset, 64, 32, 2)
     step = 2 / 299
-    # Neighbouring means differ by 32 steps, which the middle half of the overlap, 16 pixels, spreads.
+    # Neighbouring means differ by 32 levels, spread over 16 pixels, the middle half of the overlap.
     assert result.diff(dim=-1).abs().max() < step * (1 + 36 / 16) * 1.05
     assert result.diff(dim=-2).abs().max() < 1e-5
     hard = blended(ramp, offset, 64, 0, 2)
@@ -98,7 +98,7 @@ def test_the_batch_size_changes_nothing():
         torch.testing.assert_close(result, results[0], atol=1e-6, rtol=0)
 
 
-def test_no_more_windows_than_asked_run_at_a_time_and_sides_fit():
+def test_at_most_the_requested_number_of_windows_runs_at_a_time_and_sides_fit():
     shapes = []
 
     def noting(images):

@@ -1,4 +1,4 @@
-"""`rass-mm restore` with a stand-in for the restorer of the diffusion core."""
+"""`rass-mm restore` with a fake restorer."""
 
 import types
 
@@ -28,7 +28,7 @@ class Restorer(torch.nn.Module):
 
 @pytest.fixture
 def loads(monkeypatch):
-    """Calls of `load_restorer`; a true value in `stop` makes its restorers end like Ctrl-C."""
+    """Records calls of `load_restorer`; a true value in `stop` makes its restorers raise KeyboardInterrupt."""
     calls = types.SimpleNamespace(given=[], stop=False)
 
     def load_restorer(**given):
@@ -66,13 +66,13 @@ def test_a_folder_is_restored(files, loads, capsys):
     assert (given['device'], given['dtype'], given['autoencoder']) == ('cpu', 'float32', None)
     assert '1 of 1 images restored' in capsys.readouterr().out
     assert restore(files, '--upscale', '2', '--window', '64', '--overlap', '32') == 0
-    assert len(loads.given) == 1  # nothing left to do: no model is loaded
+    assert len(loads.given) == 1  # nothing to do, so no model is loaded
 
 
 def test_files_are_enlarged_by_pillow(files, loads):
     array = np.random.default_rng(1).integers(0, 256, (23, 31, 3), np.uint8)
     Image.fromarray(array).save(files / 'in' / 'a.png')
-    deep = (30000 + np.arange(40 * 50).reshape(40, 50) % 97).astype(np.uint16)  # less than one level of 8 bits
+    deep = (30000 + np.arange(40 * 50).reshape(40, 50) % 97).astype(np.uint16)  # less than one 8-bit level
     Image.fromarray(deep).save(files / 'in' / 'b.png')
     assert restore(files, '--upscale', '3', '--window', '64', '--overlap', '32') == 0
     larger = np.asarray(Image.fromarray(array).resize((93, 69), Image.BICUBIC)).astype(int)
@@ -83,35 +83,35 @@ def test_files_are_enlarged_by_pillow(files, loads):
     assert np.abs(ours - (65535 - larger)).max() <= 1
 
 
-def test_osediffs_scheme_loads_another_restorer_and_is_another_way(files, loads, capsys, monkeypatch):
+def test_osediffs_scheme_loads_another_restorer_and_is_another_setting(files, loads, capsys, monkeypatch):
     monkeypatch.setattr(Restorer, 'size_multiple', 8)
     assert restore(files, '--upscale', '4', '--scheme', 'osediff') == 0
     assert loads.given[0]['latent_tiles'] is True
     assert Image.open(files / 'out' / 'image.png').size == (896, 512)
-    assert restore(files, '--upscale', '4') == 1 and 'another way' in capsys.readouterr().err
+    assert restore(files, '--upscale', '4') == 1 and 'other settings' in capsys.readouterr().err
 
 
-def test_a_folder_of_the_former_enlargement_is_not_continued(files, loads, capsys):
+def test_a_folder_with_the_earlier_enlargement_is_not_continued(files, loads, capsys):
     assert restore(files) == 0
     manifest = files / 'out' / 'manifest.jsonl'
     manifest.write_text(manifest.read_text().replace('restored images, 2', 'restored images, 1'))
-    assert restore(files) == 1 and 'another way' in capsys.readouterr().err
+    assert restore(files) == 1 and 'other settings' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ('options', 'said'),
     [
-        (['--color-fix', 'wavelet'], 'another way'),
-        (['--dtype', 'bfloat16'], 'another way'),
+        (['--color-fix', 'wavelet'], 'other settings'),
+        (['--dtype', 'bfloat16'], 'other settings'),
         (['--device', 'nowhere'], 'nowhere'),
         (['--device', 'cuda:99'], 'cuda:99'),
         (['--overlap', '512'], 'overlap'),
-        (['--upscale', '0'], 'enlargement'),
+        (['--upscale', '0'], 'upscale factor'),
         (['--autoencoder', '/absent'], '/absent does not exist'),
         (['--base', '/absent'], '/absent/unet'),
     ],
 )
-def test_what_cannot_work_is_said_before_the_model_is_loaded(files, loads, capsys, options, said):
+def test_invalid_options_are_reported_before_the_model_is_loaded(files, loads, capsys, options, said):
     assert restore(files) == 0
     loads.given.clear()
     assert restore(files, *options) == 1 and not loads.given
@@ -129,7 +129,7 @@ def test_damaged_images_give_a_failure(files, loads, capsys):
     assert (files / 'out' / 'image.png').exists() and 'broken.png' in capsys.readouterr().err
 
 
-def test_an_interruption_says_how_to_go_on(files, loads, capsys):
+def test_an_interruption_says_how_to_resume(files, loads, capsys):
     loads.stop = True
     assert restore(files) == 130
     assert 'same command again' in ' '.join(capsys.readouterr().err.split())
@@ -148,7 +148,7 @@ def test_the_hash_follows_content_not_names(files):
     assert content_hash(files / 'base') != before and content_hash(None) is None
 
 
-def test_the_real_restorer_gives_what_it_gives_for_the_whole_mirrored_image(tiny_base, files):
+def test_the_real_restorer_gives_the_result_of_the_whole_mirrored_image(tiny_base, files):
     base, adapter = read_base(tiny_base), files / 'scr.safetensors'
     OneStepRestorer(base).save(adapter, base.identity, 'ClassTokens', ['tree', 'car'])
     assert restore(files, '--window', '128', '--overlap', '32', '--base', str(tiny_base)) == 0

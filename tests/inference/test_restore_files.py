@@ -1,4 +1,4 @@
-"""Folder jobs as users have them: sub-folders, damaged files, interruptions, changed inputs and options."""
+"""Restoration of folders: subfolders, damaged files, interruptions, changed inputs and options."""
 
 import json
 import os
@@ -17,7 +17,7 @@ OPTIONS = RestoreOptions(window=64, overlap=16)
 
 
 class Fake:
-    """Makes images darker; counts what it gets, and stops like Ctrl-C at the given call."""
+    """Fake restorer that darkens images, counts calls and raises KeyboardInterrupt at the given call."""
 
     size_multiple = 16
 
@@ -37,7 +37,7 @@ class Fake:
 
 
 def restore(source, out, fake=None, options=OPTIONS, model=None):
-    """Runs a job; returns the fake and the summary."""
+    """Runs a job; returns the fake restorer and the summary."""
     fake = fake or Fake()
     return fake, restore_files(source, out, fake.load, options, model)
 
@@ -78,7 +78,7 @@ def test_a_folder_keeps_names_and_sub_folders(photos, tmp_path):
         assert np.abs(pixels(tmp_path / 'out' / name) - expected).max() <= 0.51
 
 
-def test_a_pattern_takes_what_fits_below_its_fixed_part(photos, tmp_path):
+def test_a_pattern_keeps_names_below_its_fixed_part(photos, tmp_path):
     restore(f'{photos}/**/*.png', tmp_path / 'deep')
     assert names(tmp_path / 'deep') == ['a.png', MANIFEST, 'sub/a.png']
     restore(f'{photos}/sub/*', tmp_path / 'flat')
@@ -103,12 +103,12 @@ def test_a_single_file_goes_to_a_name_or_into_a_folder(photos, tmp_path):
         restore(source, tmp_path / 'out.gif')
 
 
-def test_brackets_in_an_existing_name_are_no_pattern(tmp_path):
+def test_brackets_in_an_existing_name_are_not_a_pattern(tmp_path):
     restore(save(tmp_path / 'in' / 'a[1].png'), tmp_path / 'out')
     assert names(tmp_path / 'out') == ['a[1].png']
 
 
-def test_types_that_are_not_written_become_png_and_it_is_said(tmp_path, caplog):
+def test_types_that_cannot_be_written_become_png_with_a_warning(tmp_path, caplog):
     save(tmp_path / 'in' / 'a.gif')
     restore(tmp_path / 'in', tmp_path / 'out')
     restore(tmp_path / 'in' / 'a.gif', tmp_path / 'single')
@@ -124,7 +124,7 @@ def test_nothing_is_done_twice(photos, tmp_path):
     assert summary.made == 0
 
 
-def test_a_stopped_job_goes_on(photos, tmp_path):
+def test_a_stopped_job_resumes(photos, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         restore(photos, tmp_path / 'out', Fake(stop=3))
     assert names(tmp_path / 'out') == ['a.png', 'b.bmp', MANIFEST]
@@ -132,11 +132,11 @@ def test_a_stopped_job_goes_on(photos, tmp_path):
     assert (fake.calls, summary.made) == (2, 2) and names(tmp_path / 'out') == sorted([*IMAGES, MANIFEST])
 
 
-def test_a_killed_job_goes_on(photos, tmp_path):
+def test_a_killed_job_resumes(photos, tmp_path):
     out = tmp_path / 'out'
     restore(photos, out)
     manifest = (out / MANIFEST).read_text()
-    (out / MANIFEST).write_text(manifest[:-20])  # killed while it wrote the last line
+    (out / MANIFEST).write_text(manifest[:-20])  # killed while writing the last line
     (out / 'sub' / '.a-0123abcd.png').write_bytes(b'half an image')
     fake, _ = restore(photos, out)
     assert fake.calls == 1 and names(out) == sorted([*IMAGES, MANIFEST])
@@ -163,11 +163,11 @@ def test_what_changed_or_is_missing_is_made_again(photos, tmp_path):
         {'model': {'adapter': 'other'}},
     ],
 )
-def test_another_way_needs_another_folder(photos, tmp_path, change):
+def test_other_settings_need_another_folder(photos, tmp_path, change):
     restore(photos, tmp_path / 'out', model={'adapter': 'one'})
     before = {name: (tmp_path / 'out' / name).read_bytes() for name in names(tmp_path / 'out')}
     fake = Fake()
-    with pytest.raises(DataError, match='another way'):
+    with pytest.raises(DataError, match='other settings'):
         restore(photos, tmp_path / 'out', fake, **{'model': {'adapter': 'one'}, **change})
     assert fake.loads == 0
     assert before == {name: (tmp_path / 'out' / name).read_bytes() for name in names(tmp_path / 'out')}
@@ -186,7 +186,7 @@ def test_files_of_unknown_origin_are_not_overwritten(photos, tmp_path):
         restore(photos, tmp_path / 'out')
 
 
-def test_damaged_images_are_listed_and_the_others_done(photos, tmp_path):
+def test_damaged_images_are_listed_and_the_others_are_restored(photos, tmp_path):
     whole = (photos / 'a.png').read_bytes()
     (photos / 'a.png').write_bytes(whole[: len(whole) // 2])
     (photos / 'sub' / 'a.png').write_text('text')
@@ -194,7 +194,7 @@ def test_damaged_images_are_listed_and_the_others_done(photos, tmp_path):
         restore(photos, tmp_path / 'out')
     message = str(caught.value)
     assert '2 of 4' in message and f'{photos}/a.png' in message and f'{photos}/sub/a.png' in message
-    assert 'The other 2 are done' in message
+    assert 'The other 2 are restored' in message
     assert names(tmp_path / 'out') == ['b.bmp', MANIFEST, 'sub/deep/c.tif']
     (photos / 'a.png').write_bytes(whole)
     (photos / 'sub' / 'a.png').unlink()
@@ -204,7 +204,7 @@ def test_damaged_images_are_listed_and_the_others_done(photos, tmp_path):
 
 def test_nan_names_the_image_and_writes_nothing_for_it(photos, tmp_path):
     fake = Fake(result=lambda images: images * torch.nan)
-    with pytest.raises(DataError, match=r'4 of 4(.|\n)*a\.png: The restorer gave NaN(.|\n)*float16'):
+    with pytest.raises(DataError, match=r'4 of 4(.|\n)*a\.png: The restorer returned NaN(.|\n)*float16'):
         restore(photos, tmp_path / 'out', fake)
     assert names(tmp_path / 'out') == [MANIFEST]
 
@@ -246,7 +246,7 @@ def test_impossible_outputs_are_refused_before_the_model_is_loaded(photos, tmp_p
         (same.parent, tmp_path / 'out', 'would both become'),
         (tmp_path / 'absent', tmp_path / 'out', 'does not exist'),
         (tmp_path / 'absent' / '*.png', tmp_path / 'out', 'No images'),
-        (tmp_path / 'file', tmp_path / 'out' / 'x.gif', 'not written'),
+        (tmp_path / 'file', tmp_path / 'out' / 'x.gif', 'cannot write images of type .gif'),
     ]
     for source, out, message in impossible:
         fake = Fake()
@@ -259,7 +259,7 @@ def test_impossible_outputs_are_refused_before_the_model_is_loaded(photos, tmp_p
     assert single.read_bytes() == save(tmp_path / 'again.png', 20, 33).read_bytes()
 
 
-def test_a_disk_without_room_is_said_and_finished_images_are_kept(photos, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_and_finished_images_are_kept(photos, tmp_path, monkeypatch):
     from rass_mm.inference import folder
 
     write, written = folder.write_picture, []
@@ -278,7 +278,7 @@ def test_a_disk_without_room_is_said_and_finished_images_are_kept(photos, tmp_pa
     assert restore(photos, tmp_path / 'out')[1].made == 3
 
 
-def test_the_manifest_says_how_the_images_were_made(photos, tmp_path):
+def test_the_manifest_records_how_the_images_were_made(photos, tmp_path):
     restore(photos, tmp_path / 'out', model={'adapter': 'abc', 'seed': 3})
     header, *lines = map(json.loads, (tmp_path / 'out' / MANIFEST).read_text().splitlines())
     assert header['model'] == {'adapter': 'abc', 'seed': 3} and header['options']['window'] == 64

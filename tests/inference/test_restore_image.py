@@ -1,4 +1,4 @@
-"""One image through fake networks of which the right answer is known."""
+"""Restoration of one image with fake networks whose output is known."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from rass_mm.errors import AdapterError, ConfigError
 from rass_mm.files.images import read_picture
 from rass_mm.inference.restore import RestoreOptions, restore_image
 
-# A lean package root: the measured process imports torch, but nothing of mmseg.
+# A minimal package root, so that the measured process imports torch but not mmseg.
 MEASURED = """
 import json
 import numpy as np
@@ -78,7 +78,7 @@ def test_the_input_is_left_alone():
 
 
 def pillows(levels, size):
-    """Pillow's bicubic enlargement of a uint8 image, in grey levels."""
+    """Enlarges a uint8 image with Pillow's bicubic filter; returns grey levels."""
     return np.asarray(Image.fromarray(levels).resize(size[::-1], Image.BICUBIC), np.float64)
 
 
@@ -92,14 +92,14 @@ def test_an_8_bit_image_is_enlarged_as_the_published_restorers_do(factor, size):
 
 @pytest.mark.parametrize('factor', [2, 1.5, 4])
 def test_other_images_are_enlarged_in_full_precision(factor):
-    ramp = np.linspace(0.3, 0.302, 40, dtype=np.float32)  # half a grey level in all
+    ramp = np.linspace(0.3, 0.302, 40, dtype=np.float32)  # half a grey level in total
     result = restored(np.repeat(ramp[None, :, None], 3, 2).repeat(20, 0), torch.clone, upscale=factor)
     assert result.shape == (round(20 * factor), round(40 * factor), 3)
     inside = result[:, round(3 * factor) : -round(3 * factor)]
     assert np.abs(np.diff(inside, axis=1) - 0.002 / 39 / factor).max() < 2e-6
 
 
-@pytest.mark.skipif(not PHOTOS.is_dir(), reason=f'the photos are not at hand ({PHOTOS})')
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason=f'the photos are not available ({PHOTOS})')
 def test_enlarged_photos_are_the_published_restorers_input():
     for path in sorted(PHOTOS.iterdir()):
         picture = read_picture(path)
@@ -109,7 +109,7 @@ def test_enlarged_photos_are_the_published_restorers_input():
         assert np.array_equal(np.rint(result * 255), expected), path
 
 
-def test_osediffs_scheme_needs_a_restorer_of_its_sides():
+def test_osediffs_scheme_needs_a_restorer_with_its_multiples():
     options = RestoreOptions(upscale=4, scheme='osediff')
     with pytest.raises(ConfigError, match='multiples of 64.*latent_tiles=True'):
         restore_image(image(128, 130), torch.clone, options, 64)
@@ -138,7 +138,7 @@ def test_window_and_overlap_are_rounded_up_to_what_the_network_needs():
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
-def test_nan_says_what_may_be_wrong(value):
+def test_nan_names_the_possible_causes(value):
     def broken(images):
         return images.index_fill(3, torch.tensor([5]), value)
 
@@ -180,12 +180,12 @@ def test_a_large_image_costs_its_result_and_little_more(tmp_path):
     (package / '__init__.py').touch()
     for name in ('errors.py', 'version.py', 'files', 'parallel.py', 'diffusion', 'inference'):
         (package / name).symlink_to(Path(rass_mm.inference.__file__).parents[1] / name)
-    # What glibc frees goes back at once: the peak is that of what is held, not of its fragmented heap.
+    # Freed memory is returned at once, so the peak excludes a fragmented heap.
     environment = {'PYTHONPATH': str(tmp_path), 'MALLOC_MMAP_THRESHOLD_': str(2**17)}
     done = python('-c', MEASURED, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for measured in map(json.loads, done.stdout.splitlines()):
         print(measured)
         assert measured['error'] < 1e-5
-        # The result itself is 1, an enlarged source another 1.
+        # The result counts as 1, an enlarged source as another 1.
         assert measured['growth'] < (2.2 if measured['method'] == 'upscale' else 1.2), measured

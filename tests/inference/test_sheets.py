@@ -1,4 +1,4 @@
-"""The contact sheet: what it shows, and that failed images do not keep it from being written."""
+"""Contact sheet: its contents, and that it is written even if some images fail."""
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ TOP = CAPTION[1]
 
 @pytest.fixture
 def tasks(tmp_path):
-    """Five sources of several shapes; the outputs of four of them, half as bright."""
+    """Five sources of different shapes, and outputs of four of them at half the brightness."""
     (tmp_path / 'in').mkdir()
     for index, size in enumerate([(192, 192), (300, 100), (20, 60), (1, 50), (64, 64)]):
         Image.fromarray(np.full((*size, 3), 200, np.uint8)).save(tmp_path / 'in' / f'{index}.png')
@@ -25,7 +25,7 @@ def tasks(tmp_path):
     return tasks
 
 
-def test_shows_inputs_beside_outputs_of_what_was_restored(tasks, tmp_path):
+def test_shows_inputs_beside_outputs_of_restored_images(tasks, tmp_path):
     write_sheet(tmp_path / 'sheet.png', tasks)
     sheet = cv2.imread(str(tmp_path / 'sheet.png'))
     assert sheet.shape == (SIDE + TOP + GAP, 4 * (2 * SIDE + 3 * GAP), 3)  # the fifth has no output

@@ -1,4 +1,4 @@
-"""OSEDiff's and SCR's published layouts against the formula W + (8 / r) B A, and broken files against clear errors."""
+"""Conversion of OSEDiff's and SCR's layouts compared with W + (8 / r) B A, and clear errors for broken files."""
 
 import copy
 import json
@@ -48,7 +48,7 @@ def contents(parts):
 
 @pytest.fixture
 def convert(capsys):
-    """convert(source, out, base, *options) -> status, output and errors of `rass-mm convert`."""
+    """Function that runs `rass-mm convert` with (source, out, base, *options) and returns status, output and errors."""
 
     def run(source, out, base, *options):
         status = main(['convert', *(str(part) for part in (source, out, '--base', base, *options))])
@@ -59,7 +59,7 @@ def convert(capsys):
 
 
 def updated(model, tensors):
-    """The network's state with W + (8 / r) B A by hand, in float64, and the full conv_in."""
+    """Computes the network state with W + (8 / r) B A in float64 and the full conv_in."""
     state = {key: value.double().clone() for key, value in model.state_dict().items()}
     for key, a in tensors.items():
         if '.lora_A.' in key:
@@ -74,7 +74,7 @@ def updated(model, tensors):
 
 
 def reference(content, tiny_base, images):
-    """What the published code computes, with plain diffusers parts: encode, one UNet call, one step, decode."""
+    """Computes the published procedure with diffusers modules: encode, one UNet call, one step, decode."""
     base = read_base(tiny_base)
     unet, vae = load_unet(base), load_vae(base, decoder=True)
     unet.load_state_dict(updated(unet, content['state_dict_unet']))
@@ -108,7 +108,7 @@ def test_converted_restorer_equals_the_formula(convert, contents, parts, tiny_ba
         plain = load_restorer_of_base(tiny_base, images, prompt.context)
     expected = reference(content, tiny_base, images)
     assert (ours - expected).abs().max() < 1e-4 * max(1, expected.abs().max())
-    assert (expected - plain).abs().max() > 0.01  # the adapter does something that could be lost
+    assert (expected - plain).abs().max() > 0.01  # the adapter has an effect
     adapter = read_adapter(tmp_path / 'out.safetensors')
     header, tensors = adapter.header, adapter.tensors
     assert header['rank'] == (6 if 'rank6' in name else 4) and header['alpha'] == 8
@@ -198,7 +198,7 @@ def test_half_precision_parameters_and_shared_tensors_convert(contents, tiny_bas
     torch.testing.assert_close(converted['mid_block.resnets.1.conv1.lora_A.weight'], tensors[first].detach().float())
 
 
-def test_the_files_own_form_is_kept_to(contents, tiny_base, tmp_path):
+def test_the_form_of_the_file_is_kept(contents, tiny_base, tmp_path):
     torch.save(contents['osediff'], tmp_path / 'a.pkl')
     result = convert_file(tmp_path / 'a.pkl', tmp_path / 'o.safetensors', tiny_base, build=None)
     assert '--kind scr' in result.summary()
@@ -210,10 +210,10 @@ def test_the_files_own_form_is_kept_to(contents, tiny_base, tmp_path):
         OneStepRestorer(base, trainable=False)
 
 
-def test_adapter_is_no_checkpoint_and_other_files_are_not_called_dangerous(contents, tiny_base, tmp_path):
+def test_adapter_is_not_a_checkpoint_and_other_files_are_not_called_dangerous(contents, tiny_base, tmp_path):
     torch.save(contents['scr'], tmp_path / 'a.pkl')
     convert_file(tmp_path / 'a.pkl', tmp_path / 'o.safetensors', tiny_base, build=None)
-    with pytest.raises(CheckpointError, match='is no checkpoint.*model.backbone.scr_adapter'):
+    with pytest.raises(CheckpointError, match='is not a checkpoint.*model.backbone.scr_adapter'):
         load_local(tmp_path / 'o.safetensors')
     for text in ('version https://git-lfs.github.com/spec/v1', '<!DOCTYPE html><html></html>'):
         (tmp_path / 'page.pkl').write_text(text)
@@ -238,13 +238,13 @@ def test_malicious_pickle_is_refused_by_name(convert, contents, tiny_base, tmp_p
         )
     else:
         torch.save(content, file)
-    monkeypatch.chdir(tmp_path)  # where the code in the file would leave its mark
+    monkeypatch.chdir(tmp_path)  # where the code in the file would write
     done = convert(file, 'out.safetensors', tiny_base)
     assert done.returncode == 1 and 'refused' in done.stderr and 'posix.system' in done.stderr, done.stderr
     assert not (tmp_path / 'pwned').exists() and not list(tmp_path.glob('out*'))
 
 
-def test_training_state_objects_are_no_exception(convert, contents, tiny_base, tmp_path):
+def test_training_state_objects_are_not_allowed_either(convert, contents, tiny_base, tmp_path):
     torch.save({**contents['scr'], 'log': HistoryBuffer([1.0], [1])}, tmp_path / 'a.pkl')
     done = convert(tmp_path / 'a.pkl', tmp_path / 'out.safetensors', tiny_base)
     assert done.returncode == 1 and 'HistoryBuffer' in done.stderr
@@ -264,14 +264,14 @@ PAIR = 'mid_block.resnets.0.conv1.lora_{}.default_others.weight'
 BROKEN = {
     'half a pair': (drop('state_dict_unet', PAIR.format('B')), 'no lora_B tensor'),
     'no conv_in': (drop('state_dict_unet', 'conv_in.base_layer.bias'), 'conv_in.base_layer.bias'),
-    'wrong declared rank': (lambda c: c.update(rank_unet=8), 'says rank 8.*have rank 4'),
+    'wrong declared rank': (lambda c: c.update(rank_unet=8), 'declares rank 8.*have rank 4'),
     'mixed ranks': (
         lambda c: c['state_dict_unet'].update({PAIR.format('A'): torch.ones(5, 96, 3, 3)}),
         'different ranks: 4 .*5 ',
     ),
     'homeless tensor': (
         lambda c: c['state_dict_unet'].update({'conv_out.weight': torch.ones(1)}),
-        'conv_out.weight finds no',
+        'conv_out.weight is unknown',
     ),
     'unknown layer': (
         lambda c: c['state_dict_unet'].update(
@@ -281,7 +281,7 @@ BROKEN = {
     ),
     'listed layer without tensors': (
         lambda c: c.update(unet_lora_others_modules=[*c['unet_lora_others_modules'], 'conv_out']),
-        'without tensors, the first is conv_out',
+        'without tensors; the first is conv_out',
     ),
     'two adapters of a layer': (
         lambda c: c['state_dict_unet'].update({PAIR.format('A').replace('others', 'encoder'): torch.ones(4, 96, 3, 3)}),
@@ -315,11 +315,11 @@ def test_truncated_and_foreign_files_are_clear_errors(contents, tiny_base, tmp_p
     for source, out, error, message in (
         ('cut.pkl', 'o.safetensors', CheckpointError, 'damaged or incomplete'),
         ('none.pkl', 'o.safetensors', CheckpointError, 'does not exist'),
-        ('other.pkl', 'o.safetensors', CheckpointError, 'none of the files that can be converted.*state_dict'),
+        ('other.pkl', 'o.safetensors', CheckpointError, 'other.pkl cannot be converted.*state_dict'),
         ('set.pkl', 'o.safetensors', CheckpointError, 'set at names|builtins.set'),
         ('a.pkl', 'folder', ConfigError, 'ends in .safetensors'),
-        ('a.pkl', 'kept.safetensors', ConfigError, 'exists already'),
-        ('a.pkl', 'reported.safetensors', ConfigError, 'reported.conversion.json exists already'),
+        ('a.pkl', 'kept.safetensors', ConfigError, 'already exists'),
+        ('a.pkl', 'reported.safetensors', ConfigError, 'reported.conversion.json already exists'),
     ):
         with pytest.raises(error, match=message):
             convert_file(tmp_path / source, tmp_path / out, tiny_base, build=None)
@@ -347,7 +347,7 @@ def test_an_adapter_file_is_read_and_hashed_once(contents, tiny_base, tmp_path, 
         lambda: load_restorer(file, tiny_base),
         lambda: OneStepRestorer(read_base(tiny_base), start=file, trainable=False, **recipe),
         lambda: DiffusionBackbone(str(tiny_base), scr_adapter=str(file), features=['unet.up_blocks.3']),
-        lambda: main(attention),  # ends at the missing image, after the model was loaded
+        lambda: main(attention),  # fails at the missing image, after the model is loaded
     ):
         done.clear()
         load()

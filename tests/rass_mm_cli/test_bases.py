@@ -1,4 +1,4 @@
-"""The download commands of the known bases: run against a hub of our own, and compared with the docs."""
+"""Download commands of the known bases, run with a local hub and compared with the docs."""
 
 import json
 import os
@@ -23,7 +23,7 @@ ALL = [file for part in FILES for file in part]
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as a download of one repository needs."""
+    """Minimal hub server for the download of one repository."""
 
     def do_HEAD(self):
         self.answer(body=False)
@@ -56,12 +56,12 @@ class Hub(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def log_message(self, *arguments):
-        """Nothing: the requests are kept in `asked`."""
+        """Logs nothing; requests are recorded in `asked`."""
 
 
 @pytest.fixture
 def hub(tiny_base, tmp_path):
-    """A server with a whole base and a file that nobody needs; set its `source`."""
+    """Server with a complete base and an unneeded file; tests set its `source`."""
     server = ThreadingHTTPServer(('127.0.0.1', 0), Hub)
     server.folder, server.asked = Path(shutil.copytree(tiny_base, tmp_path / 'hub')), []
     (server.folder / 'unet' / 'diffusion_pytorch_model.bin').write_bytes(b'x')

@@ -1,7 +1,7 @@
-"""Real environments in which one library is absent, emptied or failing: what the commands and the import say.
+"""Messages of commands and imports in real environments in which one library is absent, emptied or failing.
 
-Each environment is a virtual environment whose packages are links to those of this one, except for the library that is
-taken away or broken.
+Each environment is a virtual environment with links to the packages of this one, except for the library that is missing
+or broken.
 """
 
 import re
@@ -18,7 +18,7 @@ from rass_mm_cli import packages
 
 SITE = Path(sysconfig.get_paths()['purelib'])
 LIBRARIES = {'torch': 'torch', 'mmcv': 'mmcv', 'mmsegmentation': 'mmseg', 'diffusers': 'diffusers'}
-"""Distribution -> its folder."""
+"""Distribution -> folder."""
 pytestmark = pytest.mark.slow
 
 
@@ -30,7 +30,7 @@ def empty(tmp_path_factory):
 
 
 def filled(environment, name, fault):
-    """Links all packages into the environment but one, which is 'absent', 'emptied' or 'failing'."""
+    """Links all packages into the environment except one, which is 'absent', 'emptied' or 'failing'."""
     site = next(environment.glob('lib/python*/site-packages'))
     for entry in site.iterdir():
         shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
@@ -70,7 +70,7 @@ def test_help_and_doctor_answer_and_the_row_at_fault_is_named(empty, name, fault
 
 
 def assert_at_fault(text, name, fault):
-    """The row of the library has the fault, the others have none of their own, and one command mends it."""
+    """Checks that only the row of the library has a fault and that one command fixes it."""
     verdict = {'absent': 'absent', 'emptied': 'files missing', 'failing': 'fails: OSError: libbroken'}[fault]
     lines = [line for line in text.splitlines() if not line.startswith(packages.OPERATORS)]
     rows = [line for line in lines if line.split(' ')[0] in packages.PROVED and '==' not in line and ' is ' not in line]
@@ -80,7 +80,7 @@ def assert_at_fault(text, name, fault):
     for other in rows:
         if other != row:
             assert re.search(r'(ok|untested version|needs [\w-]+)$', other), other
-    remedies = text[text.index('To mend:') :].strip().splitlines()[1:]
+    remedies = text[text.index('To fix:') :].strip().splitlines()[1:]
     assert len(remedies) == 1 and remedies[0].strip().startswith(f'{name} '), remedies
     assert re.search(rf'pip .*{name}==', remedies[0])
 
@@ -91,5 +91,5 @@ def test_the_same_environment_without_a_fault_is_healthy(empty, tmp_path):
     for entry in (SITE / 'torch', next(SITE.glob('torch-*.dist-info'))):
         (site / entry.name).symlink_to(entry)
     done = run(empty / 'bin' / 'python', '-m', 'rass_mm_cli', 'doctor', '--imports', cwd=tmp_path)
-    assert done.returncode == 0 and 'Nothing to mend' in done.stdout, done.stdout
+    assert done.returncode == 0 and 'Nothing to fix' in done.stdout, done.stdout
     assert ROOT.exists()

@@ -1,4 +1,4 @@
-"""`rass-mm doctor` on installations with other versions, and what it says about bases."""
+"""`rass-mm doctor` on installations with other versions, and its report on bases."""
 
 import re
 
@@ -27,7 +27,7 @@ def test_torch_below_the_floor_is_a_problem_with_advisory_and_command(torch_is, 
     assert len(remedies) == 1
     assert f'torch {version} is below 2.10' in remedies[0]
     assert 'CVE-2026-24747' in remedies[0] and 'CVE-2025-32434' in remedies[0]
-    # mmcv is compiled for one torch: the command ends with its compilation.
+    # mmcv is compiled for a specific torch version, so the command ends with its compilation.
     assert re.search(
         r': pip install torch==2\.11\.0 torchvision==0\.26\.0 && .*MMCV_WITH_OPS=1 .*mmcv==2\.1\.0$', remedies[0]
     )
@@ -43,19 +43,19 @@ def test_torch_at_or_above_the_floor_is_not(torch_is, version, verdict):
 
 
 def test_the_command_fails_on_an_unsafe_torch_and_names_the_download_of_the_base(tmp_path):
-    """Metadata of an older torch ahead of the real one: what `pip install torch==2.9.1` would leave."""
+    """Puts metadata of an older torch before the real one, as after `pip install torch==2.9.1`."""
     (tmp_path / 'torch-2.9.1.dist-info').mkdir()
     (tmp_path / 'torch-2.9.1.dist-info' / 'METADATA').write_text('Metadata-Version: 2.1\nName: torch\nVersion: 2.9.1\n')
     done = python('-m', 'rass_mm_cli', 'doctor', cwd=tmp_path, env={'PYTHONPATH': f'{tmp_path}:{ROOT}'})
     assert done.returncode == 1, done.stdout + done.stderr
-    assert re.search(r'To mend:\n  torch 2\.9\.1 is below 2\.10: .*CVE-2026-24747', done.stdout)
+    assert re.search(r'To fix:\n  torch 2\.9\.1 is below 2\.10: .*CVE-2026-24747', done.stdout)
     command = bases.SD21_BASE.command().splitlines()
     printed = [line.strip() for line in done.stdout.splitlines()]
     start = printed.index(command[0])
     assert printed[start : start + len(command)] == [line.strip() for line in command]
 
 
-def test_the_package_asks_for_the_floor_that_the_doctor_checks():
+def test_setup_requires_the_release_that_the_doctor_checks():
     asked = re.search(r"'torch>=([\d.]+)'", (ROOT / 'setup.py').read_text())[1]
     assert tuple(map(int, asked.split('.'))) == packages.FLOORS['torch'][0]
 

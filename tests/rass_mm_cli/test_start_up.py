@@ -1,4 +1,4 @@
-"""`rass-mm` before the package is imported: help, version, wrong use, and the CPU seconds of each."""
+"""`rass-mm` without importing the package: help, version, usage errors, and the CPU time of each."""
 
 import resource
 import subprocess
@@ -14,7 +14,7 @@ from rass_mm_cli.parser import CommandParser
 from rass_mm_cli.table import COMMANDS
 
 LIMIT = 1.0
-"""CPU seconds in which these answer. A broken promise costs 6 to 8: the import of the package."""
+"""Maximum CPU seconds of these commands. Importing the package would take 6 to 8 seconds."""
 LIBRARIES = ('torch', 'numpy', 'mmengine', 'mmcv', 'mmseg', 'diffusers', 'rass_mm')
 
 
@@ -38,7 +38,7 @@ def test_help_lists_every_command_once_by_group(capsys):
     assert [line[:-1] for line in alone.splitlines() if line.endswith(':')] == groups
 
 
-def test_version_is_the_packages(capsys):
+def test_version_is_that_of_the_package(capsys):
     assert main(['--version']) == 0
     assert capsys.readouterr().out == f'{__version__}\n'
 
@@ -48,10 +48,10 @@ def test_version_is_the_packages(capsys):
 )
 def test_an_unknown_command_names_the_nearest(typed, meant, capsys):
     assert main([typed]) == 2
-    assert capsys.readouterr().err.startswith(f'error: no command {typed!r}. Did you mean {meant}? rass-mm --help')
+    assert capsys.readouterr().err.startswith(f'error: no command {typed!r}. Did you mean {meant}? Run rass-mm --help')
 
 
-def test_a_command_like_none_names_the_help_alone(capsys):
+def test_a_command_unlike_any_other_names_only_the_help(capsys):
     assert main(['zzzz']) == 2
     assert 'Did you mean' not in capsys.readouterr().err
 
@@ -65,7 +65,7 @@ def test_a_misspelled_option_names_the_nearest(arguments, meant, capsys):
         main(arguments)
     message = capsys.readouterr().err
     assert left.value.code == 2
-    # A missing required option is argparse's first complaint; else the unknown one with its neighbour.
+    # argparse reports a missing required option first, otherwise the unknown option with a suggestion.
     assert f'Did you mean {meant}?' in message or f'required: {meant}' in message
 
 
@@ -86,7 +86,7 @@ def test_every_command_has_a_module_with_its_arguments(name):
     assert not undocumented
 
 
-def test_a_config_name_that_is_nearly_right_is_suggested():
+def test_a_similar_config_name_is_suggested():
     done = python('-m', 'rass_mm_cli', 'train', 'rass/rass_scene_tiny.py')
     assert done.returncode == 1 and 'Did you mean rass/rass_scenes_tiny.py?' in done.stderr
     assert 'Traceback' not in done.stderr

@@ -1,4 +1,4 @@
-"""Builds the shipped tiny restorer, all losses but LPIPS on, on the random base."""
+"""Fixtures that build the shipped tiny restorer on the random base, with all losses except LPIPS."""
 
 import copy
 
@@ -7,7 +7,7 @@ import torch
 
 
 class Built:
-    """A restorer with its optimisers, as the runner makes them."""
+    """Restorer with its optimisers, as built by the runner."""
 
     def __init__(self, base, **options):
         from mmagic.registry import MODELS
@@ -19,7 +19,7 @@ class Built:
         import rass_mm.restoration  # noqa: F401  (registers)
         from rass_mm.apis import fitted_precision
 
-        init_default_scope('mmseg')  # what the shipped configs run under
+        init_default_scope('mmseg')  # as in the shipped configs
         config = Config.fromfile(str(rass_mm.config_path('scr/scr_scenes_tiny.py')))
         optimizer = options.pop('optimizer', None)
         changes = {'base': str(base), 'losses.score.loss_weight': 1.0, **options}
@@ -33,7 +33,7 @@ class Built:
         self.config = config
 
     def moved(self):
-        """With B away from 0, where a fresh LoRA has no gradient for A."""
+        """Sets B to nonzero values, because a new LoRA (B = 0) has no gradient for A."""
         torch.manual_seed(1)
         for key, parameter in self.model.named_parameters():
             if 'lora_B' in key:
@@ -41,14 +41,14 @@ class Built:
         return self
 
     def train_step(self, batch, seed=0):
-        """One step on a fresh copy of the batch, with the model's draws seeded."""
+        """Runs a step on a copy of the batch, with seeded random numbers."""
         torch.manual_seed(seed)
         return self.model.train().train_step(batch(), self.optimizers)
 
 
 @pytest.fixture(scope='module')
 def build(tiny_base):
-    """build(base=None, **options) -> a `Built`; a copy where the same one was built before."""
+    """Function (base=None, **options) that returns a `Built`; repeated calls return copies."""
     built = {}
 
     def make(base=None, **options):
@@ -62,7 +62,7 @@ def build(tiny_base):
 
 @pytest.fixture
 def batch():
-    """batch() -> two degraded images of 32x64 with clean ones and labels, as the data loader gives them."""
+    """Function that returns two degraded 32x64 images with clean images and labels, as from the data loader."""
     from mmengine.structures import PixelData
 
     def make(**changes):

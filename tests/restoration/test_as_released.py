@@ -1,4 +1,4 @@
-"""OSEDiff's files: the configs against `rass-mm restore`, and both against the released procedure by plain parts."""
+"""OSEDiff's files: configs and `rass-mm restore`, compared with each other and with the released procedure."""
 
 import numpy as np
 import pytest
@@ -19,13 +19,13 @@ from rass_mm_cli.main import main
 pytest.importorskip('mmagic', reason='mmagic (rass_mm[restoration]) is not installed')
 
 INPUTS = {'square': ((128, 128), 4), 'odd': ((37, 50), 2), 'large': ((194, 200), 4)}
-"""Name of a picture -> its height and width, and the enlargement to its clean partner."""
+"""Image name -> height, width and upscale factor of its clean partner."""
 ROOTS = {'square': 'small', 'odd': 'small', 'large': 'large'}
 
 
 @pytest.fixture(scope='module')
 def base(tmp_path_factory):
-    """A random base with Stable Diffusion's stride of 8, narrow and with attention at coarse sizes only, to be fast."""
+    """Random base with Stable Diffusion's stride of 8, narrow and with attention at coarse sizes only for speed."""
     folder, tiny = tmp_path_factory.mktemp('bases') / 'stride8', LAYOUTS['scenes-tiny']
     narrow = {'norm_num_groups': 4, 'layers_per_block': 1}
     unet = {**tiny['unet'], **narrow, 'in_channels': 4, 'out_channels': 4, 'block_out_channels': [16, 16, 32, 32]}
@@ -42,7 +42,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def files(base, tmp_path_factory):
-    """A converted OSEDiff of narrow shapes, and pairs of pictures, smooth as photos are."""
+    """Converted OSEDiff of narrow shapes, and pairs of smooth, photo-like images."""
     models, folder = read_base(base), tmp_path_factory.mktemp('released')
     torch.save(restorer_file(load_unet(models), load_vae(models), draw=drawer(4, 0.02)), folder / 'osediff.pkl')
     convert(folder / 'osediff.pkl', folder / 'osediff.safetensors', base, build=None)
@@ -90,9 +90,9 @@ def test_the_config_and_the_command_give_the_same_pictures(files, base, tmp_path
 
 @torch.no_grad()
 def released(files, base, name, factor):
-    """The released procedure: three resizes, one call per latent tile, adain; in grey levels.
+    """Computes the released procedure in grey levels: three resizes, one call per latent tile, adain.
 
-    Without rounding, and as the released files are: truncated before and after adain.
+    Returns the result without rounding, and the result truncated before and after adain as in the released files.
     """
     image = Image.open(files / ROOTS[name] / 'lq' / f'{name}.png')
     short = min(image.size)
@@ -120,7 +120,7 @@ def normalised(output, source):
 
 
 def tiled(latent, predict):
-    """Tiles of 96 in steps of 64, the last ones at the border; Gaussian weights of variance 0.01."""
+    """Runs tiles of 96 in steps of 64, the last ones at the border, with Gaussian weights of variance 0.01."""
     height, width = latent.shape[-2:]
     if height * width <= 96**2:
         return predict(latent)
@@ -155,5 +155,5 @@ def test_unknown_schemes_are_refused(tiny_base):
     init_default_scope('mmseg')
     config = Config.fromfile(str(rass_mm.config_path('scr/scr_scenes_tiny.py'))).model
     config.update({'base': str(tiny_base), 'losses': None, 'test_cfg': {'scheme': 'magic'}})
-    with pytest.raises(ConfigError, match="test_cfg.scheme is 'magic'; one of windows, osediff"):
+    with pytest.raises(ConfigError, match="test_cfg.scheme is 'magic'. Set it to one of windows, osediff"):
         MODELS.build(config)

@@ -1,4 +1,4 @@
-"""A restorer that is used and not trained: weights from an adapter file, no checkpoint, published settings."""
+"""Frozen restorer with weights from an adapter file, without a checkpoint, with published settings."""
 
 import json
 
@@ -24,7 +24,7 @@ pytest.importorskip('mmagic', reason='mmagic (rass_mm[restoration]) is not insta
 
 @pytest.fixture(scope='module')
 def osediff(tiny_base, tmp_path_factory):
-    """A converted OSEDiff of tiny shapes."""
+    """Converted OSEDiff of tiny shapes."""
     base, folder = read_base(tiny_base), tmp_path_factory.mktemp('osediff')
     torch.save(restorer_file(load_unet(base), load_vae(base), draw=drawer(4, 0.02)), folder / 'osediff.pkl')
     convert(folder / 'osediff.pkl', folder / 'osediff.safetensors', tiny_base, build=None)
@@ -33,7 +33,7 @@ def osediff(tiny_base, tmp_path_factory):
 
 @pytest.fixture
 def model(tiny_base, osediff):
-    """model(**options) -> the frozen restorer."""
+    """Function (**options) that returns the frozen restorer."""
     from mmagic.registry import MODELS
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
@@ -61,7 +61,7 @@ def test_it_restores_as_the_adapter_file_does(model, osediff, tiny_base):
     assert not any(parameter.requires_grad for parameter in ours.parameters())
     assert set(ours.state_dict()) == {'_extra_state'}
     assert ours.provenance['merged_adapters'][0]['name'] == 'scr'
-    with pytest.raises(ConfigError, match='trainable=False'):
+    with pytest.raises(ConfigError, match='Set model.trainable=True'):
         ours.trained_parameters()
 
 
@@ -74,7 +74,7 @@ def test_training_from_a_file_with_a_vae_part_is_refused(model):
 @pytest.mark.parametrize('method', ['adain', 'wavelet'])
 def test_colour_fix_is_that_of_restored_files(model, method):
     image = torch.rand(3, 64, 64) * 0.5 - 0.9
-    plain = model(test_cfg={}).restore(image).clamp(-1, 1)  # as images in files are
+    plain = model(test_cfg={}).restore(image).clamp(-1, 1)  # as in image files
     fixed = model(test_cfg={'color_fix': method}).restore(image)
     ours, source = ((part.permute(1, 2, 0).numpy() / 2 + 0.5).copy() for part in (plain, image))
     expected = fix_colors(ours, source, method)
@@ -84,7 +84,7 @@ def test_colour_fix_is_that_of_restored_files(model, method):
 
 
 class Tagger(nn.Module):
-    """Says 'sky' of every image and notes what it was shown."""
+    """Tagger that returns 'sky' for every image and records its inputs."""
 
     def __init__(self, classes=()):
         super().__init__()
@@ -105,7 +105,7 @@ def test_windows_share_the_tags_of_the_whole_image(model):
     restored = ours.restore(torch.rand(3, 100, 130) * 2 - 1)
     assert restored.shape == (3, 100, 130)
     assert [shape for shape, _ in tagger.seen] == [(1, 3, 100, 130)]
-    assert ours.test_prompt_type == 'EmptyPrompt'  # what a saved adapter can be used with: no tagger comes with it
+    assert ours.test_prompt_type == 'EmptyPrompt'  # prompt of a saved adapter, which cannot include a tagger
 
 
 def test_tags_from_labels_are_refused_at_test(model):
@@ -132,7 +132,7 @@ def test_published_restorer_is_tested_without_a_checkpoint(osediff, tiny_base, t
     restorer, expected = load_restorer(osediff, tiny_base), []
     for name in 'ab':
         small, clean = (cv2.imread(str(tmp_path / 'pairs' / part / f'{name}.png')) for part in ('lq', 'gt'))
-        large = Image.fromarray(small[..., ::-1]).resize((128, 128), Image.BICUBIC)  # as OSEDiff enlarges
+        large = Image.fromarray(small[..., ::-1]).resize((128, 128), Image.BICUBIC)  # enlargement of OSEDiff
         large = np.asarray(large, np.float32) / 255
         options = RestoreOptions(window=96, overlap=32, color_fix='adain')
         restored = restore_image(large, restorer, options, restorer.size_multiple)

@@ -1,4 +1,4 @@
-"""Images as they are: bicubic enlargements and other people's published outputs, scored without a checkpoint."""
+"""Unchanged images: bicubic enlargements and published outputs of other systems, scored without a checkpoint."""
 
 import json
 import re
@@ -17,7 +17,7 @@ DREALSR = SHARED / 'data' / 'drealsr20'
 
 
 def measured(work_dir, data, *options, launch=('tools/test.py',), out=None):
-    """metrics.json of a test of the pairs in `data`."""
+    """Returns metrics.json of a test on the pairs in `data`."""
     done = python(
         *(*launch, CONFIG, '--work-dir', work_dir, *(['--out', out] if out else [])),
         *('--cfg-options', f'test_dataloader.dataset.data_root={data}', *options),
@@ -28,7 +28,7 @@ def measured(work_dir, data, *options, launch=('tools/test.py',), out=None):
 
 @pytest.fixture(scope='module')
 def pairs(tmp_path_factory):
-    """Two clean images of 48x64, inputs of a quarter the size, and noisy ones of the full size."""
+    """Two clean 48x64 images, inputs of a quarter of the size, and noisy images of the full size."""
     folder = tmp_path_factory.mktemp('pairs')
     rng = np.random.default_rng(0)
     for name in ('one', 'two'):
@@ -70,14 +70,14 @@ def test_published_outputs_are_scored_and_a_trained_model_is_refused(pairs, tiny
     runs = f'for a in {[theirs, trained]}: print("status", run_command("test", a))'
     done = python('-c', f'from rass_mm_cli.main import run_command\n{runs}')
     assert re.findall(r'status (\d)', done.stdout) == ['0', '1'], done.stderr[-3000:]
-    assert 'scr_pairs_tiny.py: its model has trained parameters, but no checkpoint was given' in done.stderr
+    assert 'scr_pairs_tiny.py: the model has trainable parameters, but no checkpoint was given' in done.stderr
     metrics = json.loads((tmp_path / 'metrics.json').read_text())['metrics']
     expected = [psnr(*(image(pairs / place / name) for place in ('theirs', 'gt'))) for name in ('one.png', 'two.png')]
     assert abs(metrics['PSNR'] - np.mean(expected)) < 1e-9
 
 
-@pytest.mark.skipif(not DREALSR.is_dir(), reason='the DRealSR pairs are not at hand (../shared/data/drealsr20)')
-def test_published_scores_of_osediffs_outputs_are_met(tmp_path):
+@pytest.mark.skipif(not DREALSR.is_dir(), reason='the DRealSR pairs are not available (../shared/data/drealsr20)')
+def test_published_scores_of_osediffs_outputs_are_reproduced(tmp_path):
     record = measured(tmp_path, DREALSR, 'test_dataloader.dataset.data_prefix.img=osediff')
     published = [*json.loads((DREALSR / 'published_metrics.json').read_text()).values()]
     for name, tolerance in (('PSNR', 1e-5), ('SSIM', 1e-5), ('NIQE', 1e-2)):

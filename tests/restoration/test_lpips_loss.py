@@ -1,4 +1,4 @@
-"""LPIPS as a training loss against the lpips library called directly with the same weights."""
+"""LPIPS training loss compared with direct calls of the lpips library with the same weights."""
 
 import sys
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ IMAGES = torch.rand(2, 2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
 
 def features(net):
-    """Torchvision's feature layers with random weights of a sensible size."""
+    """Returns torchvision's feature layers with random weights of reasonable scale."""
     with torch.device('meta'):
         layers = getattr(torchvision.models, BACKBONES[net][1])().features
     layers.to_empty(device='cpu')
@@ -30,7 +30,7 @@ def features(net):
 
 @pytest.fixture(scope='module', params=['vgg', 'squeeze'])
 def net(request, tmp_path_factory):
-    """A network's name, its file in torchvision's form, and the library's own LPIPS on it."""
+    """Network name, weight file in torchvision's format, and the library's LPIPS with these weights."""
     layers, file = features(request.param), tmp_path_factory.mktemp('hub') / BACKBONES[request.param][0]
     state = {f'features.{key}': value for key, value in layers.state_dict().items()}
     torch.save({**state, 'classifier.6.weight': torch.zeros(3, 3)}, file)
@@ -67,7 +67,7 @@ def test_missing_weights_say_which_file_and_how_to_get_it(tmp_path, monkeypatch)
 
 
 def build_vgg(weights, monkeypatch):
-    """The loss on VGG layers that nobody spends time on drawing."""
+    """Builds the loss with VGG layers on the meta device, which need no random initialization."""
     with torch.device('meta'):
         layers = torchvision.models.vgg16().features
     monkeypatch.setattr(lpips.pretrained_networks.tv, 'vgg16', lambda **_: SimpleNamespace(features=layers))
@@ -83,12 +83,12 @@ def test_damaged_weights_are_refused(tmp_path, monkeypatch, fault):
         file.write_bytes(file.read_bytes()[:-1000])
     elif fault == 'text':
         file.write_text('<html>not found</html>')
-    with pytest.raises(DataError, match='holds no usable weights of vgg16'):
+    with pytest.raises(DataError, match='has no usable weights of vgg16'):
         build_vgg(file, monkeypatch)
 
 
 def test_another_network_is_refused():
-    with pytest.raises(ConfigError, match="net is 'resnet'; one of vgg, alex, squeeze"):
+    with pytest.raises(ConfigError, match="net is 'resnet'. Set it to one of vgg, alex, squeeze"):
         LPIPSLoss(net='resnet')
 
 

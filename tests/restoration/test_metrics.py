@@ -1,4 +1,4 @@
-"""The restoration metric as a runner uses it: through the registry and mmengine's evaluator."""
+"""Restoration metric, used through the registry and mmengine's evaluator as in a runner."""
 
 import logging
 import math
@@ -23,7 +23,7 @@ from mmagic.structures import DataSample  # noqa: E402
 
 
 def picture(seed, height=40, width=56):
-    """(H, W, 3) BGR uint8, another colour cast per channel so that a swap shows."""
+    """Returns a (H, W, 3) BGR uint8 image with a different cast per channel, so that swapped channels are detected."""
     noise = np.random.default_rng(seed).normal(0, 12, (height, width, 3))
     return np.clip(noise + [40, 110, 190], 0, 255).round().astype(np.uint8)
 
@@ -33,7 +33,7 @@ def tensor(image):
 
 
 def sample(name='one', offset=0, clean=True, degraded=True, size=(40, 56), **fields):
-    """What a model's data sample holds; the restored image is `picture(1)` plus what rounding has to remove."""
+    """Returns a data sample of a model; the restored image is `picture(1)` plus an offset that rounding removes."""
     data = DataSample(metainfo=dict(img_path=f'/photos/{name}.jpg') if name else {})
     data.output = DataSample(pred_img=tensor(picture(1 + offset, *size)) - 0.3)
     if clean:
@@ -46,7 +46,7 @@ def sample(name='one', offset=0, clean=True, degraded=True, size=(40, 56), **fie
 
 
 def evaluate(samples, **options):
-    """The scores of one pass in batches of two."""
+    """Returns the scores of a pass in batches of two."""
     evaluator = Evaluator(METRICS.build(dict(type='mmagic.RestorationMetrics', **options)))
     for start in range(0, len(samples), 2):
         evaluator.process(samples[start : start + 2])
@@ -94,7 +94,7 @@ def test_no_clean_image_at_all_is_an_error():
 
 
 def warnings_of(call, monkeypatch):
-    """What `call` returns and the warnings it logs."""
+    """Returns the result of `call` and the warnings it logs."""
     logged = []
 
     def record(message, logger=None, level=logging.INFO):
@@ -109,7 +109,7 @@ def test_identical_images_are_left_out_of_the_mean_with_a_warning(monkeypatch):
     same.gt_img = tensor(picture(1))
     scores, logged = warnings_of(lambda: evaluate([sample('one', 10), same], scores=['PSNR']), monkeypatch)
     assert abs(scores['PSNR'] - psnr(rgb(11), rgb(12))) < 1e-9
-    assert logged == ['PSNR is not finite on 1 of 2 images; they are left out of its mean.']
+    assert logged == ['PSNR is not finite on 1 of 2 images; omitted from its mean.']
     scores, _ = warnings_of(lambda: evaluate([same], scores=['PSNR']), monkeypatch)
     assert scores['PSNR'] == math.inf
 
@@ -132,7 +132,7 @@ def test_images_without_a_path_get_different_names(tmp_path):
     assert len([*tmp_path.iterdir()]) == 3
 
 
-def test_pictures_show_what_there_is_side_by_side(tmp_path):
+def test_pictures_show_available_images_side_by_side(tmp_path):
     small = sample('small', clean=False)
     small.input = tensor(picture(5, 10, 14))
     evaluate([sample('all'), small], show_dir=str(tmp_path))
@@ -169,7 +169,7 @@ def test_unusable_images_are_errors_that_name_the_file(field, value, message):
 
 
 def test_unknown_metrics_are_refused():
-    with pytest.raises(ConfigError, match='Unknown metrics psnr; choose from PSNR'):
+    with pytest.raises(ConfigError, match='Unknown metrics psnr. Choose from PSNR'):
         RestorationMetrics(scores=['psnr'])
 
 
@@ -181,7 +181,7 @@ def test_an_absent_pyiqa_is_an_error_before_the_first_image(monkeypatch):
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    """A module pyiqa whose networks return simple numbers; the value is the names of the networks made."""
+    """Fake module pyiqa with networks that return simple numbers; yields the names of the created networks."""
     made = []
 
     def create_metric(name, device=None):

@@ -1,4 +1,4 @@
-"""The SCR restorer of mmagic's registry: its steps, its losses, its files and all ways in which they can go wrong."""
+"""SCR restorer from mmagic's registry: steps, losses, files and errors."""
 
 import copy
 
@@ -21,14 +21,14 @@ from rass_mm.engine.trained_state import read_provenance  # noqa: E402
 from rass_mm.errors import AdapterError, CheckpointError, ConfigError, DataError  # noqa: E402
 
 SGD = {'type': 'OptimWrapper', 'optimizer': {'type': 'SGD', 'lr': 1.0}}
-"""With it, a step is the gradient."""
+"""Optimiser with which a step equals the gradient."""
 QUICK = {'losses.score.loss_weight': 0.0, 'adapter.targets': ('conv_shortcut',)}
-"""Without a critic and with few adapted layers, for tests in which neither matters: peft takes a second for all."""
+"""Options without a critic and with few adapted layers, for speed (peft takes a second for all layers)."""
 TAGS = {'prompt': {'type': 'TagPrompt', 'tagger': {'type': 'GroundTruthTagger'}}}
 
 
 def values(model):
-    """All parameters and buffers, also those that no checkpoint holds."""
+    """Returns all parameters and buffers, including those that are not in checkpoints."""
     return {key: value.detach().clone() for key, value in [*model.named_parameters(), *model.named_buffers()]}
 
 
@@ -41,7 +41,7 @@ def trained(model):
 
 
 def scaled(image):
-    """BGR in 0..255 to RGB in [-1, 1]."""
+    """Converts BGR in 0..255 to RGB in [-1, 1]."""
     return image.float().flip(-3) / 127.5 - 1
 
 
@@ -143,7 +143,7 @@ def test_losses_in_bfloat16_are_close_and_differentiable(build, batch):
 
 
 def test_accumulated_halves_make_the_step_of_the_whole(build, batch):
-    """Without the VSD loss, whose noise is drawn per call."""
+    """Runs without the VSD loss, which draws noise per call."""
     options = {**QUICK, 'losses.constraint.loss_weight': 0.0}
     whole = build(optimizer=SGD, **options).moved()
     before = values(whole.model)
@@ -217,7 +217,7 @@ def test_the_adapter_file_restores_as_the_model_does(build, batch, tiny_base, tm
 
 @pytest.fixture
 def saved(build, tmp_path):
-    """A model and its adapter file."""
+    """Model and its adapter file."""
     model = build().moved().model
     model.save_adapter(tmp_path / 'scr.safetensors')
     return model, tmp_path / 'scr.safetensors'
@@ -228,7 +228,7 @@ def test_training_starts_from_a_file(saved, build, batch):
     other = build(start=str(file))
     mine, theirs = values(model), values(other.model)
     assert all(torch.equal(theirs[key], mine[key]) for key in mine if '.scr.' in key or 'conv_in.base' in key)
-    assert not any(theirs[key].any() for key in theirs if '.lora_B.vsd.' in key)  # the critic starts afresh
+    assert not any(theirs[key].any() for key in theirs if '.lora_B.vsd.' in key)  # the critic has new weights
     before = values(other.model)
     other.train_step(batch)
     assert {key for key in trained(other.model) if '.scr.' in key} <= changed(other.model, before)
@@ -254,7 +254,7 @@ def test_an_adapter_with_nan_is_refused_everywhere(saved, build, tiny_base):
             load()
 
 
-def test_a_segmentation_adapter_is_no_restorer(saved, tiny_base, tmp_path):
+def test_a_segmentation_adapter_is_not_a_restorer(saved, tiny_base, tmp_path):
     from rass_mm.diffusion.adapters import save_adapter
 
     model, _ = saved
@@ -278,7 +278,7 @@ def test_tags_in_training_and_class_tokens_at_test(build, batch):
 
 
 @pytest.mark.parametrize('options', [{}, {**QUICK, **TAGS}], ids=['class_tokens', 'tags'])
-def test_a_crop_without_any_class_trains_on(build, batch, options):
+def test_a_crop_without_any_class_does_not_stop_training(build, batch, options):
     built = build(**options).moved()
     before = values(built.model)
     log = built.train_step(lambda: batch(label=torch.full((1, 32, 64), 255)))
@@ -352,13 +352,16 @@ def test_odd_sizes_and_windows_are_restored_in_full(build):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'losses.adversarial': {'type': 'GANLoss'}}, "losses has no 'adversarial'; there are pixel, perceptual"),
-        ({'test_cfg.mode': 'roundtrip'}, "mode is 'roundtrip'; one of restore, ceiling, input"),
-        ({'test_prompt': {'type': 'TagPrompt'}}, "test_prompt is 'TagPrompt'; one of ClassTokens, EmptyPrompt"),
+        ({'losses.adversarial': {'type': 'GANLoss'}}, "losses has no 'adversarial'. Use pixel, perceptual"),
+        ({'test_cfg.mode': 'roundtrip'}, "mode is 'roundtrip'. Set it to one of restore, ceiling, input"),
+        (
+            {'test_prompt': {'type': 'TagPrompt'}},
+            "test_prompt is 'TagPrompt'. Set it to one of ClassTokens, EmptyPrompt",
+        ),
         ({'form': 'epsilon'}, "form is 'epsilon', but it must be one of residual, x0"),
         ({'timestep': 1000}, 'timestep is 1000, but it must be in the range 0 to 999'),
         ({'attention_layers': ['up_blocks.0']}, "no cross-attention at 'up_blocks.0'"),
-        ({'classes': 'NoSuchDataset'}, "'NoSuchDataset' is no registered data set"),
+        ({'classes': 'NoSuchDataset'}, "'NoSuchDataset' is not a registered data set"),
     ],
 )
 def test_wrong_configs_are_refused(build, options, message):
@@ -378,7 +381,7 @@ def test_missing_labels_or_windows_with_attention_are_refused(build, batch):
     data = model.data_preprocessor(batch(), True)
     for test_cfg in (model.test_cfg, {**model.test_cfg, 'window': None, 'scheme': 'osediff'}):
         model.test_cfg = test_cfg
-        with pytest.raises(ConfigError, match='leave test_cfg.window out'):
+        with pytest.raises(ConfigError, match='Remove test_cfg.window'):
             model.eval().predict(**data)
     for sample in data['data_samples']:
         del sample.gt_sem_seg
@@ -390,12 +393,13 @@ def test_a_group_without_an_optimiser_is_refused(build):
     from mmengine.optim import build_optim_wrapper
 
     wrapper = {'constructor': 'mmagic.SCROptimWrapperConstructor', 'generator': SGD}
-    with pytest.raises(ConfigError, match="no 'critic': the model trains generator, critic, the config has generator"):
+    message = "no 'critic': the model trains generator, critic, but the config has generator"
+    with pytest.raises(ConfigError, match=message):
         build_optim_wrapper(build().model, wrapper)
 
 
 def test_two_processes_make_the_step_of_one_with_the_double_batch(tiny_base, tmp_path):
-    """Real processes over gloo; noise as a function of what it is added to, so that all draws are the same."""
+    """Runs real processes with gloo; noise is a function of its input, so that all draws are equal."""
     script = tmp_path / 'go.py'
     script.write_text(PROCESSES)
     done = python(script, tiny_base, tmp_path, timeout=300)
@@ -410,7 +414,7 @@ def test_two_processes_make_the_step_of_one_with_the_double_batch(tiny_base, tmp
     for key, start in one['start'].items():
         moved.append((one['end'][key] - start).abs().max().item())
         assert torch.equal(first['start'][key], start)
-        assert torch.equal(first['end'][key], second['end'][key])  # the ranks stay together
+        assert torch.equal(first['end'][key], second['end'][key])  # the ranks stay synchronized
         torch.testing.assert_close(first['end'][key], one['end'][key], rtol=0, atol=1e-3 * moved[-1] + 1e-6, msg=key)
     assert sum(step > 1e-4 for step in moved) > 0.9 * len(moved)
 

@@ -1,4 +1,4 @@
-"""L_SCL and the attention ratio against the same formulas written as loops in float64."""
+"""L_SCL and the attention ratio compared with the same formulas as loops in float64."""
 
 import math
 
@@ -22,11 +22,11 @@ OWNERS = [
     [NOBODY, 1, NOBODY, 0, 0, 0, ABSENT, THIN, 2, 2, SPECK],
     [NOBODY, 2, NOBODY, 2, 1, 1, THIN, NOBODY, 0, SPECK, ABSENT],
 ]
-"""Three prompts with classes of one, two and three tokens; class 4 is in the labels and owns none."""
+"""Returns three prompts with classes of one, two and three tokens; class 4 is in the labels but has no token."""
 
 
 def labels():
-    """(3, 32, 64) labels: blobs of classes 0 to 2 and 4, a one-pixel line, a speck below 0.5 % and ignored pixels."""
+    """Returns (3, 32, 64) labels: blobs of classes 0 to 2 and 4, a line, a speck below 0.5 % and ignored pixels."""
     generator = torch.Generator().manual_seed(1)
     blobs = torch.tensor([0, 1, 2, 4])[torch.randint(4, (3, 8, 16), generator=generator)]
     label = blobs.repeat_interleave(4, 1).repeat_interleave(4, 2)
@@ -38,7 +38,7 @@ def labels():
 
 
 def attention(seed=0, dtype=torch.float32):
-    """Layer -> (3, N, 11) probabilities that require gradients."""
+    """Returns layer -> (3, N, 11) probabilities that require gradients."""
     generator = torch.Generator().manual_seed(seed)
     maps = {}
     for name, (height, width) in SIZES.items():
@@ -48,7 +48,7 @@ def attention(seed=0, dtype=torch.float32):
 
 
 def cells(label, size):
-    """Per cell, row by row, its labels as a list."""
+    """Returns the labels of each cell as a list, row by row."""
     high, wide = label.shape[0] // size[0], label.shape[1] // size[1]
     return [
         label[y * high : (y + 1) * high, x * wide : (x + 1) * wide].flatten().tolist()
@@ -58,7 +58,7 @@ def cells(label, size):
 
 
 def counting(label, owners, size, min_area):
-    """Counted cells, and for each class that counts its tokens and the cells it holds."""
+    """Returns the counted cells, and the tokens and cells of each counted class."""
     everything = [i for i in label.flatten().tolist() if i != IGNORED]
     tiles = [[i for i in cell if i != IGNORED] for cell in cells(label, size)]
     full = label.numel() // len(tiles)
@@ -74,7 +74,7 @@ def counting(label, owners, size, min_area):
 
 
 def reference(maps, label, form='ratio', squared=True, pixel_weight=0.0, weight=1.0, min_area=0.005):
-    """The loss of float64 maps, term by term."""
+    """Computes the loss of float64 maps, term by term."""
     layers = []
     for name, probabilities in maps.items():
         terms = []
@@ -106,7 +106,7 @@ def term(values, held, form, squared, pixel_weight):
 
 
 def test_the_fixture_has_all_the_cases():
-    """The line counts at one layer and vanishes at the other; absent, speck and unnamed classes count nowhere."""
+    """Checks that the line counts in one layer only, and that absent, tiny and unnamed classes never count."""
     label = labels()
     for image, owners in enumerate(OWNERS):
         fine, coarse = (
@@ -164,7 +164,7 @@ def test_ignored_cells_and_the_start_tokens_share_do_not_matter():
     assert SemanticConstraintLoss()(maps, owners, label).item() == pytest.approx(before, rel=1e-4)
 
 
-def test_attention_on_the_mask_costs_nothing_and_beside_it_everything():
+def test_attention_on_the_mask_costs_nothing_and_outside_it_everything():
     label = torch.zeros(1, 32, 64, dtype=torch.long)
     label[:, :, 32:] = 1
     maps = torch.zeros(1, 4, 8, 3)
@@ -205,7 +205,7 @@ def test_one_image_without_a_class_leaves_the_others_as_they_are():
 @pytest.mark.parametrize(('pixels', 'counts'), [(10, True), (9, False)])
 def test_a_class_counts_from_half_a_percent_of_the_labelled_pixels(pixels, counts):
     label = torch.zeros(1, 32, 64, dtype=torch.long)
-    label[0, 0, :48], label[0, 9, :pixels] = IGNORED, 1  # 2000 pixels carry a label
+    label[0, 0, :48], label[0, 9, :pixels] = IGNORED, 1  # 2000 pixels are labelled
     maps = torch.rand(1, 32 * 64, 2).softmax(-1).requires_grad_()
     SemanticConstraintLoss()({'a': maps}, torch.tensor([[NOBODY, 1]]), label).backward()
     assert bool(maps.grad.any()) == counts
@@ -222,7 +222,7 @@ def test_half_precision_maps_are_compared_in_float32(dtype):
 
 
 def test_large_batches_do_not_overflow_in_float16():
-    """16 images of 64x64 positions whose rows sum to 1: a plain float16 sum is beyond 65504."""
+    """Uses 16 images of 64x64 positions with rows that sum to 1, for which a float16 sum exceeds 65504."""
     maps = torch.full((17, 64 * 64, 4), 0.25, dtype=torch.float16, requires_grad=True)
     owners, label = torch.tensor([[NOBODY, 0, 1, 2]]).expand(17, -1), torch.zeros(17, 64, 64, dtype=torch.long)
     value = SemanticConstraintLoss(loss_weight=1.0)({'a': maps}, owners, label)

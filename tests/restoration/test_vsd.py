@@ -1,4 +1,4 @@
-"""VSD on one shared UNet against three separate UNets in float64, whose LoRA is written out by hand."""
+"""VSD with one shared UNet compared with three separate UNets in float64 with an explicit LoRA."""
 
 import contextlib
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ from rass_mm.errors import AdapterError  # noqa: E402
 from rass_mm.restoration.losses.vsd import VSDLoss, add_noise  # noqa: E402
 
 LORA = {'scr': AdapterSpec(rank=4, alpha=8), 'vsd': AdapterSpec(rank=2, alpha=6)}
-"""Generator and critic with different scales (2 and 3), so that taking one for the other shows."""
+"""Shared UNet with different scales of generator (2) and critic (3), so that confusing them is detected."""
 
 
 @pytest.fixture(scope='module')
@@ -33,7 +33,7 @@ def alphas(base):
 
 @pytest.fixture(scope='module')
 def shared(base, alphas):
-    """A shared UNet after some steps of both adapters."""
+    """Shared UNet after some steps of both adapters."""
     torch.manual_seed(0)
     shared = SharedUNet(load_unet(base), LORA['scr'], LORA['vsd'])
     optimizers = {name: torch.optim.AdamW(shared.parameters_of(name), lr=5e-3) for name in LORA}
@@ -60,7 +60,7 @@ def step(optimizer):
 
 
 def inputs(base, dtype=torch.float32):
-    """Latent, prompt and negative prompt; three images."""
+    """Returns latent, prompt and negative prompt of three images."""
     generator = torch.Generator().manual_seed(3)
     width = base.context_width
     latent = torch.randn(3, base.configs['unet']['in_channels'], 8, 16, generator=generator)
@@ -73,7 +73,7 @@ def generate(unet, latent, context):
 
 
 class SeparateUNet:
-    """A float64 copy of the base's UNet with its own LoRA (W + alpha/rank B A) and `conv_in`, without peft."""
+    """Returns a float64 copy of the base UNet with LoRA (W + alpha/rank B A) and `conv_in`, without peft."""
 
     def __init__(self, base, shared=None, name=None):
         self.unet = load_unet(base).double()
@@ -103,7 +103,7 @@ class SeparateUNet:
 
 @contextlib.contextmanager
 def recorded_calls(unet):
-    """What the UNet was called with inside: (noisy latents, timesteps, context)."""
+    """Context manager. Records the arguments of UNet calls: (noisy latents, timesteps, context)."""
     calls = []
 
     def hook(_module, positional, named):
@@ -117,7 +117,7 @@ def recorded_calls(unet):
 
 
 def trained_gradients(shared, name):
-    """Name -> gradient of the trained parameters; all others must have none."""
+    """Returns name -> gradient of the trained parameters; all others must have none."""
     wanted = {id(parameter) for parameter in shared.parameters_of(name)}
     found = {key: p.grad for key, p in shared.unet.named_parameters() if p.grad is not None}
     assert {id(p) for p in shared.unet.parameters() if p.grad is not None} == wanted
@@ -234,7 +234,7 @@ def test_training_the_critic_leaves_the_generator_bit_equal(base, alphas):
 
 
 def state_of(shared):
-    """All that a switch touches."""
+    """Returns everything that a switch changes."""
     layers = [module for module in shared.unet.modules() if isinstance(module, BaseTunerLayer)]
     return (
         [(name, parameter.requires_grad) for name, parameter in shared.unet.named_parameters()],
@@ -253,7 +253,7 @@ def test_a_switch_leaves_everything_as_it_was(shared, context, broken):
         if broken:
             raise KeyError('inside')
     assert state_of(shared) == before
-    shared.parameters_of('scr')[0].requires_grad_(False)  # by a caller who has reasons to
+    shared.parameters_of('scr')[0].requires_grad_(False)  # set by a caller
     frozen = state_of(shared)
     with contextlib.suppress(KeyError), getattr(shared, context)():
         if broken:
@@ -280,7 +280,7 @@ def test_without_a_critic_there_is_a_teacher_but_no_critic(base):
 
 
 class Silent(torch.nn.Module):
-    """A UNet that predicts nothing and remembers what it was called with."""
+    """Fake UNet that predicts zeros and records its arguments."""
 
     dtype = torch.float32
 
@@ -309,14 +309,14 @@ def test_timesteps_are_drawn_from_the_published_ranges(alphas):
     assert (steps.min(), steps.max()) == (0, 999)
 
 
-def test_noise_levels_are_the_schedulers(base, alphas):
+def test_noise_levels_equal_the_schedulers(base, alphas):
     scheduler = DDPMScheduler.from_config(base.configs['scheduler'])
     latent, noise, steps = torch.randn(4, 2, 3, 3), torch.randn(4, 2, 3, 3), torch.tensor([0, 20, 500, 999])
     torch.testing.assert_close(add_noise(latent, noise, steps, alphas), scheduler.add_noise(latent, noise, steps))
 
 
 def test_half_precision_latents_keep_the_noise_of_early_timesteps(alphas, monkeypatch):
-    """The first 10 cumulated alphas round to 1 in bfloat16."""
+    """The first 10 cumulative alphas round to 1 in bfloat16."""
     monkeypatch.setattr(torch, 'randint', lambda *args, device: torch.arange(10))
     latent, context, shared = torch.zeros(10, 4, 32, 32, dtype=torch.bfloat16), torch.zeros(10, 1, 1), silent()
     loss = VSDLoss().critic_loss(shared, alphas, latent, context)
@@ -334,8 +334,8 @@ def test_a_pure_half_precision_unet_is_called_in_its_own_type(alphas):
     assert all(call[0].dtype == torch.bfloat16 for call in shared.unet.calls)
 
 
-def test_a_latent_that_the_base_finds_perfect_gives_no_infinity(alphas):
-    """x_fix equals z: the weight's denominator is 0."""
+def test_a_latent_equal_to_the_teachers_estimate_gives_no_infinity(alphas):
+    """x_fix equals z, so the denominator of the weight is 0."""
     latent = torch.zeros(2, 1, 1, 1, requires_grad=True)
     shared = silent()
     shared.unet.forward = lambda latent, steps, **_: (latent / (1 - alphas[steps]).sqrt().view(-1, 1, 1, 1),)

@@ -216,7 +216,7 @@ def changed(content, change):
 
 
 BROKEN = {
-    'homeless': (lambda m: m.update({'sem_seg_head.pixel_decoder.new.weight': torch.ones(1)}), 'find no place'),
+    'homeless': (lambda m: m.update({'sem_seg_head.pixel_decoder.new.weight': torch.ones(1)}), 'have no place'),
     'missing head tensor': (
         lambda m: m.pop('sem_seg_head.predictor.query_feat.weight'),
         '1 missing: decode_head.query_feat.weight',
@@ -254,7 +254,7 @@ def test_config_of_another_rank_is_refused(content, tiny_base, tmp_path, capsys)
     torch.save(content, tmp_path / 'rass.pth')
     arguments = (tmp_path / 'rass.pth', tmp_path / 'out', '--base', tiny_base, '--config', tmp_path / 'c.py')
     assert main(['convert', *map(str, arguments)]) == 1
-    assert re.search('rank 8 and alpha 8.*the file one of rank 4', capsys.readouterr().err)
+    assert re.search('rank 8 and alpha 8.*but the file has rank 4', capsys.readouterr().err)
 
 
 def converted_command(content, tmp_path, base, config, *options):
@@ -266,7 +266,10 @@ def converted_command(content, tmp_path, base, config, *options):
 
 @pytest.mark.parametrize(
     ('name', 'message'),
-    [('baselines/resnet_scenes_tiny.py', 'is of a EncoderDecoder'), ('scr/scr_scenes_tiny.py', 'is of a mmagic.SCR')],
+    [
+        ('baselines/resnet_scenes_tiny.py', 'has a model of type EncoderDecoder'),
+        ('scr/scr_scenes_tiny.py', 'has a model of type mmagic.SCR'),
+    ],
 )
 def test_config_of_another_model_is_refused(content, tiny_base, tmp_path, capsys, name, message):
     assert converted_command(content, tmp_path, tiny_base, name) == 1
@@ -298,7 +301,7 @@ def test_file_without_the_merged_unet_names_the_restorer(content, config, tiny_b
 
 def test_restorer_beside_a_whole_file_is_refused(content, config, tiny_base, tmp_path, capsys):
     assert converted_command(content, tmp_path, tiny_base, config, '--scr-adapter', 'any.safetensors') == 1
-    assert 'leave --scr-adapter out' in capsys.readouterr().err
+    assert 'Remove --scr-adapter' in capsys.readouterr().err
 
 
 def test_half_precision_shared_tensors_and_a_sharded_base(content, config, other_base, tmp_path):

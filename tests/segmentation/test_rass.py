@@ -156,5 +156,5 @@ def test_class_list_that_does_not_fit_the_head_is_refused(build):
 
 
 def test_unknown_data_set_as_class_list_is_refused(build):
-    with pytest.raises(ConfigError, match="'NoSuchDataset' is no registered data set"):
+    with pytest.raises(ConfigError, match="'NoSuchDataset' is not a registered data set"):
         build(classes='NoSuchDataset')

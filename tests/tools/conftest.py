@@ -1,4 +1,4 @@
-"""The package as a user installs it."""
+"""Fixture with the package installed from a wheel."""
 
 import shutil
 
@@ -8,7 +8,7 @@ from commands import ROOT, python
 
 @pytest.fixture(scope='session')
 def wheel_site(tmp_path_factory):
-    """A folder with nothing but the installed wheel of this checkout, for PYTHONPATH."""
+    """Folder for PYTHONPATH that contains only the installed wheel of this checkout."""
     folder = tmp_path_factory.mktemp('wheel')
     source = folder / 'source'
     for name in ('rass_mm', 'rass_mm_cli', 'configs'):

@@ -1,4 +1,4 @@
-"""A baseline's leaf config, shrunk to the embedded scenes, through the real commands."""
+"""Baseline configs reduced to the drawn scenes, run with the real commands."""
 
 import json
 
@@ -15,7 +15,7 @@ NARROW = {'embed_dims': 8, 'num_layers': '[1,1,1,1]', 'num_heads': '[1,1,2,2]'}
 
 
 def shrunk(scenes):
-    """--cfg-options: the scenes in place of ADE20K, a narrow network, small crops, two iterations."""
+    """Returns --cfg-options for scenes instead of ADE20K, a narrow network, small crops and two iterations."""
     options = {f'model.backbone.{key}': value for key, value in NARROW.items()}
     options |= {'model.decode_head.in_channels': '[8,8,16,16]', 'model.decode_head.channels': 16}
     options |= {'model.decode_head.num_classes': 12, 'model.data_preprocessor.size': '(64,64)'}
@@ -47,8 +47,8 @@ def test_a_baseline_starts_from_its_pretrained_backbone_trains_and_tests(scenes,
     assert set(losses) == {1, 2} and min(losses.values()) > 0
     trained, first = load_local(work / 'iter_2.pth')['state_dict'], torch.load(weights)
     apart = [(trained[f'backbone.{key}'] - value).abs().max() for key, value in first.items()]
-    assert 0 < max(apart) < 1e-6  # the warm-up's first steps are tiny: these are the file's values, trained a little
-    weights.unlink()  # a test needs none
+    assert 0 < max(apart) < 1e-6  # the first warm-up steps are tiny, so these are nearly the values of the file
+    weights.unlink()  # a test does not need it
     done = python('tools/test.py', LEAF, work / 'iter_2.pth', '--work-dir', tmp_path / 'test', *common)
     assert done.returncode == 0, done.stderr[-3000:]
     assert 0 <= json.loads((tmp_path / 'test' / 'metrics.json').read_text())['metrics']['mIoU'] <= 100

@@ -1,4 +1,4 @@
-"""The commands as a user types them, at the smallest size at which they really run."""
+"""Real runs of the commands at the smallest possible size."""
 
 import json
 import re
@@ -21,7 +21,7 @@ TINY = 'rass/rass_scenes_tiny.py'
 
 
 def options(scenes, base=None, iterations=3, **others):
-    """--cfg-options that point a tiny config to the fixtures' data and base."""
+    """Returns --cfg-options that set the data and base of a tiny config to those of the fixtures."""
     given = {f'{loader}_dataloader.dataset.data_root': scenes for loader in ('train', 'val', 'test')}
     given |= {'train_dataloader.batch_size': 2, 'train_cfg.max_iters': iterations, 'train_cfg.val_interval': iterations}
     given |= {'default_hooks.logger.interval': 1, **({'model.backbone.base': base} if base else {}), **others}
@@ -29,7 +29,7 @@ def options(scenes, base=None, iterations=3, **others):
 
 
 def losses(work_dir):
-    """Iteration -> loss, over all runs in a work folder, later runs winning."""
+    """Returns iteration -> loss over all runs in a work dir; later runs override earlier ones."""
     found = {}
     for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
         for line in file.read_text().splitlines():
@@ -41,7 +41,7 @@ def losses(work_dir):
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory, scenes, tiny_base):
-    """A work folder of three iterations of the tiny RASS through tools/train.py."""
+    """Work dir of three iterations of the tiny RASS model with tools/train.py."""
     work = tmp_path_factory.mktemp('run')
     done = python('tools/train.py', TINY, '--work-dir', work, *options(scenes, tiny_base))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
@@ -116,7 +116,7 @@ def test_two_gloo_processes_see_the_loss_of_one(scenes, tiny_base, tmp_path):
     assert two.returncode == 0, two.stdout[-2000:] + two.stderr[-3000:]
     expected, found = losses(tmp_path / 'one'), losses(tmp_path / 'two')
     assert abs(found[1] - expected[1]) <= 1e-5
-    assert abs(found[2] - expected[2]) <= 1e-4  # one update later the gradients' summation order shows
+    assert abs(found[2] - expected[2]) <= 1e-4  # after one update, the summation order of gradients has an effect
 
 
 def test_dist_test_gives_the_metrics_of_one_process(trained, scenes, tiny_base, tmp_path):
@@ -155,7 +155,7 @@ def test_other_tiny_configs_train_and_validate(config, scenes, tiny_base, tmp_pa
     assert losses(tmp_path)[2] > 0
 
 
-@pytest.mark.skipif(not (SHARED / 'data' / 'camvid').is_dir(), reason='CamVid is not at hand (../shared/data/camvid)')
+@pytest.mark.skipif(not (SHARED / 'data' / 'camvid').is_dir(), reason='CamVid is not available (../shared/data/camvid)')
 def test_camvid_trains_on_real_images(tiny_base, tmp_path):
     images = tmp_path / 'data' / 'img_lq' / 'val'
     few = tmp_path / 'few'
@@ -178,7 +178,7 @@ def test_camvid_trains_on_real_images(tiny_base, tmp_path):
 
 
 def test_wheel_alone_trains_and_tests_a_plain_mmseg_config_elsewhere(wheel_site, scenes, tiny_base, tmp_path):
-    """No checkout on the path: the package and its configs come from the wheel, the command from mmengine."""
+    """Runs without the checkout on the path: package and configs come from the wheel, the command from mmengine."""
     (tmp_path / 'mine.py').write_text(PLAIN_CONFIG.format(scenes=scenes, base=tiny_base))
     (tmp_path / 'go.py').write_text(PLAIN_SCRIPT)
     done = python('go.py', cwd=tmp_path, env={'PYTHONPATH': str(wheel_site)})
@@ -235,8 +235,8 @@ def test_doctor_reports_versions_and_operators():
     assert re.search(r'torch +\d', done.stdout) and re.search(r'mmcv operators +compiled', done.stdout)
 
 
-def test_broken_installation_says_what_to_mend(tmp_path):
-    """An mmcv without operators, as a build with isolation leaves it."""
+def test_broken_installation_says_how_to_fix_it(tmp_path):
+    """Uses an mmcv without operators, as after a build with isolation."""
     (tmp_path / 'mmcv').mkdir()
     (tmp_path / 'mmcv' / '__init__.py').write_text("__version__ = '2.1.0'\n")
     done = python('-c', 'import rass_mm', env={'PYTHONPATH': f'{tmp_path}:{ROOT}'})
@@ -261,7 +261,7 @@ def test_missing_data_stops_before_training(broken, tiny_base, scenes, tmp_path)
     assert 'Traceback' not in done.stderr
 
 
-def test_missing_base_says_what_to_put_where(scenes, tmp_path):
+def test_missing_base_names_the_expected_files(scenes, tmp_path):
     done = python('tools/train.py', TINY, '--work-dir', tmp_path, *options(scenes, tmp_path / 'no-base'))
     assert done.returncode == 1 and 'Traceback' not in done.stderr
     assert f'{tmp_path}/no-base/unet/config.json' in done.stderr and 'rass-mm make-base' in done.stderr

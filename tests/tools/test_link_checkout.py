@@ -1,4 +1,4 @@
-"""The `rass-mm` that tools/setup_env.sh leaves in an environment."""
+"""The command `rass-mm` that tools/setup_env.sh installs in an environment."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ UNGUARDED = 'import sys\n\nfrom rass_mm_cli.main import main\n\nsys.exit(main())
 
 @pytest.fixture
 def environment(tmp_path):
-    """An environment with the packages of this one, and with the script that earlier versions wrote."""
+    """Environment with the packages of this one and with the script of earlier versions."""
     folder = tmp_path / 'env'
     subprocess.run([sys.executable, '-m', 'venv', '--without-pip', folder], check=True)
     script = folder / 'bin' / 'rass-mm'
@@ -25,7 +25,7 @@ def environment(tmp_path):
     return folder
 
 
-def test_installed_command_runs_with_worker_processes_also_where_an_old_script_was(environment, tmp_path):
+def test_installed_command_runs_with_worker_processes_and_replaces_an_old_script(environment, tmp_path):
     linked = run(ROOT / 'tools' / 'link_checkout.sh', environment)
     assert linked.returncode == 0, linked.stderr
     assert sorted(file.name for file in (environment / 'bin').glob('*rass-mm*')) == ['rass-mm']
@@ -35,7 +35,7 @@ def test_installed_command_runs_with_worker_processes_also_where_an_old_script_w
     done = run(
         *(environment / 'bin' / 'rass-mm', 'make-lq', 'images', 'lq', '--workers', '2'),
         cwd=tmp_path,
-        # Packages, but not the checkout: that one is found by what was linked.
+        # Packages without the checkout, which must be found through the link.
         env={'PYTHONPATH': sysconfig.get_paths()['purelib']},
     )
     assert done.returncode == 0, done.stderr

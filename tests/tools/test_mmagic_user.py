@@ -1,4 +1,4 @@
-"""A user of mmagic with the wheel only, and a user of segmentation without mmagic."""
+"""Use of the restorer in mmagic with only the wheel, and of segmentation without mmagic."""
 
 from commands import python
 
@@ -64,5 +64,5 @@ def test_without_mmagic_segmentation_works_and_restoration_says_what_to_install(
     done = python('-W', 'ignore', tmp_path / 'go.py', tiny_base)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     assert 'logits (1, 12, 64, 64)' in done.stdout
-    assert "InstallationError The restoration side cannot be imported: No module named 'mmagic'" in done.stdout
+    assert "InstallationError The restoration plugin cannot be imported: No module named 'mmagic'" in done.stdout
     assert 'pip install "rass_mm[restoration]"' in done.stdout

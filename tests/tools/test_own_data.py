@@ -1,4 +1,4 @@
-"""An own data set of five classes, which are named once: every kind of model follows, by the real commands."""
+"""Custom data set of five classes that are named once, with every kind of model and the real commands."""
 
 import json
 
@@ -52,7 +52,7 @@ SHORT = 'train_cfg = dict(max_iters=2, val_interval=2)\nmodel = dict(data_prepro
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    """Four images of 96x96 whose labels have ids 0 to 4, and 255."""
+    """Four 96x96 images with labels of ids 0 to 4 and 255."""
     root, rng = tmp_path_factory.mktemp('own'), np.random.default_rng(0)
     for folder in ('images', 'labels'):
         (root / folder).mkdir()
@@ -65,7 +65,7 @@ def data(tmp_path_factory):
 
 
 def written(folder, kind, data, base, more=''):
-    """A user's config and his data's file, as he writes them."""
+    """Writes a user's config and data set config."""
     template, model = MODELS[kind]
     (folder / 'data.py').write_text(DATA.format(data=data))
     text = template.format(configs=CONFIGS, model=CONFIGS / model, data=data)
@@ -76,7 +76,7 @@ def written(folder, kind, data, base, more=''):
 
 @pytest.fixture(scope='module')
 def runs(data, tiny_base, tmp_path_factory):
-    """Work folders of two iterations of each kind of model, tests and checks; at last one with a wrong count stops."""
+    """Work dirs of two iterations of each kind of model with tests and checks; the last run stops at a wrong count."""
     folders, commands = {kind: tmp_path_factory.mktemp(kind) for kind in MODELS}, []
     for kind, folder in folders.items():
         config, work = written(folder, kind, data, tiny_base), folder / 'work'
@@ -113,7 +113,7 @@ def test_its_checkpoint_predicts_these_classes(kind, runs):
 
 
 def test_plain_runner_follows_too(data, tiny_base, tmp_path):
-    """As mmseg's own tools do it: `Config.fromfile`, which imports the package, and `Runner.from_cfg`."""
+    """Uses `Config.fromfile`, which imports the package, and `Runner.from_cfg`, like mmseg's tools."""
     config = written(tmp_path, 'rass', data, tiny_base, f"work_dir = '{tmp_path}/work'\n")
     done = python('-c', RUN, config)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]

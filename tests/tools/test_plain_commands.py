@@ -1,4 +1,4 @@
-"""mmseg's `EncoderDecoder` with the diffusion backbone and mmseg's own heads, by the real commands."""
+"""mmseg's `EncoderDecoder` with the diffusion backbone and mmseg's heads, run with the real commands."""
 
 import json
 from pathlib import Path
@@ -14,14 +14,14 @@ CONFIGS = {name: f'diffusion/{name}_diffusion-tiny_1xb8-170_scenes-96x96.py' for
 
 @pytest.fixture(scope='module')
 def work(tmp_path_factory, scenes, tiny_base):
-    """Work folders: `whole` of four iterations, `cut` of two that resumes to four, `other` with the other head."""
+    """Work dirs: `whole` with four iterations, `cut` resumed from two to four, `other` with the other head."""
     work = tmp_path_factory.mktemp('plain')
     common = [f'{split}_dataloader.dataset.data_root={scenes}' for split in ('train', 'val', 'test')]
     common += [f'model.backbone.base={tiny_base}', 'train_dataloader.batch_size=2', 'default_hooks.logger.interval=1']
 
     def train(name, folder, iterations, *options):
         length = [f'train_cfg.max_iters={iterations}', f'train_cfg.val_interval={iterations}']
-        length += [f'visualizer.name={folder}{iterations}']  # a process has one visualizer of a name
+        length += [f'visualizer.name={folder}{iterations}']  # a process can have only one visualizer with this name
         return [
             'tools/train.py',
             CONFIGS[name],
@@ -50,7 +50,7 @@ def work(tmp_path_factory, scenes, tiny_base):
 
 
 def losses(folder):
-    """Iteration -> loss, later runs winning."""
+    """Returns iteration -> loss; the latest run has priority."""
     records = [
         json.loads(line)
         for file in sorted(Path(folder).glob('*/vis_data/scalars.json'))

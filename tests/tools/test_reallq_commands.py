@@ -1,4 +1,4 @@
-"""`check-data` and `tools/test.py` on RealLQ: both layouts give the same numbers, neither is an error."""
+"""`check-data` and `tools/test.py` on RealLQ: both layouts are accepted and give the same results."""
 
 import json
 
@@ -29,7 +29,7 @@ def options(root, *more):
 
 
 def run_test(root, checkpoint, work, *more, out=()):
-    """The record of `tools/test.py`."""
+    """Returns the record of `tools/test.py`."""
     arguments = [CONFIG, checkpoint, '--work-dir', work, *out, *options(root, *more)]
     assert run_command('test', [str(argument) for argument in arguments]) == 0
     return json.loads((work / 'metrics.json').read_text())
@@ -37,7 +37,7 @@ def run_test(root, checkpoint, work, *more, out=()):
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
-    """SegFormer-B0 with random weights, spread over the classes."""
+    """SegFormer-B0 with random weights that predict many classes."""
     torch.manual_seed(0)
     init_default_scope('mmseg')
     model = MODELS.build({**load_config(CONFIG).model, 'pretrained': None})
@@ -49,7 +49,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def roots(checkpoint, tmp_path_factory):
-    """Layout -> a data root: its labels are the model's own maps with one in four pixels changed; and those labels."""
+    """Layout -> data root with the model's predictions as labels, a quarter of the pixels changed; and these labels."""
     folder = tmp_path_factory.mktemp('reallq')
     places = {prefix: folder / prefix.partition('/')[0] / 'RealLQ' for prefix in LAYOUTS}
     for root in places.values():
@@ -71,7 +71,7 @@ def roots(checkpoint, tmp_path_factory):
 
 
 def formula(labels, maps):
-    """mIoU in per cent over labelled classes and over all that occur."""
+    """Computes the mIoU in per cent over labelled classes and over all classes that occur."""
     label = np.stack([labels[name] for name in NAMES])
     guess = np.stack([np.asarray(Image.open(maps / f'{name}.png')) for name in NAMES])
     kept = label != 255

@@ -1,4 +1,4 @@
-"""The restorer's commands as a user types them: train, test, resume, several processes, hand-over to RASS."""
+"""Commands for the restorer: training, test, resuming, several processes, and use in RASS."""
 
 import json
 import re
@@ -18,7 +18,7 @@ SCR, RASS = 'scr/scr_scenes_tiny.py', 'rass/rass_scenes_tiny.py'
 
 
 def options(scenes, base, iterations=3, **others):
-    """--cfg-options that point the tiny restorer to the fixtures' data and base, with a VSD loss and its critic."""
+    """Returns --cfg-options that set the fixtures' data and base, with a VSD loss and its critic."""
     given = {f'{loader}_dataloader.dataset.data_root': scenes for loader in ('train', 'val', 'test')}
     given |= {'train_dataloader.batch_size': 2, 'train_cfg.max_iters': iterations, 'train_cfg.val_interval': iterations}
     given |= {'default_hooks.logger.interval': 1, 'model.base': base}
@@ -27,7 +27,7 @@ def options(scenes, base, iterations=3, **others):
 
 
 def logged(work_dir):
-    """Iteration -> (generator's loss, critic's loss), over all runs in a work folder, later runs winning."""
+    """Returns iteration -> (generator loss, critic loss) over all runs in a work dir; the latest run has priority."""
     found = {}
     for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
         for line in file.read_text().splitlines():
@@ -39,7 +39,7 @@ def logged(work_dir):
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory, scenes, tiny_base):
-    """A work folder of three iterations of the tiny restorer through tools/train.py."""
+    """Work dir of three iterations of the tiny restorer with tools/train.py."""
     work = tmp_path_factory.mktemp('scr')
     done = python('tools/train.py', SCR, '--work-dir', work, *options(scenes, tiny_base))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
@@ -93,7 +93,7 @@ def test_run_killed_between_checkpoints_resumes_with_the_same_losses(scenes, tin
 
 
 def test_two_gloo_processes_see_the_loss_of_one(scenes, tiny_base, tmp_path):
-    # Without the VSD loss: its noise is drawn per process, as it should be.
+    # Without the VSD loss, because its noise is drawn per process.
     exact = {'train_cfg.val_interval': 100, 'model.losses.score.loss_weight': 0.0}
     common = options(scenes, tiny_base, 2, **exact)
     one = python(
@@ -107,13 +107,13 @@ def test_two_gloo_processes_see_the_loss_of_one(scenes, tiny_base, tmp_path):
     assert two.returncode == 0, two.stdout[-2000:] + two.stderr[-3000:]
     expected, found = (pixel_losses(tmp_path / name) for name in ('one', 'two'))
     assert found[1] == pytest.approx(expected[1], abs=1e-5)
-    assert found[2] == pytest.approx(expected[2], abs=1e-3)  # one update later the summation order shows
+    assert found[2] == pytest.approx(expected[2], abs=1e-3)  # after one update, the summation order has an effect
     states = [load_local(tmp_path / name / 'iter_2.pth')['state_dict'] for name in ('one', 'two')]
     assert states[0].keys() == states[1].keys()
 
 
 def pixel_losses(work_dir):
-    """Iteration -> pixel loss of a run without a critic."""
+    """Returns iteration -> pixel loss of a run without a critic."""
     lines = next(Path(work_dir).glob('*/vis_data/scalars.json')).read_text().splitlines()
     records = [json.loads(line) for line in lines]
     return {record['step']: record['loss_pixel'] for record in records if 'loss_pixel' in record}

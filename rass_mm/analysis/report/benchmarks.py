@@ -1,4 +1,4 @@
-"""Tables of a report from benchmarks: what each variant costs, and where its time goes."""
+"""Report tables of benchmarks: the cost of each variant and the time of each stage."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,11 +10,11 @@ from rass_mm.analysis.report.tables import markdown_table
 
 GIB = 2**30
 CLAIMS = {'images/s': 'FPS', 'parameters (M)': 'parameters', 'trained (M)': 'trained'}
-"""Column -> what the claims call it."""
+"""Table column -> its key in the published claims."""
 
 
 def benchmarks(records: Sequence[Record]) -> list[str]:
-    """The sections of benchmarks: per device and size a table of variants, one of their stages, and the commands."""
+    """Returns the benchmark sections: for each device and size, tables of variants and stages, and the commands."""
     parts = []
     for protocol, group in grouped(records, _protocol):
         variants = [
@@ -46,7 +46,7 @@ def _name(record: Record, variant: Mapping[str, Any], several: bool) -> str:
 
 
 Named = tuple[str, Mapping[str, Any], Record, int]
-"""Name of a row, its variant, the record that holds it, and the number of that one's command."""
+"""Row name, variant, record that contains the variant, and the number of the record's command."""
 
 
 def _overview(variants: Sequence[Named]) -> str:
@@ -78,7 +78,7 @@ def _measured(content: Mapping[str, Any], variant: Mapping[str, Any]) -> list[st
 
 
 def _stages(variants: Sequence[Named]) -> str:
-    """A row per variant, a column per stage."""
+    """Returns a table with a row per variant and a column per stage."""
     names = list(dict.fromkeys(stage for _, variant, _, _ in variants for stage in variant['stages']))
     names = [*(name for name in names if name != 'other'), *(name for name in names if name == 'other')]
     rows = [[name, *(_stage(variant['stages'].get(stage)) for stage in names)] for name, variant, _, _ in variants]

@@ -1,6 +1,6 @@
-"""Numbers that others have published, beside which a report puts what was measured. Nothing here was measured here.
+"""Published numbers of other systems, which a report shows beside measured ones.
 
-Values are text, as printed at their source.
+Nothing in this module was measured with this package. Values are text, as printed in their source.
 """
 
 import re
@@ -12,7 +12,7 @@ RASS_PAPER = 'Guan et al., arXiv 2602.14042 (IJCV 134(5):229, 2026)'
 OSEDIFF_PAPER = 'Wu et al., OSEDiff, arXiv 2406.08177'
 
 WAYS = ('dt', 'r2s', 'ft')
-"""Trained on clean images, restored before segmenting, trained on degraded images."""
+"""Training on clean images, restoration before segmentation, training on degraded images."""
 SEGMENTATION: dict[str, dict[str, tuple[str | None, str | None, str | None]]] = {
     'SegFormer': {'ADE20K-LQ': ('26.37', '44.34', '34.57'), 'RealLQ': ('22.54', '25.31', '22.63')},
     'Mask2Former': {'ADE20K-LQ': ('37.15', '45.64', '44.19'), 'RealLQ': ('33.15', '34.83', '34.41')},
@@ -21,7 +21,7 @@ SEGMENTATION: dict[str, dict[str, tuple[str | None, str | None, str | None]]] = 
     'PEM+': {'ADE20K-LQ': ('33.55', '45.54', '41.52'), 'RealLQ': ('33.52', '31.80', '34.38')},
     'RASS': {'ADE20K-LQ': (None, '46.81', '47.42'), 'RealLQ': (None, '37.84', '39.80')},
 }
-"""mIoU (%) by system and data, in the order of `WAYS`."""
+"""mIoU (%) by system and data set, in the order of `WAYS`."""
 COST: dict[str, dict[str, str]] = {
     'SegFormer': {'parameters': '84.7M', 'trained': '84.7M'},
     'Mask2Former': {'FPS': '5.4', 'parameters': '215.5M', 'trained': '215.5M'},
@@ -30,7 +30,7 @@ COST: dict[str, dict[str, str]] = {
     'PEM+': {'FPS': '9.7', 'parameters': '207.1M', 'trained': '207.1M'},
     'RASS': {'FPS': '3.4', 'parameters': '1788.7M', 'trained': '27.9M'},
 }
-"""Frames per second on the authors' card, and parameters."""
+"""Frames per second on the authors' GPU, and parameter counts."""
 RESTORATION: dict[str, dict[str, dict[str, str]]] = {
     'SCR': {'RealSR': {'PSNR': '25.34'}, 'DIV2K': {'PSNR': '23.73-23.75'}, 'DRealSR': {'MANIQA': '.6689'}},
     'OSEDiff': {
@@ -49,20 +49,20 @@ RESTORATION: dict[str, dict[str, dict[str, str]]] = {
     },
 }
 IMAGES = {'ADE20K-LQ': 2000, 'RealSR': 100, 'DRealSR': 93, 'DIV2K': 3000}
-"""How many images a claim is a mean over, where that is known. A test of a part of them is another measurement."""
+"""Number of images behind a claim, if known. A test on fewer images is not comparable."""
 SEGMENTORS = {'rass': 'RASS', 'mask2former_swin_l': 'Mask2Former', 'segformer_b5': 'SegFormer'}
-"""Begin of a config's name -> system of the paper."""
+"""Prefix of a config name -> name of the system in the paper."""
 CONFIG = re.compile(r'(?P<name>[a-z0-9_]+?)(_(?P<way>dt|r2s|ft))?_(ade20k_lq|reallq)(_official)?')
 
 
 def claimed(record: Mapping[str, Any]) -> tuple[dict[str, str], str | None]:
-    """What is published of the system that a test's record is of, on the data that it was tested on.
+    """Returns the published results that correspond to a recorded test.
 
     Args:
-        record: a `metrics.json`.
+        record: contents of a `metrics.json`.
 
     Returns:
-        Metric name -> published value, and where it is published; empty and None where nothing is known.
+        Metric name -> published value, and the publication; empty and None if nothing is published.
     """
     data = _data(record)
     if data is None or record.get('images') != IMAGES.get(data, record.get('images')):
@@ -77,13 +77,13 @@ def claimed(record: Mapping[str, Any]) -> tuple[dict[str, str], str | None]:
 
 
 def claimed_cost(config: str) -> dict[str, str]:
-    """Published speed and size of the system that a config describes; empty where nothing is known."""
+    """Returns published speed and parameter counts of a config's system; empty if none are published."""
     system = _segmentor({'config': config})
     return COST.get(system[0], {}) if system else {}
 
 
 def _segmentor(record: Mapping[str, Any]) -> tuple[str, str] | None:
-    """System of the paper and way of training."""
+    """Returns the name of the system in the paper and one of `WAYS`."""
     found = CONFIG.fullmatch(Path(str(record.get('config'))).stem)
     if not found or found['name'] not in SEGMENTORS:
         return None
@@ -93,7 +93,7 @@ def _segmentor(record: Mapping[str, Any]) -> tuple[str, str] | None:
 def _restorer(record: Mapping[str, Any]) -> str | None:
     stem, prefix = Path(str(record.get('config'))).stem, (record.get('data') or {}).get('img')
     if record.get('mode') not in (None, 'restore'):
-        return None  # the ceiling or the input, not the restorer
+        return None  # scores of the ceiling or the input, not of the restorer
     if stem == 'scr_osediff' or (stem == 'pairs_as_they_are' and prefix == 'osediff'):
         return 'OSEDiff'
     return 'SCR' if stem == 'scr_pairs' else None

@@ -1,6 +1,6 @@
-"""Records of tests, benchmarks and robustness sweeps as Markdown: one table per protocol, and how to measure it again.
+"""Markdown report of recorded tests, benchmarks and robustness sweeps, with a table per protocol and its commands.
 
-What is published of a system stands in columns of its own, marked `claimed`; all other columns hold measured values.
+Published values are in separate columns marked `claimed`; all other columns contain measured values.
 """
 
 from collections import Counter
@@ -18,12 +18,12 @@ from rass_mm.protocol import with_rule
 
 SEGMENTATION = ('mIoU', 'aAcc', 'mAcc')
 INPUT = 'input_'
-"""Prefix of the scores of the degraded image itself."""
+"""Prefix of the scores of the degraded input image."""
 
 
 @dataclass
 class Row:
-    """One row of a table: its name, values by metric, published values by metric, and where they come from."""
+    """One row of a table: its name, measured and published values by metric, and the record they come from."""
 
     name: str
     values: Mapping[str, float]
@@ -32,7 +32,7 @@ class Row:
 
 
 def report(records: Sequence[Record], title: str = 'Results') -> str:
-    """The report as Markdown, sections in order of first appearance within their kind."""
+    """Returns the report as Markdown, sections in order of first appearance within their kind."""
     parts = [f'# {title}\n']
     for kind, section in {'test': tests, 'robustness': robustness, 'benchmark': benchmarks}.items():
         parts += section([record for record in records if record.kind == kind])
@@ -40,7 +40,7 @@ def report(records: Sequence[Record], title: str = 'Results') -> str:
 
 
 def tests(records: Sequence[Record]) -> list[str]:
-    """The sections of tests: per protocol a table, the commands and the sources of what is claimed."""
+    """Returns the test sections: for each protocol a table, the commands and the sources of the claims."""
     return [
         section
         for protocol, group in grouped(records, _protocol)
@@ -49,7 +49,7 @@ def tests(records: Sequence[Record]) -> list[str]:
 
 
 def _protocol(record: Record) -> str:
-    # Lines from before the classes in the mean were named are of mmseg's rule.
+    # Older protocol lines do not name the classes in the mean; they follow mmseg's rule.
     return with_rule(record.content['protocol'])
 
 
@@ -67,7 +67,7 @@ def _test_table(records: Sequence[Record]) -> str:
 
 
 def _rows(records: Sequence[Record]) -> list[Row]:
-    """A row per record, and before them one of the degraded input for every set of its scores."""
+    """Returns a row per record, preceded by a row for each distinct set of scores of the degraded input."""
     inputs: list[Mapping[str, float]] = []
     rows = []
     for record, name in zip(records, _names(records), strict=True):
@@ -81,12 +81,12 @@ def _rows(records: Sequence[Record]) -> list[Row]:
 
 
 def _agree(some: Mapping[str, float], others: Mapping[str, float]) -> bool:
-    """Whether two sets of scores can be of the same images."""
+    """Checks whether two sets of scores can be of the same images."""
     return all(abs(some[key] - others[key]) <= 1e-4 for key in some.keys() & others.keys())
 
 
 def _names(records: Sequence[Record]) -> list[str]:
-    """Names of rows; those that would be the same get the record's folder behind them."""
+    """Returns the row names, with the folder of the record appended to names that are not unique."""
     names = [record.name or _default_name(record) for record in records]
     count = Counter(names)
     return [
@@ -99,20 +99,20 @@ def _default_name(record: Record) -> str:
     content = record.content
     parts = [Path(content['config']).stem]
     prefix = (content.get('data') or {}).get('img', 'lq')
-    parts += [prefix] if prefix != 'lq' else []  # images of others, scored as they are
+    parts += [prefix] if prefix != 'lq' else []  # images restored by another system
     parts += [content['mode']] if content.get('mode') in ('ceiling', 'input') else []
     return ', '.join([*parts, *(['TTA'] if content.get('tta') else [])])
 
 
 def _metrics(rows: Sequence[Row]) -> list[str]:
-    """All metrics of the rows, in the usual order for segmentation, else in the records' own."""
+    """Returns all metrics of the rows: segmentation metrics in fixed order, then the others as recorded."""
     present = dict.fromkeys(metric for row in rows for metric in row.values)
     usual = [metric for metric in SEGMENTATION if metric in present]
     return [*usual, *(metric for metric in present if metric not in usual)]
 
 
 def _reference(row: Row, records: Sequence[Record]) -> tuple[str, str]:
-    """Seed, and the number of the row's command in the list below the table."""
+    """Returns the seed, and the number of the command in the list below the table."""
     if row.record is None:
         return '', ''
     seed = row.record.content.get('seed')
@@ -120,7 +120,7 @@ def _reference(row: Row, records: Sequence[Record]) -> tuple[str, str]:
 
 
 def _origins(records: Sequence[Record]) -> list[str]:
-    """The numbered commands with devices and versions, and the sources of what is claimed."""
+    """Returns the numbered commands with devices and versions, and the sources of the claims."""
     lines = [f'{number}. {origin(record.content)}' for number, record in enumerate(records, 1)]
     sources = dict.fromkeys(source for record in records if (source := claimed(record.content)[1]))
     claims = [f'Claimed: {"; ".join(sources)}. Not measured here.\n'] if sources else []

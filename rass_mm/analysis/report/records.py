@@ -1,4 +1,4 @@
-"""The files a report is made of: found, read and checked."""
+"""Search, reading and checks of the record files of a report."""
 
 import json
 import re
@@ -10,15 +10,15 @@ from typing import Any
 from rass_mm.errors import DataError
 
 NAMED = 'metrics.json'
-"""Name of the files that are records for certain; other JSON files of a folder are records if they say so."""
+"""Name of files that are always records; other JSON files in a folder are records if their contents match `SIGN`."""
 KINDS = {
     'test': ('config', 'protocol', 'metrics', 'command'),
     'robustness': ('name', 'seed', 'data', 'runs', 'points'),
     'benchmark': ('command', 'size', 'batch', 'iterations', 'environment', 'variants'),
 }
-"""Kind of record -> what it must hold."""
+"""Kind of record -> required keys."""
 CURVE = 'rass_mm robustness curve'
-"""Begin of the format of robustness records."""
+"""Prefix of the `format` of robustness records."""
 SIGN = re.compile(rf'"kind":\s*"({"|".join(KINDS)})"|"format":\s*"{CURVE}')
 
 
@@ -28,8 +28,8 @@ class Record:
 
     Args:
         path: the file.
-        content: what it holds.
-        name: the row's name, if the user gave one.
+        content: the parsed JSON.
+        name: row name given by the user, if any.
     """
 
     path: Path
@@ -43,19 +43,20 @@ class Record:
 
 
 def read_records(paths: Sequence[str]) -> list[Record]:
-    """Reads files, and folders with their subfolders, in the given order.
+    """Reads records from files and, recursively, from folders, in the given order.
 
     Args:
-        paths: each `PATH` or `NAME=PATH`; a path that exists is never split.
+        paths: each `PATH` or `NAME=PATH`; an existing path is never split.
 
     Raises:
-        DataError: nothing is there, or a file is unreadable, given twice, or of an unknown kind.
+        DataError: a path does not exist, a folder contains no record, or a file is unreadable, given twice or of an
+            unknown kind.
     """
     records: list[Record] = []
     for given in paths:
         name, path = (None, Path(given)) if Path(given).exists() else _named(given)
         if not path.exists():
-            raise DataError(f'{path} does not exist. Name a record, a folder that holds some, or NAME=PATH.')
+            raise DataError(f'{path} does not exist. Pass a record, a folder of records, or NAME=PATH.')
         files = list(_files_below(path)) if path.is_dir() else [path]
         if not files:
             raise DataError(f'{path} holds no record: no {NAMED} of a test and no JSON of a benchmark.')
@@ -75,7 +76,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
         if file.name == NAMED:
             yield file
         elif file.is_file() and SIGN.search(file.read_text(encoding='utf-8', errors='replace')):
-            # Known by its text, so that a damaged record is an error and a foreign file is none.
+            # Matched by its text, so that a damaged record is an error and an unrelated file is skipped.
             yield file
 
 
@@ -83,16 +84,16 @@ def _read(path: Path, name: str | None) -> Record:
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
-        raise DataError(f'{path} cannot be read as JSON ({error}). Measure again, or leave it out.') from None
+        raise DataError(f'{path} cannot be read as JSON ({error}). Measure again, or omit the file.') from None
     kind = kind_of(content)
     if kind not in KINDS:
         raise DataError(
-            f'{path} has the kind {kind!r}; a report knows {", ".join(KINDS)}. Is it a record, and of this version? '
-            f'If not, measure again with this version, or leave it out.'
+            f'{path} has the kind {kind!r}, but a report supports {", ".join(KINDS)}. Measure again with this version, '
+            f'or omit the file.'
         )
     missing = [key for key in KINDS[kind] if key not in content]
     if missing:
-        raise DataError(f'{path} is a record of the kind {kind!r}, but lacks {", ".join(missing)}. Measure again.')
+        raise DataError(f'{path} is a record of kind {kind!r}, but lacks {", ".join(missing)}. Measure again.')
     return Record(path, content, name)
 
 
@@ -102,11 +103,11 @@ def _refuse_twice(records: Sequence[Record]) -> None:
         other = seen.setdefault(json.dumps(record.content, sort_keys=True), record)
         if other is not record:
             twice = 'is given twice' if other.path.resolve() == record.path.resolve() else f'is a copy of {other.path}'
-            raise DataError(f'{record.path} {twice}. Name every record once.')
+            raise DataError(f'{record.path} {twice}. Pass each record once.')
 
 
 def kind_of(content: Any) -> str | None:
-    """What a file says it is; None if it says nothing."""
+    """Returns the kind stated in a record; None if there is none."""
     if not isinstance(content, dict):
         return None
     if str(content.get('format')).startswith(CURVE):

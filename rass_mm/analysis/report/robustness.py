@@ -1,4 +1,4 @@
-"""Tables of a report from robustness sweeps: mIoU over the severity of one degradation at a time."""
+"""Report tables of robustness sweeps: mIoU by severity of a single degradation."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from rass_mm.metrics.iou import MEAN_OVER
 
 
 def robustness(records: Sequence[Record]) -> list[str]:
-    """The sections of robustness sweeps: per data and seed a table for each degradation, and the commands."""
+    """Returns the robustness sections: for each data set and seed, a table per degradation, and the commands."""
     parts = []
     for protocol, group in grouped(records, _robustness_protocol):
         kinds = dict.fromkeys(p['kind'] for r in group for p in r.content['points'] if p['severity'] is not None)
@@ -30,12 +30,12 @@ def _robustness_protocol(record: Record) -> str:
     return (
         f'mIoU (%) over all pixels of {data["images"]} images of {Path(data["root"]).name}/{data["img_path"]} '
         f'({data["type"]}){mean}, one degradation at a time, draws of seed {content["seed"]}, recipe version '
-        f'{content.get("recipe_version", 1)}'  # not named before there was a second one
+        f'{content.get("recipe_version", 1)}'  # the first version was not recorded
     )
 
 
 def _severity_table(records: Sequence[Record], kind: str | None) -> str:
-    """A row per model; columns are the clean images and the severities from mild to hard."""
+    """Returns a table with a row per model and columns for clean images and the severities, from mild to hard."""
     tables = [{(p['kind'], p['severity']): p['mIoU'] for p in record.content['points']} for record in records]
     keys = [('clean', None), *sorted({key for table in tables for key in table if key[0] == kind})]
     header = ['system', *('clean' if severity is None else f'{severity:g}' for _, severity in keys), 'command']

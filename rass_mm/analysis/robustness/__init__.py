@@ -1,1 +1,1 @@
-"""Robustness curves: mIoU of a segmentor over the severity of one degradation at a time."""
+"""Robustness curves: mIoU of a segmentor by severity of a single degradation."""

@@ -1,6 +1,6 @@
-"""The JSON file of one model's curves: what was tested, on what, and the points so far.
+"""JSON file of one model's robustness curves: settings, data and the points tested so far.
 
-It is rewritten in one step after every point, so that a stopped sweep resumes.
+It is rewritten atomically after every point, so that a stopped sweep can resume.
 """
 
 import json
@@ -20,19 +20,19 @@ CLEAN = 'clean'
 PARTS = {'name', 'config', 'checkpoint', 'seed', 'data', 'settings', 'runs', 'points'}
 SHOWN = 8
 Key = tuple[str, float | None]
-"""Kind and severity of a point; (CLEAN, None) is the untouched image."""
+"""Kind and severity of a point; (CLEAN, None) is the image without degradation."""
 
 
 @dataclass
 class Curve:
-    """One model's points.
+    """Points of one model.
 
     Args:
         path: The JSON file.
         header: `format`, `name`, `config`, `checkpoint`, `seed`, `recipe_version`, `data` and `settings`, as JSON
-            holds them.
+            values.
         points: One dict per point, with `kind`, `severity`, `parameter`, `mIoU`, `aAcc`, `IoU`, `images`, `seconds`
-            and `run`, the number of its entry in `runs`; `classes` where only labelled classes are in the mean.
+            and `run`, the index of its entry in `runs`; also `classes` if the mean is over labelled classes only.
         runs: `command`, `device` and `versions` of each command that added points.
     """
 
@@ -43,25 +43,25 @@ class Curve:
 
     @property
     def name(self) -> str:
-        """The model's name in tables and plots."""
+        """Name of the model in tables and plots."""
         return self.header['name']
 
     def value(self, kind: str, severity: float | None) -> float | None:
-        """mIoU of a point in per cent; None if it was not tested."""
+        """Returns the mIoU of a point in per cent; None if it was not tested."""
         found = (point for point in self.points if (point['kind'], point['severity']) == (kind, severity))
         return next((point['mIoU'] for point in found), None)
 
     def missing(self, keys: Sequence[Key]) -> list[Key]:
-        """Those of `keys` that have no point yet, in order."""
+        """Returns the `keys` that have no point yet, in order."""
         return [key for key in keys if self.value(*key) is None]
 
     def begin(self, run: Mapping[str, Any]) -> None:
-        """Names the command that adds the points from here on; says so if it is another machine or other versions."""
+        """Records the command that adds the next points; warns if the device or the versions have changed."""
         run = json.loads(json.dumps(run))
         last = self.runs[-1] if self.runs else run
         for part in ('device', 'versions'):
             if last[part] != run[part]:
-                logger.warning('%s was begun with %s; going on with %s', self.path, last[part], run[part])
+                logger.warning('%s was started with %s; it continues with %s', self.path, last[part], run[part])
         if not self.runs or last != run:
             self.runs.append(run)
 
@@ -76,27 +76,27 @@ def read_curve(path: Path) -> Curve:
     """Reads a curve from its JSON file.
 
     Raises:
-        DataError: no such file, or it is none that `rass-mm robustness` wrote.
+        DataError: the file does not exist or was not written by `rass-mm robustness`.
     """
     try:
         record = json.loads(path.read_text(encoding='utf-8'))
     except FileNotFoundError:
-        raise DataError(f'{path} does not exist. Name a JSON file that rass-mm robustness wrote.') from None
+        raise DataError(f'{path} does not exist. Pass a JSON file that rass-mm robustness wrote.') from None
     except (OSError, ValueError) as error:
-        raise DataError(f'{path} cannot be read ({error}). Name a JSON file that rass-mm robustness wrote.') from None
+        raise DataError(f'{path} cannot be read ({error}). Pass a JSON file that rass-mm robustness wrote.') from None
     if not isinstance(record, dict) or record.get('format') != FORMAT or not record.keys() >= PARTS:
-        raise DataError(f'{path} is no robustness curve of this version: its format is not {FORMAT!r}.')
+        raise DataError(f'{path} is not a robustness curve of this version: its format is not {FORMAT!r}.')
     points, runs = record.pop('points'), record.pop('runs')
     if not points:
-        raise DataError(f'{path} holds no points. Delete it and test again.')
+        raise DataError(f'{path} contains no points. Delete it and test again.')
     return Curve(path, record, points, runs)
 
 
 def open_curve(path: Path, header: Mapping[str, Any]) -> Curve:
-    """The curve to add points to: the file's, if there is one of the same test, else a new one.
+    """Opens the curve of a test, or creates it if the file does not exist.
 
     Raises:
-        DataError: the file is of another config, checkpoint, seed or data; the message says what differs.
+        DataError: the file has another config, checkpoint, seed or data set; the message lists the differences.
     """
     header = json.loads(json.dumps(header, default=str))
     if not path.exists():
@@ -105,33 +105,33 @@ def open_curve(path: Path, header: Mapping[str, Any]) -> Curve:
     differing = differences(identity(curve.header), identity(header))
     if differing:
         raise DataError(
-            f'{path} holds points of another test:\n{differing}\n'
-            'Choose another --name or --out, delete this file, or ask for the same as before '
+            f'{path} contains points of another test:\n{differing}\n'
+            'Choose another --name or --out, delete this file, or use its settings '
             f'(--recipe-version {recipe_version(curve.header)}).'
         )
     return Curve(path, header, curve.points, curve.runs)
 
 
 def check_comparable(curves: Sequence[Curve]) -> None:
-    """Refuses curves that do not belong in one plot.
+    """Checks that curves can be shown in one plot.
 
     Raises:
-        DataError: two have the same name, or were tested on other images or draws.
+        DataError: two curves have the same name, or were tested on different images or draws.
     """
     first = curves[0]
     for number, curve in enumerate(curves):
         if curve.name in [other.name for other in curves[:number]]:
-            raise DataError(f'Two curves are named {curve.name!r}. Give each test its own --name.')
+            raise DataError(f'Two curves are named {curve.name!r}. Use a different --name for each test.')
         differing = differences(protocol(first.header), protocol(curve.header))
         if differing:
             raise DataError(
-                f'{first.path} and {curve.path} cannot be compared, they were tested differently:\n{differing}\n'
+                f'{first.path} and {curve.path} cannot be compared: they were tested differently:\n{differing}\n'
                 'Test both on the same images with the same --seed, --limit, --recipe-version and test_evaluator.'
             )
 
 
 def identity(header: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be equal for points to belong to one curve; names and places of files are left out."""
+    """Returns the values that all points of a curve share; names and locations of files are not included."""
     return {
         **protocol(header),
         'checkpoint': header['checkpoint']['sha256'],
@@ -140,24 +140,24 @@ def identity(header: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def protocol(header: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a header that comparable curves share: images, labels, how draws are made, the mean's classes."""
+    """Returns the values that comparable curves share: images, labels, draws and the classes in the mean."""
     data = {key: header['data'][key] for key in ('images', 'classes', 'sha256')}
     version = recipe_version(header)
     return {'seed': header['seed'], 'recipe_version': version, 'data': data, 'mean_over': mean_over(header)}
 
 
 def mean_over(header: Mapping[str, Any]) -> str:
-    """The rule by which a curve's mIoU was averaged, a key of `MEAN_OVER`."""
+    """Returns the rule by which the mIoU of a curve was averaged, a key of `MEAN_OVER`."""
     return header['settings'].get('evaluator', {}).get('mean_over', 'all')
 
 
 def recipe_version(header: Mapping[str, Any]) -> int:
-    """Version of the recipe that a curve's draws are made by; files from before there were versions are of 1."""
+    """Returns the recipe version of a curve's draws; files without one use version 1."""
     return header.get('recipe_version', 1)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """A line per differing entry of two nested dicts, with dotted keys; empty if they are equal."""
+    """Lists the differing entries of two nested dicts, one per line with dotted keys; empty if they are equal."""
     old, new = flattened(old), flattened(new)
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     lines = [f'  {key}: {_short(old.get(key))}, now {_short(new.get(key))}' for key in keys[:SHOWN]]
@@ -165,7 +165,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def flattened(value: Any, prefix: str = '') -> dict[str, Any]:
-    """Leaves of nested dicts and lists by dotted keys, e.g. `{'model.backbone.depth': 18}`."""
+    """Returns the leaves of nested dicts and lists by dotted keys, e.g. `{'model.backbone.depth': 18}`."""
     if isinstance(value, (dict, list)) and value:
         items = value.items() if isinstance(value, dict) else enumerate(value)
         pairs = (flattened(part, f'{prefix}.{key}' if prefix else str(key)) for key, part in items)

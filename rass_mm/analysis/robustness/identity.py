@@ -1,4 +1,4 @@
-"""What a curve was measured with: config, checkpoint and data, by content and not by place."""
+"""Identity of a robustness test: config, checkpoint and data, identified by content rather than by location."""
 
 from pathlib import Path
 from typing import Any
@@ -13,28 +13,28 @@ from rass_mm.errors import CheckpointError, DataError
 from rass_mm.files.hashing import content_hash, file_sha256, files_sha256
 
 WEIGHTS = ('base', 'adapter', 'scr_adapter', 'autoencoder', 'checkpoint')
-"""Keys of a model config that name files of weights."""
+"""Keys of a model config that name weight files."""
 
 
 def describe(
     config: Config, source: str, checkpoint: Path, name: str, seed: int, recipe_version: int
 ) -> dict[str, Any]:
-    """The header of a curve's file.
+    """Returns the header of a curve file.
 
     Args:
-        config: What `sweep_config` returned.
-        source: The config's name as the user gave it.
+        config: A config from `sweep_config`.
+        source: Name of the config as given by the user.
         checkpoint: The file to test.
-        name: The model's name in tables and plots.
+        name: Name of the model in tables and plots.
         seed: Seed of the draws.
-        recipe_version: Version of the recipe that they are drawn from.
+        recipe_version: Version of the degradation recipe to draw from.
 
     Raises:
-        CheckpointError: there is no such checkpoint.
+        CheckpointError: the checkpoint does not exist.
         DataError: an image has no label.
     """
     if not checkpoint.is_file():
-        raise CheckpointError(f'Checkpoint {checkpoint} does not exist. Give the path of a .pth file of training.')
+        raise CheckpointError(f'Checkpoint {checkpoint} does not exist. Pass a .pth file that training wrote.')
     dataset = config.test_dataloader.dataset
     init_default_scope(config.get('default_scope', 'mmseg'))
     built = DATASETS.build({**dataset, 'pipeline': []})
@@ -42,7 +42,7 @@ def describe(
     files = [Path(sample[key]) for sample in samples for key in ('img_path', 'seg_map_path')]
     absent = [file for file in files if not file.is_file()]
     if absent:
-        raise DataError(f'{absent[0]} and {len(absent) - 1} more labels do not exist: mIoU needs one for every image.')
+        raise DataError(f'{absent[0]} and {len(absent) - 1} more labels do not exist. mIoU needs a label per image.')
     pipeline = [step for step in dataset.pipeline if step['type'] != 'FixedDegradation']
     settings = {
         'model': config.model.to_dict(),
@@ -71,7 +71,7 @@ def describe(
 
 
 def with_hashes(value: Any, key: str = '') -> Any:
-    """A copy of a config in which files of weights are named by their content, wherever they lie."""
+    """Returns a copy of a config in which paths of weight files are replaced by hashes of their contents."""
     if isinstance(value, dict):
         return {name: with_hashes(part, name) for name, part in value.items()}
     if key == 'base' and value and isinstance(value, (str, list, tuple)):

@@ -1,4 +1,4 @@
-"""Curves as a picture: one panel per degradation, one line per model."""
+"""Plot of robustness curves, with a panel per degradation and a line per model."""
 
 import io
 import math
@@ -17,20 +17,20 @@ from rass_mm.degradation.severity import parameter, parameter_text
 from rass_mm.files.atomic import write_bytes
 
 COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
-"""Okabe and Ito's palette, which people with any colour vision tell apart."""
+"""Okabe and Ito's palette, which is distinguishable with any colour vision."""
 MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X')
 COLUMNS = 3
 TICKS = 6
 LETTERS = 12
-"""Letters of the title that fit into an inch."""
+"""Letters of the title per inch."""
 
 
 def draw_curves(path: Path, curves: Sequence[Curve]) -> None:
-    """Writes the picture as PNG, all panels with the same mIoU axis.
+    """Writes the plot as PNG; all panels share the mIoU axis.
 
     Args:
         path: The file to write.
-        curves: Curves that can be compared, at least one.
+        curves: Comparable curves, at least one.
     """
     kinds = kinds_of(curves)
     columns = min(COLUMNS, max(len(kinds), 1))
@@ -79,7 +79,7 @@ def _draw_panel(panel: Axes, curves: Sequence[Curve], kind: str) -> None:
             panel.axhline(clean, color=style['color'], linestyle='--', linewidth=1, alpha=0.7)
     panel.set_title(TITLES[kind], fontsize=10)
     panel.set_xlabel(axis_text(kind), fontsize=9)
-    # As many labels as have room, the hardest among them.
+    # As many labels as fit, always including the hardest severity.
     ticks = severities[:: -math.ceil(len(severities) / TICKS)][::-1]
     amounts = [parameter_text(kind, parameter(kind, severity)) for severity in ticks]
     labels = [f'{severity:g}\n{amount}'.strip() for severity, amount in zip(ticks, amounts, strict=True)]
@@ -90,7 +90,7 @@ def _draw_panel(panel: Axes, curves: Sequence[Curve], kind: str) -> None:
 
 
 def _bounds(curves: Sequence[Curve]) -> tuple[float, float]:
-    """The mIoU axis: multiples of 5 around all values, so that a fraction of a point does not look like a fall."""
+    """Computes the limits of the mIoU axis in multiples of 5, so that small differences do not look large."""
     values = [point['mIoU'] for curve in curves for point in curve.points]
     low = 5 * math.floor(min(values) / 5 - 0.1)
     return max(low, 0), 5 * math.ceil(max(values) / 5 + 0.1)

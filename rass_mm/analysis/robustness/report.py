@@ -1,4 +1,4 @@
-"""Curves as Markdown tables."""
+"""Markdown tables of robustness curves."""
 
 from collections.abc import Sequence
 
@@ -18,25 +18,25 @@ TITLES = {
 
 
 def kinds_of(curves: Sequence[Curve]) -> list[str]:
-    """The degradations that any of the curves has, in the usual order."""
+    """Returns the degradations in any of the curves, in the order of `KINDS`."""
     present = {point['kind'] for curve in curves for point in curve.points}
     return [kind for kind in KINDS if kind in present]
 
 
 def severities_of(curves: Sequence[Curve], kind: str) -> list[float]:
-    """The severities of a degradation that any of the curves has, from mild to hard."""
+    """Returns the severities of a degradation in any of the curves, from mild to hard."""
     return sorted({point['severity'] for curve in curves for point in curve.points if point['kind'] == kind})
 
 
 def axis_text(kind: str) -> str:
-    """What the numbers along a degradation's severities are."""
+    """Returns the label of a severity axis."""
     if kind == MIXED:
         return "severity, share of the recipe's ranges"
     return f'severity, {PARAMETERS[kind][1]}'
 
 
 def protocol_text(curve: Curve) -> str:
-    """One line on how the numbers were measured; the same for all curves that can be compared."""
+    """Describes in one line how a curve was measured; equal for all comparable curves."""
     data = curve.header['data']
     images = f'{"the first " if data["limited"] else ""}{data["images"]} images'
     rule = mean_over(curve.header)
@@ -49,10 +49,10 @@ def protocol_text(curve: Curve) -> str:
 
 
 def report(curves: Sequence[Curve]) -> str:
-    """Markdown: how it was measured, then one table per degradation with a row per model.
+    """Returns a Markdown report of the protocol and one table per degradation with a row per model.
 
     Args:
-        curves: Curves that can be compared, at least one.
+        curves: Comparable curves, at least one.
     """
     parts = [
         f'{protocol_text(curves[0])}. One degradation at a time; an image keeps its draw at every severity and for '

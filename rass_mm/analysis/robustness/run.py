@@ -1,4 +1,4 @@
-"""One robustness test: the missing points of a curve, its table and its plot."""
+"""Robustness test of one model: missing points, table and plot."""
 
 import argparse
 import logging
@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 
 
 def tested(arguments: argparse.Namespace, name: str, others: Sequence[Curve]) -> Curve:
-    """The model's curve with all points asked for."""
+    """Tests the missing points of a model and returns its complete curve."""
 
     points = (tuple(arguments.kinds), tuple(arguments.severities))
     sweep = Sweep(*points, arguments.seed, arguments.limit, arguments.recipe_version)
     config = sweep_config(load_config(arguments.config, arguments.cfg_options), sweep)
     config = prepare_config(config, work_dir=str(arguments.out / 'logs' / name))
-    config.log_level = 'WARNING'  # every point's log would bury the progress
+    config.log_level = 'WARNING'  # a log per point would hide the progress
     header = describe(config, arguments.config, arguments.checkpoint, name, sweep.seed, sweep.recipe_version)
     curve = open_curve(arguments.out / f'{name}.json', header)
     check_comparable([*others, curve])
@@ -47,9 +47,9 @@ def tested(arguments: argparse.Namespace, name: str, others: Sequence[Curve]) ->
 
 @contextmanager
 def progress(points: int, images: int) -> Iterator[tuple[Callable[[int], None], Callable[[dict[str, Any]], None]]]:
-    """Yields what to call after a batch, with its number of images, and after a point, with the point.
+    """Context manager. Yields a callback for batches (number of images) and a callback for points.
 
-    In a terminal a bar moves with every batch; every point leaves a line everywhere.
+    In a terminal, a progress bar advances with each batch. Each point is always printed as a line.
     """
 
     with progress_bar(counted=False) as bar:
@@ -69,7 +69,7 @@ def progress(points: int, images: int) -> Iterator[tuple[Callable[[int], None], 
 
 
 def write_report(out: Path, name: str, curves: Sequence[Curve]) -> int:
-    """Writes `<name>.md` and `<name>.png` and says so; returns 0."""
+    """Writes `<name>.md` and `<name>.png`, prints their names and returns 0."""
 
     write_text(out / f'{name}.md', report(curves))
     draw_curves(out / f'{name}.png', curves)

@@ -1,4 +1,4 @@
-"""Tests one segmentor point by point: the model is built once, mmengine's test loop runs over and over."""
+"""Sweep over degradations and severities, which builds the model once and runs mmengine's test loop per point."""
 
 import copy
 import time
@@ -23,17 +23,17 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Sweep:
-    """What to test.
+    """Points to test.
 
     Args:
-        kinds: Degradations, of `KINDS`.
+        kinds: Degradations from `KINDS`.
         severities: Numbers in 0..1.
         seed: Seed of the draws.
-        limit: The first so many images, by name; None takes all.
-        recipe_version: Version of the recipe that 'mixed' draws from.
+        limit: Number of images to test, in order of their names; None tests all.
+        recipe_version: Version of the recipe for 'mixed'.
 
     Raises:
-        ConfigError: a value that cannot be used.
+        ConfigError: a value is out of range.
     """
 
     kinds: tuple[str, ...] = KINDS
@@ -43,7 +43,7 @@ class Sweep:
     recipe_version: int = OSEDIFF.version
 
     def __post_init__(self) -> None:
-        """Refuses what could not be tested, before anything is loaded."""
+        """Checks the values before anything is loaded."""
         wrong = [severity for severity in self.severities if not 0 <= severity <= 1]
         if wrong:
             raise ConfigError(f'--severities: {wrong[0]} is not in 0..1.')
@@ -52,19 +52,19 @@ class Sweep:
 
     @property
     def keys(self) -> list[Key]:
-        """The points: the clean image, then kind by kind from mild to hard."""
+        """All points: the clean image, then each degradation from mild to hard."""
         severities = sorted(set(self.severities))
         return [(CLEAN, None), *((kind, severity) for kind in dict.fromkeys(self.kinds) for severity in severities)]
 
 
 def sweep_config(config: Config, sweep: Sweep) -> Config:
-    """A copy of a segmentation config that tests its clean validation images with a `FixedDegradation`.
+    """Returns a copy of a segmentation config that tests its clean validation images with a `FixedDegradation`.
 
-    The rest of the test pipeline, the model and the metric stay what they are.
+    The rest of the test pipeline, the model and the metric are unchanged.
 
     Raises:
-        ConfigError: the config does not say where its clean images are, or tests something else than mIoU.
-        DataError: the images are not there.
+        ConfigError: the config does not define its clean images, or does not test mIoU.
+        DataError: the images do not exist.
     """
     config = copy.deepcopy(config)
     _use_clean_images(config)
@@ -77,12 +77,12 @@ def sweep_config(config: Config, sweep: Sweep) -> Config:
     steps = list(dataset.pipeline)
     loading = next((i for i, step in enumerate(steps) if 'LoadImage' in str(step.get('type'))), None)
     if loading is None:
-        raise ConfigError('The test pipeline has no step that loads the image (LoadImage...) to degrade it after.')
+        raise ConfigError('The test pipeline has no step that loads the image (LoadImage...). Add one.')
     recipe = {'version': sweep.recipe_version}
     degradation = {'type': 'FixedDegradation', 'seed': sweep.seed, 'folder': str(folder), 'recipe': recipe}
     steps.insert(loading + 1, degradation)
     dataset.pipeline = steps
-    config.test_dataloader.persistent_workers = False  # they would keep the degradation that they started with
+    config.test_dataloader.persistent_workers = False  # persistent workers would keep their first degradation
     return config
 
 
@@ -90,9 +90,9 @@ def _use_clean_images(config: Config) -> None:
     clean = config.get('clean_val') or {}
     if not {'img_path', 'img_suffix'} <= clean.keys():
         raise ConfigError(
-            'The config does not say where its clean validation images are. Set --cfg-options '
-            'clean_val.img_path=FOLDER_BELOW_DATA_ROOT clean_val.img_suffix=.jpg, or put '
-            "clean_val = dict(img_path='img_dir/val', img_suffix='.jpg') into it."
+            'The config does not define its clean validation images. Set --cfg-options '
+            'clean_val.img_path=FOLDER_BELOW_DATA_ROOT clean_val.img_suffix=.jpg, or add '
+            "clean_val = dict(img_path='img_dir/val', img_suffix='.jpg') to it."
         )
     dataset = (config.get('test_dataloader') or {}).get('dataset') or {}
     if not {'data_prefix', 'pipeline'} <= dataset.keys():
@@ -107,14 +107,14 @@ def _use_per_class(config: Config) -> None:
     known = str(kind).split('.')[-1] in ('IoUMetric', 'MeanIoUMetric')
     if not known or 'mIoU' not in evaluator.get('iou_metrics', ['mIoU']):
         raise ConfigError(
-            f"test_evaluator is {evaluator}; robustness is measured by dict(type='IoUMetric', iou_metrics=['mIoU']) or "
-            "by dict(type='MeanIoUMetric', mean_over='present')."
+            f"test_evaluator is {evaluator}. For robustness, set it to dict(type='IoUMetric', iou_metrics=['mIoU']) or "
+            "dict(type='MeanIoUMetric', mean_over='present')."
         )
     config.test_evaluator = {**evaluator, 'type': 'PerClassIoUMetric'}
 
 
 class _Report(Hook):
-    """Tells how many images are through, after every batch."""
+    """Hook that reports the number of tested images after every batch."""
 
     def __init__(self, advance: Advance) -> None:
         self.advance = advance
@@ -134,20 +134,20 @@ def run_sweep(
     """Tests the points that `curve` lacks and adds them to it, one by one.
 
     Args:
-        config: What `sweep_config` and `prepare_config` made.
+        config: A config from `sweep_config` and `prepare_config`.
         checkpoint: The file to test.
-        curve: Where the points go.
-        sweep: Which points.
+        curve: The curve to add points to.
+        sweep: The points to test.
         advance: Called with the number of images after each batch.
-        finished: Called with each new point after it was written.
+        finished: Called with each new point after it is written.
 
     Raises:
-        CheckpointError, DataError: the checkpoint or an image cannot be used; the points so far are kept.
+        CheckpointError, DataError: the checkpoint or an image cannot be used; finished points are kept.
     """
     config.load_from, config.resume = str(checkpoint), False
     runner = Runner.from_cfg(config)
     runner.register_hook(_Report(advance))
-    # What Runner.test does around its loop: once, because hooks may change the model there.
+    # Runner.test's setup around its loop, run only once because hooks may change the model there.
     loop = runner.test_loop
     runner.call_hook('before_run')
     runner.load_or_resume()

@@ -1,1 +1,1 @@
-"""How fast a config runs, stage by stage, beside other configs and beside what the device could do."""
+"""Benchmark of configs: speed by stage, compared with other configs and with the measured limits of the device."""

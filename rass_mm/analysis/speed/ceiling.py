@@ -1,4 +1,4 @@
-"""What the device can do: the measured rates of a large matrix product and of the UNet's typical convolutions."""
+"""Measured limits of the device: rates of a large matrix product and of typical UNet convolutions."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from rass_mm.devices import synchronise
 from rass_mm.errors import ConfigError
 
 CONVOLUTIONS = ((320, 64), (1280, 16))
-"""Channels and side of the map: 3x3 convolutions of Stable Diffusion's UNet at 512x512, its finest and its coarser."""
+"""Channels and map side of 3x3 convolutions in Stable Diffusion's UNet at 512x512, at a fine and a coarse level."""
 SIDES = {'cpu': 1024, 'cuda': 8192}
 BATCHES = {'cpu': 1, 'cuda': 16}
 SECONDS, REPEATS = 0.3, 100
@@ -21,12 +21,12 @@ TERA = 1e12
 
 @torch.no_grad()
 def measured_ceiling(device: torch.device, dtype: str) -> dict[str, Any]:
-    """Rates in TFLOP/s (a multiply-add is 2): `matmul`, `convolution`, and `shapes`, what they were measured on.
+    """Measures the rates `matmul` and `convolution` in TFLOP/s, and those of all `shapes`; a multiply-add is 2 FLOP.
 
-    The convolution's is the best of the shapes of `CONVOLUTIONS`, each in both memory layouts.
+    The rate of convolutions is the best over the shapes of `CONVOLUTIONS` and both memory layouts.
 
     Raises:
-        ConfigError: the device cannot compute in this dtype.
+        ConfigError: the device does not support this dtype.
     """
     side = SIDES.get(device.type, SIDES['cpu'])
     options = {'device': device, 'dtype': getattr(torch, dtype)}
@@ -45,7 +45,7 @@ def measured_ceiling(device: torch.device, dtype: str) -> dict[str, Any]:
 
 
 def convolution_rate(channels: int, side: int, device: torch.device, options: dict[str, Any]) -> tuple[str, float]:
-    """Name and rate (TFLOP/s) of a 3x3 convolution that keeps `channels`, in the faster memory layout."""
+    """Returns name and rate (TFLOP/s) of a 3x3 convolution from and to `channels`, in the faster memory layout."""
     batch = BATCHES.get(device.type, BATCHES['cpu'])
     images = torch.randn(batch, channels, side, side, **options)
     weights = torch.randn(channels, channels, 3, 3, **options)
@@ -62,7 +62,7 @@ def _convolution(images: Tensor, weights: Tensor, layout: torch.memory_format) -
 
 
 def rate(run: Callable[[], Any], operations: float, device: torch.device) -> float:
-    """TFLOP/s of the fastest of the runs that fit into `SECONDS`, after one that does not count."""
+    """Measures TFLOP/s of the fastest run within `SECONDS`, after one warm-up run."""
     run()
     synchronise(device)
     best, spent = float('inf'), 0.0

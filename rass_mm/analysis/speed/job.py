@@ -1,4 +1,4 @@
-"""One variant ready to run: its model, its random images, and the context in which it is timed."""
+"""Job of a benchmark: a variant with its model, random images and timing context."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,14 +22,14 @@ class Job:
     """A variant with its model and inputs.
 
     Args:
-        variant: what to run.
-        models: where the models come from.
+        variant: the variant to run.
+        models: source of the models.
         size: (H, W) of the images.
-        batch: images at a time.
-        seed: of the images.
+        batch: number of images per pass.
+        seed: seed of the images.
 
     Raises:
-        ConfigError: the size does not fit the model.
+        ConfigError: the model does not support the size.
         RassError: the model cannot be built.
     """
 
@@ -45,7 +45,7 @@ class Job:
 
     @property
     def test_cfg(self) -> Any:
-        """The test settings it runs with."""
+        """Test settings of the job."""
         model: Config = self.config.model
         return (model.segmentor if 'segmentor' in model else model).get('test_cfg')
 
@@ -53,7 +53,7 @@ class Job:
         generator = torch.Generator().manual_seed(seed)
         pixels = torch.randint(256, (self.batch, 3, *self.size), generator=generator, dtype=torch.uint8)
         if hasattr(self.model, 'restorer'):
-            return [image.to(self.device) for image in pixels]  # its data preprocessor comes after restoration
+            return [image.to(self.device) for image in pixels]  # the data preprocessor runs after restoration
         images = pixels.to(self.device).float().div(127.5).sub(1)
         if self.restores:
             images = images.to(getattr(torch, self.variant.dtype))
@@ -62,7 +62,7 @@ class Job:
 
     @contextmanager
     def active(self, compiled: bool) -> Iterator[None]:
-        """Inside, the model has this variant's settings, prompt and precision, and may run compiled."""
+        """Context manager. Inside the block, the model has the variant's settings and may run compiled."""
         with ExitStack() as stack:
             changes = settings(self.model, self.config.model)
             changes += [(self.model.backbone, 'prompt', self.prompt)] if self.prompt is not None else []
@@ -81,11 +81,11 @@ class Job:
         return self._compiled[module]
 
     def points(self) -> list[StagePoint]:
-        """The stages of the model as it is inside `active`."""
+        """Returns the stages of the model; must be called inside `active`."""
         return segmentor_stages(self.model)
 
     def run(self) -> None:
-        """Segments or restores the images once; inside `active`.
+        """Segments or restores the images once; must be called inside `active`.
 
         Raises:
             InstallationError: compilation fails.
@@ -103,7 +103,7 @@ class Job:
             reason = str(error).strip().partition('\n')[0]
             raise InstallationError(
                 f'{self.variant.name}: torch.compile failed ({reason}). It needs a C++ compiler (g++) on a CPU and '
-                f'triton on CUDA. Install it, or leave --compile out.'
+                f'triton on CUDA. Install it, or omit --compile.'
             ) from error
 
     def _sample(self) -> SegDataSample:
@@ -111,7 +111,7 @@ class Job:
 
     @cached_property
     def weights_bytes(self) -> int:
-        """Bytes of all parameters and buffers."""
+        """Size of all parameters and buffers in bytes."""
         tensors = {id(tensor): tensor for tensor in self._tensors()}.values()
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
@@ -120,11 +120,11 @@ class Job:
             yield from module_tensors(module)
 
     def parameters(self) -> list[nn.Parameter]:
-        """All parameters of the model, a restorer before it included."""
+        """Returns all parameters of the model, including those of its restorer."""
         return [parameter for module in everything(self.model) for parameter in module.parameters()]
 
     def parameter_counts(self, read: set[int]) -> dict[str, int]:
-        """`all`, `running` (those of the ids in `read`) and `trained` ones."""
+        """Counts `all`, `running` (with an id in `read`) and `trained` parameters."""
         parameters = self.parameters()
         return {
             'all': count_parameters(parameters),
@@ -134,9 +134,9 @@ class Job:
 
 
 def check_size(model: nn.Module, size: tuple[int, int]) -> None:
-    """Raises a ConfigError where the sides do not suit a segmentor, which gets images padded already."""
+    """Raises a ConfigError if a segmentor, whose inputs are normally padded, does not support the size."""
     if hasattr(model, 'generator') or hasattr(model, 'restorer'):
-        return  # they take any size
+        return  # restorers support any size
     divisor = (getattr(model.data_preprocessor, 'test_cfg', None) or {}).get('size_divisor') or 1
     extractor = extractor_of(model)
     multiple = max(divisor, extractor.base.size_multiple) if extractor is not None else divisor

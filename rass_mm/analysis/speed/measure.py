@@ -1,4 +1,4 @@
-"""Counts and times jobs, several of them in turns, so that a slow minute of the machine hits all alike."""
+"""Operation counts and timing of jobs, in alternating passes so that slow periods of the machine affect all equally."""
 
 import gc
 import logging
@@ -25,14 +25,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Measured:
-    """What was found of one job.
+    """Measurements of one job.
 
     Args:
         operations: floating-point operations of one pass by stage.
-        parameters: counts `all`, `running`, `trained`.
-        seconds: of each pass, nothing wrapped.
-        stage_seconds: by stage, of each pass in which the stages were timed.
-        peaks: bytes that a pass took above the level before it, of each of those; empty where it cannot be measured.
+        parameters: counts `all`, `running` and `trained`.
+        seconds: duration of each pass without stage timing.
+        stage_seconds: duration by stage of each pass with stage timing.
+        peaks: peak memory of each pass with stage timing, in bytes above the level before the pass; empty if it cannot
+            be measured.
     """
 
     operations: dict[str, float] = field(default_factory=dict)
@@ -43,19 +44,19 @@ class Measured:
 
 
 def passes(jobs: int, iterations: int, warmup: int) -> int:
-    """How many passes `measure` runs in all: each job counted once, warmed up, timed, and timed by stages."""
+    """Returns the number of passes that `measure` runs: counting, warm-up, timing and timing by stage."""
     return jobs * (1 + warmup + 2 * iterations)
 
 
 def measure(
     jobs: Sequence[Job], iterations: int, warmup: int, advance: Callable[[], Any] = lambda: None
 ) -> list[Measured]:
-    """Counts each job's operations, warms all up, then times them in turns: first whole, then by stages.
+    """Counts the operations of each job, warms all jobs up and times them in turns, first whole, then by stage.
 
     Args:
-        jobs: what to measure.
-        iterations: passes of each job that count, at least 1.
-        warmup: passes of each job before, at least 1.
+        jobs: the jobs to measure.
+        iterations: timed passes of each job, at least 1.
+        warmup: warm-up passes of each job, at least 1.
         advance: called after every pass.
     """
     found = [Measured() for _ in jobs]
@@ -91,7 +92,7 @@ def _log_round(what: str, jobs: Sequence[Job], seconds: Sequence[float]) -> None
 
 @contextmanager
 def many_compiled_modules() -> Iterator[None]:
-    """Lets one class be compiled in as many dtypes and shapes as the variants have; a miss is an error, not eager."""
+    """Context manager. Inside the block, a class can be compiled for many dtypes and shapes without eager fallback."""
     import torch._dynamo
 
     with torch._dynamo.config.patch(recompile_limit=64, fail_on_recompile_limit_hit=True):
@@ -99,7 +100,7 @@ def many_compiled_modules() -> Iterator[None]:
 
 
 def timed(job: Job) -> float:
-    """Seconds of one pass."""
+    """Returns the duration of one pass in seconds."""
     with job.active(compiled=True):
         synchronise(job.device)
         started = time.perf_counter()
@@ -109,7 +110,7 @@ def timed(job: Job) -> float:
 
 
 def timed_by_stage(job: Job) -> tuple[dict[str, float], int | None]:
-    """Seconds of one pass by stage, and the bytes it took at most; the device is waited for around every stage."""
+    """Returns the seconds of one pass by stage and its peak memory in bytes; synchronizes around every stage."""
 
     def read() -> float:
         synchronise(job.device)
@@ -123,9 +124,9 @@ def timed_by_stage(job: Job) -> tuple[dict[str, float], int | None]:
 
 
 def counted(job: Job) -> tuple[dict[str, float], dict[str, int]]:
-    """Operations of one pass by stage, and the counts of parameters; runs eagerly, which computes the same.
+    """Counts the operations of one pass by stage and the parameters; runs eagerly, which computes the same.
 
-    Matrix products, convolutions and attention count, a multiply-add as 2; what is done element by element does not.
+    Matrix products, convolutions and attention are counted, with a multiply-add as 2; elementwise operations are not.
     """
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     counter = FlopCounterMode(display=False, custom_mapping={attention: _attention_operations})
@@ -137,12 +138,12 @@ def counted(job: Job) -> tuple[dict[str, float], dict[str, int]]:
 
 
 def _attention_operations(query: Any, key: Any, value: Any, *_args: Any, **_kwargs: Any) -> int:
-    """PyTorch counts the CUDA kernels of attention, but not the CPU's."""
+    """Counts the operations of the CPU attention kernel, which PyTorch counts only on CUDA."""
     return sdpa_flop_count(query, key, value)
 
 
 class ParameterReader(TorchDispatchMode):
-    """Notes the id of every parameter that an operation reads: those that take part in a job."""
+    """Dispatch mode that records the id of every parameter read by an operation."""
 
     def __init__(self) -> None:
         super().__init__()

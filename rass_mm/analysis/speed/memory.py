@@ -1,4 +1,4 @@
-"""The most memory that a pass takes above the level before it."""
+"""Peak memory of a pass above the level before it."""
 
 import ctypes
 from contextlib import suppress
@@ -15,12 +15,13 @@ METHODS = {
 
 
 class PeakMemory:
-    """A context; behind it, `peak` is the most that was taken inside above the level at its begin, in bytes.
+    """Context manager. After it exits, `peak` is the peak memory in bytes above the level on entry.
 
-    On CUDA of the allocator's tensors, else of the process's resident memory; None where the system does not tell.
+    On CUDA this is the memory allocated for tensors, otherwise the resident memory of the process; None if the system
+    does not report it.
 
     Args:
-        device: where the tensors are.
+        device: device of the tensors.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -35,7 +36,7 @@ class PeakMemory:
         else:
             _return_freed_memory()
             with suppress(OSError):
-                RESET.write_text('5')  # the high-water mark falls to what is resident now
+                RESET.write_text('5')  # resets the high-water mark to the resident memory
                 self._level = resident_bytes('VmHWM')
         return self
 
@@ -48,12 +49,12 @@ class PeakMemory:
 
 
 def resident_bytes(name: str) -> int:
-    """`VmHWM` (most so far) or `VmRSS` (now) of this process."""
+    """Reads `VmHWM` (peak) or `VmRSS` (current) of this process, in bytes."""
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(name))
     return int(line.split()[1]) * 1024
 
 
 def _return_freed_memory() -> None:
-    """What an earlier pass has freed would otherwise be reused unseen, and this one would seem to take nothing."""
+    """Returns freed memory to the system, because reuse of memory freed by an earlier pass would not be measured."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

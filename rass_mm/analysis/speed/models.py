@@ -1,4 +1,4 @@
-"""Models for the variants: read once for all that differ in how they run, with shared weights where they can."""
+"""Models of the variants, each read once and with weights shared where possible."""
 
 import copy
 import json
@@ -21,14 +21,14 @@ from rass_mm.segmentation.prompts import build_prompt
 
 
 class Models:
-    """Builds models on demand and keeps them.
+    """Builds models on demand and caches them.
 
-    Variants of one model config (test settings and the prompt of a RASS apart) share one model where dtype and layout
-    are equal; where they differ, they share the tensors that are equal.
+    Variants with the same model config (except for test settings and the prompt of a RASS model) share one model if
+    dtype and layout are equal. Otherwise they share the tensors that are equal.
 
     Args:
-        device: where they run.
-        seed: of fresh weights.
+        device: device of the models.
+        seed: seed of random weights.
     """
 
     def __init__(self, device: torch.device, seed: int = 0) -> None:
@@ -38,7 +38,7 @@ class Models:
         self._prompts: dict[tuple, nn.Module] = {}
 
     def fitted(self, variant: Variant, config: Config) -> nn.Module:
-        """The variant's model in eval mode, in its dtype and layout; without its test settings, see `settings`."""
+        """Returns the variant's model in eval mode, its dtype and layout; `settings` has its test settings."""
         key = weights_key(variant, config.model)
         how = (key, variant.dtype, variant.channels_last)
         if how not in self._fitted:
@@ -50,18 +50,18 @@ class Models:
         return self._fitted[how]
 
     def prompt(self, variant: Variant, config: Config, model: nn.Module) -> nn.Module:
-        """The variant's prompt, for a RASS."""
+        """Returns the variant's prompt, for a RASS model."""
         settings = config.model.get('prompt') or {'type': 'ClassTokens'}
         key = (weights_key(variant, config.model), json.dumps(settings, sort_keys=True, default=str))
         if key not in self._prompts:
             prompt = build_prompt(dict(settings), model.backbone.base, model.classes).to(self.device).eval()
             if hasattr(getattr(prompt, 'tagger', None), 'training'):
-                prompt.tagger.training = True  # a tagger in eval mode remembers the image it has just seen
+                prompt.tagger.training = True  # a tagger in eval mode caches the last image
             self._prompts[key] = prompt
         return self._prompts[key]
 
     def forget_sources(self) -> None:
-        """Lets go of models that were only copied from."""
+        """Drops models that were only used as sources of copies."""
         self._read.clear()
 
     def _build(self, variant: Variant, config: Config) -> nn.Module:
@@ -74,7 +74,7 @@ class Models:
 
 
 def weights_key(variant: Variant, model: ConfigDict) -> str:
-    """Equal for variants that can run on the same weights."""
+    """Returns a key that is equal for variants with the same weights."""
     model = copy.deepcopy(model.to_dict())
     parts = [model, model['segmentor']] if model['type'] == 'RestoreThenSegment' else [model]
     for part in parts:
@@ -87,10 +87,10 @@ def weights_key(variant: Variant, model: ConfigDict) -> str:
 
 
 def sharing_copy(model: nn.Module, variant: Variant) -> nn.Module:
-    """A copy in the variant's dtype and layout that shares with `model` every tensor that is the same in it."""
+    """Returns a copy in the variant's dtype and layout that shares all unchanged tensors with `model`."""
     shared = {id(tensor): tensor for module in everything(model) for tensor in module_tensors(module)}
     twin = copy.deepcopy(model, shared)
-    # By default a conversion writes into the parameters, which are the other model's too.
+    # By default a conversion changes the parameters in place, which would also change `model`.
     before = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     try:
@@ -104,21 +104,21 @@ def sharing_copy(model: nn.Module, variant: Variant) -> nn.Module:
 
 
 def everything(model: nn.Module) -> list[nn.Module]:
-    """A model, and the restorer that it keeps out of its registered parts."""
+    """Returns a model and its restorer, which is not a registered submodule."""
     return [model, model.restorer] if hasattr(model, 'restorer') else [model]
 
 
 def module_tensors(module: nn.Module) -> Iterator[Tensor]:
-    """All parameters and buffers."""
+    """Yields all parameters and buffers."""
     yield from module.parameters()
     yield from module.buffers()
 
 
 def cast_parts(model: nn.Module) -> list[nn.Module]:
-    """What holds its weights in the variant's dtype and computes in it.
+    """Returns the modules that store their weights in the variant's dtype and compute in it.
 
-    A restorer as a whole, of a RASS the frozen autoencoder and UNet; the rest of a segmentor keeps float32 weights and
-    runs under autocast, as in training.
+    These are a whole restorer, and the frozen autoencoder and UNet of a RASS model. The rest of a segmentor keeps
+    float32 weights and runs under autocast, as in training.
     """
     if hasattr(model, 'restorer'):
         restoring = [model.restorer] if isinstance(model.restorer, FileRestorer) else []
@@ -130,7 +130,7 @@ def cast_parts(model: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def in_precision(model: nn.Module, dtype: str, device: torch.device) -> Iterator[None]:
-    """Inside, a model of `sharing_copy` runs in `dtype`."""
+    """Context manager. Inside the block, a model from `sharing_copy` runs in `dtype`."""
     if dtype == 'float32' or hasattr(model, 'generator'):
         yield
         return
@@ -148,7 +148,7 @@ def _casting(run: Any, dtype: torch.dtype, device: torch.device) -> Any:
         return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        # Autocast would take group norms back to float32.
+        # Autocast would run group norms in float32.
         with torch.autocast(device.type, enabled=False):
             return run(*map(cast, args), **{key: cast(value) for key, value in kwargs.items()})
 
@@ -156,7 +156,7 @@ def _casting(run: Any, dtype: torch.dtype, device: torch.device) -> Any:
 
 
 def settings(model: nn.Module, config: ConfigDict) -> list[tuple[Any, str, Any]]:
-    """Owner, name and value of the attributes in which variants on one model differ."""
+    """Returns owner, name and value of the attributes that differ between variants of one model."""
     if hasattr(model, 'restorer'):
         inner = settings(model.segmentor, config.segmentor)
         if not isinstance(model.restorer, FileRestorer):
@@ -169,5 +169,5 @@ def settings(model: nn.Module, config: ConfigDict) -> list[tuple[Any, str, Any]]
 
 
 def count_parameters(tensors: Iterable[Tensor]) -> int:
-    """Values in distinct parameters."""
+    """Counts the elements of distinct parameters."""
     return sum(tensor.numel() for tensor in {id(tensor): tensor for tensor in tensors}.values())

@@ -1,26 +1,27 @@
-"""The record of a benchmark, and its tables.
+"""Record of a benchmark and its tables.
 
-The record is one JSON object:
+The record is a JSON object:
 
 * `kind` 'benchmark', `schema` 1, `command`, `created` (UTC), `seed`, `size` [H, W], `batch`, `iterations`, `warmup`.
-* `environment`: `device`, `device_name`, `threads`, `torch` (its build), `cuda`, `cpu_capability`, `tf32`, `versions`.
-* `ceiling`: by dtype `matmul`, `convolution` (TFLOP/s), `shapes` (TFLOP/s of each shape that was measured).
-* `variants`, in the order given, the first being the reference; each has
-    * `name`, `config`, `checkpoint` (None: fresh weights), `overrides`, `dtype`, `compile`, `channels_last`, `windows`
-      (None: the config's), `released`, `test_cfg`, `notes`;
+* `environment`: `device`, `device_name`, `threads`, `torch` (build), `cuda`, `cpu_capability`, `tf32`, `versions`.
+* `ceiling`: for each dtype `matmul`, `convolution` (TFLOP/s) and `shapes` (TFLOP/s of each measured shape).
+* `variants`: in the given order; the first is the reference. Each has
+    * `name`, `config`, `checkpoint` (None: random weights), `overrides`, `dtype`, `compile`, `channels_last`, `windows`
+      (None: value of the config), `released`, `test_cfg`, `notes`;
     * `seconds` of a pass over the batch: `median`, `low`, `high` (quartiles), `per_iteration`;
     * `images_per_second`, `tflop_per_image`, `tflops` (TFLOP/s), `share_of_matmul`, `share_of_convolution`;
     * `stages`: by name `seconds`, `share`, `tflop_per_image`, `tflops`, `share_of_matmul`, `share_of_convolution`,
-      `per_iteration`. They come from passes of their own in which the device is waited for around every stage, so they
-      sum to `staged_seconds` and not quite to `seconds.median`. `seconds` is a median, that of 'other' the rest;
-    * `staged_seconds`: the median of those passes;
-    * `memory`: `method`, `weights_bytes`, `pass_bytes` (the most that a pass took above the level before it; None
-      where it cannot be measured), `peak_bytes` (their sum: what the variant would need alone);
-    * `parameters`: `all`, `running` (those that the job reads), `trained`.
-* `ratios`: for each variant but the first `variant`, `reference`, `median`, `low`, `high`, `per_iteration`: how many
-  times as fast it is, seconds of the reference by its own, in pairs of neighbouring passes.
+      `per_iteration`. They are measured in separate passes that synchronize the device around every stage, so their
+      sum is `staged_seconds`, which differs slightly from `seconds.median`. `seconds` is the median; for 'other' it is
+      the remainder;
+    * `staged_seconds`: the median duration of these passes;
+    * `memory`: `method`, `weights_bytes`, `pass_bytes` (peak memory of a pass above the level before it; None if it
+      cannot be measured), `peak_bytes` (their sum, the memory that the variant alone requires);
+    * `parameters`: `all`, `running` (read by the job), `trained`.
+* `ratios`: for each variant except the first `variant`, `reference`, `median`, `low`, `high`, `per_iteration`: the
+  speed-up, which is the seconds of the reference divided by those of the variant in neighbouring passes.
 
-Shares are of what was measured on the same device in the same dtype. A multiply-add counts as 2 operations.
+Shares are relative to the rates measured on the same device in the same dtype. A multiply-add counts as 2 operations.
 """
 
 import json
@@ -48,7 +49,7 @@ JSON_FILE, MARKDOWN_FILE = 'benchmark.json', 'benchmark.md'
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Median and quartiles, and the values."""
+    """Returns median and quartiles together with the values."""
     quartiles = statistics.quantiles(values, n=4, method='inclusive') if len(values) > 1 else [values[0]] * 3
     return {
         'median': statistics.median(values),
@@ -59,7 +60,7 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def shares(operations: float, seconds: float, batch: int, ceiling: dict[str, Any]) -> dict[str, float]:
-    """TFLOP per image, TFLOP/s, and what part these are of the device's measured rates."""
+    """Computes TFLOP per image, TFLOP/s, and the fractions of the device's measured rates."""
     rate = operations / seconds / TERA if seconds > 0 else 0.0
     return {
         'tflop_per_image': operations / batch / TERA,
@@ -70,7 +71,7 @@ def shares(operations: float, seconds: float, batch: int, ceiling: dict[str, Any
 
 
 def stage_records(measured: Measured, batch: int, ceiling: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The `stages` of a variant; their seconds sum to the median of the staged passes."""
+    """Returns the `stages` of a variant; their seconds sum to the median of the staged passes."""
     passes = measured.stage_seconds
     total = staged_seconds(measured)
     raw = {name: [seconds.get(name, 0.0) for seconds in passes] for name in measured.operations}
@@ -88,12 +89,12 @@ def stage_records(measured: Measured, batch: int, ceiling: dict[str, Any]) -> di
 
 
 def staged_seconds(measured: Measured) -> float:
-    """Median duration of the passes in which the stages were timed."""
+    """Returns the median duration of the passes with stage timing."""
     return statistics.median(sum(seconds.values()) for seconds in measured.stage_seconds)
 
 
 def variant_record(job: Job, measured: Measured, ceiling: dict[str, Any]) -> dict[str, Any]:
-    """One entry of `variants`."""
+    """Returns one entry of `variants`."""
     seconds = spread(measured.seconds)
     taken = max(measured.peaks) if measured.peaks else None
     return {
@@ -116,7 +117,7 @@ def variant_record(job: Job, measured: Measured, ceiling: dict[str, Any]) -> dic
 
 
 def ratio_records(variants: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The `ratios`: how many times as fast as the first each other variant is, pass by pass."""
+    """Returns the `ratios`: the speed-up of each variant over the first, pass by pass."""
     first = variants[0]
     return [
         {
@@ -136,7 +137,7 @@ def ratio_records(variants: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Where it was measured."""
+    """Returns the `environment`: device, threads and versions."""
     cuda = device.type == 'cuda'
     return {
         'device': str(device),
@@ -151,7 +152,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def processor_name() -> str:
-    """The processor's model where the system tells, else its architecture."""
+    """Returns the model of the processor if the system reports it, otherwise the architecture."""
     info = Path('/proc/cpuinfo')
     lines = info.read_text(encoding='utf-8').splitlines() if info.is_file() else []
     named = next((line.partition(':')[2].strip() for line in lines if line.startswith('model name')), '')
@@ -161,12 +162,12 @@ def processor_name() -> str:
 def record(
     jobs: Sequence[Job], found: Sequence[Measured], ceilings: dict[str, Any], run: dict[str, Any]
 ) -> dict[str, Any]:
-    """The whole record, see above.
+    """Returns the whole record, as described in the module's docstring.
 
     Args:
-        jobs: what was measured.
-        found: what was found, one for each.
-        ceilings: `measured_ceiling` by dtype.
+        jobs: the measured jobs.
+        found: the measurements of each job.
+        ceilings: result of `measured_ceiling` by dtype.
         run: `command`, `seed`, `iterations` and `warmup`.
     """
     variants = [
@@ -193,7 +194,7 @@ def write(record: dict[str, Any], folder: Path) -> None:
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """The tables of a record: all variants, the stages of each, and what to know about the numbers."""
+    """Returns the tables of a record: all variants, the stages of each variant, and remarks."""
     where, size = record['environment'], 'x'.join(map(str, record['size']))
     lines = [
         f'# Benchmark: {record["batch"]} random image(s) of {size} at a time',
@@ -214,7 +215,7 @@ def markdown(record: dict[str, Any]) -> str:
 
 
 def overview(record: dict[str, Any]) -> str:
-    """One row per variant."""
+    """Returns a table with a row per variant."""
     ratios = {ratio['variant']: ratio for ratio in record['ratios']}
     header = ['variant', 'images/s', 'seconds per pass', 'times as fast', 'peak memory (GiB)', 'parameters (M)']
     header += ['running (M)', 'trained (M)', 'TFLOP/image', 'TFLOP/s', 'of matmul', 'of convolution']
@@ -237,7 +238,7 @@ def overview(record: dict[str, Any]) -> str:
 
 
 def stage_table(variant: dict[str, Any]) -> str:
-    """One row per stage, and their sum."""
+    """Returns a table with a row per stage and their sum."""
     header = ['stage', 'seconds', 'share', 'TFLOP/image', 'TFLOP/s', 'of matmul', 'of convolution']
     rows = [
         [name, f'{stage["seconds"]:.4g}', f'{stage["share"]:.1%}', *rate_cells(stage)]
@@ -248,21 +249,21 @@ def stage_table(variant: dict[str, Any]) -> str:
 
 
 def rate_cells(part: dict[str, Any]) -> list[str]:
-    """TFLOP per image, TFLOP/s and the two shares."""
+    """Formats TFLOP per image, TFLOP/s and the two shares."""
     cells = [f'{part["tflop_per_image"]:.4g}', f'{part["tflops"]:.3g}']
     return cells + [f'{part[key]:.0%}' for key in ('share_of_matmul', 'share_of_convolution')]
 
 
 def bracketed(values: dict[str, Any]) -> str:
-    """The median with the quartiles."""
+    """Formats the median with the quartiles."""
     return f'{values["median"]:.4g} ({values["low"]:.4g}-{values["high"]:.4g})'
 
 
 def remarks(record: dict[str, Any]) -> list[str]:
-    """What a reader of the tables should know."""
+    """Returns remarks on how to read the tables."""
     methods = {variant['memory']['method'] for variant in record['variants']} - {None}
     lines = [f'* {variant["name"]}: {note}.' for variant in record['variants'] for note in variant['notes']]
-    lines += [f'* Peak memory: the weights and the most that a pass takes beside them, by {how}.' for how in methods]
+    lines += [f'* Peak memory: the weights plus the peak of a pass beyond them, measured by {how}.' for how in methods]
     return [
         *lines,
         '* Stages are timed in passes of their own, which wait for the device around each; `other` is the rest.',

@@ -1,4 +1,4 @@
-"""One benchmark: models, jobs, ceilings and passes of what a command line asks for."""
+"""Run of a benchmark: models, jobs, ceilings and passes for a command line."""
 
 import argparse
 from pathlib import Path
@@ -18,7 +18,7 @@ from rass_mm.parallel import progress_bar
 
 
 def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Runs what the command line asks for; returns the record, see `rass_mm.analysis.speed.report`."""
+    """Runs the benchmark of a command line; returns the record, see `rass_mm.analysis.speed.report`."""
     variants = chosen_variants(arguments)
     device = chosen_device(arguments.device)
     if arguments.threads:
@@ -42,10 +42,10 @@ def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def chosen_variants(arguments: argparse.Namespace) -> list[Variant]:
-    """The variants that a command line asks for, the reference first.
+    """Returns the variants of a command line, the reference first.
 
     Raises:
-        ConfigError: an unknown dtype, a text that is no variant, or two variants of one name.
+        ConfigError: a dtype is unknown, a text is not a variant, or two variants have the same name.
     """
     options = {name: getattr(arguments, name) for name in ('dtype', 'compile', 'channels_last', 'windows')}
     first = Variant(

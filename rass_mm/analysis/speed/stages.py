@@ -1,4 +1,4 @@
-"""How an amount (seconds, operations) is divided among the stages of a model."""
+"""Division of an amount (seconds, operations) among the stages of a model."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,19 +10,19 @@ from torch import nn
 from rass_mm.diffusion.stages import StagePoint
 
 OTHER = 'other'
-"""What no stage takes: windows and their blending, logits enlarged to labels, copies between devices."""
+"""Remainder outside all stages: windows and their blending, resizing of logits, copies between devices."""
 
 
 def extractor_of(model: nn.Module) -> Any:
-    """The diffusion extractor of a segmentor's backbone; None for any other segmentor."""
+    """Returns the diffusion extractor of a segmentor's backbone; None for any other segmentor."""
     return getattr(getattr(model, 'backbone', None), 'extractor', None)
 
 
 class StageMeter:
-    """Divides a growing amount among the stages that were open while it grew; a stage inside another takes its own.
+    """Divides a growing amount among stages; growth inside nested stages counts for the innermost stage.
 
     Args:
-        read: the amount so far, e.g. `time.perf_counter`, which waits for the device first.
+        read: returns the current amount, e.g. the time after synchronizing the device.
     """
 
     def __init__(self, read: Callable[[], float]) -> None:
@@ -33,7 +33,7 @@ class StageMeter:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """What grows inside belongs to stage `name`."""
+        """Context manager. Growth inside the block counts for stage `name`."""
         self._charge()
         self._open.append(name)
         try:
@@ -50,7 +50,7 @@ class StageMeter:
 
     @contextmanager
     def watching(self, points: list[StagePoint]) -> Iterator[None]:
-        """Meters all that runs inside by stages, the rest as 'other'; nothing stays wrapped behind it."""
+        """Context manager. Meters the stages inside the block and the rest as 'other'; unwraps them after it exits."""
         self.amounts |= dict.fromkeys([*(point.stage for point in points), OTHER], 0.0)
         with ExitStack() as stack:
             for point in points:
@@ -63,7 +63,7 @@ class StageMeter:
             def call(*args: Any, **kwargs: Any) -> Any:
                 with self.stage(stage):
                     result = method(*args, **kwargs)
-                # A head may give a function that computes rows when they are asked for: its work too.
+                # A head may return a function that computes rows lazily, which counts for its stage too.
                 return wrap(result) if isinstance(result, FunctionType) else result
 
             return call
@@ -73,7 +73,7 @@ class StageMeter:
 
 @contextmanager
 def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
-    """Inside, the attribute `name` of one object is what `make` gives for the old one."""
+    """Context manager. Inside the block, attribute `name` of `owner` is the result of `make` for the old value."""
     own = name in vars(owner) or name in getattr(owner, '_modules', {})
     old = getattr(owner, name)
     setattr(owner, name, make(old))
@@ -83,4 +83,4 @@ def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None
         if own:
             setattr(owner, name, old)
         else:
-            delattr(owner, name)  # the class's own shows again
+            delattr(owner, name)  # makes the class attribute visible again

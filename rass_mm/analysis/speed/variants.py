@@ -1,4 +1,4 @@
-"""What is measured: a config with the way it is run."""
+"""Variants of a benchmark: configs with their run options."""
 
 import ast
 import importlib.util
@@ -23,18 +23,18 @@ SYNTAX = "'NAME: CONFIG [CHECKPOINT] dtype=bfloat16 compile=1 channels_last=1 wi
 
 @dataclass(frozen=True)
 class Variant:
-    """A config with the way it is run.
+    """A config with its run options.
 
     Args:
-        name: what tables call it.
+        name: name in tables.
         config: file or shipped name of a config.
-        checkpoint: file to load; None times fresh weights.
+        checkpoint: file to load; None times random weights.
         dtype: 'float32', 'bfloat16' or 'float16'.
-        compile: whether the heavy modules run through `torch.compile`.
-        channels_last: whether images and convolutions are laid out channels last.
-        windows: windows of one image at a time; None takes the config's.
-        released: whether it runs as the released code does, see `released_path`.
-        overrides: of the config, by dotted keys.
+        compile: whether to run the heavy modules with `torch.compile`.
+        channels_last: whether images and convolutions use the channels-last layout.
+        windows: number of windows of one image per batch; None uses the value of the config.
+        released: whether to follow the released code, see `released_path`.
+        overrides: config overrides by dotted key.
     """
 
     name: str
@@ -49,22 +49,22 @@ class Variant:
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
-            raise ConfigError(f'{self.name}: dtype is {self.dtype!r}; one of {", ".join(DTYPES)} is needed.')
+            raise ConfigError(f'{self.name}: dtype is {self.dtype!r}. Set it to one of {", ".join(DTYPES)}.')
         if self.windows is not None and self.windows < 1:
-            raise ConfigError(f'{self.name}: {self.windows} windows at a time are too few; at least 1 is needed.')
+            raise ConfigError(f'{self.name}: windows is {self.windows}, but it must be at least 1.')
 
 
 def parse_variant(text: str, first: Variant) -> Variant:
-    """A variant from the command line.
+    """Parses a variant from the command line.
 
     Args:
-        text: see `SYNTAX`; keys with a dot are overrides of the config, `path=released` is the released path, and the
+        text: see `SYNTAX`. Keys with a dot override the config, `path=released` selects the released path, and the
             word 'released' alone is the released path of `first`.
-        first: the command line's own variant, whose options hold where the text has none. Its overrides and checkpoint
-            hold for the same config.
+        first: the first variant of the command line, which provides defaults for options. Its overrides and checkpoint
+            are defaults only for the same config.
 
     Raises:
-        ConfigError: the text is not of that form, or has an unknown option or value.
+        ConfigError: the text has a wrong form, or an unknown option or value.
     """
     if text.strip() == RELEASED:
         return released(replace(first, name=RELEASED))
@@ -72,13 +72,12 @@ def parse_variant(text: str, first: Variant) -> Variant:
     words = shlex.split(rest)
     plain = [word for word in words if '=' not in word]
     if not colon or not name.strip() or not 1 <= len(plain) <= 2:
-        raise ConfigError(f"--variant {text!r} is not understood; {SYNTAX} or '{RELEASED}' is needed.")
+        raise ConfigError(f"--variant {text!r} cannot be parsed. Write {SYNTAX} or '{RELEASED}'.")
     given = dict(word.split('=', 1) for word in words if '=' in word)
     unknown = [key for key in given if '.' not in key and key not in OPTIONS]
     if unknown:
         raise ConfigError(
-            f'--variant {text!r} has no option {unknown[0]!r}; there are {", ".join(OPTIONS)}, and keys of the config '
-            f'with a dot.'
+            f'--variant {text!r}: unknown option {unknown[0]!r}. Use {", ".join(OPTIONS)}, or config keys with a dot.'
         )
     same = plain[0] == first.config
     checkpoint = plain[1] if len(plain) == 2 else given.get('checkpoint', first.checkpoint if same else None)
@@ -91,13 +90,13 @@ def parse_variant(text: str, first: Variant) -> Variant:
         overrides={**(first.overrides if same else {}), **overrides},
     )
     if given.get('path', RELEASED) != RELEASED:
-        raise ConfigError(f'--variant {text!r}: path is {given["path"]!r}; only {RELEASED!r} is known.')
+        raise ConfigError(f'--variant {text!r}: path is {given["path"]!r}, but must be {RELEASED!r}.')
     variant = released(variant) if 'path' in given else variant
     return replace(variant, **_options(text, given))
 
 
 def released(variant: Variant) -> Variant:
-    """The same config by the released path: float32, one window at a time, eager, contiguous."""
+    """Returns the variant for the released path: float32, one window at a time, eager, contiguous."""
     return replace(variant, dtype='float32', compile=False, channels_last=False, windows=1, released=True)
 
 
@@ -106,11 +105,11 @@ def _options(text: str, given: dict[str, str]) -> dict[str, Any]:
     for key in ('compile', 'channels_last'):
         if key in given:
             if given[key] not in SWITCHES:
-                raise ConfigError(f'--variant {text!r}: {key} is {given[key]!r}; 0 or 1 is needed.')
+                raise ConfigError(f'--variant {text!r}: {key} is {given[key]!r}, but must be 0 or 1.')
             found[key] = SWITCHES[given[key]]
     if 'windows' in given:
         if not given['windows'].isdecimal():
-            raise ConfigError(f'--variant {text!r}: windows is {given["windows"]!r}; a whole number is needed.')
+            raise ConfigError(f'--variant {text!r}: windows is {given["windows"]!r}, but must be an integer.')
         found['windows'] = int(given['windows'])
     return found
 
@@ -123,25 +122,25 @@ def _value(text: str) -> Any:
 
 
 def check_names(variants: list[Variant]) -> None:
-    """Raises a ConfigError where two variants have one name."""
+    """Raises a ConfigError if two variants have the same name."""
     names = [variant.name for variant in variants]
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
-        raise ConfigError(f'Two variants are called {double!r}. Give names: --variant {SYNTAX}')
+        raise ConfigError(f'Two variants are named {double!r}. Choose other names: --variant {SYNTAX}')
 
 
 def settled(variant: Variant) -> tuple[Config, list[str]]:
-    """The variant's config as it is run, and what a reader of the numbers should know about it.
+    """Returns the final config of the variant, and notes for readers of the results.
 
-    A restorer's losses are no part of the job: the perceptual one is left out, because its weights need not be there;
-    the VSD loss stays for its critic, which a checkpoint holds.
+    The losses of a restorer are not run. The perceptual loss is removed, because its weights may be missing; the VSD
+    loss stays, because checkpoints contain its critic.
 
     Raises:
-        ConfigError: no such config, or one without a model.
+        ConfigError: the config does not exist or has no model.
     """
     config = load_config(variant.config, dict(variant.overrides))
     if config.get('model') is None:
-        raise ConfigError(f'{variant.config} has no model: name a config of a segmentor or restorer.')
+        raise ConfigError(f'{variant.config} has no model. Pass the config of a segmentor or restorer.')
     follow_classes(config)
     model = config.model
     if config.get('data_preprocessor') is not None:
@@ -150,7 +149,7 @@ def settled(variant: Variant) -> tuple[Config, list[str]]:
     if losses:
         losses.perceptual = None
     if losses.get('score'):
-        losses.score.negative_prompt = ''  # of the loss alone; a base with random weights has no room for the real one
+        losses.score.negative_prompt = ''  # used only by the loss; a random-weight base has no room for the real one
     notes = released_path(model) if variant.released else []
     if variant.checkpoint is None:
         notes.append('fresh weights (no checkpoint); speed does not depend on their values')
@@ -166,7 +165,7 @@ def settled(variant: Variant) -> tuple[Config, list[str]]:
 
 
 def windowed(model: ConfigDict) -> list[ConfigDict]:
-    """The parts of a model's config in which `window_batch` counts."""
+    """Returns the parts of a model config in which `window_batch` has an effect."""
     if model.type == 'RestoreThenSegment':
         return ([model.restorer] if model.restorer.get('window') else []) + windowed(model.segmentor)
     test_cfg = model.get('test_cfg') or {}
@@ -176,7 +175,7 @@ def windowed(model: ConfigDict) -> list[ConfigDict]:
 
 
 def released_path(model: ConfigDict) -> list[str]:
-    """Changes a model's config to the scheme of the released segmentor, where it has windows or tags; returns notes."""
+    """Changes windows and tags in a model config to the scheme of the released segmentor; returns notes."""
     if model.type == 'RestoreThenSegment':
         return released_path(model.segmentor)
     if model.type != 'RASS':
@@ -203,7 +202,7 @@ def _is_ram(prompt: Mapping[str, Any]) -> bool:
 
 
 def lacking_tagger(tagger: Mapping[str, Any]) -> str | None:
-    """Why a `RAMTagger` of this config cannot run; None if it can."""
+    """Returns the reason why a `RAMTagger` with this config cannot run; None if it can."""
     if importlib.util.find_spec('ram') is None:
         return 'the package ram is not installed'
     weights = Path(tagger.get('weights', 'weights/ram_swin_large_14m.pth'))

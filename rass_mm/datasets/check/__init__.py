@@ -1,1 +1,1 @@
-"""Everything behind `rass-mm check-data`: listing, reading, findings and tables."""
+"""Implementation of `rass-mm check-data`: listing, reading, findings and tables."""

@@ -1,4 +1,4 @@
-"""What the files of a data set say when they are counted, and what is wrong with them."""
+"""Statistics and problems of the files in a data set."""
 
 import dataclasses
 from collections import Counter, defaultdict
@@ -13,30 +13,30 @@ from rass_mm.datasets.check.reading import Reading, Size
 
 @dataclass
 class DataReport:
-    """Everything found out about one data set; `problems` counts what has to be mended.
+    """Results of the check of one data set.
 
-    Sizes are (width, height). Shares are parts of all counted label pixels, 0 to 1.
+    Sizes are (width, height). Shares are fractions of all counted label pixels, from 0 to 1.
 
     Args:
-        name: split of the config, with a number inside wrappers.
-        data: data set type, root and prefixes; where it has labels, their folder and `reduce_zero_label`.
-        error: why the data set cannot be listed at all, or None.
+        name: split of the config, with an index inside wrappers.
+        data: type, root and prefixes of the data set; with labels, also their folder and `reduce_zero_label`.
+        error: reason why the data set cannot be listed, or None.
         images: number of images.
-        pairs: images that have their label or clean image.
-        checked: images that were read; fewer than `images` under a limit.
+        pairs: number of images that have a label or clean image.
+        checked: number of images that were read; fewer than `images` if limited.
         without_partner: images without label or clean image.
         without_image: labels or clean images without image.
-        unreadable: one dict of `file` and `reason` each.
-        mismatches: one dict of `image`, `image_size`, `partner` and `partner_size` each.
+        unreadable: a dict of `file` and `reason` per file.
+        mismatches: a dict of `image`, `image_size`, `partner` and `partner_size` per pair of different sizes.
         width: smallest and largest image width, or None.
-        height: the same of the height.
-        classes: one dict of `id`, `name`, `pixels`, `share` and `images` (in how many it occurs) per class.
-        never: names of the classes that never occur.
-        ignored: `pixels` and `share` of what counts as no class.
+        height: smallest and largest image height, or None.
+        classes: a dict of `id`, `name`, `pixels`, `share` and `images` (number of images with the class) per class.
+        never: names of classes that never occur.
+        ignored: `pixels` and `share` of ignored pixels.
         raw_ids: label id as in the files -> pixels.
-        out_of_range: one dict of `id` (as in the file), `pixels` and `files` each.
-        hints: what looks wrong but need not be.
-        same_as: the split that has the very same data set, or None.
+        out_of_range: a dict of `id` (as in the file), `pixels` and `files` per id.
+        hints: possible faults.
+        same_as: split with an identical data set, or None.
     """
 
     name: str
@@ -61,23 +61,23 @@ class DataReport:
 
     @property
     def problems(self) -> int:
-        """Number of files and ids to mend; hints and classes that never occur are none."""
+        """Number of files and ids to fix; hints and classes that never occur do not count."""
         lists = self.without_partner, self.without_image, self.unreadable, self.mismatches, self.out_of_range
         return sum(map(len, lists)) + (self.error is not None)
 
     def as_dict(self) -> dict[str, Any]:
-        """All fields and `problems`, for JSON."""
+        """Returns all fields and `problems`, for JSON."""
         return {**dataclasses.asdict(self), 'problems': self.problems}
 
 
 def report_on(name: str, data: dict[str, Any], listing: Listing, readings: Iterable[Reading]) -> DataReport:
-    """Sums readings up and judges them.
+    """Summarizes readings in a report.
 
     Args:
-        name: of the split.
-        data: what to say about the data set itself.
-        listing: its files.
-        readings: of all of its samples, or of some; in any order.
+        name: name of the split.
+        data: description of the data set, see `DataReport`.
+        listing: files of the data set.
+        readings: readings of all or some of its samples, in any order.
     """
     pairs = len(listing.samples) - len(listing.without_partner)
     missing = sorted(listing.without_partner), sorted(listing.without_image)
@@ -106,7 +106,7 @@ def report_on(name: str, data: dict[str, Any], listing: Listing, readings: Itera
 
 
 def _mismatches(reading: Reading, enlarged: bool) -> Iterator[dict[str, Any]]:
-    """Partners of another size than the image; a clean one may be larger where `enlarged`."""
+    """Yields partners that differ in size from the image; a clean image may be larger if `enlarged`."""
     sample = reading.sample
     size = reading.sizes.get(sample.image)
     for partner in (sample.label, sample.clean):
@@ -119,7 +119,7 @@ def _mismatches(reading: Reading, enlarged: bool) -> Iterator[dict[str, Any]]:
 
 
 def _count_classes(report: DataReport, rules: LabelRules, images: Counter[int]) -> None:
-    """Fills the class rows, the ignored share and the classes that never occur; class k may come from several ids."""
+    """Sets the class rows, the ignored share and the classes that never occur; a class may have several ids."""
     total = sum(report.raw_ids.values())
     by_class, in_images = Counter(), Counter()
     for raw, count in report.raw_ids.items():

@@ -1,4 +1,4 @@
-"""Hints at labels that look shifted by one, from how often each id occurs in a whole data set."""
+"""Detection of labels that look shifted by one, from the frequency of each id in a data set."""
 
 from collections.abc import Mapping
 
@@ -7,42 +7,42 @@ from rass_mm.datasets.reallq_layout import LAYOUTS, LabelLayout
 
 
 def shift_hints(raw_ids: Mapping[int, int], rules: LabelRules) -> list[str]:
-    """Hints at a wrong `reduce_zero_label`, or at labels that lie in the folder of the other layout.
+    """Returns hints at a wrong `reduce_zero_label`, or at labels in the folder of the other layout.
 
     Args:
         raw_ids: label id as in the files -> pixels.
-        rules: what the ids are read as.
+        rules: rules by which the ids are read.
     """
     number = rules.num_classes
     ids = {raw for raw in raw_ids if raw not in (rules.ignore_index, IGNORED)}
-    if number is None or not ids or rules.label_map:  # ids of chosen classes are spread over all numbers
+    if number is None or not ids or rules.label_map:  # ids of selected classes are not contiguous
         return []
     if rules.layout is not None:
         return _layout_hints(raw_ids, ids, rules)
     if not rules.reduce_zero_label and max(ids) == number:
         return [
-            f'Ids reach {number}, which looks like 1 to {number} with 0 as background: set reduce_zero_label=True in '
-            'the data set.'
+            f'Ids reach {number}, which looks like 1 to {number} with 0 as background. If so, set '
+            'reduce_zero_label=True in the data set.'
         ]
     if rules.reduce_zero_label and 0 in ids and max(ids) == number - 1 and len(ids) > number // 2:
         return [
             f'reduce_zero_label=True ignores id 0, but id {number} never occurs, which looks like classes 0 to '
-            f'{number - 1}: unless 0 is background, set reduce_zero_label=False in the data set.'
+            f'{number - 1}. Unless 0 is background, set reduce_zero_label=False in the data set.'
         ]
     return []
 
 
 def _layout_hints(raw_ids: Mapping[int, int], ids: set[int], rules: LabelRules) -> list[str]:
-    """Hints for RealLQ: 255 occurs in one layout only, and the highest class id in the other one only."""
+    """Returns hints for RealLQ, where 255 occurs only in one layout and the highest class id only in the other."""
     number, has_255 = rules.num_classes, IGNORED in raw_ids
     if not rules.reduce_zero_label and max(ids) == number:
-        found = f'Id {number} is out of range where 0 to {number - 1} are classes'
+        found = f'Id {number} is out of range, because the classes are 0 to {number - 1}'
         if has_255:
             other = f'1 to {number}, 0 ignored'
-            return [f'{found}. As id {IGNORED} occurs too, some files may be of the other layout: {other}.']
+            return [f'{found}. As id {IGNORED} also occurs, some files may have the other layout: {other}.']
         return [_shifted(f'{found}, and id {IGNORED} never occurs', rules.layout, True)]
     if rules.reduce_zero_label and has_255 and 0 in ids and max(ids) < number:
-        return [_shifted(f'Id {IGNORED} occurs and id {number} never', rules.layout, False)]
+        return [_shifted(f'Id {IGNORED} occurs and id {number} never occurs', rules.layout, False)]
     return []
 
 

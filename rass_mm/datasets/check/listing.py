@@ -1,4 +1,4 @@
-"""The files of a config's data set, as the data set itself lists them, and the rules its labels follow."""
+"""Files of a data set, as listed by the data set itself, and the rules of its labels."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -13,20 +13,20 @@ from rass_mm.datasets.reallq_layout import LabelLayout
 from rass_mm.errors import ConfigError, DataError
 
 IGNORED = 255
-"""What mmseg makes of id 0 under `reduce_zero_label`."""
+"""Value to which mmseg maps id 0 with `reduce_zero_label`."""
 
 
 @dataclass(frozen=True)
 class LabelRules:
-    """What the ids of a label file mean.
+    """Meaning of the ids in label files.
 
     Args:
-        classes: names by class id; shorter than `num_classes` where the data set has no names.
-        num_classes: class ids 0 to num_classes - 1 are valid; None where nobody says how many there are.
-        reduce_zero_label: whether id 0 of a file is ignored and id k is class k - 1.
-        ignore_index: the class id that is no class.
-        label_map: of a data set with chosen classes: its own class id -> the chosen one.
-        layout: RealLQ's layout that the name of the label folder stands for; None for other data sets and names.
+        classes: names by class id; shorter than `num_classes` if the data set has no names.
+        num_classes: class ids 0 to num_classes - 1 are valid; None if the number is unknown.
+        reduce_zero_label: whether id 0 in a file is ignored and id k is class k - 1.
+        ignore_index: class id of ignored pixels.
+        label_map: original class id -> selected class id, for a data set with selected classes.
+        layout: RealLQ's layout that corresponds to the label folder; None for other data sets and folder names.
     """
 
     classes: tuple[str, ...]
@@ -37,7 +37,7 @@ class LabelRules:
     layout: LabelLayout | None = None
 
     def class_of(self, raw: int) -> int | None:
-        """The class id of an id in a file, as mmseg's loading makes it; None if it is ignored."""
+        """Returns the class id of an id in a file, as computed by mmseg's loading; None if it is ignored."""
         value = raw
         if self.reduce_zero_label:
             value = IGNORED if raw in (0, IGNORED) else raw - 1
@@ -45,14 +45,14 @@ class LabelRules:
         return None if value == self.ignore_index else value
 
     def valid(self, raw: int) -> bool:
-        """Whether an id in a file is a class or ignored."""
+        """Checks whether an id in a file is a class or ignored."""
         value = self.class_of(raw)
         return value is None or self.num_classes is None or value < self.num_classes
 
 
 @dataclass(frozen=True)
 class Sample:
-    """An image and the files that belong to it; `label` and `clean` are None where there is none."""
+    """An image with its label and clean image, each of which may be None."""
 
     image: str
     label: str | None = None
@@ -61,16 +61,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a data set consists of.
+    """Files of a data set.
 
     Args:
-        samples: all its images; files of a sample other than the image exist.
-        without_partner: images whose label or clean image is missing.
-        without_image: labels or clean images whose image is missing.
-        rules: None for a data set without labels.
+        samples: all images, with labels and clean images that exist.
+        without_partner: images with a missing label or clean image.
+        without_image: labels or clean images with a missing image.
+        rules: label rules; None for a data set without labels.
         enlarged: whether images may be smaller than their clean partners.
-        hints: what looks wrong but need not be.
-        labels: the folder of the labels; None for a data set without.
+        hints: possible faults.
+        labels: label folder; None for a data set without labels.
     """
 
     samples: list[Sample]
@@ -83,7 +83,7 @@ class Listing:
 
 
 def leaf_datasets(config: dict[str, Any], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The data set configs inside wrappers such as `ConcatDataset` and `RepeatDataset`, with names like `train[0]`."""
+    """Yields the configs inside wrappers such as `ConcatDataset` and `RepeatDataset`, with names like `train[0]`."""
     if 'datasets' in config:
         for number, part in enumerate(config['datasets']):
             yield from leaf_datasets(part, f'{name}[{number}]')
@@ -94,24 +94,24 @@ def leaf_datasets(config: dict[str, Any], name: str) -> Iterator[tuple[str, dict
 
 
 def list_dataset(config: dict[str, Any], loader: str) -> Listing:
-    """Lists the files of a data set: mmseg's with `img_path` and `seg_map_path`, or mmagic's pairs with `img` and `gt`.
+    """Lists the files of an mmseg data set (`img_path`, `seg_map_path`) or of mmagic's pairs (`img`, `gt`).
 
     Args:
-        config: the data set's config.
+        config: config of the data set.
         loader: name of its data loader, for messages.
 
     Raises:
         DataError: a folder is missing or empty.
-        ConfigError: the data set is not registered, or of a kind without image folders.
+        ConfigError: the data set is not registered or has no image folder.
     """
     check_data_folders({'dataset': config}, loader)
     if DATASETS.get(config['type']) is None:
-        raise ConfigError(f"{loader}: {config['type']} is no registered data set. Is its package in 'custom_imports'?")
+        raise ConfigError(f"{loader}: {config['type']} is not registered. Add its package to 'custom_imports'.")
     dataset = DATASETS.build({**config, 'pipeline': [], 'lazy_init': True})
     prefixes = dataset.data_prefix
     image_key, partner_key = ('img_path', 'seg_map_path') if 'img_path' in prefixes else ('img', 'gt')
     if image_key not in prefixes or '://' in prefixes[image_key]:
-        raise ConfigError(f'{loader}: {config["type"]} has no local image folder in data_prefix; it cannot be checked.')
+        raise ConfigError(f'{loader}: {config["type"]} has no local image folder in data_prefix and cannot be checked.')
     folders = Path(prefixes[image_key]), prefixes.get(partner_key)
     if folders[1] is not None and not Path(folders[1]).is_dir():
         raise DataError(
@@ -154,14 +154,14 @@ def _pairs(found: list[dict], folders: tuple[Path, str | None], config: dict[str
     known = {sample.clean for sample in samples}
     spare = [] if folders[1] is None else _files(Path(folders[1]), tuple(SUFFIXES))
     cleaner = _step(config, 'LoadCleanImage')
-    enlarged = cleaner is None or bool(cleaner.get('upscale'))  # without that step the scale is the network's business
+    enlarged = cleaner is None or bool(cleaner.get('upscale'))  # without this step, the network handles the scale
     return _complete(samples, [str(file) for file in spare if str(file) not in known], None, enlarged, [])
 
 
 def _complete(
     samples: list[Sample], without_image: list[str], rules: LabelRules | None, enlarged: bool, hints: list[str]
 ) -> Listing:
-    """Takes the partners that do not exist out of the samples."""
+    """Removes missing partners from the samples and collects their images."""
     kept, lacking = [], []
     for sample in samples:
         label, clean = (path if path and Path(path).is_file() else None for path in (sample.label, sample.clean))

@@ -1,4 +1,4 @@
-"""Reads every image and label of a data set."""
+"""Reading of all images and labels of a data set."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ from rass_mm.parallel import run_jobs, watched
 Size = tuple[int, int]
 """Width and height in pixels."""
 FEW = 500
-"""Samples that are read sooner than worker processes start."""
+"""Number of samples up to which reading is faster than starting worker processes."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What one sample's files hold.
+    """Contents of the files of one sample.
 
     Args:
-        sample: whose.
-        faults: file -> why it cannot be used.
-        sizes: file -> its size, for readable files.
+        sample: the sample.
+        faults: file -> reason why it cannot be used.
+        sizes: file -> size, for readable files.
         pixels: label id as in the file -> number of pixels.
     """
 
@@ -36,12 +36,12 @@ class Reading:
 
 
 def read_samples(samples: list[Sample], workers: int, title: str) -> Iterator[Reading]:
-    """Yields a reading of each sample, in the order in which they are ready, and shows progress under `title`.
+    """Yields a reading of each sample in order of completion, and shows progress under `title`.
 
-    A handful of samples is read in this process, whatever the number of workers.
+    Up to `FEW` samples are read in this process, regardless of the number of workers.
 
     Raises:
-        ConfigError: fewer than one worker.
+        ConfigError: the number of workers is less than 1.
         DataError: a worker process was killed.
     """
     processes = min(workers, 1) if len(samples) <= FEW else workers
@@ -49,7 +49,7 @@ def read_samples(samples: list[Sample], workers: int, title: str) -> Iterator[Re
 
 
 def read_sample(sample: Sample) -> Reading:
-    """Reads the files of a sample in full, the image as training does."""
+    """Reads all files of a sample completely, the image with the loader used in training."""
     reading = Reading(sample, {}, {}, {})
     for path, read in ((sample.image, image_size), (sample.clean, image_size), (sample.label, label_ids)):
         if path is None:
@@ -68,24 +68,24 @@ def read_sample(sample: Sample) -> Reading:
 
 
 def image_size(path: str) -> Size:
-    """Size of an image as training loads it, after decoding it to its end.
+    """Returns the size of an image as loaded in training, after decoding it completely.
 
     Raises:
-        DataError: the file is absent, truncated, damaged or no image.
+        DataError: the file is missing, truncated, damaged or not an image.
     """
     height, width = LoadImageStrict()({'img_path': path})['img_shape']
-    decode_fully(Path(path).read_bytes(), path)  # the loader's look at the end misses damage in the middle
+    decode_fully(Path(path).read_bytes(), path)  # the loader checks only the end of the file
     return width, height
 
 
 def label_ids(path: str) -> np.ndarray:
-    """The ids of a label file as they stand in it, (H, W) integers.
+    """Returns the unchanged ids of a label file as (H, W) integers.
 
     Raises:
-        DataError: the file is absent, truncated, damaged or a colour picture.
+        DataError: the file is missing, truncated, damaged or a colour image.
     """
     image = decode_fully(Path(path).read_bytes(), path)
     label = np.asarray(image)
     if label.ndim != 2 or label.dtype.kind not in 'bui':
-        raise DataError(f'{path}: a picture of mode {image.mode}, but a label has one channel of class ids.')
+        raise DataError(f'{path}: the image has mode {image.mode}, but a label must have one channel of class ids.')
     return label.astype(np.int64)

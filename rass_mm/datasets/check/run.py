@@ -1,4 +1,4 @@
-"""The check of a config: every split's data set listed, read and reported."""
+"""Check of a config: lists, reads and reports on the data set of each split."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -17,16 +17,16 @@ SPLITS = ('train', 'val', 'test')
 def check_config(
     config: dict[str, Any], splits: list[str] | None = None, limit: int | None = None, workers: int = 1
 ) -> Iterator[DataReport]:
-    """Yields a report on the data set of each split; on each part of it where it is a wrapper.
+    """Yields a report on the data set of each split, or on each part of a wrapper.
 
     Args:
         config: a config with `{train,val,test}_dataloader`.
-        splits: some of 'train', 'val', 'test'; None takes those the config has.
-        limit: reads the first so many images of a data set; None reads all.
+        splits: some of 'train', 'val', 'test'; None checks all splits of the config.
+        limit: number of images to read per data set; None reads all.
         workers: number of processes.
 
     Raises:
-        ConfigError: the config has no data set for a wanted split, or a data set cannot be checked.
+        ConfigError: the config has no data set for a requested split, or a data set cannot be checked.
     """
     init_default_scope(config.get('default_scope') or 'mmseg')
     loaders = {split: config.get(f'{split}_dataloader') for split in splits or SPLITS}
@@ -56,5 +56,5 @@ def _check(dataset: dict[str, Any], split: str, name: str, limit: int | None, wo
 
 
 def _repeated(report: DataReport, name: str) -> DataReport:
-    """The same findings under another split's name."""
+    """Returns a copy of a report for another split with the same data set."""
     return dataclasses.replace(report, name=name, same_as=report.name)

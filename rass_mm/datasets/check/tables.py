@@ -1,4 +1,4 @@
-"""A data report on the terminal: a summary, what is wrong, and the classes."""
+"""Terminal output of a data report: summary, problems and classes."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,11 +10,11 @@ from rass_mm.datasets.check.findings import DataReport
 
 LISTED = 10
 CLASSES = 30
-"""Class rows printed at most: the most frequent half and the rarest half."""
+"""Maximum number of class rows; half are the most frequent classes and half the rarest."""
 
 
 def print_report(report: DataReport, console: Console) -> None:
-    """Prints a report; lists are cut after `LISTED` entries, the class table after `CLASSES`."""
+    """Prints a report; lists are limited to `LISTED` entries and the class table to `CLASSES` rows."""
 
     def line(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)

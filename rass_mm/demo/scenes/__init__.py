@@ -1,1 +1,1 @@
-"""The painter of labelled scenes."""
+"""Generator of drawn, labelled outdoor scenes."""

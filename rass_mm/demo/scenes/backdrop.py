@@ -1,4 +1,4 @@
-"""What stands at the horizon: sky with clouds, mountains, grassy hills and a line of trees."""
+"""Backdrop of a scene: sky with clouds, mountains, grassy hills and a line of trees."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from rass_mm.demo.scenes.canvas import Camera, Light, Stage, blend, noise_patch,
 
 
 class _Hour(NamedTuple):
-    """A time of day; colours are RGB, elevations of the sun in degrees, haze per metre."""
+    """Time of day. Colours are RGB, sun elevations are in degrees, haze is per metre."""
 
     probability: float
     zenith: tuple[float, float, float]
@@ -41,7 +41,7 @@ _HOURS = (_NOON, _GOLDEN, _OVERCAST, _FOG, _DUSK)
 
 
 def sample_light(rng: np.random.Generator) -> Light:
-    """Draws a time of day and a direction of the sun."""
+    """Samples a time of day and a direction of the sun."""
     hour = _HOURS[rng.choice(len(_HOURS), p=[hour.probability for hour in _HOURS])]
     elevation, azimuth = np.radians(rng.uniform(*hour.elevations)), rng.uniform(0, 2 * np.pi)
     direction = (np.cos(elevation) * np.sin(azimuth), np.sin(elevation), np.cos(elevation) * np.cos(azimuth))
@@ -61,7 +61,7 @@ def sample_light(rng: np.random.Generator) -> Light:
 
 
 def sample_camera(rng: np.random.Generator, height: int, width: int) -> Camera:
-    """Draws a viewpoint: mostly a pedestrian's, sometimes from a window, sometimes looking down past the horizon."""
+    """Samples a viewpoint: mostly that of a pedestrian, sometimes from a window or with the horizon above the image."""
     focal = rng.uniform(0.75, 1.25) * np.sqrt(height * width)
     down, high = rng.random(2)
     eye = rng.uniform(3.0, 8.0) if high < 0.25 else rng.uniform(1.5, 2.3)
@@ -73,7 +73,7 @@ def sample_camera(rng: np.random.Generator, height: int, width: int) -> Camera:
 
 
 def paint_sky(stage: Stage) -> None:
-    """Fills the whole image with a gradient, clouds and the glow of the sun."""
+    """Fills the whole image with a sky gradient and clouds."""
     camera, light, image = stage.camera, stage.light, stage.canvas.image
     height, width = image.shape[:2]
     altitude = np.clip((camera.horizon - np.arange(height)) / (0.75 * camera.focal), 0, 1).astype(np.float32)
@@ -91,13 +91,13 @@ def paint_sky(stage: Stage) -> None:
 
 
 def _skyline(stage: Stage, roughness: float, zoom: float) -> np.ndarray:
-    """A random height for every column, about unit variance."""
+    """Samples a height for each column, with about unit variance."""
     unit = np.sqrt(stage.camera.height * stage.camera.width) / 256
     return noise_patch(stage.rng, 1, stage.camera.width, (1, zoom * unit), roughness)[0]
 
 
 def _below(stage: Stage, top: np.ndarray) -> tuple[int, np.ndarray]:
-    """First row and uint8 mask of what lies between a skyline (rows, per column) and just under the horizon."""
+    """Returns first row and uint8 mask of the area from a skyline (row per column) to just below the horizon."""
     end = min(stage.camera.height, int(stage.camera.horizon) + 2)
     start = int(np.clip(np.floor(top.min()), 0, end - 1))
     rows = np.arange(start, end, dtype=np.float32)[:, None]
@@ -105,11 +105,11 @@ def _below(stage: Stage, top: np.ndarray) -> tuple[int, np.ndarray]:
 
 
 def paint_mountain(stage: Stage, share: float, depth: float) -> None:
-    """A ridge with lit and shaded slopes, forest or rock, and snow on some.
+    """Paints a mountain ridge with lit and shaded slopes of forest or rock, sometimes with snow.
 
     Args:
-        stage: where to draw.
-        share: mean height as a share of the image's height.
+        stage: stage to draw on.
+        share: mean height as a fraction of the image height.
         depth: distance in metres, for the haze.
     """
     camera, light = stage.camera, stage.light
@@ -133,7 +133,7 @@ def paint_mountain(stage: Stage, share: float, depth: float) -> None:
 
 
 def paint_hill(stage: Stage, share: float, albedo: np.ndarray) -> None:
-    """A smooth far meadow, labelled grass."""
+    """Paints a smooth distant meadow, labelled grass."""
     camera, light = stage.camera, stage.light
     top = camera.horizon - camera.height * share * np.maximum(0, 0.5 + 0.7 * _skyline(stage, 1.6, 6.0))
     start, mask = _below(stage, top)
@@ -145,7 +145,7 @@ def paint_hill(stage: Stage, share: float, albedo: np.ndarray) -> None:
 
 
 def paint_treeline(stage: Stage, share: float, albedo: np.ndarray) -> None:
-    """A far wood along part of the horizon."""
+    """Paints a distant wood along part of the horizon."""
     camera, light = stage.camera, stage.light
     shape = _skyline(stage, 0.3, stage.uniform(0.7, 1.5))
     present = np.clip(_skyline(stage, 1.6, 6.0) + stage.uniform(-0.6, 1.6), 0, 1)

@@ -1,4 +1,4 @@
-"""A painter's canvas that keeps image and label aligned, with its camera, its light and its noise."""
+"""Canvas that keeps image and label aligned, with camera, light and noise."""
 
 import math
 from collections.abc import Sequence
@@ -12,21 +12,21 @@ from rass_mm.datasets.scenes import SCENE_CLASSES
 
 CLASS_ID = {name: index for index, name in enumerate(SCENE_CLASSES)}
 
-SUPERSAMPLING = 2  # drawn larger, then averaged: object borders get the mixed pixels a lens would give
+SUPERSAMPLING = 2  # drawn larger and then averaged, so that object borders have mixed pixels as in a photo
 TILE = 512
-VEIL_LIMIT = 0.8  # what has a label must stay visible, also in fog
+VEIL_LIMIT = 0.8  # labelled objects must stay visible, even in fog
 _SHIFT = 3  # fractional bits of the polygon coordinates
 
 
 @cache
 def noise_tile(roughness: float) -> np.ndarray:
-    """A periodic multi-octave noise image.
+    """Computes a periodic multi-octave noise image.
 
     Args:
-        roughness: exponent of the octaves' amplitude; 1 gives clouds, 0.2 gives gravel.
+        roughness: exponent of the octave amplitudes; 1 looks like clouds, 0.2 like gravel.
 
     Returns:
-        float32 array of shape (TILE, TILE), zero mean, unit variance, within [-2.5, 2.5].
+        float32 array of shape (TILE, TILE) with zero mean and unit variance, within [-2.5, 2.5].
     """
     rng = np.random.Generator(np.random.PCG64(20))
     total = np.zeros((TILE, TILE), np.float32)
@@ -41,17 +41,17 @@ def noise_tile(roughness: float) -> np.ndarray:
 
 @cache
 def _double_tile(roughness: float) -> np.ndarray:
-    """The tile beside itself, so that any window of one tile's size is a plain slice."""
+    """Repeats the tile twice in each direction, so that every window of tile size is a slice."""
     return np.tile(noise_tile(roughness), (2, 2))
 
 
 def noise_patch(
     rng: np.random.Generator, height: int, width: int, zoom: tuple[float, float] = (1, 1), roughness: float = 1.0
 ) -> np.ndarray:
-    """A random window of the noise, magnified by `zoom` = (vertical, horizontal).
+    """Samples a window of the noise, magnified by `zoom` = (vertical, horizontal).
 
     Returns:
-        float32 array of shape (height, width), about unit variance.
+        float32 array of shape (height, width) with about unit variance.
     """
     y, x = (rng.random(2) * TILE).astype(int)
     rows = int(np.clip(round(height / zoom[0]), 1, TILE))
@@ -61,7 +61,7 @@ def noise_patch(
 
 
 def wrap(values: np.ndarray, period: float) -> np.ndarray:
-    """`np.mod` for float32 arrays and a positive period, several times as fast."""
+    """Computes `np.mod` of float32 arrays for a positive period, several times as fast as NumPy."""
     turns = values * np.float32(1 / period)
     turns -= np.floor(turns)
     turns *= np.float32(period)
@@ -69,7 +69,7 @@ def wrap(values: np.ndarray, period: float) -> np.ndarray:
 
 
 def world_noise(x: np.ndarray, z: np.ndarray, per_metre: float, roughness: float = 1.0) -> np.ndarray:
-    """Noise fixed to the ground plane.
+    """Computes noise that is fixed to the ground plane.
 
     Args:
         x: float32 (H, W), metres to the right.
@@ -87,24 +87,28 @@ def world_noise(x: np.ndarray, z: np.ndarray, per_metre: float, roughness: float
 
 
 def tint(tone: np.ndarray, slope: np.ndarray, base: np.ndarray | float = 0.0) -> np.ndarray:
-    """`tone * slope + base` for a float32 (H, W) tone and RGB colours; much faster than numpy's broadcast."""
+    """Computes `tone * slope + base` for a float32 (H, W) tone and RGB colours, much faster than by broadcasting."""
     pairs = zip(np.broadcast_to(slope, 3).tolist(), np.broadcast_to(base, 3).tolist(), strict=True)
     return cv2.merge([tone * np.float32(factor) + np.float32(offset) for factor, offset in pairs])
 
 
 def blend(under: np.ndarray, over: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Mixes two float32 (H, W, 3) images by a float32 (H, W) share of the second."""
+    """Blends two float32 (H, W, 3) images with a float32 (H, W) weight of the second."""
     return cv2.blendLinear(under, over, 1 - alpha, alpha)
 
 
 def scaled(colours: np.ndarray, tone: np.ndarray) -> np.ndarray:
-    """A float32 (H, W, 3) image times a float32 (H, W) factor."""
+    """Multiplies a float32 (H, W, 3) image by a float32 (H, W) factor."""
     return colours * cv2.merge((tone, tone, tone))
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole looking along z, level; x to the right, y up from the ground, in metres; pixels of the large canvas."""
+    """Level pinhole camera that looks along z.
+
+    World coordinates are in metres, with x to the right and y up from the ground; image coordinates are pixels of the
+    supersampled canvas.
+    """
 
     height: int
     width: int
@@ -123,22 +127,22 @@ class Camera:
         return pixels
 
     def depth_at(self, row: float) -> float:
-        """Distance of the ground seen in a row below the horizon."""
+        """Computes the distance of the ground in an image row below the horizon."""
         return self.focal * self.eye / max(row - self.horizon, 1e-3)
 
     @property
     def nearest(self) -> float:
-        """Distance of the ground at the lower border of the image."""
+        """Distance of the ground at the bottom of the image."""
         return self.depth_at(self.height)
 
     def half_view(self, z: float) -> float:
-        """Half of the width, in metres, that is seen at distance z."""
+        """Computes half of the visible width at distance z, in metres."""
         return 0.5 * self.width * z / self.focal
 
 
 @dataclass(frozen=True)
 class Light:
-    """Sun, sky and air. Colours are RGB in [0, 1]; `sun` is the unit vector towards the sun."""
+    """Sunlight, sky and haze. Colours are RGB in [0, 1]; `sun` is the unit vector towards the sun."""
 
     sun: np.ndarray
     colour: np.ndarray
@@ -151,22 +155,22 @@ class Light:
     cast: np.ndarray
 
     def shade(self, normal: Sequence[float]) -> np.ndarray:
-        """The RGB factor on a surface with this unit normal (x, y, z)."""
+        """Computes the RGB factor of a surface with this unit normal (x, y, z)."""
         x, y, z = normal
         facing = max(0.0, float(x * self.sun[0] + y * self.sun[1] + z * self.sun[2]))
         return self.ambient * (0.8 + 0.2 * y) + self.colour * facing
 
     def veil(self, depth: float | np.ndarray) -> float | np.ndarray:
-        """How much of a colour at this distance is replaced by haze, 0 to 1."""
+        """Computes the fraction of a colour that haze replaces at this distance, from 0 to 1."""
         return VEIL_LIMIT * (1 - np.exp(-self.haze * np.asarray(depth, np.float32)))
 
 
 class Canvas:
-    """Image and layer map at the large size; later layers cover earlier ones.
+    """Image and layer map at the supersampled size; later layers cover earlier ones.
 
     Attributes:
         image: float32 (H, W, 3), RGB in [0, 1].
-        layer: uint16 (H, W), the index of the layer that owns each pixel.
+        layer: uint16 (H, W), index of the layer of each pixel.
     """
 
     def __init__(self, height: int, width: int) -> None:
@@ -175,7 +179,7 @@ class Canvas:
         self._class_of_layer = [CLASS_ID['sky']]
 
     def begin(self, name: str) -> int:
-        """Opens a layer of a class; what is painted until the next call belongs to it."""
+        """Starts a layer of a class, to which everything painted until the next call is assigned."""
         self._class_of_layer.append(CLASS_ID[name])
         return len(self._class_of_layer) - 1
 
@@ -197,22 +201,22 @@ class Canvas:
         cv2.polylines(self.layer, fixed, False, self.current, width, shift=_SHIFT)
 
     def clip(self, left: float, top: float, right: float, bottom: float) -> tuple[int, int, int, int] | None:
-        """The whole-pixel box inside the canvas, or None where nothing of it is visible."""
+        """Clips a box to the canvas, in whole pixels; returns None if none of it is visible."""
         height, width = self.layer.shape
         x0, y0 = max(0, int(np.floor(left))), max(0, int(np.floor(top)))
         x1, y1 = min(width, int(np.ceil(right)) + 1), min(height, int(np.ceil(bottom)) + 1)
         return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
 
     def paste(self, x: int, y: int, patch: np.ndarray, mask: np.ndarray) -> None:
-        """Puts a float32 (h, w, 3) patch at pixel (x, y) where the uint8 (h, w) mask is not 0."""
+        """Pastes a float32 (h, w, 3) patch at pixel (x, y) where the uint8 (h, w) mask is not 0."""
         rows, columns = slice(y, y + mask.shape[0]), slice(x, x + mask.shape[1])
         cv2.copyTo(patch, mask, self.image[rows, columns])
         np.copyto(self.layer[rows, columns], self.current, where=mask.astype(bool))
 
     def labels(self) -> np.ndarray:
-        """The label at the final size: of each block of four, the second nearest layer.
+        """Computes the label at the final size from the second nearest layer of each block of four pixels.
 
-        A thing that covers half a pixel owns it, as in the averaged image it is then half of the colour.
+        An object that covers half of a pixel thus determines its label, as it makes up half of the averaged colour.
         """
         a, b, c, d = (self.layer[row::2, column::2] for row in (0, 1) for column in (0, 1))
         second = np.maximum(
@@ -222,13 +226,13 @@ class Canvas:
 
 
 def _fixed(points: np.ndarray) -> np.ndarray:
-    """Pixel coordinates with `_SHIFT` fractional bits."""
+    """Converts pixel coordinates to fixed point with `_SHIFT` fractional bits."""
     return np.rint(np.asarray(points) * (1 << _SHIFT)).astype(np.int32)
 
 
 @dataclass
 class Stage:
-    """All that a drawing function needs."""
+    """Camera, light, canvas and random generator, as needed by drawing functions."""
 
     camera: Camera
     light: Light
@@ -236,15 +240,15 @@ class Stage:
     rng: np.random.Generator
 
     def lit(self, albedo: Sequence[float], normal: Sequence[float], depth: float) -> np.ndarray:
-        """The RGB colour that a surface shows from this distance."""
+        """Computes the visible RGB colour of a surface at this distance."""
         veil = VEIL_LIMIT * (1 - math.exp(-self.light.haze * depth))
         return np.asarray(albedo) * self.light.shade(normal) * (1 - veil) + self.light.horizon * veil
 
     def veiled(self, colours: np.ndarray, depth: float, shade: np.ndarray | float = 1.0) -> np.ndarray:
-        """Haze over a float32 (H, W, 3) array of colours, lit by the RGB factor `shade`."""
+        """Applies the RGB factor `shade` and haze to a float32 (H, W, 3) array of colours."""
         veil = float(self.light.veil(depth))
         rows, columns = colours.shape[:2]
-        # whole rows of repeated RGB factors: numpy's inner loop is then long instead of three
+        # Whole rows of repeated RGB factors, so that NumPy's inner loop is long instead of 3.
         factor = np.tile(np.broadcast_to(shade * (1 - veil), 3), columns).astype(np.float32)
         offset = np.tile(self.light.horizon * veil, columns).astype(np.float32)
         return (colours.reshape(rows, -1) * factor + offset).reshape(colours.shape)

@@ -1,4 +1,4 @@
-"""Labelled outdoor scenes, drawn from a seed: what a fresh machine trains and tests on without downloads."""
+"""Labelled outdoor scenes drawn from a seed, for training and testing without downloads."""
 
 import json
 import multiprocessing
@@ -31,7 +31,7 @@ from rass_mm.files.atomic import atomic_path, write_text
 
 __all__ = ['GENERATOR_VERSION', 'make_scene', 'scene_seed', 'write_scenes']
 
-GENERATOR_VERSION = 1  # raise it when a change of the drawing code changes the pictures
+GENERATOR_VERSION = 1  # increase it when changes of the drawing code change the images
 SMALLEST, LARGEST = 32, 512
 
 
@@ -39,7 +39,7 @@ def make_scene(seed: int, height: int = 128, width: int = 128) -> tuple[np.ndarr
     """Draws one scene.
 
     Args:
-        seed: any non-negative integer; the same seed and size give the same bytes.
+        seed: any non-negative integer; equal seeds and sizes produce identical bytes.
         height: pixels, 32 to 512.
         width: pixels, 32 to 512.
 
@@ -67,12 +67,12 @@ def _check_size(height: int, width: int) -> None:
     if not (SMALLEST <= height <= LARGEST and SMALLEST <= width <= LARGEST):
         raise DataError(
             f'A scene of {height}x{width} pixels cannot be drawn: both sides must be {SMALLEST} to {LARGEST}. '
-            'Choose a size in this range and resize in the pipeline if you need another.'
+            'Choose a size in this range, and resize in the pipeline if needed.'
         )
 
 
 def _paint_backdrop(plan: Plan) -> None:
-    """Sky, and what closes the view where no houses do."""
+    """Paints the sky and the distant landscape."""
     stage, open_land = plan.stage, plan.open_land
     paint_sky(stage)
     if stage.camera.horizon < 4:
@@ -89,14 +89,14 @@ def _paint_backdrop(plan: Plan) -> None:
 
 
 def _develop(stage: Stage, height: int, width: int) -> np.ndarray:
-    """Averages to the final size and applies the colour cast of the hour."""
+    """Averages the image to the final size and applies the colour cast of the time of day."""
     small = cv2.resize(stage.canvas.image, (width, height), interpolation=cv2.INTER_AREA)
     small = np.clip(small * stage.light.cast, 0, 1) ** np.float32(0.85)
     return np.ascontiguousarray(np.rint(small[..., ::-1] * 255).astype(np.uint8))
 
 
 def scene_seed(seed: int, split: str, index: int) -> int:
-    """The seed of one scene of a set; sets, splits and indices never share one."""
+    """Computes the seed of a scene, which is unique for each set seed, split and index."""
     words = np.random.SeedSequence([seed, zlib.crc32(split.encode()), index]).generate_state(2, np.uint64)
     return int(words[0]) << 64 | int(words[1])
 
@@ -110,18 +110,18 @@ def write_scenes(
 ) -> None:
     """Writes a data set in mmseg's layout: `img_dir/{split}/{index:05d}.png`, `ann_dir/...` and `scenes.json`.
 
-    `scenes.json` is written last: with it the set is complete, and a second call with the same settings returns at
-    once; without it all scenes are drawn again, to the same bytes.
+    `scenes.json` is written last and marks a complete set, for which a second call with the same settings returns
+    immediately. Without it, all scenes are drawn again with identical bytes.
 
     Args:
-        out: folder, made if absent.
-        counts: number of scenes per split; 400 for 'train' and 100 for 'val' if not given.
-        seed: seed of the whole set.
+        out: output folder, created if missing.
+        counts: number of scenes per split; None draws 400 for 'train' and 100 for 'val'.
+        seed: seed of the set.
         size: height and width in pixels.
-        workers: processes that draw; 1 draws in this one.
+        workers: number of processes; 1 draws in this process.
 
     Raises:
-        DataError: the folder holds another set or foreign files, or a setting is out of range.
+        DataError: the folder contains another set or other files, or a setting is out of range.
     """
     out, counts = Path(out), {'train': 400, 'val': 100} if counts is None else dict(counts)
     _check_size(*size)
@@ -145,7 +145,7 @@ def write_scenes(
 
 
 def _already_written(out: Path, settings: dict) -> bool:
-    """Whether the folder holds this very set; another set in it is an error."""
+    """Checks whether the folder contains exactly this set; raises a DataError if it contains another one."""
     index = out / 'scenes.json'
     if not index.exists():
         return False
@@ -155,23 +155,23 @@ def _already_written(out: Path, settings: dict) -> bool:
     except (ValueError, AttributeError) as error:
         raise DataError(f'{index} is damaged ({error}). Remove the folder {out} and write the scenes again.') from error
     if differing:
-        details = '; '.join(f'{key} is {found.get(key)}, asked for {settings[key]}' for key in differing)
+        details = '; '.join(f'{key} is {found.get(key)}, requested {settings[key]}' for key in differing)
         raise DataError(
-            f'{out} holds another set of scenes: {details}. Remove the folder, choose another one, or ask for the '
+            f'{out} contains another set of scenes: {details}. Remove the folder, choose another one, or use the '
             'settings in its scenes.json.'
         )
     return True
 
 
 def _refuse_foreign_files(out: Path, counts: dict[str, int]) -> None:
-    """A data set reads every file of its folders, so a file that is not ours would become a scene."""
+    """Raises a DataError for files of other origin, which the data set would read as scenes."""
     ours = {f'{split}/{index:05d}.png' for split, count in counts.items() for index in range(count)}
     for folder in (out / 'img_dir', out / 'ann_dir'):
         files = (path for path in folder.rglob('*') if path.is_file() and not path.name.startswith('.'))
         foreign = [path for path in files if path.relative_to(folder).as_posix() not in ours]
         if foreign:
             raise DataError(
-                f'{out} has no scenes.json but {len(foreign)} files that this set does not contain, such as '
+                f'{out} has no scenes.json, but {len(foreign)} files that are not part of this set, such as '
                 f'{min(foreign)}. Remove the folder or choose another one.'
             )
 
@@ -180,18 +180,18 @@ def _draw_all(jobs: list[tuple], workers: int) -> Iterator[None]:
     if workers <= 1:
         yield from map(_draw_one, jobs)
         return
-    # forking a process that has run OpenCV or torch threads can hang; a spawned one starts clean
+    # Forking a process that has run OpenCV or torch threads can hang, so processes are spawned.
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         yield from pool.map(_draw_one, jobs, chunksize=8)
 
 
 def _draw_one(job: tuple[Path, str, int, int, tuple[int, int]]) -> None:
-    """Draws and writes the pair of one scene."""
+    """Draws a scene and writes its image and label."""
     out, split, index, seed, size = job
     pair = make_scene(scene_seed(seed, split, index), *size)
     for folder, pixels in zip(('img_dir', 'ann_dir'), pair, strict=True):
         target = out / folder / split / f'{index:05d}.png'
         with atomic_path(target) as temporary:
             if not cv2.imwrite(str(temporary), pixels):
-                raise DataError(f'{target} could not be written. Check the free space and the rights of its folder.')
+                raise DataError(f'{target} could not be written. Check free disk space and permissions of the folder.')

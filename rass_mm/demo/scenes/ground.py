@@ -1,4 +1,4 @@
-"""The ground plane: which class lies where, how it looks, and the shadows on it."""
+"""Ground plane: layout of classes, textures and shadows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,12 +8,12 @@ import numpy as np
 
 from rass_mm.demo.scenes.canvas import CLASS_ID, Camera, Stage, blend, noise_patch, scaled, tint, world_noise, wrap
 
-FAR = 300.0  # metres; beyond it the ground no longer changes
+FAR = 300.0  # in metres; farther ground does not change
 
 
 @dataclass(frozen=True)
 class Lane:
-    """A strip along a curve: x = offset + slope * z + bend * z**2, or the same with x and z exchanged."""
+    """Strip along the curve x = offset + slope * z + bend * z**2; `across` exchanges x and z."""
 
     offset: float
     slope: float
@@ -22,19 +22,19 @@ class Lane:
     across: bool = False
 
     def lateral(self, x: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """Signed distance to the middle of the strip, metres."""
+        """Computes the signed distance to the middle of the strip, in metres."""
         if self.across:
             x, z = z, x
         return x - (self.offset + self.slope * z + self.bend * z * z)
 
     def along(self, x: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """Position along the strip, metres."""
+        """Returns the position along the strip, in metres."""
         return x if self.across else z
 
 
 @dataclass(frozen=True)
 class Lake:
-    """Water that begins behind a shore, beside a shore, or fills an oval."""
+    """Water behind a shore, beside a shore, or in an oval."""
 
     kind: str
     where: tuple[float, float]
@@ -42,7 +42,7 @@ class Lake:
     phase: float
 
     def covers(self, x: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """Boolean mask of the points under water."""
+        """Returns a boolean mask of the points under water."""
         if self.kind == 'behind':
             return z > self.where[1] + self.size[1] * (np.sin(x / 9 + self.phase) + 0.4 * np.sin(x / 2.3)) * 0.5
         if self.kind == 'beside':
@@ -54,7 +54,7 @@ class Lake:
 
 @dataclass(frozen=True)
 class Terrain:
-    """The plan of the ground. `base` is the class of what no strip or lake covers; colours are RGB albedos."""
+    """Layout of the ground. `base` is the class of areas without strip or lake; colours are RGB albedos."""
 
     roads: tuple[Lane, ...]
     paths: tuple[Lane, ...]
@@ -64,7 +64,7 @@ class Terrain:
     colours: dict[str, np.ndarray] = field(default_factory=dict)
 
     def zones(self, x: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """Class ids, uint8, of points on the ground."""
+        """Returns the uint8 class ids of points on the ground."""
         zones = np.full(np.broadcast_shapes(np.shape(x), np.shape(z)), CLASS_ID[self.base], np.uint8)
         if self.lake is not None:
             zones[self.lake.covers(x, z)] = CLASS_ID['water']
@@ -79,14 +79,14 @@ class Terrain:
         return zones
 
     def at(self, x: float, z: float) -> str:
-        """The class name at one point."""
+        """Returns the class name at a point."""
         zone = int(self.zones(np.asarray([x]), np.asarray([z]))[0])
         return next(name for name, index in CLASS_ID.items() if index == zone)
 
 
 @dataclass
 class _View:
-    """The visible ground: first image row, metres per pixel grid, and how much fine texture survives the distance."""
+    """Visible ground: first image row, coordinates in metres per pixel, and visibility of fine texture."""
 
     start: int
     x: np.ndarray  # (H, W)
@@ -107,9 +107,9 @@ def paint_ground(stage: Stage, terrain: Terrain, shadows: Sequence[np.ndarray]) 
     """Paints everything below the horizon.
 
     Args:
-        stage: where to draw; its canvas holds the backdrop already, which the water mirrors.
-        terrain: the plan.
-        shadows: polygons of shadows, each (N, 2) in metres (x, z) on the ground.
+        stage: stage to draw on; its canvas must contain the backdrop, which the water reflects.
+        terrain: layout of the ground.
+        shadows: shadow polygons, each (N, 2) in metres (x, z) on the ground.
     """
     view = _view(stage.camera)
     zones = terrain.zones(view.x, view.z)
@@ -135,7 +135,7 @@ def paint_ground(stage: Stage, terrain: Terrain, shadows: Sequence[np.ndarray]) 
 
 
 def _light_on_ground(stage: Stage, view: _View, shadows: Sequence[np.ndarray]) -> np.ndarray:
-    """RGB factor per pixel: full light, less where a shadow or a cloud's shadow lies."""
+    """Computes the RGB light factor of each pixel, reduced in shadows of objects and clouds."""
     camera, light = stage.camera, stage.light
     dark = np.zeros(view.x.shape, np.uint8)
     for polygon in shadows:
@@ -148,7 +148,7 @@ def _light_on_ground(stage: Stage, view: _View, shadows: Sequence[np.ndarray]) -
 
 
 def _grass(stage: Stage, terrain: Terrain, view: _View, coarse: np.ndarray, fine: np.ndarray) -> np.ndarray:
-    """Two tones in patches; upright blades where the eye is near."""
+    """Paints grass with patches of two tones, and upright blades nearby."""
     lush, dry = terrain.colours['grass'], terrain.colours['dry']
     blades = noise_patch(stage.rng, *view.x.shape, (1.6, 0.8), 0.3) * (0.4 + 0.6 * view.sharp)
     mix = np.clip(0.4 + 0.45 * coarse, 0, 1)
@@ -156,7 +156,7 @@ def _grass(stage: Stage, terrain: Terrain, view: _View, coarse: np.ndarray, fine
 
 
 def _road(stage: Stage, terrain: Terrain, view: _View, coarse: np.ndarray, fine: np.ndarray) -> np.ndarray:
-    """Asphalt or dirt, with worn tracks and, on asphalt, painted lines."""
+    """Paints asphalt with worn line markings, or dirt."""
     surface = tint(1 + 0.09 * coarse + 0.10 * fine, terrain.colours['road'])
     if 'lines' not in terrain.colours:
         return surface
@@ -176,7 +176,7 @@ def _road(stage: Stage, terrain: Terrain, view: _View, coarse: np.ndarray, fine:
 
 
 def _sidewalk(stage: Stage, terrain: Terrain, view: _View, coarse: np.ndarray, fine: np.ndarray) -> np.ndarray:
-    """Slabs with joints, and a kerb along the road."""
+    """Paints slabs with joints, and a kerb along the road."""
     slab = float(terrain.colours['slab'][0])
     tone = 1 + 0.07 * coarse + 0.07 * fine
     if slab > 0:
@@ -190,11 +190,11 @@ def _sidewalk(stage: Stage, terrain: Terrain, view: _View, coarse: np.ndarray, f
 
 
 def _water(stage: Stage, terrain: Terrain, view: _View) -> np.ndarray:
-    """The mirrored backdrop, broken by ripples, over the colour of the water itself; lit already."""
+    """Paints the reflected backdrop, distorted by ripples, over the colour of the water; includes the lighting."""
     camera, light = stage.camera, stage.light
     rows = np.arange(view.start, camera.height, dtype=np.float32)[:, None]
     ripple = world_noise(view.x, view.z * 0.35, 14.0, 0.3) * np.clip(view.sharp * 2, 0.15, 1)
-    # looking steeply down one sees into the water, along the surface one sees the mirror
+    # At steep angles the water body is visible, at shallow angles the reflection.
     mirror = np.clip(0.85 - 0.8 * (rows - camera.horizon) / camera.focal, 0.2, 0.85)
     body = tint(1 + 0.12 * ripple, terrain.colours['water'] * light.shade((0, 1, 0)))
     if camera.horizon < 4:

@@ -1,4 +1,4 @@
-"""Kinds of places: each draws a terrain and fills it with things."""
+"""Kinds of places, each with its terrain and objects."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from rass_mm.demo.scenes.solids import Pose
 
 
 def sample_plan(stage: Stage) -> Plan:
-    """Draws the kind of place and everything in it."""
+    """Samples a kind of place and all objects in it."""
     kinds: tuple[tuple[float, Callable[[Stage, str], Plan]], ...] = (
         (0.26, _street),
         (0.12, _facades),
@@ -25,7 +25,7 @@ def sample_plan(stage: Stage) -> Plan:
 
 
 def _street(stage: Stage, season: str) -> Plan:
-    """A road that leads away between rows of houses."""
+    """Plans a road that leads away from the viewer between rows of houses."""
     rng = stage.rng
     road = Lane(rng.uniform(-3.5, 3.5), rng.normal(0, 0.08), rng.normal(0, 0.0008), rng.uniform(2.6, 5.2))
     roads = [road]
@@ -72,7 +72,7 @@ def _house_row(plan: Plan, road: Lane, side: int, walk: float, storeys: float) -
 
 
 def _street_furniture(plan: Plan, road: Lane, walk: float) -> None:
-    """Lamps, signals, posts and trees at the kerb."""
+    """Adds lamps, signals, posts and trees along the kerb."""
     stage = plan.stage
     inset = min(0.5, walk / 3) or 0.7
     for side in (-1, 1):
@@ -93,7 +93,7 @@ def _street_furniture(plan: Plan, road: Lane, walk: float) -> None:
 
 
 def _traffic(plan: Plan, road: Lane, count: int, parked: float) -> None:
-    """Cars in the lanes and at the kerb."""
+    """Adds cars in the lanes and at the kerb."""
     stage, taken = plan.stage, []
     for _ in range(count):
         if road.across:
@@ -111,7 +111,7 @@ def _traffic(plan: Plan, road: Lane, count: int, parked: float) -> None:
 
 
 def _people(plan: Plan, count: int, allowed: tuple[str, ...], far: float) -> None:
-    """Persons, some in pairs."""
+    """Adds persons, some of them in pairs."""
     for _ in range(count):
         spot = plan.scatter(allowed, 4.0, far)
         if spot is None:
@@ -122,7 +122,7 @@ def _people(plan: Plan, count: int, allowed: tuple[str, ...], far: float) -> Non
 
 
 def _facades(stage: Stage, season: str) -> Plan:
-    """Across a road one looks at a row of houses."""
+    """Plans a row of houses on the far side of a road."""
     rng = stage.rng
     base_depth = max(stage.camera.nearest * 1.5, 7.0)
     road = Lane(base_depth + rng.uniform(0, 5), rng.normal(0, 0.06), 0, rng.uniform(2.6, 4), across=True)
@@ -154,7 +154,7 @@ def _facades(stage: Stage, season: str) -> Plan:
 
 
 def _country(stage: Stage, season: str) -> Plan:
-    """Fields, perhaps with a road, a farm, fences and masts."""
+    """Plans fields, optionally with a road, a farm, fences and masts."""
     rng = stage.rng
     roads: tuple[Lane, ...] = ()
     if stage.chance(0.75):
@@ -213,7 +213,7 @@ def _roadside(plan: Plan, road: Lane) -> None:
 
 
 def _field_fence(plan: Plan) -> None:
-    """A fence across the view."""
+    """Adds a fence across the view."""
     z = max(plan.stage.camera.nearest * 1.2, 5) + plan.stage.uniform(0, 14)
     reach, slope = plan.stage.camera.half_view(z) + 3, plan.stage.uniform(-0.3, 0.3)
     plan.fence([(float(x), float(z + slope * x)) for x in np.arange(-reach, reach, 2.5)])
@@ -232,7 +232,7 @@ def _sample_lake(stage: Stage) -> Lake:
 
 
 def _shore(stage: Stage, season: str) -> Plan:
-    """A lake or a river with a path, a promenade or a meadow beside it."""
+    """Plans a lake or river beside a path, a promenade or a meadow."""
     rng = stage.rng
     lake = _sample_lake(stage)
     promenade = stage.chance(0.4)
@@ -257,7 +257,7 @@ def _shore(stage: Stage, season: str) -> Plan:
 
 
 def _park(stage: Stage, season: str) -> Plan:
-    """Lawns, paths, trees and walkers, at times with houses or a pond behind."""
+    """Plans lawns, paths, trees and pedestrians, optionally with houses or a pond."""
     rng = stage.rng
     paths = tuple(
         Lane(rng.uniform(-5, 5), rng.normal(0, 0.35), rng.normal(0, 0.006), rng.uniform(0.8, 1.8))

@@ -1,4 +1,4 @@
-"""What a scene consists of before it is drawn: the terrain and a list of things that stand on it."""
+"""Plan of a scene before it is drawn: the terrain and a list of objects on it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ _FENCE = ((0.42, 0.30, 0.20), (0.82, 0.82, 0.80), (0.24, 0.25, 0.25), (0.50, 0.4
 
 @dataclass
 class Thing:
-    """Something that stands on the ground: drawn in the order of `depth`, far ones first.
+    """Object on the ground. Objects are drawn in order of `depth`, the farthest first.
 
     `shadow` is a polygon (N, 2) on the ground in metres (x, z), or None.
     """
@@ -34,7 +34,7 @@ class Thing:
 
 @dataclass
 class Plan:
-    """A scene under construction."""
+    """Plan to which terrain and objects are added."""
 
     stage: Stage
     terrain: Terrain
@@ -44,7 +44,7 @@ class Plan:
     open_land: bool = True
 
     def scatter(self, allowed: Sequence[str], near: float, far: float) -> tuple[float, float] | None:
-        """A visible spot on ground of an allowed class, clear of houses and cars; uniform over image rows."""
+        """Samples a visible position on an allowed class without houses or cars, uniformly over image rows."""
         camera, rng = self.stage.camera, self.stage.rng
         near = max(near, camera.nearest * 1.02)
         far = min(far, camera.depth_at(0)) if camera.horizon < 0 else far
@@ -60,7 +60,7 @@ class Plan:
         self.things.append(Thing(depth, draw, shadow))
 
     def shadow_of(self, x: float, z: float, half: float, height: float) -> np.ndarray:
-        """The ground behind an upright thing, seen from the sun; a long shadow is cut short."""
+        """Computes the shadow polygon of an upright object; the length of shadows is limited."""
         sun = self.stage.light.sun
         away = -np.array([sun[0], sun[2]]) / max(sun[1], 0.2) * height
         side = np.array([sun[2], -sun[0]]) / max(np.hypot(sun[0], sun[2]), 1e-6) * half
@@ -103,7 +103,7 @@ class Plan:
         self.add(pose.z + reach, lambda: draw_building(self.stage, pose, size, gable, style), shadow)
 
     def fence(self, points: Sequence[tuple[float, float]]) -> None:
-        """A fence along a polyline of (x, z) points; panels on roads and in water are left out."""
+        """Adds a fence along a polyline of (x, z) points, without panels on roads and in water."""
         rng = self.stage.rng
         kind = str(rng.choice(('rail', 'picket', 'board'), p=(0.3, 0.4, 0.3)))
         albedo, height = np.asarray(_FENCE[rng.integers(len(_FENCE))]) * rng.uniform(0.8, 1.15), rng.uniform(0.9, 1.7)
@@ -115,7 +115,7 @@ class Plan:
 
 
 def ground_colours(stage: Stage, season: str, dirt: bool) -> dict[str, np.ndarray]:
-    """Draws the albedos and the few measures that the ground needs."""
+    """Samples the albedos and dimensions of the ground."""
     rng = stage.rng
     grass, dry = (np.asarray(tone) * rng.uniform(0.8, 1.2) for tone in _GRASS[season])
     colours = {
@@ -134,7 +134,7 @@ def ground_colours(stage: Stage, season: str, dirt: bool) -> dict[str, np.ndarra
 
 
 def along(lane: Lane, side: float, near: float, far: float, step: float) -> list[tuple[float, float]]:
-    """Points (x, z) that follow a lane at a lateral distance."""
+    """Returns points (x, z) along a lane at a lateral distance."""
     points = []
     for t in np.arange(near, far, step):
         other = float(lane.offset + lane.slope * t + lane.bend * t * t + side)

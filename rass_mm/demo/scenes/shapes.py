@@ -1,4 +1,4 @@
-"""Things drawn upright to the viewer: trees, persons, poles and fences."""
+"""Upright objects: trees, persons, poles and fences."""
 
 import cv2
 import numpy as np
@@ -14,13 +14,13 @@ _FOLIAGE = {
 
 
 def foliage(rng: np.random.Generator, season: str) -> np.ndarray:
-    """Draws an RGB albedo of leaves."""
+    """Samples an RGB albedo of leaves."""
     colours = _FOLIAGE[season]
     return np.asarray(colours[rng.integers(len(colours))]) * rng.uniform(0.8, 1.2, 3)
 
 
 def _lobes(stage: Stage, kind: str, count: int) -> np.ndarray:
-    """Blobs of a crown inside a unit box: rows of (x, y, radius), y = 0 at the top."""
+    """Samples the blobs of a crown in a unit box, as rows of (x, y, radius) with y = 0 at the top."""
     lobes = np.empty((count, 3))
     if kind == 'poplar':
         y = stage.rng.uniform(0.08, 0.92, count)
@@ -29,13 +29,13 @@ def _lobes(stage: Stage, kind: str, count: int) -> np.ndarray:
         angle, radius = stage.rng.uniform(0, 2 * np.pi, count), np.sqrt(stage.rng.random(count)) * 0.33
         lobes[:, 0], lobes[:, 1] = 0.5 + radius * np.cos(angle), 0.5 + radius * np.sin(angle)
         lobes[:, 2] = stage.rng.uniform(0.14, 0.25, count)
-    margin = lobes[:, 2:] + 0.03  # a lobe that leaves the box would be cut off straight
+    margin = lobes[:, 2:] + 0.03  # a lobe that leaves the box would have a straight edge
     lobes[:, :2] = np.clip(lobes[:, :2], margin, 1 - margin)
     return lobes
 
 
 def _crown(stage: Stage, kind: str, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Coverage and brightness of a crown, both float32 (height, width)."""
+    """Draws coverage and brightness of a crown, both float32 (height, width)."""
     cover = np.zeros((height, width), np.float32)
     tone = np.full((height, width), 0.5, np.float32)
     if kind == 'conifer':
@@ -57,10 +57,10 @@ def _crown(stage: Stage, kind: str, height: int, width: int) -> tuple[np.ndarray
 
 
 def draw_tree(stage: Stage, x: float, z: float, height: float, kind: str, albedo: np.ndarray) -> None:
-    """A tree or a bush.
+    """Draws a tree or a bush.
 
     Args:
-        stage: where to draw.
+        stage: stage to draw on.
         x: metres to the right.
         z: metres ahead.
         height: metres.
@@ -114,7 +114,7 @@ def _leaves(stage: Stage, box: tuple[float, float, float, float], kind: str, z: 
 
 
 def _bare_tree(stage: Stage, x: float, z: float, height: float) -> None:
-    """Branches that fork five times."""
+    """Draws branches that fork repeatedly."""
     scale = stage.camera.focal / z
     colour = stage.lit(np.asarray((0.28, 0.23, 0.19)) * stage.uniform(0.7, 1.3), (0, 0, -1), z)
     tips = [(*stage.camera.project([(x, 0, z)])[0], 0.0, height * 0.3 * scale)]
@@ -133,7 +133,7 @@ def _bare_tree(stage: Stage, x: float, z: float, height: float) -> None:
 
 
 def draw_person(stage: Stage, x: float, z: float, height: float) -> None:
-    """A walking or standing person, about `height` metres tall."""
+    """Draws a walking or standing person about `height` metres tall."""
     rng = stage.rng
     unit = height / 1.75
     shirt, legs = (np.clip(rng.uniform(0.05, 0.85) + rng.uniform(-0.3, 0.3, 3), 0.03, 0.92) for _ in range(2))
@@ -167,7 +167,7 @@ def draw_person(stage: Stage, x: float, z: float, height: float) -> None:
 
 
 def draw_pole(stage: Stage, x: float, z: float, height: float, kind: str) -> None:
-    """A street lamp ('lamp'), a traffic light ('signal'), a mast with crossbars ('mast') or a bare post ('post')."""
+    """Draws a street lamp ('lamp'), a traffic light ('signal'), a mast with crossbars ('mast') or a post ('post')."""
     scale = stage.camera.focal / z
     tone = np.asarray(
         ((0.45, 0.46, 0.47), (0.14, 0.15, 0.15), (0.36, 0.28, 0.21), (0.15, 0.28, 0.20))[stage.rng.integers(4)]
@@ -197,7 +197,7 @@ def draw_pole(stage: Stage, x: float, z: float, height: float, kind: str) -> Non
 def draw_fence(
     stage: Stage, start: tuple[float, float], end: tuple[float, float], height: float, kind: str, albedo: np.ndarray
 ) -> None:
-    """One panel between two points (x, z): 'rail' (posts and bars), 'picket' (gaps) or 'board' (closed)."""
+    """Draws a panel between two points (x, z): 'rail' (posts and bars), 'picket' (with gaps) or 'board' (closed)."""
     a, b = np.asarray(start, float), np.asarray(end, float)
     depth = float(a[1] + b[1]) / 2
     direction = (b - a) / max(np.linalg.norm(b - a), 1e-6)

@@ -1,4 +1,4 @@
-"""Things with flat faces: buildings and cars, drawn in perspective from boxes."""
+"""Objects with flat faces: buildings and cars, drawn in perspective from boxes."""
 
 from collections.abc import Sequence
 
@@ -18,9 +18,9 @@ _PAINTS = (
     (0.10, 0.20, 0.48), (0.14, 0.34, 0.17), (0.72, 0.60, 0.15), (0.40, 0.28, 0.18), (0.45, 0.58, 0.66),
     (0.30, 0.42, 0.20), (0.78, 0.40, 0.12),
 )  # fmt: skip
-# corners of a box as (length, width, up): the footprint once round, below and above
+# Corners of a box as (length, width, up): the footprint in order, first at the bottom, then at the top.
 _BOX = np.array([(*corner, up) for up in (0, 1) for corner in ((-1, -1), (-1, 1), (1, 1), (1, -1))], float)
-# corner indices per face and its normal in (length, width, up): seen from outside they run one way round
+# Corner indices and normal (length, width, up) of each face; seen from outside, all have the same orientation.
 _FACES = (
     ((0, 1, 5, 4), (-1, 0, 0)),
     ((1, 2, 6, 5), (0, 1, 0)),
@@ -31,7 +31,7 @@ _FACES = (
 
 
 class Pose:
-    """A place on the ground and a heading; turns (length, width, up) into (x, y, z)."""
+    """Position on the ground and heading; converts (length, width, up) to (x, y, z)."""
 
     def __init__(self, x: float, z: float, yaw: float) -> None:
         self.x, self.z = x, z
@@ -47,24 +47,24 @@ class Pose:
         return turned
 
     def place(self, points: np.ndarray) -> np.ndarray:
-        """Rotates and moves (N, 3) points."""
+        """Rotates and translates (N, 3) points."""
         return self.turn(points) + (self.x, 0, self.z)
 
 
 def visible(quad: np.ndarray) -> bool:
-    """Whether a projected face (4, 2) shows its outer side."""
+    """Checks whether a projected face (4, 2) shows its outer side."""
     (ax, ay), (bx, by), (cx, cy), (dx, dy) = quad.tolist()
     return (cx - ax) * (dy - by) - (cy - ay) * (dx - bx) < 0
 
 
 def _facade(stage: Stage, size: tuple[float, float], density: float, style: dict) -> np.ndarray:
-    """Albedo of a wall with windows: float32 (h, w, 3), first row at the top.
+    """Draws the albedo of a wall with windows, float32 (h, w, 3), first row at the top.
 
     Args:
-        stage: source of randomness and of the time of day.
+        stage: provides the random generator and the time of day.
         size: width and height in metres.
         density: texture pixels per metre.
-        style: what all walls of the building share, see `building_style`.
+        style: style of the building, see `building_style`.
     """
     columns, rows = (int(np.clip(round(metres * density), 2, 200)) for metres in size)
     x = (np.arange(columns, dtype=np.float32) + 0.5) * (size[0] / columns)
@@ -84,7 +84,7 @@ def _facade(stage: Stage, size: tuple[float, float], density: float, style: dict
     panes = np.float32(0.6) + stage.rng.random((floors, bays), np.float32) * np.float32(0.8)
     colours = style['pane'].astype(np.float32) * panes[..., None]
     lamps = stage.rng.random((floors, bays)) < stage.light.lamps
-    colours[lamps] = (2.2, 1.7, 0.8)  # brighter than albedo: they shine by themselves
+    colours[lamps] = (2.2, 1.7, 0.8)  # brighter than any albedo, because lit windows emit light
     cells = colours[np.minimum(v.astype(int), floors - 1)][:, np.minimum(u.astype(int), bays - 1)]
     cv2.copyTo(cells, glass.astype(np.uint8), wall)
     if style['shop']:
@@ -93,7 +93,7 @@ def _facade(stage: Stage, size: tuple[float, float], density: float, style: dict
 
 
 def building_style(stage: Stage) -> dict:
-    """Draws what the walls of one building have in common."""
+    """Samples the properties shared by all walls of a building."""
     rng = stage.rng
     tower = stage.chance(0.18)
     wall = np.asarray(_WALLS[rng.integers(len(_WALLS))]) * rng.uniform(0.8, 1.12)
@@ -112,7 +112,7 @@ def building_style(stage: Stage) -> dict:
 
 
 def _textured(stage: Stage, quad: np.ndarray, texture: np.ndarray) -> None:
-    """Puts a texture on a projected quad: corners in the order bottom left, bottom right, top right, top left."""
+    """Draws a texture on a projected quad with corners bottom left, bottom right, top right and top left."""
     x0, y0, x1, y1 = stage.canvas.clip(*quad.min(0), *quad.max(0))
     rows, columns = texture.shape[:2]
     corners = np.array([(0, rows), (columns, rows), (columns, 0), (0, 0)], np.float32) - np.float32(0.5)
@@ -125,14 +125,14 @@ def _textured(stage: Stage, quad: np.ndarray, texture: np.ndarray) -> None:
 
 
 def draw_building(stage: Stage, pose: Pose, size: tuple[float, float, float], gable: bool, style: dict) -> None:
-    """A house or a block.
+    """Draws a house or a block of flats.
 
     Args:
-        stage: where to draw.
-        pose: middle of the footprint and heading.
+        stage: stage to draw on.
+        pose: centre of the footprint and heading.
         size: length, width and wall height in metres.
-        gable: a pitched roof instead of a flat one.
-        style: from `building_style`.
+        gable: whether the roof is pitched instead of flat.
+        style: style of the building, see `building_style`.
     """
     half = np.array([size[0] / 2, size[1] / 2, size[2]])
     world = pose.place(_BOX * half)
@@ -155,7 +155,7 @@ def draw_building(stage: Stage, pose: Pose, size: tuple[float, float, float], ga
 
 
 def _pitched_roof(stage: Stage, pose: Pose, size: tuple[float, float, float], style: dict) -> None:
-    """Two slopes with overhang and the triangles under them; drawn before the walls, nearer parts last."""
+    """Draws two slopes with overhang and the gables, from far to near; must be called before drawing the walls."""
     length, width, height = size[0] / 2, size[1] / 2, size[2]
     ridge = height + width * 0.75
     out = 0.35
@@ -178,7 +178,7 @@ def _pitched_roof(stage: Stage, pose: Pose, size: tuple[float, float, float], st
 
 
 def draw_car(stage: Stage, pose: Pose) -> None:
-    """A saloon, a van or a small bus, with windows, wheels and lamps."""
+    """Draws a saloon car, a van or a small bus with windows, wheels and lamps."""
     rng = stage.rng
     kind = rng.choice(3, p=(0.72, 0.2, 0.08))
     length, width, waist, top = ((2.15, 0.88, 0.85, 1.45), (2.4, 0.98, 1.05, 2.1), (4.2, 1.2, 1.2, 2.9))[kind]
@@ -200,7 +200,7 @@ def draw_car(stage: Stage, pose: Pose) -> None:
 def _solid(
     stage: Stage, pose: Pose, corners: np.ndarray, paint: np.ndarray, window: Sequence[float] | None = None
 ) -> None:
-    """The visible faces of a box-like body; with `window`, the upright ones carry a pane of glass."""
+    """Draws the visible faces of a box-like body; with `window`, upright faces have a pane of glass."""
     world = pose.place(corners)
     pixels, depth = stage.camera.project(world), float(world[:, 2].mean())
     for indices, normal in _FACES:
@@ -216,7 +216,7 @@ def _solid(
 
 
 def _wheels(stage: Stage, pose: Pose, length: float, width: float, beside: bool) -> None:
-    """Tyres at the four corners, or, with `beside`, tyres and hubs on the side that faces the viewer."""
+    """Draws tyres at all four corners, or with `beside` tyres and hubs on the side that faces the viewer."""
     angle = np.linspace(0, 2 * np.pi, 12, endpoint=False)
     for side, face in ((1, 1), (-1, 3)):
         if beside and not _face_shows(stage, pose, (length, width, 1), face):
@@ -233,7 +233,7 @@ def _face_shows(stage: Stage, pose: Pose, half: tuple[float, float, float], face
 
 
 def _lamps(stage: Stage, pose: Pose, length: float, width: float, waist: float) -> None:
-    """Red lamps behind, white ones in front, a plate between."""
+    """Draws red rear lamps, white front lamps and number plates."""
     for end, face, colour in ((-1, 0, (0.75, 0.05, 0.05)), (1, 2, (0.95, 0.92, 0.8))):
         if not _face_shows(stage, pose, (length, width, waist), face):
             continue

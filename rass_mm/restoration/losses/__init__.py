@@ -1,4 +1,4 @@
-"""The losses of SCR, each a small module, registered in mmagic."""
+"""Loss modules of SCR, registered with mmagic."""
 
 from rass_mm.restoration.losses.perceptual import LPIPSLoss
 from rass_mm.restoration.losses.semantic_constraint import SemanticConstraintLoss, attention_ratio

@@ -1,8 +1,8 @@
-"""L_SCL, the semantic-constrained loss: cross-attention of a class's words must lie on the class's mask.
+"""Semantic-constrained loss L_SCL, which aligns the cross-attention of class names with the class masks.
 
-The paper names the loss and does not publish its formula. This one is the ratio form of TokenCompose (arXiv 2312.03626)
-and CoMat (arXiv 2404.03653): the share of a word's attention that falls inside its mask. Being a ratio it does not
-depend on how much attention the start token drinks up.
+The paper names the loss but does not publish its formula. This implementation uses the ratio of TokenCompose (arXiv
+2312.03626) and CoMat (arXiv 2404.03653), which is the fraction of a word's attention inside its mask. A ratio does not
+depend on the amount of attention that the start token absorbs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,13 @@ FORMS = ('ratio', 'mse', 'dice')
 
 @dataclass(frozen=True)
 class ClassTarget:
-    """What one image asks of one layer's maps: class ids (K,), masks (K, h, w) and counted cells (h, w), all 0 or 1."""
+    """Target of one image for the maps of one layer.
+
+    Args:
+        classes: K class ids.
+        masks: (K, h, w) class masks, 0 or 1.
+        counted: (h, w) cells that are counted, 0 or 1.
+    """
 
     classes: list[int]
     masks: Tensor
@@ -31,24 +37,24 @@ class ClassTarget:
 
 @MODELS.register_module()
 class SemanticConstraintLoss(nn.Module):
-    """Mean over layers, images and classes of one class's misplaced attention (paper, eq. of L_SCL not published).
+    """Mean attention outside the class masks, over layers, images and classes (the paper does not publish L_SCL).
 
-    `ratio`: (1 - sum(A M) / (sum(A) + eps))^2, both sums over the cells that carry a label (TokenCompose's and CoMat's
-    token loss; unsquared as in CODSR). `mse`: mean (A' - M)^2 and `dice`: 1 - 2 sum(A' M) / (sum(A') + sum(M)), with A'
-    scaled to [0, 1] by its own minimum and maximum. `pixel_weight` adds that many times the binary cross-entropy
-    between A and M (TokenCompose's pixel loss).
+    `ratio` is (1 - sum(A M) / (sum(A) + eps))^2 with sums over the labelled cells, which is the token loss of
+    TokenCompose and CoMat (without the square in CODSR). `mse` is mean (A' - M)^2 and `dice` is
+    1 - 2 sum(A' M) / (sum(A') + sum(M)), where A' is A scaled to [0, 1] by its minimum and maximum. `pixel_weight` is
+    the weight of an additional binary cross-entropy between A and M (TokenCompose's pixel loss).
 
     Args:
         loss_weight: lambda_SCL.
         form: 'ratio', 'mse' or 'dice'.
-        squared: squares the ratio form.
-        pixel_weight: weight of the binary cross-entropy inside the loss.
-        min_area: a class below this share of the labelled pixels is left out.
-        ignore_index: label id that is no class.
-        eps: keeps quotients finite.
+        squared: whether to square the ratio.
+        pixel_weight: weight of the binary cross-entropy.
+        min_area: minimum fraction of the labelled pixels that a class must cover.
+        ignore_index: label id of ignored pixels.
+        eps: small constant that keeps quotients finite.
 
     Raises:
-        ConfigError: another form.
+        ConfigError: the form is unknown.
     """
 
     def __init__(
@@ -63,19 +69,19 @@ class SemanticConstraintLoss(nn.Module):
     ) -> None:
         super().__init__()
         if form not in FORMS:
-            raise ConfigError(f'SemanticConstraintLoss: form is {form!r}; one of {", ".join(FORMS)} is needed.')
+            raise ConfigError(f'SemanticConstraintLoss: form is {form!r}. Set it to one of {", ".join(FORMS)}.')
         self.loss_weight, self.form, self.squared, self.pixel_weight = loss_weight, form, squared, pixel_weight
         self.min_area, self.ignore_index, self.eps = min_area, ignore_index, eps
 
     def forward(self, maps: Mapping[str, Tensor], owners: Tensor, labels: Tensor) -> Tensor:
-        """The loss, exactly 0 (with zero gradients) where no class of any image counts.
+        """Computes the loss; exactly 0 with zero gradients if no class of any image is counted.
 
         Args:
             maps: layer -> (B, N, T) attention probabilities, N = h*w.
             owners: (B, T) class id of each context token, or `NOBODY`.
             labels: (B, H, W) class ids of the images.
         """
-        # Of nothing: exactly 0 with zero gradients. The sum of float16 maps times 0 is NaN where the sum overflows.
+        # Sums of empty slices are 0 with zero gradients. A sum of float16 maps times 0 would be NaN on overflow.
         total = sum(attention[:0].float().sum() for attention in maps.values())
         layers = []
         for attention in maps.values():
@@ -86,7 +92,7 @@ class SemanticConstraintLoss(nn.Module):
         return total + self.loss_weight * torch.stack(layers).mean() if layers else total
 
     def _terms(self, attention: Tensor, owners: Tensor, label: Tensor) -> Tensor:
-        """(K,) loss of each counting class of one image in one layer."""
+        """Computes the (K,) losses of the counted classes of one image in one layer."""
         size = map_size(attention.shape[0], tuple(label.shape))
         target = class_target(label, present_owners(owners), size, self.min_area, self.ignore_index)
         if not target.classes:
@@ -114,7 +120,7 @@ class SemanticConstraintLoss(nn.Module):
 
 
 def _min_max(maps: Tensor, counted: Tensor, eps: float) -> Tensor:
-    """Each map scaled to [0, 1] over the counted cells."""
+    """Scales each map to [0, 1] over the counted cells."""
     infinity = torch.finfo(maps.dtype).max
     low = maps.masked_fill(counted == 0, infinity).amin((1, 2), keepdim=True)
     high = maps.masked_fill(counted == 0, -infinity).amax((1, 2), keepdim=True)
@@ -122,34 +128,35 @@ def _min_max(maps: Tensor, counted: Tensor, eps: float) -> Tensor:
 
 
 def inside_share(maps: Tensor, masks: Tensor, counted: Tensor, eps: float = 1e-8) -> Tensor:
-    """(K,) share of each map's (K, h, w) attention inside its mask (K, h, w), over the counted cells (h, w)."""
+    """Computes the (K,) fractions of attention (K, h, w) inside the masks (K, h, w), over the counted cells (h, w)."""
     return (maps * masks).sum((1, 2)) / ((maps * counted).sum((1, 2)) + eps)
 
 
 def present_owners(owners: Tensor) -> list[int]:
-    """Class ids that own a token of the prompt (T,)."""
+    """Returns the class ids that own a token of the prompt (T,)."""
     return [i for i in torch.unique(owners).tolist() if i != NOBODY]
 
 
 def class_target(
     label: Tensor, candidates: Sequence[int], size: tuple[int, int], min_area: float, ignore_index: int
 ) -> ClassTarget:
-    """Masks of the classes that count at a layer's resolution.
+    """Computes the masks of the counted classes at the resolution of a layer.
 
-    A cell is counted if at least half of it carries a label, and belongs to a class if the class has at least half of
-    its labelled part. A class counts if it owns a token, covers `min_area` of the labelled pixels and has a cell.
+    A cell is counted if at least half of it is labelled, and is part of a class mask if at least half of its labelled
+    pixels have that class. A class is counted if it owns a token, covers `min_area` of the labelled pixels and has a
+    cell.
 
     Args:
-        label: (H, W) class ids; H and W multiples of h and w.
+        label: (H, W) class ids; H and W are multiples of h and w.
         candidates: class ids that own a token.
         size: (h, w) of the maps.
-        min_area: share of the labelled pixels.
-        ignore_index: label id that is no class.
+        min_area: minimum fraction of the labelled pixels.
+        ignore_index: label id of ignored pixels.
     """
     labelled = (label != ignore_index).float()
     share = F.adaptive_avg_pool2d(labelled[None], size)[0]
     counted = (share >= 0.5).float()
-    # As a list: a comparison of each class on an accelerator would wait for it a thousand times a step.
+    # A list, because comparing each class on the accelerator would synchronize about a thousand times per step.
     pixels = torch.bincount(label[label != ignore_index].long(), minlength=256).tolist()
     large = [i for i in candidates if pixels[i] > 0 and pixels[i] >= min_area * sum(pixels)]
     if not large:
@@ -165,19 +172,19 @@ def class_target(
 def attention_ratio(
     maps: Mapping[str, Tensor], owners: Tensor, labels: Tensor, min_area: float = 0.005, ignore_index: int = 255
 ) -> tuple[Tensor, Tensor]:
-    """How much of the words' attention lies on their masks, and how much would by chance.
+    """Computes the fraction of attention inside the class masks, and the fraction expected by chance.
 
-    Mean over layers and classes of sum(A M) / sum(A), and of the mask's share of the counted cells.
+    These are means over layers and classes of sum(A M) / sum(A), and of the mask area relative to the counted cells.
 
     Args:
-        maps: layer -> (B, N, T).
-        owners: (B, T).
-        labels: (B, H, W).
-        min_area: as in the loss.
-        ignore_index: label id that is no class.
+        maps: layer -> (B, N, T) attention probabilities.
+        owners: (B, T) class id of each context token.
+        labels: (B, H, W) class ids.
+        min_area: minimum fraction of the labelled pixels, as in the loss.
+        ignore_index: label id of ignored pixels.
 
     Returns:
-        Ratio and chance, (B,) each; NaN for an image without a counting class.
+        Ratio and chance, (B,) each; NaN for images without a counted class.
     """
     ratios, chances = [], []
     for index, (own, label) in enumerate(zip(owners, labels, strict=True)):

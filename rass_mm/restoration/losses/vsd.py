@@ -1,4 +1,4 @@
-"""Variational score distillation with one base UNet: generator, critic and teacher are adapters of it."""
+"""Variational score distillation with a single base UNet that is shared by generator, critic and teacher."""
 
 from typing import Any
 
@@ -16,24 +16,24 @@ NEGATIVE_PROMPT = (
     'blurring, dirty, messy, worst quality, low quality, frames, watermark, signature, jpeg artifacts, deformed, '
     'lowres, over-smooth'
 )
-"""What the guided teacher moves away from (OSEDiff's list)."""
+"""Negative prompt of the teacher's guidance (OSEDiff's list)."""
 
 
 @MODELS.register_module()
 class VSDLoss(nn.Module):
-    """Pulls restored latents to where the base finds them likely (OSEDiff, arXiv 2406.08177; DMD, arXiv 2311.18828).
+    """Moves restored latents towards the distribution of the base (OSEDiff, arXiv 2406.08177; DMD, 2311.18828).
 
-    At a drawn timestep t the noisy z_t = add_noise(z_H, t) is estimated clean twice: x_reg by the critic, which models
-    the restorer's own outputs, and x_fix by the frozen base with guidance over the negative prompt. With w = mean|z_H -
-    x_fix| per image, g = (x_reg - x_fix) / w, and the loss is MSE(z_H, stop_gradient(z_H - g)), whose gradient is g up
-    to a constant.
+    At a random timestep t, the clean latent is estimated twice from the noisy z_t = add_noise(z_H, t): x_reg by the
+    critic, which models the outputs of the restorer, and x_fix by the frozen base with guidance against the negative
+    prompt. With w = mean|z_H - x_fix| per image and g = (x_reg - x_fix) / w, the loss is
+    MSE(z_H, stop_gradient(z_H - g)), whose gradient is g up to a constant.
 
     Args:
         loss_weight: lambda_vsd.
-        guidance: scale of classifier-free guidance of the teacher.
+        guidance: scale of the teacher's classifier-free guidance.
         timesteps: t is drawn from [first, last).
         adapter: rank and alpha of the critic's LoRA.
-        negative_prompt: text the guidance moves away from; it must fit the base's context.
+        negative_prompt: negative prompt of the guidance; it must fit the context of the base.
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class VSDLoss(nn.Module):
         self.negative_prompt = negative_prompt
 
     def forward(self, shared: SharedUNet, alphas: Tensor, latent: Tensor, context: Tensor, negative: Tensor) -> Tensor:
-        """The generator's loss.
+        """Computes the loss of the generator.
 
         Args:
             shared: the UNet with its adapters.
-            alphas: (1000,) cumulated alphas.
-            latent: (B, C, h, w) restored latents, with their graph.
-            context: (B, T, C) the prompt.
-            negative: (B, T', C) the negative prompt.
+            alphas: (1000,) cumulative alphas.
+            latent: (B, C, h, w) restored latents, with gradients.
+            context: (B, T, C) context of the prompt.
+            negative: (B, T', C) context of the negative prompt.
         """
         latent = latent.float()
         noise = torch.randn_like(latent)
@@ -73,9 +73,9 @@ class VSDLoss(nn.Module):
         return self.loss_weight * F.mse_loss(latent, (latent - direction).detach())
 
     def critic_loss(self, shared: SharedUNet, alphas: Tensor, latent: Tensor, context: Tensor) -> Tensor:
-        """Noise-prediction MSE of the critic on restored latents (B, C, h, w), t drawn from all timesteps.
+        """Computes the critic's noise-prediction MSE on restored latents (B, C, h, w), with t from all timesteps.
 
-        Call it, and its backward pass, inside `shared.critic()`.
+        Both this call and its backward pass must be inside `shared.critic()`.
         """
         latent = latent.detach().float()
         noise = torch.randn_like(latent)
@@ -85,9 +85,10 @@ class VSDLoss(nn.Module):
 
 
 def predict(unet: UNet2DConditionModel, latent: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-    """The UNet's noise prediction, in float32.
+    """Returns the UNet's noise prediction in float32.
 
-    All around it stays in float32 too: bfloat16 rounds the first alphas to 1, and the noise of those steps to nothing.
+    The surrounding computations use float32 too, because bfloat16 rounds the first alphas to 1 and thus removes the
+    noise of those timesteps.
     """
     return unet(latent.to(unet.dtype), timesteps, encoder_hidden_states=context, return_dict=False)[0].float()
 
@@ -95,25 +96,25 @@ def predict(unet: UNet2DConditionModel, latent: Tensor, timesteps: Tensor, conte
 def guided(
     unet: UNet2DConditionModel, latent: Tensor, timesteps: Tensor, context: Tensor, negative: Tensor, scale: float
 ) -> Tensor:
-    """Classifier-free guidance (arXiv 2207.12598): negative + scale * (prompt - negative)."""
+    """Applies classifier-free guidance (arXiv 2207.12598): negative + scale * (prompt - negative)."""
     prompted, away = predict(unet, latent, timesteps, context), predict(unet, latent, timesteps, negative)
     return away + scale * (prompted - away)
 
 
 def add_noise(latent: Tensor, noise: Tensor, timesteps: Tensor, alphas: Tensor) -> Tensor:
-    """sqrt(a_t) z + sqrt(1 - a_t) noise, with t (B,) per image."""
+    """Computes sqrt(a_t) z + sqrt(1 - a_t) noise, with one t (B,) per image."""
     alpha = _per_image(alphas, timesteps, latent)
     return alpha.sqrt() * latent + (1 - alpha).sqrt() * noise
 
 
 def clean_estimate(noisy: Tensor, predicted: Tensor, timesteps: Tensor, alphas: Tensor) -> Tensor:
-    """(z_t - sqrt(1 - a_t) eps) / sqrt(a_t)."""
+    """Computes (z_t - sqrt(1 - a_t) eps) / sqrt(a_t)."""
     alpha = _per_image(alphas, timesteps, noisy)
     return (noisy - (1 - alpha).sqrt() * predicted) / alpha.sqrt()
 
 
 def vsd_direction(latent: Tensor, own: Tensor, base: Tensor) -> Tensor:
-    """(x_reg - x_fix) / mean|z - x_fix|, the mean over each image's own values."""
+    """Computes (x_reg - x_fix) / mean|z - x_fix|, with the mean per image."""
     weight = (latent - base).abs().mean((1, 2, 3), keepdim=True)
     return (own - base) / weight.clamp(min=1e-8)
 

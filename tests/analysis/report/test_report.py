@@ -1,4 +1,4 @@
-"""`rass-mm report` on records of real tests, and on written ones where a real one would take long."""
+"""`rass-mm report` with records of real tests, and with synthetic records where a real test would take long."""
 
 import copy
 import json
@@ -69,7 +69,7 @@ CURVE = {
 
 
 def variant(name, config, seconds, **stages):
-    """One variant of a benchmark record, as far as a report reads it."""
+    """Returns a variant of a benchmark record with the keys that a report reads."""
     return {
         'name': name,
         'config': config,
@@ -99,7 +99,7 @@ BENCHMARK = {
 
 @pytest.fixture
 def reported(tmp_path, capsys):
-    """reported(*arguments, records={name: content}): writes records, runs the command; returns (status, out, err)."""
+    """Function that writes records ({name: content}), runs the command and returns (status, out, err)."""
 
     def run(*arguments, **records):
         for name, content in records.items():
@@ -117,7 +117,7 @@ def write(path, content):
 
 
 def tables(text):
-    """Each table as a list of rows, a row as {header: cell}."""
+    """Parses each table into a list of rows, each {header: cell}."""
     found = []
     for block in re.findall(r'(?:^\|.*\n)+', text, re.M):
         lines = [[cell.strip() for cell in re.split(r'(?<!\\)\|', line)[1:-1]] for line in block.splitlines()]
@@ -131,7 +131,7 @@ def test_record_of_a_real_test_becomes_a_row(scenes, tmp_path, capsys):
     torch.manual_seed(0)
     torch.save({'state_dict': MODELS.build(config.model).state_dict()}, tmp_path / 'drawn.pth')
     done = python(
-        # The checkpoint behind an option, as argparse of older Pythons would not take it.
+        # The checkpoint follows an option, which argparse of older Python versions rejects.
         *('tools/test.py', BASELINE, '--work-dir', tmp_path / 'work', tmp_path / 'drawn.pth', '--cfg-options'),
         f'test_dataloader.dataset.data_root={scenes}',
     )
@@ -173,7 +173,7 @@ def test_each_protocol_has_its_own_table(reported):
     assert [row['system'] for row in first] == ['rass_ade20k_lq (a)', 'rass_ade20k_lq (d)']
 
 
-def test_tests_of_another_mean_have_their_own_table_and_older_records_are_of_mmsegs(reported):
+def test_tests_of_another_mean_have_their_own_table_and_older_records_have_mmsegs_mean(reported):
     older = {**RASS, 'protocol': "mIoU, aAcc and mAcc (%) over all pixels of 4 images of x at the labels' size"}
     rules = [with_rule(older['protocol'], rule) for rule in ('all', 'present')]
     present = {**RASS, 'protocol': rules[1], 'metrics': {**RASS['metrics'], 'classes': 60.0}}
@@ -288,9 +288,9 @@ def test_name_labels_a_row_and_every_row_of_a_folder(reported, tmp_path):
     ('content', 'message'),
     [
         ('{"kind": "test", "metr', 'cannot be read as JSON'),
-        ('[1, 2]', 'has the kind None; a report knows test, robustness, benchmark'),
-        ({**RASS, 'kind': 'tset'}, "has the kind 'tset'; a report knows"),
-        ({key: value for key, value in RASS.items() if key != 'protocol'}, "of the kind 'test', but lacks protocol"),
+        ('[1, 2]', 'has the kind None, but a report supports test, robustness, benchmark'),
+        ({**RASS, 'kind': 'tset'}, "has the kind 'tset', but a report supports"),
+        ({key: value for key, value in RASS.items() if key != 'protocol'}, "of kind 'test', but lacks protocol"),
         ('\xff', 'cannot be read as JSON'),
     ],
 )
@@ -332,7 +332,7 @@ def test_places_without_records_are_refused(empty, reported, tmp_path):
         ('mask2former_swin_l_ft_ade20k_lq', 'ADE20KLQDataset', '44.19'),
         ('mask2former_swin_l_r2s_reallq', 'RealLQDataset', '34.83'),
         ('segformer_b5_dt_ade20k_lq', 'ADE20KLQDataset', '26.37'),
-        ('segformer_b0_dt_ade20k_lq', 'ADE20KLQDataset', None),  # the paper's is the large one
+        ('segformer_b0_dt_ade20k_lq', 'ADE20KLQDataset', None),  # the paper uses the large variant
         ('rass_scenes_tiny', 'ScenesDataset', None),
     ],
 )
@@ -349,7 +349,7 @@ def test_part_of_the_data_or_clean_data_has_no_claim():
     assert claimed({**SCR, 'config': 'scr_osediff.py', 'data_root': 'realsr', 'images': 100})[0]['NIQE'] == '5.6476'
 
 
-def test_claims_are_of_configs_there_are():
+def test_claims_refer_to_existing_configs():
     stems = {path.stem for path in rass_mm.config_path().rglob('*.py')}
     for begin in claims.SEGMENTORS:
         assert any(claimed_cost(stem) for stem in stems if stem.startswith(begin)), begin

@@ -1,4 +1,4 @@
-"""The pieces around a sweep: the config it runs, comparisons and pictures of few or many points."""
+"""Components of a sweep: its config, comparisons of curves, and plots of few or many points."""
 
 import copy
 import json
@@ -97,7 +97,7 @@ def header(name, **changes):
 
 
 def make(path, name, values, **changes):
-    """A curve file of made-up values: {(kind, severity): mIoU}."""
+    """Writes a curve file with the given values {(kind, severity): mIoU}."""
     curve = Curve(path / f'{name}.json', header(name, **changes))
     curve.begin({'command': f'rass-mm robustness {name}', 'device': 'cpu', 'versions': {}})
     for (kind, severity), value in values.items():
@@ -118,7 +118,11 @@ def test_a_file_holds_what_was_added(tmp_path):
 
 def test_damaged_and_foreign_files_are_named(tmp_path):
     file = tmp_path / 'a.json'
-    for text, message in (('{', 'cannot be read'), ('[]', 'no robustness curve'), ('{"format": "x"}', 'no robustness')):
+    for text, message in (
+        ('{', 'cannot be read'),
+        ('[]', 'is not a robustness curve'),
+        ('{"format": "x"}', 'is not a robustness curve'),
+    ):
         file.write_text(text)
         with pytest.raises(DataError, match=message):
             read_curve(file)
@@ -153,7 +157,7 @@ def test_curves_of_another_mean_are_not_compared_and_say_which_it_is(tmp_path):
 
 def test_recipe_versions_are_not_mixed_and_old_files_are_of_version_1(tmp_path):
     old = make(tmp_path, 'A', {('clean', None): 1.0})  # has no version
-    with pytest.raises(DataError, match=r'recipe_version: 1, now 2\n.*the same as before \(--recipe-version 1\)'):
+    with pytest.raises(DataError, match=r'recipe_version: 1, now 2\n.*or use its settings \(--recipe-version 1\)'):
         open_curve(old.path, header('A', recipe_version=2))
     resumed = open_curve(old.path, header('A', recipe_version=1))
     assert resumed.points == old.points and resumed.header['recipe_version'] == 1

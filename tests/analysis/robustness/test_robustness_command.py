@@ -1,4 +1,4 @@
-"""`rass-mm robustness` as a user types it: points, resuming, refusals, and models beside each other."""
+"""`rass-mm robustness` from the command line: points, resuming, errors, and comparison of models."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def data(scenes, **others):
 
 
 def rass_mm(*arguments):
-    """The command in this process: its exit status."""
+    """Runs the command in this process; returns its exit status."""
     return main([str(argument) for argument in arguments])
 
 
@@ -46,7 +46,7 @@ def metrics(folder):
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory, scenes):
-    """The checkpoint of a few iterations of the tiny ResNet."""
+    """Checkpoint of the tiny ResNet after a few iterations."""
     work = tmp_path_factory.mktemp('resnet')
     short = {'train_cfg.max_iters': 12, 'train_cfg.val_interval': 100, 'train_dataloader.batch_size': 2}
     assert rass_mm('train', RESNET, '--work-dir', work, *data(scenes, **short)) == 0
@@ -55,7 +55,7 @@ def trained(tmp_path_factory, scenes):
 
 @pytest.fixture(scope='module')
 def killed(trained, scenes, tmp_path_factory):
-    """A sweep that was killed after its fourth point and run again: folder, points of the kill, end of the log."""
+    """Sweep that was killed after its fourth point and resumed: folder, points at the kill, end of the log."""
     out = tmp_path_factory.mktemp('curve')
     arguments = ['-m', 'rass_mm', 'robustness', RESNET, str(trained), '--out', str(out), '--name', 'ResNet', *FEW]
     arguments += data(scenes)
@@ -78,11 +78,11 @@ def killed(trained, scenes, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def curve(killed):
-    """The folder of a whole sweep."""
+    """Folder of a complete sweep."""
     return killed.folder
 
 
-def test_a_killed_sweep_goes_on_where_it_was(killed):
+def test_a_killed_sweep_resumes(killed):
     kept, after = killed.kept, points(killed.folder / 'ResNet.json')
     assert 4 <= len(kept) < 13 == len(after)
     assert all(after[key] == kept[key] for key in kept)
@@ -110,7 +110,7 @@ def test_the_record_says_what_was_measured_and_how(curve, trained):
     ('folder', 'key'), [('img_dir/val', ('clean', None)), ('img_lq/val', ('mixed', 1.0))], ids=['clean', 'lq copy']
 )
 def test_a_point_equals_an_ordinary_test_of_the_same_images(curve, trained, scenes, tmp_path, folder, key):
-    """Clean is the clean images; mixed at severity 1 is the copy that make-lq wrote with the same seed."""
+    """Clean means the clean images; mixed at severity 1 equals the copy written by make-lq with the same seed."""
     images = {'test_dataloader.dataset.data_prefix.img_path': folder}
     arguments = [RESNET, trained, '--work-dir', tmp_path, *data(scenes, **images)]
     assert run_command('test', [str(argument) for argument in arguments]) == 0
@@ -204,7 +204,7 @@ def write_adapter(path, base_folder, seed=1):
 
 @pytest.fixture(scope='module')
 def adapter(tiny_base, tmp_path_factory):
-    """The file of a restorer with random values."""
+    """Adapter file of a restorer with random values."""
     path = tmp_path_factory.mktemp('adapter') / 'scr.safetensors'
     write_adapter(path, tiny_base)
     return path
@@ -212,7 +212,7 @@ def adapter(tiny_base, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def r2s(curve, trained, scenes, tiny_base, adapter, tmp_path_factory):
-    """Arguments of a short sweep of R2S, compared with the ResNet, and its folder; it has run."""
+    """Arguments and folder of a finished short sweep of R2S that is compared with the ResNet."""
     out = tmp_path_factory.mktemp('r2s')
     restorer = {'model.restorer.adapter': adapter, 'model.restorer.base': tiny_base}
     arguments = [R2S, trained, '--out', out, '--name', 'R2S', '--kinds', 'jpeg', '--severities', '1']
@@ -221,7 +221,7 @@ def r2s(curve, trained, scenes, tiny_base, adapter, tmp_path_factory):
     return SimpleNamespace(folder=out, arguments=arguments)
 
 
-def test_models_stand_beside_each_other(r2s, curve):
+def test_models_are_shown_together(r2s, curve):
     lines = (r2s.folder / 'R2S.md').read_text().partition('JPEG compression')[2].splitlines()[4:6]
     cells = [[cell.strip() for cell in line.split('|')[1:-1]] for line in lines]
     values = [f'{points(curve / "ResNet.json")[key]["mIoU"]:.2f}' for key in KEYS]
@@ -264,11 +264,11 @@ def test_files_that_cannot_be_drawn_are_named(curve, tmp_path, capsys):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['{checkpoint}'], 'Give CONFIG and CHECKPOINT to test, or --plot'),
+        (['{checkpoint}'], 'Pass CONFIG and CHECKPOINT to test, or --plot'),
         ([RESNET, 'no.pth', '{data}'], 'Checkpoint no.pth does not exist'),
         ([RESNET, '{checkpoint}', '--severities', '2', '{data}'], '--severities: 2.0 is not in 0..1'),
         ([RESNET, '{checkpoint}', '--limit', '0', '{data}'], '--limit is 0'),
-        ([RESNET, '{checkpoint}', '--name', 'a/b', '{data}'], 'leave out slashes'),
+        ([RESNET, '{checkpoint}', '--name', 'a/b', '{data}'], 'Remove the slashes'),
         ([RESNET, '{checkpoint}', '{data}', 'clean_val=None'], 'clean_val.img_path=FOLDER_BELOW_DATA_ROOT'),
         ([RESNET, '{checkpoint}', '{data}', 'clean_val.img_path=nowhere'], 'nowhere does not exist'),
         ([RESNET, '{checkpoint}', '{data}', 'test_evaluator.iou_metrics=[mFscore]'], 'test_evaluator is'),

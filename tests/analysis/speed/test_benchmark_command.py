@@ -1,4 +1,4 @@
-"""The benchmark as a user runs it: segmentor, released path, half precision and restorer in turns on the tiny base."""
+"""Benchmark from the command line: segmentor, released path, half precision and restorer on the tiny base."""
 
 import json
 import re
@@ -14,7 +14,7 @@ NUMBER = (int, float)
 
 @pytest.fixture(scope='module')
 def ran(tmp_path_factory, tiny_base):
-    """Output folder and standard output of one run of four variants, two passes each."""
+    """Output folder and standard output of a run with four variants of two passes each."""
     out = tmp_path_factory.mktemp('benchmark')
     done = python(
         *('tools/benchmark.py', RASS, '--size', '64x96', '--iterations', 2, '--warmup', 1, '--batch', 2),
@@ -30,7 +30,7 @@ def ran(tmp_path_factory, tiny_base):
 
 @pytest.fixture(scope='module')
 def record(ran):
-    """The JSON record of that run."""
+    """JSON record of this run."""
     return json.loads((ran[0] / 'benchmark.json').read_text())
 
 
@@ -105,7 +105,7 @@ def test_figures_follow_from_the_raw_seconds(record):
 def test_the_same_windows_cost_the_same_operations_in_any_dtype(record):
     first, released, half, _ = record['variants']
     assert half['tflop_per_image'] == pytest.approx(first['tflop_per_image'])
-    # 64x96 in windows of 64 at stride 32 are two; the released windows of the short side are two as well.
+    # A 64x96 image has two windows of 64 at stride 32; the released scheme also has two windows of the short side.
     for stage in ('encode', 'UNet', 'neck'):
         assert released['stages'][stage]['tflop_per_image'] == first['stages'][stage]['tflop_per_image']
     # One head pass over stitched features instead of one per window.
@@ -121,7 +121,7 @@ def test_memory_and_parameters(record):
         assert memory['peak_bytes'] == memory['weights_bytes'] + memory['pass_bytes']
     assert first['memory']['weights_bytes'] >= 4 * first['parameters']['all']
     assert half['memory']['weights_bytes'] < 0.7 * first['memory']['weights_bytes']
-    assert scr['parameters']['running'] < scr['parameters']['all']  # the base's own conv_in waits for a critic
+    assert scr['parameters']['running'] < scr['parameters']['all']  # conv_in of the base runs only with a critic
 
 
 def test_tables_show_every_variant_and_stage(ran, record):

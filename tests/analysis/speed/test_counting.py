@@ -1,4 +1,4 @@
-"""Operations and parameters against what is counted by hand, and against the published sizes."""
+"""Operations and parameters, compared with manual counts and with published sizes."""
 
 from collections import Counter
 from contextlib import nullcontext
@@ -18,7 +18,7 @@ from rass_mm.segmentation.stages import segmentor_stages
 
 
 class Attending(nn.Module):
-    """One head of self-attention without projections, then a linear layer over its 6 channels."""
+    """Single-head self-attention without projections, followed by a linear layer over its 6 channels."""
 
     def __init__(self):
         super().__init__()
@@ -30,7 +30,7 @@ class Attending(nn.Module):
 
 
 class Small(nn.Module):
-    """A segmentor by its parts' names."""
+    """Segmentor with the usual part names."""
 
     def __init__(self):
         super().__init__()
@@ -41,7 +41,7 @@ class Small(nn.Module):
 
 
 class SmallJob:
-    """What `measure` asks of a job; notes every pass in `calls`."""
+    """Job with the interface that `measure` requires; records every pass in `calls`."""
 
     device = torch.device('cpu')
 
@@ -89,17 +89,17 @@ def test_jobs_run_in_turns():
 
 
 @pytest.mark.skipif(not RESET.exists(), reason='peaks of resident memory are measured on Linux only')
-def test_peak_memory_is_what_a_pass_took_above_the_level_before():
-    kept = torch.ones(2**25)  # 128 MiB that are there before
+def test_peak_memory_is_relative_to_the_level_before_the_pass():
+    kept = torch.ones(2**25)  # 128 MiB allocated before the pass
     with PeakMemory(torch.device('cpu')) as memory:
-        for _ in range(2):  # one after the other: the peak is one of them
+        for _ in range(2):  # allocated one after the other, so the peak is one of them
             torch.ones(2**24).sum()
     assert 60 * 2**20 < memory.peak < 90 * 2**20 and kept.numel() == 2**25
 
 
 @pytest.fixture(scope='module')
 def full_size(tmp_path_factory):
-    """The ADE20K model at full size without values."""
+    """ADE20K model at full size on the meta device."""
     from mmengine.registry import init_default_scope
     from mmseg.registry import MODELS
 
@@ -111,7 +111,7 @@ def full_size(tmp_path_factory):
         return MODELS.build(config.model).eval()
 
 
-def test_full_size_stages_cost_what_the_method_says(full_size):
+def test_full_size_stages_have_the_expected_cost(full_size):
     """Stable Diffusion's encoder and UNet at 512x512: 1.12 and 0.80 TFLOP, the latter here with its LoRA."""
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -134,5 +134,5 @@ def test_full_size_parameters_are_the_known_ones(full_size):
     assert trained == 27_905_063
     encoder = count_parameters(vae.parameters())
     assert encoder == pytest.approx(34.2e6, rel=0.01)
-    conv_in = 11_840  # trained, and of the base
+    conv_in = 11_840  # trained, but part of the base
     assert count_parameters(full_size.parameters()) == 865_910_724 + encoder + trained - conv_in

@@ -1,4 +1,4 @@
-"""Configs without a diffusion base: a plain segmentor, alone and behind a restorer."""
+"""Configs without a diffusion base: a plain segmentor, alone and after a restorer."""
 
 import json
 
@@ -14,12 +14,12 @@ PLAIN, R2S = 'baselines/resnet_scenes_tiny.py', 'baselines/resnet_scenes_tiny_r2
 
 @pytest.fixture(scope='module')
 def record(tmp_path_factory, tiny_base):
-    """The record of the plain segmentor in turns with itself behind a restorer, in two precisions."""
+    """Record of the plain segmentor alone and after a restorer, in two precisions."""
     folder = tmp_path_factory.mktemp('plain')
     base = read_base(tiny_base)
     OneStepRestorer(base).save(folder / 'scr.safetensors', base.identity, 'EmptyPrompt', ['road'])
     restorer = f'model.restorer.adapter={folder}/scr.safetensors model.restorer.base={tiny_base}'
-    with pytest.MonkeyPatch.context() as quick:  # what the device can do is not looked at here
+    with pytest.MonkeyPatch.context() as quick:  # the measured limits of the device do not matter here
         quick.setattr(ceiling, 'SIDES', {'cpu': 64, 'cuda': 64})
         quick.setattr(ceiling, 'CONVOLUTIONS', ((8, 8),))
         status = main(
@@ -46,7 +46,7 @@ def record(tmp_path_factory, tiny_base):
     return json.loads((folder / 'benchmark.json').read_text())
 
 
-def test_stages_of_both_are_told_apart(record):
+def test_stages_of_both_are_distinguished(record):
     plain, restoring, half = record['variants']
     segmenting = ['backbone', 'head', 'other']
     assert list(plain['stages']) == segmenting
@@ -63,7 +63,7 @@ def test_restorer_counts_as_parameters_and_weights(record):
     assert half['memory']['weights_bytes'] < restoring['memory']['weights_bytes']
 
 
-def test_windows_without_effect_are_said_so(record):
+def test_windows_without_effect_are_noted(record):
     plain, restoring, half = record['variants']
     for variant, said in ((plain, True), (restoring, False), (half, True)):
         assert any('windows=2 has no effect' in note for note in variant['notes']) == said
@@ -72,9 +72,9 @@ def test_windows_without_effect_are_said_so(record):
 def test_compilation_without_a_compiler_is_explained(monkeypatch, tmp_path, capsys):
     import torch._inductor.config
 
-    monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path))  # nothing compiled earlier may serve
+    monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path))  # no earlier compilation may be reused
     with torch._inductor.config.patch({'cpp.cxx': (None, '/no/compiler')}):
         options = ['--compile', '--size', '32x32', '--iterations', '1', '--warmup', '1', '--device', 'cpu']
         assert main(['benchmark', PLAIN, *options]) == 1
     message = capsys.readouterr().err
-    assert 'torch.compile failed' in message and 'leave --compile out' in message and 'Traceback' not in message
+    assert 'torch.compile failed' in message and 'omit --compile' in message and 'Traceback' not in message

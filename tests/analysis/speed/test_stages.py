@@ -1,4 +1,4 @@
-"""The division of an amount among stages, and models shared by variants."""
+"""Division of an amount among stages, and models shared by variants."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ RASS = 'rass/rass_scenes_tiny.py'
 
 
 class Clock:
-    """A clock that moves when told."""
+    """Clock that is advanced explicitly."""
 
     def __init__(self):
         self.now = 100.0
@@ -27,7 +27,7 @@ class Clock:
 
 
 class Steps:
-    """Two methods, one calling the other, that take known times."""
+    """Two methods with known durations, of which one calls the other."""
 
     def __init__(self, clock):
         self.clock = clock
@@ -49,7 +49,7 @@ class Steps:
         return later
 
 
-def test_a_stage_inside_another_takes_its_own():
+def test_time_inside_a_nested_stage_counts_for_that_stage():
     clock = Clock()
     steps, meter = Steps(clock), StageMeter(clock)
     with meter.watching([StagePoint('out', steps, 'outer'), StagePoint('in', steps, 'inner')]):
@@ -60,7 +60,7 @@ def test_a_stage_inside_another_takes_its_own():
     assert vars(steps) == {'clock': clock}  # nothing stays wrapped
 
 
-def test_what_a_stage_puts_off_is_its_own():
+def test_deferred_work_counts_for_its_stage():
     clock = Clock()
     steps, meter = Steps(clock), StageMeter(clock)
     with meter.watching([StagePoint('late', steps, 'put_off')]):
@@ -79,7 +79,7 @@ def test_an_error_inside_leaves_nothing_wrapped():
     assert vars(steps) == {'clock': clock} and meter.amounts['in'] == 10
 
 
-def test_submodules_and_attributes_come_back():
+def test_submodules_and_attributes_are_restored():
     module = nn.Sequential(nn.Linear(1, 1))
     first, other = module[0], nn.Linear(1, 1)
     with replaced(module, '0', lambda _old: other), replaced(module, 'training', lambda _old: None):
@@ -89,13 +89,13 @@ def test_submodules_and_attributes_come_back():
 
 @pytest.fixture(scope='module')
 def models():
-    """Models on the CPU."""
+    """Source of models on the CPU."""
     return Models(torch.device('cpu'))
 
 
 @pytest.fixture
 def job(models, tiny_base):
-    """job(**options) -> the tiny RASS as a job at 64x64."""
+    """Function that returns the tiny RASS model as a job at 64x64."""
 
     def make(name='a', size=(64, 64), overrides=None, **options):
         given = {'model.backbone.base': str(tiny_base), **(overrides or {})}
@@ -125,13 +125,13 @@ def test_variants_share_models_and_tensors(job):
     [
         ({'channels_last': True}, 1e-3, 0),
         ({'dtype': 'bfloat16'}, 0.2, 0),
-        ({'compile': True}, 1e-4, 1),  # the encoder, which gives features by hooks as the UNet does, but is quick
+        ({'compile': True}, 1e-4, 1),  # the encoder, which returns features through hooks like the UNet, but is fast
         pytest.param({'compile': True}, 1e-4, 2, marks=pytest.mark.slow),
     ],
     ids=['channels_last', 'bfloat16', 'compiled encoder', 'compiled'],
 )
 def test_every_way_to_run_computes_the_same(job, options, tolerance, compiled, monkeypatch):
-    # Compiled is traced only: generating code takes minutes on a CPU.
+    # Compilation only traces, because code generation takes minutes on a CPU.
     compiler = torch.compile
     monkeypatch.setattr(torch, 'compile', lambda run, mode, dynamic: compiler(run, backend='eager'))
     monkeypatch.setattr(job_module, 'segmentor_heavy_modules', lambda model: segmentor_heavy_modules(model)[:compiled])
@@ -145,7 +145,7 @@ def test_every_way_to_run_computes_the_same(job, options, tolerance, compiled, m
 
 
 def logits(job, compiled):
-    """What a job's model gives for its images."""
+    """Returns the output of a job's model for its images."""
     with job.active(compiled=compiled):
         found = job.model.predict(job.inputs, [job._sample()])
     return found[0].seg_logits.data

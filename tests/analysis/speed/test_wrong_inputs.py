@@ -1,4 +1,4 @@
-"""What a user may get wrong, and what the benchmark says then."""
+"""Errors of the benchmark for wrong options and variants."""
 
 import pytest
 
@@ -13,11 +13,11 @@ FIRST = Variant('a', RASS, dtype='bfloat16', compile=True, windows=4, overrides=
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (['--dtype', 'int8'], "dtype is 'int8'; one of float32, bfloat16, float16 is needed"),
+        (['--dtype', 'int8'], "dtype is 'int8'. Set it to one of float32, bfloat16, float16"),
         (['--size', '100x96'], 'both sides must be multiples of 32'),
         (['--device', 'nowhere'], "Device 'nowhere' cannot be used"),
-        (['--variant', 'no name'], "--variant 'no name' is not understood"),
-        (['--variant', f'rass_scenes_tiny: {RASS}'], "Two variants are called 'rass_scenes_tiny'"),
+        (['--variant', 'no name'], "--variant 'no name' cannot be parsed"),
+        (['--variant', f'rass_scenes_tiny: {RASS}'], "Two variants are named 'rass_scenes_tiny'"),
         (['--against', 'rass/none.py'], "No config 'rass/none.py'"),
         (['--against', '_base_/tiny_runtime.py'], 'has no model'),
     ],
@@ -29,7 +29,7 @@ def test_wrong_options_are_explained(options, message, tiny_base, capsys):
     assert status == 1 and message in captured.err and not captured.out
 
 
-def test_missing_base_says_what_to_put_where(tmp_path, capsys):
+def test_missing_base_names_the_expected_files(tmp_path, capsys):
     assert run_command('benchmark', [RASS, '--cfg-options', f'model.backbone.base={tmp_path}/none']) == 1
     assert 'none/unet/config.json' in (message := capsys.readouterr().err) and 'rass-mm random-base' in message
 
@@ -46,7 +46,7 @@ def test_numbers_are_checked_by_the_parser(options, capsys):
     assert options[1] in capsys.readouterr().err
 
 
-def test_variant_takes_what_it_does_not_say_from_the_first():
+def test_variant_takes_missing_options_from_the_first():
     found = parse_variant(f'b: {RASS} dtype=float16 compile=0 model.neck.width=16', FIRST)
     assert (found.name, found.dtype, found.compile, found.windows) == ('b', 'float16', False, 4)
     assert found.overrides == {'model.backbone.base': 'b', 'model.neck.width': 16}
@@ -54,7 +54,7 @@ def test_variant_takes_what_it_does_not_say_from_the_first():
     assert (other.checkpoint, other.windows, other.overrides) == ('x.pth', 2, {})
 
 
-def test_released_is_the_first_config_plainly_run():
+def test_released_runs_the_first_config_without_options():
     for found in (parse_variant('released', FIRST), parse_variant(f'released: {RASS} path=released', FIRST)):
         assert (found.config, found.overrides) == (FIRST.config, FIRST.overrides)
         assert (found.dtype, found.compile, found.channels_last, found.windows) == ('float32', False, False, 1)
@@ -64,12 +64,12 @@ def test_released_is_the_first_config_plainly_run():
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('b: x.py speed=9', "no option 'speed'"),
-        ('b: x.py compile=yes', "compile is 'yes'; 0 or 1"),
+        ('b: x.py speed=9', "unknown option 'speed'"),
+        ('b: x.py compile=yes', "compile is 'yes', but must be 0 or 1"),
         ('b: x.py windows=-1', "windows is '-1'"),
-        ('b: x.py windows=0', '0 windows at a time are too few'),
+        ('b: x.py windows=0', 'windows is 0, but it must be at least 1'),
         ('b: x.py path=fast', "path is 'fast'"),
-        ('b: x.py y.pth z.pth', 'is not understood'),
+        ('b: x.py y.pth z.pth', 'cannot be parsed'),
         ('b: x.py dtype=int8', "dtype is 'int8'"),
     ],
 )

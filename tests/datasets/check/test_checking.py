@@ -1,4 +1,4 @@
-"""`rass-mm check-data` on data sets that are broken on purpose, and its counts against mmseg's own loading."""
+"""`rass-mm check-data` on data sets with deliberate faults, and its counts compared with mmseg's loading."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ CLASSES = ['road', 'car', 'tree', 'sky']
 
 @pytest.fixture
 def root(tmp_path):
-    """Six photos `images/{a,b,c,d,e,f}.jpg` of 64x48 with labels `labels/*.png` of ids 0 to 3 and some 255."""
+    """Data set of six 64x48 photos `images/{a,b,c,d,e,f}.jpg` with labels `labels/*.png` of ids 0 to 3 and 255."""
     rng = np.random.default_rng(0)
     for name in ('images', 'labels'):
         (tmp_path / name).mkdir()
@@ -52,7 +52,7 @@ def cut(file, kept):
 
 
 def config(root, classes=CLASSES, **options):
-    """A config whose training data is `root`."""
+    """Writes a config with the training data in `root`."""
     dataset = dict(
         type='BaseSegDataset',
         data_root=str(root),
@@ -83,7 +83,7 @@ def test_a_clean_data_set_has_no_problems_and_exact_counts(root):
 
 @pytest.mark.parametrize('reduce', [False, True])
 @pytest.mark.parametrize('chosen', [None, ['car', 'sky']])
-def test_ids_mean_what_mmseg_makes_of_them(tmp_path, reduce, chosen):
+def test_ids_have_the_same_meaning_as_in_mmseg(tmp_path, reduce, chosen):
     ids = np.arange(256, dtype=np.uint8)[None]
     Image.fromarray(ids).save(tmp_path / 'label.png')
     label_map = chosen and {old: chosen.index(name) if name in chosen else 255 for old, name in enumerate(CLASSES)}
@@ -134,7 +134,7 @@ def test_damage_in_the_middle_of_a_label_is_found(root):
     assert [entry['file'] for entry in check(root).unreadable] == [str(file)]
 
 
-def test_a_page_called_an_image_and_a_colour_label_are_unreadable(root):
+def test_a_web_page_named_as_an_image_and_a_colour_label_are_unreadable(root):
     (root / 'images' / 'a.jpg').write_text('<html>404</html>')
     Image.new('RGB', (64, 48)).save(root / 'labels' / 'b.png')
     first, second = check(root).unreadable
@@ -142,7 +142,7 @@ def test_a_page_called_an_image_and_a_colour_label_are_unreadable(root):
     assert 'RGB' in second['reason'] and 'one channel of class ids' in second['reason']
 
 
-def test_images_without_label_and_labels_without_image_are_told_apart(root):
+def test_images_without_label_and_labels_without_image_are_distinguished(root):
     (root / 'labels' / 'a.png').unlink()
     (root / 'images' / 'f.jpg').unlink()
     report = check(root)
@@ -150,7 +150,7 @@ def test_images_without_label_and_labels_without_image_are_told_apart(root):
     assert (report.images, report.pairs, report.checked, report.problems) == (5, 4, 5, 2)
 
 
-def test_labels_of_images_outside_a_list_of_files_are_no_problem(root):
+def test_labels_of_images_outside_a_list_of_files_are_not_a_problem(root):
     (root / 'list.txt').write_text('a\nb\nghost\n')
     report = check(root, ann_file='list.txt')
     assert (report.images, report.without_image) == (3, [])
@@ -188,13 +188,13 @@ def test_background_zero_hints_at_reduce_zero_label(root):
     assert (report.problems, report.hints) == (0, []) and report.ignored['share'] == pytest.approx(4 / 48)
 
 
-def test_reduce_zero_label_wrongly_on_is_hinted_at(root):
+def test_wrong_reduce_zero_label_is_hinted_at(root):
     report = check(root, reduce_zero_label=True)
     assert len(report.hints) == 1 and 'set reduce_zero_label=False' in report.hints[0]
     assert report.never == ['sky'] and report.problems == 0
 
 
-def test_classes_that_never_occur_are_named_and_no_problem(root):
+def test_classes_that_never_occur_are_named_but_are_not_a_problem(root):
     report = check(root, classes=[*CLASSES, 'boat'])
     assert report.never == ['boat'] and report.classes[4]['images'] == 0 and report.problems == 0
 
@@ -340,10 +340,10 @@ def test_long_lists_are_cut_on_the_terminal_only(root, capsys):
         (['--splits', 'val'], 'no val_dataloader'),
         (['--limit', '0'], '--limit is 0'),
         (['--workers', '0'], 'number of workers is 0'),
-        (['--cfg-options', 'train_dataloader.dataset.type=NoSuchDataset'], 'NoSuchDataset is no registered data set'),
+        (['--cfg-options', 'train_dataloader.dataset.type=NoSuchDataset'], 'NoSuchDataset is not registered'),
     ],
 )
-def test_impossible_wishes_are_refused(root, options, said, capsys):
+def test_invalid_options_are_refused(root, options, said, capsys):
     assert main(['check-data', str(dumped(root)), *options]) == 1
     assert said in capsys.readouterr().err
 

@@ -170,7 +170,7 @@ def test_base_of_another_layout_cannot_be_started_from(cache, tmp_path):
 
 def test_fresh_unet_alone_is_refused(tmp_path):
     done = python('-m', 'rass_mm', 'make-base', tmp_path / 'base', '--fresh-unet')
-    assert done.returncode == 1 and 'give that folder too' in done.stderr
+    assert done.returncode == 1 and 'Add --start FOLDER' in done.stderr
 
 
 def test_min_snr_weights_against_the_formula():
