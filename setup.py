@@ -48,7 +48,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['rass_mm', 'rass_mm.*', 'rass_mm_cli']),
-    package_data={'rass_mm': ['py.typed']},
+    package_data={'rass_mm': ['py.typed'], 'rass_mm.demo.base': ['weights/*/*', 'weights/*/*/*']},
     install_requires=SEGMENTATION,
     extras_require={'restoration': RESTORATION, 'test': ['pytest', 'ruff']},
     cmdclass={'build_py': BuildWithConfigs},

@@ -1,1 +1,1 @@
-"""Does the recipe hold? Systems x seeds on two data sets, their records, tables and pictures. See README.md."""
+"""Does the recipe hold? Systems x seeds on two data sets: runs, records, tables and plots. See README.md."""

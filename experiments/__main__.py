@@ -1,4 +1,4 @@
-"""`python -m experiments prepare | run | judge-base | report | pages`; run it from the checkout's root."""
+"""`python -m experiments COMMAND`, from the checkout's root; `--help` lists the commands."""
 
 import sys
 

@@ -8,8 +8,16 @@ from pathlib import Path
 
 from rich.logging import RichHandler
 
+from experiments.judge_base import judge_bases
+from experiments.migrate_records import migrate
+from experiments.pages import write_pages
+from experiments.prepare import prepare
+from experiments.record import is_recorded
+from experiments.report import write_report
+from experiments.run import plan_runs, run_all
 from experiments.systems import SEEDS, SETTINGS
 from rass_mm.cli.options import guarded
+from rass_mm.errors import ConfigError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -17,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format='%(message)s', handlers=[RichHandler(show_path=False)])
     parser = argparse.ArgumentParser('python -m experiments', description='Does the recipe hold?')
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
-    for add in (_add_prepare, _add_run, _add_judge, _add_report, _add_pages):
+    for add in (_add_prepare, _add_run, _add_judge, _add_pages, _add_report, _add_migrate):
         add(commands)
     return guarded(parser.parse_args(argv))
 
@@ -27,46 +35,39 @@ def _settings(parser: argparse.ArgumentParser) -> None:
 
 
 def _chosen(arguments: argparse.Namespace) -> list[str]:
-    from rass_mm.errors import ConfigError
-
     for name in arguments.settings:
         if name not in SETTINGS:
             raise ConfigError(f'No setting {name!r}. There are: {", ".join(SETTINGS)}.')
     return arguments.settings or list(SETTINGS)
 
 
+def _for_each(arguments: argparse.Namespace, do: Callable[[str], None]) -> int:
+    for setting in _chosen(arguments):
+        do(setting)
+    return 0
+
+
 def _add_prepare(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser('prepare', help='make data and bases')
     _settings(parser)
     parser.add_argument('--camvid', type=Path, default=Path('data/camvid'), help='folder of the full-size CamVid')
-    parser.set_defaults(run=_prepare)
-
-
-def _prepare(arguments: argparse.Namespace) -> int:
-    from experiments.prepare import prepare
-
-    return _for_each(arguments, partial(prepare, camvid=arguments.camvid))
+    parser.set_defaults(run=lambda arguments: _for_each(arguments, partial(prepare, camvid=arguments.camvid)))
 
 
 def _add_run(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser('run', help='train and test systems x seeds; what is recorded is not run again')
+    parser = commands.add_parser('run', help='train and test systems x seeds that have no record yet')
     _settings(parser)
-    parser.add_argument('--systems', nargs='+', help='their names, see systems.py; default: all')
+    parser.add_argument('--systems', nargs='+', help='names, see systems.py; default: all')
     parser.add_argument('--seeds', nargs='+', type=int, default=list(SEEDS))
     parser.add_argument('--workers', type=int, default=2, help='runs side by side, one thread each')
     parser.add_argument(
-        '--again', action='store_true', help='run what --systems names although it is recorded, and compare'
+        '--again', action='store_true', help='run the systems of --systems although they are recorded, and compare'
     )
-    parser.add_argument('--list', action='store_true', help='only print which runs are recorded and which are not')
+    parser.add_argument('--list', action='store_true', help='only print which runs are recorded')
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    import rass_mm  # noqa: F401  (registers everything the configs name)
-    from experiments.record import is_recorded
-    from experiments.run import plan_runs, run_all
-    from rass_mm.errors import ConfigError
-
     runs = plan_runs(_chosen(arguments), arguments.seeds, arguments.systems)
     if arguments.list:
         for run in runs:
@@ -79,44 +80,34 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _add_judge(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser('judge-base', help="noise loss, attention and samples of a setting's bases")
+    parser = commands.add_parser('judge-base', help='noise loss, attention and samples of the bases of a setting')
     _settings(parser)
-    parser.set_defaults(run=_judge)
+    parser.set_defaults(run=lambda arguments: _for_each(arguments, judge_bases))
 
 
-def _judge(arguments: argparse.Namespace) -> int:
-    from experiments.judge_base import judge_bases
-
-    return _for_each(arguments, judge_bases)
-
-
-def _for_each(arguments: argparse.Namespace, do: Callable[[str], None]) -> int:
-    import rass_mm  # noqa: F401  (registers everything the configs name)
-
-    for setting in _chosen(arguments):
-        do(setting)
-    return 0
+def _add_pages(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser('pages', help='pictures of the images with the best, median and worst gain')
+    _settings(parser)
+    parser.set_defaults(run=lambda arguments: _for_each(arguments, write_pages))
 
 
 def _add_report(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser('report', help='tables and plots from the records, and the section of the README')
+    parser = commands.add_parser('report', help="tables, plots and the README's lines, from the records")
     parser.set_defaults(run=_report)
 
 
 def _report(_arguments: argparse.Namespace) -> int:
-    from experiments.report import write_report
-
     write_report()
     return 0
 
 
-def _add_pages(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser('pages', help='pictures of the images with best, median and worst gain')
-    _settings(parser)
-    parser.set_defaults(run=_pages)
+def _add_migrate(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser('migrate-records', help='carry records over to moved configs, if no value changed')
+    parser.add_argument('old', type=Path, help='a checkout in which the records match their configs')
+    parser.add_argument('--ignore', nargs='+', default=[], metavar='KEY', help='dotted keys that may differ')
+    parser.set_defaults(run=_migrate)
 
 
-def _pages(arguments: argparse.Namespace) -> int:
-    from experiments.pages import write_pages
-
-    return _for_each(arguments, write_pages)
+def _migrate(arguments: argparse.Namespace) -> int:
+    migrate(arguments.old, arguments.ignore)
+    return 0

@@ -1,10 +1,14 @@
-"""The ordinary commands behind one run, as they can be typed again."""
+"""The `tools/train.py` and `tools/test.py` commands of one run, each of which can be typed again."""
 
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from experiments.systems import ROOT, System
+from mmengine.config import Config
+
+from experiments.systems import System
 from rass_mm.config import load_config
 
 WORK = Path('work_dirs/experiments')
@@ -26,13 +30,13 @@ class Run:
         return f'{self.setting} {self.system.name} seed {self.seed}'
 
     @property
-    def record(self) -> Path:
-        """The JSON of this run."""
-        return ROOT / 'results' / self.setting / f'{self.system.name}-seed{self.seed}.json'
+    def key(self) -> tuple[str, int]:
+        """System and seed: identifies its record among those of the data set."""
+        return self.system.name, self.seed
 
     @property
     def folder(self) -> Path:
-        """Where its logs, checkpoints and predictions are."""
+        """Its logs, checkpoints and predictions."""
         return self.folder_of(self.system.name)
 
     def folder_of(self, name: str) -> Path:
@@ -41,37 +45,46 @@ class Run:
 
     @property
     def config(self) -> str:
-        """The system's config."""
-        return self.system.config(self.setting)
+        """Path of the system's config."""
+        return self.system.config_file(self.setting)
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """Values by dotted key over those of the config: the seed, the row's own, and the adapter of its restorer."""
+        overrides = {'randomness.seed': self.seed, **self.system.overrides_on(self.setting)}
+        if self.system.restorer:
+            place = 'model.restorer.adapter' if self.system.trained_as else 'model.backbone.scr_adapter'
+            overrides[place] = (self.folder_of(self.system.restorer) / ADAPTER).as_posix()
+        return overrides
+
+    @property
+    def options(self) -> list[str]:
+        """The overrides as `--cfg-options` reads them."""
+        return [option(key, value) for key, value in self.overrides.items()]
+
+    def resolved(self) -> Config:
+        """The config with all overrides."""
+        return load_config(self.config, self.overrides)
 
     @property
     def steps(self) -> int:
         """Training iterations of the checkpoint that is tested."""
-        return load_config(self.config).train_cfg.max_iters
+        return self.resolved().train_cfg.max_iters
 
     @property
     def checkpoint(self) -> Path:
-        """What is tested: its own last checkpoint, or that of the system it is trained as."""
+        """The tested checkpoint: its own last one, or that of the system it is trained as."""
         return self.folder_of(self.system.trained_as or self.system.name) / f'iter_{self.steps}.pth'
 
     @property
     def is_trained(self) -> bool:
-        """Whether its work folder holds all that its tests and the systems that need it take from it."""
+        """Whether its work folder holds the files that its tests, and the systems that need it, take from it."""
         files = [self.checkpoint, *([self.folder / ADAPTER] if self.system.restores else [])]
         return all(file.is_file() for file in files)
 
     @property
-    def options(self) -> list[str]:
-        """Overrides of the config: the seed, and what it takes from other systems."""
-        options = [f'randomness.seed={self.seed}']
-        if self.system.restorer:
-            place = 'model.restorer.adapter' if self.system.trained_as else 'model.backbone.scr_adapter'
-            options.append(f'{place}={(self.folder_of(self.system.restorer) / ADAPTER).as_posix()}')
-        return options
-
-    @property
     def training(self) -> list[str]:
-        """`tools/train.py` with its arguments; nothing to train is an empty list."""
+        """`tools/train.py` with its arguments; an empty list if there is nothing to train."""
         if self.system.trained_as:
             return []
         place = ['--work-dir', self.folder.as_posix(), '--resume']
@@ -79,7 +92,7 @@ class Run:
 
     @property
     def tests(self) -> dict[str, list[str]]:
-        """`tools/test.py` with its arguments, per kind of test."""
+        """`tools/test.py` with its arguments, by kind of test."""
         if self.system.restores:
             return {mode: self._test(mode, [f'model.test_cfg.mode={mode}']) for mode in ('restore', 'ceiling')}
         return {
@@ -93,12 +106,17 @@ class Run:
             for split, (folder, suffix) in SPLITS.items()
         }
 
+    @property
+    def commands(self) -> list[str]:
+        """All its commands, in order, for a shell."""
+        return [typed(arguments) for arguments in (self.training, *self.tests.values()) if arguments]
+
     def outcome(self, test: str) -> Path:
-        """Where a test leaves `metrics.json`."""
+        """The folder in which a test writes `metrics.json`."""
         return self.folder / f'test-{test}'
 
     def predictions(self, test: str) -> Path:
-        """Where a test leaves label maps or images."""
+        """The folder in which a test writes label maps or images."""
         return self.folder / f'predicted-{test}'
 
     def _test(self, name: str, options: list[str]) -> list[str]:
@@ -107,6 +125,12 @@ class Run:
             *('tools/test.py', self.config, self.checkpoint.as_posix(), *places),
             *('--cfg-options', *self.options, *options),
         ]
+
+
+def option(key: str, value: Any) -> str:
+    """One override as `--cfg-options` reads it: lists and tuples without quotes and spaces."""
+    text = re.sub("[ ']", '', str(value))
+    return f'{key}={text}'
 
 
 def typed(arguments: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Is a small base a prior? Noise loss on images it has not seen, what its words are worth, where they look, samples."""
+"""Whether a small base is a prior: noise loss on unseen images by caption, attention of the class tokens, samples."""
 
 import json
 import logging
@@ -14,6 +14,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from experiments.prepare import BASES, bases
+from experiments.store import write_bases
 from experiments.systems import ROOT
 from rass_mm.config import load_config
 from rass_mm.demo.base.images import BaseImages, ConfiguredImages
@@ -21,7 +22,7 @@ from rass_mm.diffusion.attention import captured_attention, cross_attention_laye
 from rass_mm.diffusion.base import DiffusionBase, load_unet, load_vae, read_base
 from rass_mm.diffusion.prompts import ClassTokens
 from rass_mm.diffusion.text import TextEncoder
-from rass_mm.files.atomic import atomic_path, write_text
+from rass_mm.files.atomic import atomic_path
 from rass_mm.restoration.losses import attention_ratio
 
 logger = logging.getLogger(__name__)
@@ -32,10 +33,9 @@ DOCS = Path('docs/evidence')
 
 
 def judge_bases(setting: str) -> None:
-    """Writes `results/<setting>/bases.json` and, for the scenes, a picture of samples.
+    """Writes the findings about the bases of a data set to `results/bases.json`, and a picture of samples of each.
 
-    The samples of a base trained on CamVid resemble its pictures, whose licence this project does not carry: they go
-    to the work folder.
+    Samples of CamVid's bases go to the work folder: they resemble its images, whose licence is not this project's.
     """
     data = _validation_images(setting)
     found = {}
@@ -45,12 +45,12 @@ def judge_bases(setting: str) -> None:
         if not name.endswith('random'):
             place = DOCS / setting if setting == 'scenes' else Path('work_dirs/experiments') / setting
             draw_samples(read_base(BASES / name), data, place / f'samples-{name}.png')
-    write_text(ROOT / 'results' / setting / 'bases.json', json.dumps(found, indent=1) + '\n')
+    write_bases(setting, found)
 
 
 def _validation_images(setting: str) -> BaseImages:
-    """The first clean validation images, cut to sides that suit the UNet."""
-    data = load_config(f'experiments/configs/{setting}/base.py').val_dataloader.dataset
+    """The first clean validation images, cropped to sides that the UNet takes."""
+    data = load_config(ROOT / 'configs' / setting / 'base.py').val_dataloader.dataset
     data.data_prefix.img_path, data.indices = 'img_dir/val', IMAGES
     with Progress(disable=True) as progress:
         images = ConfiguredImages(data).load(progress)
@@ -62,8 +62,8 @@ def _validation_images(setting: str) -> BaseImages:
 def judge(base: DiffusionBase, data: BaseImages) -> dict[str, Any]:
     """Noise loss by timestep and caption, attention ratio, PSNR of the autoencoder.
 
-    Noise and timesteps are the same for all bases and captions. `loss` has the right caption, `loss_empty` none and
-    `loss_wrong` that of another image; their difference is what the words are worth to the UNet.
+    Noise and timesteps are the same for all bases and captions. `loss` is with the right caption, `loss_empty` with
+    none, `loss_wrong` with that of another image; the differences are what the words are worth to the UNet.
     """
     unet, vae, text = load_unet(base), load_vae(base, decoder=True), TextEncoder(base)
     pictures = data.images.float() / 127.5 - 1
@@ -113,7 +113,7 @@ def _attention(unet: torch.nn.Module, latents: Tensor, prompt: ClassTokens, labe
 
 @torch.no_grad()
 def draw_samples(base: DiffusionBase, data: BaseImages, target: Path) -> None:
-    """Images drawn from noise (DDIM) with the captions of validation images, above those images themselves."""
+    """Writes a picture: images drawn from noise (DDIM) with the captions of validation images, above those images."""
     unet, vae, text = load_unet(base), load_vae(base, decoder=True), TextEncoder(base)
     captions = ['a photo of a ' + ', '.join(data.names(label)) for label in data.labels[:SAMPLES]]
     context = torch.cat([text.encode_texts(captions)[0], text.encode_texts([''] * SAMPLES)[0]])

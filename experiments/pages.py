@@ -1,6 +1,5 @@
-"""Images with the best, the median and the worst gain of RASS over its backbone without SCR, chosen by rule."""
+"""Pictures of the images with the best, the median and the worst gain of RASS over its backbone without SCR."""
 
-import json
 import logging
 from pathlib import Path
 
@@ -9,8 +8,8 @@ import numpy as np
 from mmseg.registry import DATASETS
 
 from experiments.commands import Run
+from experiments.store import find_record, records_file
 from experiments.systems import systems_of
-from rass_mm.config import load_config
 from rass_mm.errors import DataError
 from rass_mm.visualization import colored, comparison_page
 
@@ -25,15 +24,15 @@ EACH = 2
 def write_pages(setting: str, seed: int = 0) -> None:
     """Writes `gains.png`: two images each of the best, the median and the worst gain.
 
-    Pictures of CamVid may not be given on under this project's licence: that page stays in the work folder.
+    CamVid's images may not be redistributed under this project's licence: that page stays in the work folder.
 
     Raises:
-        DataError: a run that is shown has no record or its predictions are gone.
+        DataError: a run that is shown has no record, or its predictions are missing.
     """
     runs = {system.name: Run(setting, system, seed) for system in systems_of(setting)}
     names = chosen(runs[GAIN], runs[OVER])
     restored = runs['scr'].predictions('restore')
-    data = load_config(runs[GAIN].config).test_dataloader.dataset
+    data = runs[GAIN].resolved().test_dataloader.dataset
     root, meta = Path(data.data_root), DATASETS.get(data.type).METAINFO
     rows = []
     for name, gain in names:
@@ -55,7 +54,7 @@ def write_pages(setting: str, seed: int = 0) -> None:
 
 
 def chosen(gain: Run, over: Run) -> list[tuple[str, float]]:
-    """(image, gain in mIoU) of the best, the median and the worst, `EACH` of each, best first."""
+    """Image and gain in mIoU of the best, the median and the worst, `EACH` of each, best first."""
     scores = [_scores(run) for run in (gain, over)]
     gains = sorted(((name, scores[0][name] - scores[1][name]) for name in scores[0]), key=lambda pair: -pair[1])
     middle = (len(gains) - EACH) // 2
@@ -63,13 +62,16 @@ def chosen(gain: Run, over: Run) -> list[tuple[str, float]]:
 
 
 def _scores(run: Run) -> dict[str, float]:
-    if not run.record.is_file():
-        raise DataError(f'{run.record} is not there: run `python -m experiments run {run.setting}` first.')
-    return json.loads(run.record.read_text())['tests']['degraded']['images']
+    record = find_record(run)
+    if record is None:
+        raise DataError(
+            f'{records_file(run.setting)} has no record of {run.label}. Run `python -m experiments run {run.setting}`.'
+        )
+    return record['tests']['degraded']['images']
 
 
 def _read(file: Path) -> np.ndarray:
     picture = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
     if picture is None:
-        raise DataError(f'{file} is not there or damaged. Move the record of its run away and run it again.')
+        raise DataError(f'{file} is missing or damaged. Run its system again with `--systems NAME --again`.')
     return picture

@@ -16,11 +16,11 @@ from rass_mm.analysis.robustness.plot import COLORS, MARKERS
 from rass_mm.files.atomic import write_bytes
 
 TOGETHER = 7
-"""Curves in one panel: more than there are colours cannot be told apart."""
+"""Curves in one panel, at most; there are no more colours."""
 ACROSS = 2
 """Panels side by side."""
 FAMILIES = ('dt', 'ft', 'base', 'rass')
-"""Have the same colour in every panel, whatever the schedule."""
+"""Systems that keep their colour in every panel, whatever the schedule."""
 
 
 def draw_bars(path: Path, title: str, rows: Sequence[Row]) -> None:
@@ -45,7 +45,7 @@ def draw_bars(path: Path, title: str, rows: Sequence[Row]) -> None:
 
 
 def draw_curves(path: Path, title: str, rows: Sequence[Row]) -> None:
-    """mIoU on degraded validation images while training: lines are means over seeds, bands standard deviations."""
+    """mIoU on degraded validation images during training: lines are means over seeds, bands standard deviations."""
     rows = [row for row in rows if 'curve' in row.first]
     groups = panels_of(rows)
     lines = math.ceil(len(groups) / ACROSS)
@@ -74,7 +74,7 @@ def draw_curves(path: Path, title: str, rows: Sequence[Row]) -> None:
 
 
 def panels_of(rows: Sequence[Row]) -> list[list[Row]]:
-    """Main systems, RASS with its ablations and bound, causes of one length: no more than `TOGETHER` in a panel."""
+    """The rows of each panel: main systems; RASS with its ablations and bound; causes of equal length."""
     kinds = [[row for row in rows if row.system.group in groups] for groups in ((MAIN,), (ABLATION, BOUND))]
     if kinds[1]:
         kinds[1] = [row for row in rows if row.system.name == 'rass'] + kinds[1]
@@ -85,7 +85,7 @@ def panels_of(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def colors_of(rows: Sequence[Row]) -> list[int]:
-    """Number of each row's colour in one panel: its family's where that is free, else the first free one."""
+    """Index of each row's colour in one panel: that of its family if free, else the first free one."""
     taken: list[int] = []
     for row in rows:
         family = row.system.name.split('_')[0]

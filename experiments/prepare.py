@@ -1,4 +1,4 @@
-"""Makes the data and the bases that the configs name, each with the ordinary commands. Finished parts stay."""
+"""Makes the data and the bases that the configs name, with the `rass-mm` commands. Finished parts are kept."""
 
 import logging
 import subprocess
@@ -45,8 +45,8 @@ def prepare(setting: str, camvid: Path) -> None:
 
 
 def bases(setting: str) -> dict[str, list[str]]:
-    """Folder names and `make-base` options of a setting's bases; one that others start from comes first."""
-    # At the default rate the scenes' autoencoder is no better after 1500 steps than after 160; from there, a lower one.
+    """Folder names and `make-base` options of a setting's bases; a base that others start from comes before them."""
+    # At the default rate the scenes' autoencoder is no better after 1500 steps than after 160: continue at a lower one.
     gentle = ['--start', str(BASES / 'scenes-tiny'), '--fresh-unet', '--vae-steps', '900', '--vae-rate', '6e-4']
     same = ['--start', str(BASES / setting), '--fresh-unet', '--vae-steps', '0', *UNET]
     scenes = {'scenes-tiny': [], 'scenes': ['--scenes', '4096', *gentle, *UNET, '10000']}
@@ -62,14 +62,7 @@ def bases(setting: str) -> dict[str, list[str]]:
         'camvid': [*CAMVID, *further, *UNET, '3000'],
         'camvid-alone': [
             *CAMVID,
-            '--vae-steps',
-            '1200',
-            '--unet-crop',
-            '24',
-            '--unet-batch',
-            '8',
-            '--unet-steps',
-            '5000',
+            *('--vae-steps', '1200', '--unet-crop', '24', '--unet-batch', '8', '--unet-steps', '5000'),
         ],
         'camvid-short': [*CAMVID, *same, '300'],
         'camvid-random': [*CAMVID, *same, '0'],
@@ -77,10 +70,10 @@ def bases(setting: str) -> dict[str, list[str]]:
 
 
 def halve(source: Path, target: Path) -> None:
-    """Writes CamVid at half size: images averaged over 2x2 pixels, labels by their nearest pixel, all as PNG.
+    """Writes CamVid at half size as PNG: images averaged over 2x2 pixels, labels by nearest neighbour.
 
     Raises:
-        DataError: the source is not there or holds nothing.
+        DataError: the source is missing or empty, or an image is damaged.
     """
     for kind, suffix, method in (('img_dir', '.jpg', cv2.INTER_AREA), ('ann_dir', '.png', cv2.INTER_NEAREST)):
         for split in ('train', 'val'):
@@ -93,7 +86,7 @@ def halve(source: Path, target: Path) -> None:
                     continue
                 picture = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
                 if picture is None:
-                    raise DataError(f'{file} is damaged. Fetch it again.')
+                    raise DataError(f'{file} is damaged. Download it again.')
                 place.parent.mkdir(parents=True, exist_ok=True)
                 with atomic_path(place) as temporary:
                     cv2.imwrite(str(temporary), cv2.resize(picture, HALF, interpolation=method))

@@ -1,13 +1,14 @@
-"""The questions to the records, and the answers on one data set."""
+"""The questions that the experiments answer, and their answers on one data set."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from experiments.results import Comparison, Row, compare, miou
+from experiments.systems import systems_of
 
 
 class Question(NamedTuple):
-    """A question, and the two systems whose difference in mIoU on a split answers it."""
+    """A question and the two systems whose difference in mIoU on a split answers it."""
 
     text: str
     better: str
@@ -52,6 +53,7 @@ QUESTIONS = (
     Question('lambda 1 > lambda 0 (RASS)', 'rass_l1', 'rass_l0'),
     Question('lambda 1 > lambda 0.1 (RASS)', 'rass_l1', 'rass'),
     Question("RASS > base without SCR, longer by SCR's cost", 'rass', 'base_equal'),
+    Question("RASS > base without SCR, both without the encoder's features", 'rass_noshortcut', 'base_noshortcut'),
     Question('RASS > base without SCR, base of 300 steps', 'rass_short', 'base_short'),
     Question('RASS > base without SCR, timestep 200', 'rass_t200', 'base_t200'),
     Question('timestep 1 > timestep 200 (RASS)', 'rass', 'rass_t200'),
@@ -62,11 +64,18 @@ QUESTIONS = (
 )
 
 
-def answers(rows: Sequence[Row]) -> list[tuple[Question, Comparison]]:
-    """Every question whose two systems have records with a seed in common, and what they say."""
+def questions_of(setting: str) -> list[Question]:
+    """The questions whose two systems are planned on a data set."""
+    planned = {system.name for system in systems_of(setting)}
+    return [question for question in QUESTIONS if {question.better, question.worse} <= planned]
+
+
+def answers(rows: Sequence[Row]) -> dict[Question, Comparison]:
+    """The answer to every question whose two systems have records of the same seed."""
     known = {row.system.name: row for row in rows}
-    asked = [question for question in QUESTIONS if question.better in known and question.worse in known]
-    found = [
-        (question, compare(known[question.better], known[question.worse], miou(question.split))) for question in asked
-    ]
-    return [(question, comparison) for question, comparison in found if comparison.seeds]
+    found = {
+        question: compare(known[question.better], known[question.worse], miou(question.split))
+        for question in QUESTIONS
+        if question.better in known and question.worse in known
+    }
+    return {question: comparison for question, comparison in found.items() if comparison.seeds}

@@ -1,4 +1,4 @@
-"""One JSON per run, from what the ordinary commands left behind: enough for every table and curve."""
+"""The record of a run, made from the files that its commands left behind: enough for every table and curve."""
 
 import hashlib
 import json
@@ -10,14 +10,15 @@ from typing import Any
 
 import cv2
 import numpy as np
+from mmengine.config import Config
 
-from experiments.commands import Run, typed
+from experiments.commands import Run
+from experiments.store import Record, find_record, line_of
 from experiments.systems import RECIPE_VERSION
 from rass_mm.apis import RESULT
-from rass_mm.config import load_config
+from rass_mm.datasets.names import class_names
 from rass_mm.degradation.versions import lq_steps, step_version
 from rass_mm.errors import DataError
-from rass_mm.files.atomic import write_text
 from rass_mm.metrics.iou import class_ious, mean_iou
 
 AGREE = 0.011
@@ -30,77 +31,66 @@ def is_recorded(run: Run) -> bool:
     Raises:
         DataError: its record was made with another config, other overrides or another recipe version.
     """
-    if not run.record.is_file():
-        return False
-    known = json.loads(run.record.read_text())
-    if known['config_hash'] != config_hash(run) or known['options'] != run.options:
+    known = find_record(run)
+    if known is not None and known['config_hash'] != config_hash(run.resolved()):
         raise DataError(
-            f'{run.record} was made with another version of {run.config}. Move it away to run the system again, or '
-            f'give the changed config a name of its own.'
+            f'{line_of(run)} ({run.system.name}, seed {run.seed}) was made with other config values than those of '
+            f'{run.config} and its row in systems.py. Delete the line to run the system again, or give the changed row '
+            f'a name of its own.'
         )
-    if known.get('recipe_version') != RECIPE_VERSION:
-        raise DataError(
-            f'{run.record} belongs to recipe version {known.get("recipe_version", "unknown")}, the experiments to '
-            f'version {RECIPE_VERSION}. Move it away to run the system again.'
-        )
-    return True
+    return known is not None
 
 
-def config_hash(run: Run) -> str:
-    """Of the resolved config: what decides the result, apart from the options.
+def config_hash(config: Config) -> str:
+    """Hash of a resolved config, whatever the order of its keys; a recipe version it does not state is filled in."""
+    values = config.to_dict()
+    for step in lq_steps(values):
+        step['recipe'] = {**(step.get('recipe') or {}), 'version': step_version(step)}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
-    Version 1 of the recipe is left out and every other one is in it, stated or not: the hashes of the first records are
-    of configs that could not name it.
+
+def make_record(run: Run) -> Record:
+    """Collects the record of a run whose commands have ended.
+
+    Raises:
+        DataError: its tests do not fit together, or belong to another recipe version.
     """
-    config = load_config(run.config)
-    for step in lq_steps(list(config.values())):
-        version, recipe = step_version(step), dict(step.pop('recipe', None) or {})
-        recipe.pop('version', None)
-        if version != 1:
-            recipe['version'] = version
-        if recipe:
-            step['recipe'] = recipe
-    return hashlib.sha256(config.pretty_text.encode()).hexdigest()[:16]
-
-
-def write_record(run: Run, file: Path) -> None:
-    """Writes the run's JSON; in the folder of records it comes last and marks the run as finished."""
     tests = {name: _tested(run, name) for name in run.tests}
     described = json.loads((run.outcome(next(iter(tests))) / RESULT).read_text())
-    record = {
+    return {
         'setting': run.setting,
         'system': run.system.name,
         'seed': run.seed,
         'config': run.config,
-        'config_hash': config_hash(run),
+        'config_hash': config_hash(run.resolved()),
         'options': run.options,
         'recipe_version': RECIPE_VERSION,
-        'commands': [typed(arguments) for arguments in (run.training, *run.tests.values()) if arguments],
+        'commands': run.commands,
         'revision': revision(),
         'device': described['device'],
         'versions': described['versions'],
         **(_training(run) if run.training else {'steps': run.steps}),
         'tests': tests,
     }
-    # One line per key: short enough to read, and a changed run shows as a few changed lines.
-    lines = [f' {json.dumps(key)}: {json.dumps(value)}' for key, value in record.items()]
-    write_text(file, '{\n' + ',\n'.join(lines) + '\n}\n')
 
 
-def scores_beside(run: Run, file: Path) -> str:
+def scores_beside(run: Run, found: Record) -> str:
     """The scores of another record of a run beside those of its own."""
-    found, known = (json.loads(place.read_text())['tests'] for place in (file, run.record))
+    known = find_record(run)['tests']
     score = 'PSNR' if run.system.restores else 'mIoU'
-    return ', '.join(f'{test} {score} {found[test][score]:.2f} (recorded: {known[test][score]:.2f})' for test in known)
+    return ', '.join(
+        f'{test} {score} {found["tests"][test][score]:.2f} (recorded: {known[test][score]:.2f})' for test in known
+    )
 
 
 def revision() -> str:
-    """The commit the code is at, with a plus sign where tracked code differs from it."""
+    """The checked-out commit, with a plus sign if tracked code differs from it."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(['git', *arguments], capture_output=True, text=True).stdout.strip()
 
-    changed = git('status', '--porcelain', '--untracked-files=no', '--', 'rass_mm', 'configs', 'experiments/configs')
+    code = ('rass_mm', 'configs', 'experiments/configs', 'experiments/systems.py')
+    changed = git('status', '--porcelain', '--untracked-files=no', '--', *code)
     return (git('rev-parse', '--short=12', 'HEAD') or 'unknown') + ('+' if changed else '')
 
 
@@ -152,9 +142,7 @@ def _check_recipe(run: Run, name: str, versions: dict[str, int | None]) -> None:
 
 def scores_of_maps(run: Run, name: str) -> tuple[dict[str, float], dict[str, float]]:
     """IoU (%) per class and their mean over the split, and mIoU (%) per image, from the written label maps."""
-    from rass_mm.datasets.names import class_names
-
-    data = load_config(run.config).test_dataloader.dataset
+    data = run.resolved().test_dataloader.dataset
     classes = class_names(data.type)
     truths = sorted((Path(data.data_root) / data.data_prefix.seg_map_path).glob('*.png'))
     total, images = np.zeros((len(classes), len(classes)), np.int64), {}

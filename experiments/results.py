@@ -1,18 +1,15 @@
-"""Reads the records, and the few statistics that tables and plots share."""
+"""Rows of records, and the statistics that tables and plots share."""
 
-import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from scipy.stats import ttest_1samp
 
-from experiments.systems import RECIPE_VERSION, ROOT, SEEDS, System, systems_of
-from rass_mm.errors import DataError
+from experiments.store import Record, read_records
+from experiments.systems import SEEDS, System, systems_of
 
-Record = dict[str, Any]
 Value = Callable[[Record], float]
 
 
@@ -25,7 +22,7 @@ class Row:
 
     @property
     def first(self) -> Record:
-        """The record of the lowest seed: for what is the same in all."""
+        """The record of the lowest seed, for values that all seeds share."""
         return self.by_seed[min(self.by_seed)]
 
     def values(self, value: Value) -> list[float]:
@@ -47,7 +44,7 @@ class Comparison:
 
     @property
     def signs(self) -> str:
-        """Whether the differences of all seeds have one sign. Three seeds do in one case of four by chance alone."""
+        """Whether the differences of all seeds have one sign; for three seeds that has a chance probability of 1/4."""
         if not self.whole:
             return f'{len(self.differences)} of {len(SEEDS)} seeds run'
         if all(difference > 0 for difference in self.differences):
@@ -61,7 +58,7 @@ class Comparison:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % interval of the mean difference (Student's t over the seeds); None for one seed."""
+        """95 % interval of the mean difference (Student's t over the seeds); None for a single seed."""
         if len(self.differences) < 2:
             return None
         return tuple(map(float, ttest_1samp(self.differences, 0).confidence_interval(0.95)))
@@ -73,30 +70,14 @@ def read_rows(setting: str) -> list[Row]:
     Raises:
         DataError: a record is damaged or of another recipe version.
     """
-    rows = []
-    for system in systems_of(setting):
-        files = sorted((ROOT / 'results' / setting).glob(f'{system.name}-seed*.json'))
-        by_seed = {record['seed']: record for record in map(_read, files)}
-        if by_seed:
-            rows.append(Row(system, by_seed))
-    return rows
-
-
-def _read(file: Any) -> Record:
-    try:
-        record = json.loads(file.read_text())
-    except ValueError as error:
-        raise DataError(f'{file} is no valid JSON ({error}). Take it from the repository again.') from None
-    if record.get('recipe_version') != RECIPE_VERSION:
-        raise DataError(
-            f'{file} belongs to recipe version {record.get("recipe_version", "unknown")}; the tables are of version '
-            f'{RECIPE_VERSION}. Move it away, or run it again.'
-        )
-    return record
+    by_system: dict[str, dict[int, Record]] = {}
+    for record in read_records(setting):
+        by_system.setdefault(record['system'], {})[record['seed']] = record
+    return [Row(system, by_system[system.name]) for system in systems_of(setting) if system.name in by_system]
 
 
 def compare(better: Row, worse: Row, value: Value) -> Comparison:
-    """`better` minus `worse`, for the seeds that both have."""
+    """`better` minus `worse`, seed by seed, for the seeds that both have."""
     seeds = tuple(sorted(better.by_seed.keys() & worse.by_seed.keys()))
     return Comparison(seeds, tuple(value(better.by_seed[s]) - value(worse.by_seed[s]) for s in seeds))
 
@@ -117,6 +98,6 @@ def spread(values: Sequence[float]) -> float:
 
 
 def mean_text(values: Sequence[float], digits: int = 2) -> str:
-    """`mean ± standard deviation`; a single value stands alone."""
+    """`mean ± standard deviation`, or a single value by itself."""
     mean = f'{statistics.fmean(values):.{digits}f}'
     return f'{mean} ± {spread(values):.{digits}f}' if len(values) > 1 else mean

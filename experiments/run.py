@@ -1,19 +1,21 @@
-"""Runs systems x seeds side by side, one thread each, and writes one record per finished run."""
+"""Runs systems x seeds side by side, one thread each, and adds a record for each finished run."""
 
-import fcntl
+import json
 import logging
 import os
 import sys
 import threading
 import time
-from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from experiments.commands import Run, typed
-from experiments.record import is_recorded, scores_beside, write_record
+from experiments.locks import is_locked, locked
+from experiments.record import is_recorded, make_record, scores_beside
+from experiments.store import add_records
 from experiments.systems import systems_of
 from rass_mm.errors import RassError
+from rass_mm.files.atomic import write_text
 from rass_mm.parallel import run_logged
 
 logger = logging.getLogger(__name__)
@@ -21,17 +23,17 @@ AGAIN = 'again.json'
 
 
 def plan_runs(settings: Sequence[str], seeds: Sequence[int], names: list[str] | None = None) -> list[Run]:
-    """All runs, seed by seed, so that whatever stops the work leaves whole rows behind."""
+    """All runs, seed by seed, so that interrupted work leaves complete seeds behind."""
     return [
         Run(setting, system, seed) for seed in seeds for setting in settings for system in systems_of(setting, names)
     ]
 
 
 def run_all(runs: Sequence[Run], workers: int, again: Container[str] = ()) -> None:
-    """Does every run that has no record yet; a run starts when those it needs are recorded.
+    """Trains and tests every run that has no record yet; a run starts when the runs it needs are recorded.
 
-    A stopped run goes on from its last checkpoint the next time. What a run needs is trained anew where its record is
-    there but its work folder is not, as in a fresh clone.
+    An interrupted run resumes from its last checkpoint. A needed run that has a record but no work folder, as in a
+    fresh clone, is trained again, but neither tested nor recorded again.
 
     Args:
         runs: in order, each after those that it needs.
@@ -39,21 +41,21 @@ def run_all(runs: Sequence[Run], workers: int, again: Container[str] = ()) -> No
         again: names of systems to run although they are recorded; their records stay as they are.
 
     Raises:
-        RassError: some runs failed, after all others were done.
+        RassError: some runs failed; all others were done first.
     """
     queue = _Queue(runs, again)
     threads = [threading.Thread(target=_work, args=(queue,), daemon=True) for _ in range(workers)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        while thread.is_alive():  # a bare join would not hear Ctrl-C
+        while thread.is_alive():  # join() without a timeout blocks Ctrl-C
             thread.join(1)
     if queue.failed:
         raise RassError('Some runs failed:\n' + '\n'.join(queue.failed))
 
 
 class _Queue:
-    """Hands out runs whose needs are met, in order."""
+    """Hands out runs in order, each once the runs it needs are finished."""
 
     def __init__(self, runs: Sequence[Run], again: Container[str] = ()) -> None:
         asked = [run for run in runs if run.system.name in again or not is_recorded(run)]
@@ -67,13 +69,13 @@ class _Queue:
         logger.info('%d runs to do, %d recorded before', len(self.waiting), recorded)
 
     def take(self) -> Run | None:
-        """The next run, after waiting for one if needed; None when there will be none."""
+        """The next run; waits until one is ready. None if there are no more."""
         with self.changed:
             while True:
                 ready = [run for run in self.waiting if not self._missing(run)]
                 if ready:
-                    # What another process works on comes last: waiting for it would leave a worker idle.
-                    run = next((run for run in ready if not _is_locked(run.folder)), ready[0])
+                    # Runs of another process come last: waiting for one would leave a worker idle.
+                    run = next((run for run in ready if not is_locked(run.folder)), ready[0])
                     self.waiting.remove(run)
                     self.running.add(run)
                     return run
@@ -109,41 +111,23 @@ def _work(queue: _Queue) -> None:
             _do(run, run.system.name in queue.again)
             failure = None
             logger.info('%s done (%.0f s)', run.label, time.monotonic() - started)
-        except Exception as error:  # one failed run must not keep the others from being done
+        except Exception as error:  # the other runs continue
             failure = str(error)
             logger.error('%s failed: %s', run.label, error)
         queue.finish(run, failure)
 
 
 def _do(run: Run, again: bool) -> None:
-    with _locked(run.folder):
-        _train(run)  # a run that another worker has finished by now has nothing left to train
+    with locked(run.folder):
+        _train(run)  # does nothing if another worker has finished the run by now
         if not is_recorded(run):
-            _test(run, run.record)
+            _test(run)
+            add_records(run.setting, [make_record(run)])
         elif again:
-            _test(run, run.folder / AGAIN)
-            logger.info('%s again: %s', run.label, scores_beside(run, run.folder / AGAIN))
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Waits while another process works in the folder, so that two of them may share the work."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / 'lock').open('w') as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _is_locked(folder: Path) -> bool:
-    """Whether another process works in the folder now."""
-    if not (folder / 'lock').is_file():
-        return False
-    with (folder / 'lock').open('w') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+            _test(run)
+            record = make_record(run)
+            write_text(run.folder / AGAIN, json.dumps(record) + '\n')
+            logger.info('%s again: %s', run.label, scores_beside(run, record))
 
 
 def _train(run: Run) -> None:
@@ -151,10 +135,9 @@ def _train(run: Run) -> None:
         _call(run.training, run.folder / 'train.log')
 
 
-def _test(run: Run, record: Path) -> None:
+def _test(run: Run) -> None:
     for name, arguments in run.tests.items():
         _call(arguments, run.folder / f'test-{name}.log')
-    write_record(run, record)
 
 
 def _call(arguments: list[str], log: Path) -> None:

@@ -1,11 +1,13 @@
-"""What is compared: the systems, in the order in which they run, and the two data sets they run on.
+"""The systems that are compared, in the order in which they run, and the two data sets.
 
-A system is a config of `configs/<setting>/<name>.py` plus what it takes from other systems of the same seed. Everything
-else about it stands in the config. A new row of the tables is a config and a line here.
+A system is a row: one of the few configs of `configs/<setting>/`, the values that it overrides there, and the results
+that it takes from other systems of the same seed. A new row of the tables is a new row here.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rass_mm.errors import ConfigError
 
@@ -21,17 +23,21 @@ class System:
     """One row of the tables.
 
     Attributes:
-        name: stem of its config.
-        title: its name in tables.
-        group: where in the tables it stands.
+        name: in commands, folders and records.
+        title: in tables.
+        group: the part of the tables it belongs to.
+        config: stem of its config; its own name unless given.
+        overrides: config values by dotted key. `{setting}` in a string stands for the data set's name.
         restorer: the restorer whose adapter it takes.
-        trained_as: the system whose checkpoint it tests instead of training one.
+        trained_as: the system whose checkpoint it tests; it trains none itself.
         settings: the data sets it runs on; empty means all.
     """
 
     name: str
     title: str
     group: str = MAIN
+    config: str = ''
+    overrides: Mapping[str, Any] = field(default_factory=dict, hash=False)
     restorer: str | None = None
     trained_as: str | None = None
     settings: tuple[str, ...] = ()
@@ -46,62 +52,174 @@ class System:
         """The systems that must have run before it."""
         return tuple(name for name in (self.restorer, self.trained_as) if name)
 
-    def config(self, setting: str) -> str:
-        """Path of its config from the checkout's root."""
-        return (ROOT / 'configs' / setting / f'{self.name}.py').as_posix()
+    def config_file(self, setting: str) -> str:
+        """Path of its config, relative to the checkout's root."""
+        return (ROOT / 'configs' / setting / f'{self.config or self.name}.py').as_posix()
 
+    def overrides_on(self, setting: str) -> dict[str, Any]:
+        """Its overrides on one data set."""
+        return {key: _filled_in(value, setting) for key, value in self.overrides.items()}
+
+
+def _filled_in(value: Any, setting: str) -> Any:
+    if isinstance(value, str):
+        return value.replace('{setting}', setting)
+    return [_filled_in(part, setting) for part in value] if isinstance(value, list) else value
+
+
+def _schedule(steps: int, validations: int = 6) -> dict[str, Any]:
+    """Training for `steps` iterations: their number, the end of the decay, and the validations."""
+    return {
+        'max_iters': steps,
+        'param_scheduler.1.end': steps,
+        'train_cfg.max_iters': steps,
+        'train_cfg.val_interval': steps // validations,
+    }
+
+
+def _on(base: str) -> dict[str, Any]:
+    """Another base for the diffusion backbone."""
+    return {'model.backbone.base': [f'bases/experiments/{base}']}
+
+
+LONG, LONGER, EQUAL = _schedule(3600), _schedule(10800), _schedule(1900, validations=4)
+NO_CONSTRAINT, FULL_CONSTRAINT = ({'model.losses.constraint.loss_weight': weight} for weight in (0.0, 1.0))
+ALL_OF_UNET = {'model.backbone.train_parameters': 'unet'}
+SLOW = {'optim_wrapper.optimizer.lr': 3e-4}
+EMPTY_PROMPTS = {'model.prompt.type': 'EmptyPrompt'}
+TRUE_TAGS = {'model.prompt.type': 'TagPrompt', 'model.prompt.tagger.type': 'GroundTruthTagger'}
+SHORT, RANDOM = _on('{setting}-short'), {**_on('{setting}-random'), **ALL_OF_UNET}
+TIMESTEP_200 = {'model.backbone.timestep': 200}
+UNET_FEATURES = {'model.backbone.features': ['unet.mid_block', *(f'unet.up_blocks.{i}' for i in range(4))]}
+MORE_IMAGES = {'train_dataloader.dataset.indices': 2000}
+GROUP_NORM = {'model.backbone.norm_cfg.type': 'GN', 'model.backbone.norm_cfg.num_groups': 8}
+_CROP = (128, 128)
+CROP_128 = {
+    'crop_size': _CROP,
+    'train_pipeline.4.crop_size': _CROP,
+    'train_dataloader.dataset.pipeline.4.crop_size': _CROP,
+    'model.data_preprocessor.size': _CROP,
+}
+SCENES, CAMVID = ('scenes',), ('camvid',)
 
 SYSTEMS = (
     System('dt', 'DT: ResNet, trained clean'),
     System('ft', 'FT: ResNet, trained degraded'),
     System('base', 'diffusion, base without SCR'),
     System('scr', 'SCR, lambda 0.1', RESTORER),
-    System('rass', 'RASS: SCR merged, lambda 0.1', restorer='scr'),
+    System('rass', 'RASS: SCR merged, lambda 0.1', config='base', restorer='scr'),
     System('r2s', 'R2S: SCR, then DT', restorer='scr', trained_as='dt'),
-    System('scr_l0', 'SCR, lambda 0', RESTORER),
-    System('rass_l0', 'SCR merged, lambda 0', restorer='scr_l0'),
-    System('random', 'diffusion, random UNet, all trained'),
-    System('rass_full', 'RASS, all of the UNet trained', ABLATION, restorer='scr'),
-    System('rass_empty', 'RASS, empty prompts', ABLATION, restorer='scr'),
-    System('rass_noshortcut', "RASS without the encoder's features", ABLATION, restorer='scr'),
-    System('rass_clean', 'RASS trained clean', ABLATION, restorer='scr'),
-    System('rass_tags', 'RASS, ground-truth tags', BOUND, restorer='scr'),
-    System('dt_long', 'DT, 3600 steps', CAUSE),
-    System('ft_long', 'FT, 3600 steps', CAUSE),
-    System('base_long', 'base without SCR, 3600 steps', CAUSE),
-    System('rass_long', 'RASS, 3600 steps', CAUSE, restorer='scr'),
-    System('r2s_long', 'R2S: SCR, then DT of 3600 steps', CAUSE, restorer='scr', trained_as='dt_long'),
-    System('ft_longer', 'FT, 10800 steps', CAUSE, settings=('scenes',)),
-    System('base_longer', 'base without SCR, 10800 steps', CAUSE, settings=('scenes',)),
-    System('rass_longer', 'RASS, 10800 steps', CAUSE, restorer='scr', settings=('scenes',)),
-    System('base_equal', "base without SCR, longer by SCR's cost", CAUSE),
-    System('base_short', 'base of 300 steps, without SCR', CAUSE),
-    System('scr_short', 'SCR on the base of 300 steps', RESTORER),
-    System('rass_short', 'RASS on the base of 300 steps', CAUSE, restorer='scr_short'),
-    System('scr_l1', 'SCR, lambda 1', RESTORER),
-    System('rass_l1', 'SCR merged, lambda 1', CAUSE, restorer='scr_l1'),
-    System('base_t200', 'base without SCR, timestep 200', CAUSE),
-    System('rass_t200', 'RASS, timestep 200', CAUSE, restorer='scr'),
-    System('rass_full_slow', 'RASS, all of the UNet trained, rate 3e-4', CAUSE, restorer='scr'),
-    System('ft_more', 'FT, 2000 labelled images', CAUSE, settings=('scenes',)),
-    System('base_more', 'base without SCR, 2000 labelled images', CAUSE, settings=('scenes',)),
-    System('rass_more', 'RASS, 2000 labelled images', CAUSE, restorer='scr', settings=('scenes',)),
-    System('dt_crop', 'DT, crops of 128x128', CAUSE, settings=('camvid',)),
-    System('ft_crop', 'FT, crops of 128x128', CAUSE, settings=('camvid',)),
-    System('dt_gn', 'DT, group norm', CAUSE, settings=('camvid',)),
-    System('ft_gn', 'FT, group norm', CAUSE, settings=('camvid',)),
-    System('dt_photo', 'DT, photometric distortion', CAUSE, settings=('camvid',)),
-    System('ft_photo', 'FT, photometric distortion', CAUSE, settings=('camvid',)),
-    System('base_photo', 'base without SCR, photometric distortion', CAUSE, settings=('camvid',)),
-    System('rass_photo', 'RASS, photometric distortion', CAUSE, restorer='scr', settings=('camvid',)),
-    System('base_scenes', 'base trained on scenes, without SCR', CAUSE, settings=('camvid',)),
-    System('base_alone', 'base trained on CamVid only, without SCR', CAUSE, settings=('camvid',)),
+    System('scr_l0', 'SCR, lambda 0', RESTORER, config='scr', overrides=NO_CONSTRAINT),
+    System('rass_l0', 'SCR merged, lambda 0', config='base', restorer='scr_l0'),
+    System('random', 'diffusion, random UNet, all trained', config='base', overrides=RANDOM),
+    System(
+        'rass_full', 'RASS, all of the UNet trained', ABLATION, config='base', overrides=ALL_OF_UNET, restorer='scr'
+    ),
+    System('rass_empty', 'RASS, empty prompts', ABLATION, config='base', overrides=EMPTY_PROMPTS, restorer='scr'),
+    System(
+        'rass_noshortcut',
+        "RASS without the encoder's features",
+        ABLATION,
+        config='base',
+        overrides=UNET_FEATURES,
+        restorer='scr',
+    ),
+    System('rass_clean', 'RASS trained clean', ABLATION, config='base_clean', restorer='scr'),
+    System('rass_tags', 'RASS, ground-truth tags', BOUND, config='base', overrides=TRUE_TAGS, restorer='scr'),
+    System('dt_long', 'DT, 3600 steps', CAUSE, config='dt', overrides=LONG),
+    System('ft_long', 'FT, 3600 steps', CAUSE, config='ft', overrides=LONG),
+    System('base_long', 'base without SCR, 3600 steps', CAUSE, config='base', overrides=LONG),
+    System('rass_long', 'RASS, 3600 steps', CAUSE, config='base', overrides=LONG, restorer='scr'),
+    System(
+        'r2s_long',
+        'R2S: SCR, then DT of 3600 steps',
+        CAUSE,
+        config='r2s',
+        overrides={'train_cfg.max_iters': 3600},  # names the checkpoint that is tested
+        restorer='scr',
+        trained_as='dt_long',
+    ),
+    System('ft_longer', 'FT, 10800 steps', CAUSE, config='ft', overrides=LONGER, settings=SCENES),
+    System('base_longer', 'base without SCR, 10800 steps', CAUSE, config='base', overrides=LONGER, settings=SCENES),
+    System('rass_longer', 'RASS, 10800 steps', CAUSE, config='base', overrides=LONGER, restorer='scr', settings=SCENES),
+    System('base_equal', "base without SCR, longer by SCR's cost", CAUSE, config='base', overrides=EQUAL),
+    System(
+        'base_noshortcut',
+        "base without SCR and without the encoder's features",
+        CAUSE,
+        config='base',
+        overrides=UNET_FEATURES,
+    ),
+    System('base_short', 'base of 300 steps, without SCR', CAUSE, config='base', overrides=SHORT),
+    System(
+        'scr_short',
+        'SCR on the base of 300 steps',
+        RESTORER,
+        config='scr',
+        overrides={'model.base': ['bases/experiments/{setting}-short']},
+    ),
+    System('rass_short', 'RASS on the base of 300 steps', CAUSE, config='base', overrides=SHORT, restorer='scr_short'),
+    System('scr_l1', 'SCR, lambda 1', RESTORER, config='scr', overrides=FULL_CONSTRAINT),
+    System('rass_l1', 'SCR merged, lambda 1', CAUSE, config='base', restorer='scr_l1'),
+    System('base_t200', 'base without SCR, timestep 200', CAUSE, config='base', overrides=TIMESTEP_200),
+    System('rass_t200', 'RASS, timestep 200', CAUSE, config='base', overrides=TIMESTEP_200, restorer='scr'),
+    System(
+        'rass_full_slow',
+        'RASS, all of the UNet trained, rate 3e-4',
+        CAUSE,
+        config='base',
+        overrides={**ALL_OF_UNET, **SLOW},
+        restorer='scr',
+    ),
+    System('ft_more', 'FT, 2000 labelled images', CAUSE, config='ft', overrides=MORE_IMAGES, settings=SCENES),
+    System(
+        'base_more',
+        'base without SCR, 2000 labelled images',
+        CAUSE,
+        config='base',
+        overrides=MORE_IMAGES,
+        settings=SCENES,
+    ),
+    System(
+        'rass_more',
+        'RASS, 2000 labelled images',
+        CAUSE,
+        config='base',
+        overrides=MORE_IMAGES,
+        restorer='scr',
+        settings=SCENES,
+    ),
+    System('dt_crop', 'DT, crops of 128x128', CAUSE, config='dt', overrides=CROP_128, settings=CAMVID),
+    System('ft_crop', 'FT, crops of 128x128', CAUSE, config='ft', overrides=CROP_128, settings=CAMVID),
+    System('dt_gn', 'DT, group norm', CAUSE, config='dt', overrides=GROUP_NORM, settings=CAMVID),
+    System('ft_gn', 'FT, group norm', CAUSE, config='ft', overrides=GROUP_NORM, settings=CAMVID),
+    System('dt_photo', 'DT, photometric distortion', CAUSE, settings=CAMVID),
+    System('ft_photo', 'FT, photometric distortion', CAUSE, settings=CAMVID),
+    System('base_photo', 'base without SCR, photometric distortion', CAUSE, settings=CAMVID),
+    System('rass_photo', 'RASS, photometric distortion', CAUSE, config='base_photo', restorer='scr', settings=CAMVID),
+    System(
+        'base_scenes',
+        'base trained on scenes, without SCR',
+        CAUSE,
+        config='base',
+        overrides=_on('scenes'),
+        settings=CAMVID,
+    ),
+    System(
+        'base_alone',
+        'base trained on CamVid only, without SCR',
+        CAUSE,
+        config='base',
+        overrides=_on('camvid-alone'),
+        settings=CAMVID,
+    ),
 )
 SETTINGS = {'scenes': 'scenes, 128x128', 'camvid': 'CamVid at half size, 240x180'}
+"""The data sets: name and title."""
 
 
 def systems_of(setting: str, names: list[str] | None = None) -> list[System]:
-    """The systems of a data set, or those named and what they need, in the order in which they run.
+    """The systems of a data set, or those named and the systems they need, in the order in which they run.
 
     Raises:
         ConfigError: an unknown name.
@@ -113,7 +231,7 @@ def systems_of(setting: str, names: list[str] | None = None) -> list[System]:
     if unknown:
         raise ConfigError(f'No system {unknown[0]!r} on {setting}. There are: {", ".join(there)}.')
     wanted = set(names)
-    for system in reversed(list(there.values())):  # what a system needs stands before it
+    for system in reversed(list(there.values())):  # the systems that one needs come before it
         if system.name in wanted:
             wanted.update(system.needs)
     return [system for system in there.values() if system.name in wanted]

@@ -1,6 +1,5 @@
-"""Numbers of the report's words, filled in from the records."""
+"""Fills the numbers of the records into the texts of the report."""
 
-import json
 import math
 import re
 import statistics
@@ -11,6 +10,7 @@ from scipy.stats import false_discovery_control
 
 from experiments.questions import Question, answers
 from experiments.results import Comparison, Row, compare, miou
+from experiments.store import read_bases
 from experiments.systems import ROOT, SETTINGS
 from rass_mm.errors import DataError
 
@@ -20,10 +20,10 @@ Settings = Mapping[str, Sequence[Row]]
 
 
 def with_numbers(text: str, settings: Settings) -> str:
-    """Fills in what a text says of the records.
+    """The text with its numbers.
 
-    `{scenes: ft}` is the mean of a system's mIoU over the seeds, `{scenes: rass - base}` that of the differences seed
-    by seed, both with one decimal and of degraded images. A last word names another test, as in
+    `{scenes: ft}` is the mean over the seeds of a system's mIoU on degraded images, `{scenes: rass - base}` the mean of
+    the differences seed by seed with its 95 % interval; all with one decimal. A last word names another test, as in
     `{scenes: rass - base clean}`; `restore` is PSNR, `seconds` the time of the training steps. `{fact: asked}` is one
     of `FACTS`.
 
@@ -40,21 +40,27 @@ def _number(match: re.Match[str], settings: Settings) -> str:
     row_of = {row.system.name: row for row in settings.get(setting, ())}
     rows = [row_of.get(name) for name in names if name]
     if None in rows:
-        raise DataError(f'{ROOT}/summary.md says {match[0]}, but that has no record. Run it or leave it out.')
+        raise DataError(f'A text in {ROOT} says {match[0]}: that has no record. Run the system or remove it.')
     value = {'restore': lambda record: record['tests']['restore']['PSNR'], 'seconds': lambda record: record['seconds']}
     value = value.get(test, miou(test or 'degraded'))
-    values = rows[0].values(value) if len(rows) == 1 else compare(*rows, value).differences
-    return f'{statistics.fmean(values):.{0 if test == "seconds" else 1}f}'
+    if len(rows) == 1:
+        return f'{statistics.fmean(rows[0].values(value)):.{0 if test == "seconds" else 1}f}'
+    return _difference(compare(*rows, value))
+
+
+def _difference(found: Comparison) -> str:
+    mean = f'{statistics.fmean(found.differences):.1f}'
+    return f'{mean} [{found.interval[0]:.1f}, {found.interval[1]:.1f}]' if found.interval else mean
 
 
 def whole_answers(settings: Settings) -> list[tuple[str, Question, Comparison]]:
-    """Data set, question and answer, where all seeds were run; the smallest p-value first."""
-    found = [(name, *answer) for name, rows in settings.items() for answer in answers(rows)]
+    """Data set, question and answer for the questions with all seeds; the smallest p-value first."""
+    found = [(name, *answer) for name, rows in settings.items() for answer in answers(rows).items()]
     return sorted((answer for answer in found if answer[2].whole), key=lambda answer: answer[2].p_value)
 
 
 def holm(settings: Settings) -> list[tuple[str, Question, Comparison]]:
-    """The answers that remain at 5 % after Holm's correction for the number of questions."""
+    """The answers that hold at 5 % after Holm's correction for the number of questions."""
     found = whole_answers(settings)
     passed = [answer[2].p_value <= LEVEL / (len(found) - rank) for rank, answer in enumerate(found)]
     return found[: passed.index(False) if False in passed else len(found)]
@@ -80,12 +86,11 @@ def _agree(settings: Settings) -> str:
 
 
 def _noise(setting: str, _settings: Settings) -> str:
-    bases = json.loads((ROOT / 'results' / setting / 'bases.json').read_text())
-    return f'{bases[setting]["loss_by_time"]["1"]:.2f}'
+    return f'{read_bases()[setting][setting]["loss_by_time"]["1"]:.2f}'
 
 
 def _interpolated(setting: str, settings: Settings, steps: int = 1900) -> str:
-    """mIoU of the base without SCR after as many steps as RASS with its restorer costs (`base_equal.py`)."""
+    """mIoU of the base without SCR after as many steps as RASS with its restorer costs (the row `base_equal`)."""
     short, long = (next(row for row in settings[setting] if row.system.name == name) for name in ('base', 'base_long'))
     low, high = (statistics.fmean(row.values(miou('degraded'))) for row in (short, long))
     share = math.log(steps / short.first['steps']) / math.log(long.first['steps'] / short.first['steps'])
@@ -93,7 +98,7 @@ def _interpolated(setting: str, settings: Settings, steps: int = 1900) -> str:
 
 
 def _unseen_classes(setting: str, settings: Settings) -> str:
-    """Names of the classes of which no system of 1200 steps finds a pixel in any degraded image, with any seed."""
+    """Classes of which no system of 1200 steps, with any seed, finds a pixel in any degraded image."""
     tests = [
         record['tests']['degraded']['IoU']
         for row in settings[setting]
@@ -117,4 +122,4 @@ FACTS: dict[str, Callable[[Settings], str]] = {
     'equal_camvid': partial(_interpolated, 'camvid'),
     'unseen_camvid': partial(_unseen_classes, 'camvid'),
 }
-"""Numbers and names over many records, by the word that stands for them in a text."""
+"""Numbers and names from many records, by their name in a text."""

@@ -18,6 +18,9 @@ try:
 
     close_doors()
     from rass_mm import datasets, degradation, engine, segmentation  # noqa: F401  (register on import)
+    from rass_mm.datasets.classes import follow_in_runner
+
+    follow_in_runner()
 except Exception as error:  # a broken library may raise anything: OSError for a shared object, AttributeError, ...
     explained = doctor.explain(error)
     if explained is None:

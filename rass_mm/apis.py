@@ -16,6 +16,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from rass_mm.compat import recorded_versions
+from rass_mm.datasets.classes import check_split, follow_classes
 from rass_mm.datasets.preflight import check_data_folders
 from rass_mm.degradation.versions import lq_steps, step_version
 from rass_mm.devices import device_name, has_accelerator
@@ -32,11 +33,16 @@ RESULT = 'metrics.json'
 def prepare_config(
     config: Config, launcher: str = 'none', amp: bool = False, work_dir: str | None = None, stem: str = 'run'
 ) -> Config:
-    """Fits a config to this machine and command line.
+    """Fits a config to its data set, this machine and the command line.
 
-    Mixed precision is bfloat16; where a machine cannot do that, `fitted_precision` says so and goes on, so that one
-    config serves all. Distributed runs without a GPU use gloo.
+    The model and the label checks get the classes of the data set, see `follow_classes`. Mixed precision is bfloat16;
+    where a machine cannot do that, `fitted_precision` says so and goes on, so that one config serves all. Distributed
+    runs without a GPU use gloo.
+
+    Raises:
+        ConfigError: the config sets other classes than those of its data set.
     """
+    follow_classes(config)
     config.launcher = launcher
     config.work_dir = work_dir or config.get('work_dir') or f'./work_dirs/{stem}'
     if config.get('optim_wrapper') is not None:
@@ -89,6 +95,7 @@ def train(config: Config, resume: bool | str = False) -> Runner:
         config.load_from = resume
     for name in ('train_dataloader', 'val_dataloader'):
         check_data_folders(config.get(name), name)
+    check_split(config, 'val_dataloader')
     for step in lq_steps(config.get('train_dataloader')):
         # The default may change; the config in checkpoints and work dir says what this training had.
         step['recipe'] = {**(step.get('recipe') or {}), 'version': step_version(step)}
@@ -119,10 +126,12 @@ def test(
         wait_time: seconds each window stays open.
 
     Raises:
-        ConfigError: a model with trained parameters and no checkpoint; `show` without a display.
+        ConfigError: a model with trained parameters and no checkpoint, test data of other classes, or `show` without a
+            display.
     """
     config.load_from, config.resume = checkpoint, False
     check_data_folders(config.get('test_dataloader'), 'test_dataloader')
+    check_split(config, 'test_dataloader')
     record = described_test(config, checkpoint, tta)
     write_outputs(config, out, show_dir)
     if show:

@@ -112,8 +112,8 @@ def watched(results: Iterable[Result], total: int, title: str, unit: str = '') -
             yield result
 
 
-def run_logged(command: Sequence[str], log: Path, name: str, environment: dict[str, str] | None = None) -> None:
-    """Runs one command with one thread and its output at the end of a file.
+def run_logged(command: Sequence[str], log: Path, name: str, environment: dict[str, str] | None = None) -> float:
+    """Runs one command with one thread and its output at the end of a file; returns its CPU seconds.
 
     Args:
         command: the program and its arguments.
@@ -126,8 +126,13 @@ def run_logged(command: Sequence[str], log: Path, name: str, environment: dict[s
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1', **(environment or {})}
-    with log.open('a') as stream:
-        status = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, env=environment).returncode
+    with (
+        log.open('a') as stream,
+        subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment) as process,
+    ):
+        _, status, usage = os.wait4(process.pid, 0)  # the usage of this process alone: others run beside it
+        process.returncode = status = os.waitstatus_to_exitcode(status)
     if status:
         tail = '\n'.join(log.read_text(errors='replace').splitlines()[-TAIL:])
         raise RassError(f'{name} failed with status {status}. The end of {log}:\n{tail}')
+    return usage.ru_utime + usage.ru_stime

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 import rass_mm
 from rass_mm.apis import fitted_precision
+from rass_mm.datasets.classes import follow_classes
 from rass_mm.diffusion.known_bases import write_random_base
 from rass_mm.errors import ConfigError
 
@@ -60,7 +61,7 @@ def test_config_builds_without_weights(path, tmp_path):
     if restores:
         pytest.importorskip('mmagic', reason='mmagic (rass_mm[restoration]) is not installed')
         importlib.import_module('rass_mm.restoration')  # what the config's custom_imports do
-    based = model if 'base' in model else model.backbone if model.type == 'RASS' else None
+    based = next((part for part in (model, model.get('backbone') or {}) if 'base' in part), None)
     if based is not None:
         layout = 'scenes-tiny' if 'tiny' in path.stem else 'sd21-base'
         write_random_base(tmp_path / 'base', layout, weights=False)
@@ -87,6 +88,28 @@ def check_data(config, classes):
             assert len(named) == len(classes) and (isinstance(classes, range) or list(named) == classes)
         assert labels == ([len(classes)] if named is not None else [])
         assert all(TRANSFORMS.build(step) is not None for step in loader.dataset.pipeline)
+
+
+@pytest.mark.parametrize('path', LEAVES, ids=lambda path: path.stem)
+def test_config_agrees_with_its_data_and_takes_other_data(path):
+    if path.parent.name == 'scr':
+        pytest.importorskip('mmagic', reason='mmagic (rass_mm[restoration]) is not installed')
+    config = Config.fromfile(str(path))
+    before = plain(config)
+    follow_classes(config)
+    assert plain(config) == before
+    if 'train_dataloader' not in config:
+        return
+    for split in ('train', 'val', 'test'):
+        config[f'{split}_dataloader'].dataset.update(
+            type='BaseSegDataset', metainfo={'classes': ['one', 'other', 'third']}
+        )
+    follow_classes(config)
+    model = config.model.get('segmentor', config.model)
+    if 'decode_head' in model:
+        assert model.decode_head.num_classes == 3
+    found = [part.classes for part in (model, model.get('backbone') or {}) if part.get('classes')]
+    assert found == [['one', 'other', 'third']] * len(found)
 
 
 @pytest.mark.parametrize('path', LEAVES, ids=lambda path: path.stem)

@@ -5,4 +5,5 @@ _base_ = [
     '../_base_/datasets/camvid_lq.py',
     '../_base_/schedules/tiny.py',
 ]
-model = dict(data_preprocessor=dict(size=(192, 192)), decode_head=dict(num_classes=11))
+num_classes = 11
+model = dict(data_preprocessor=dict(size=(192, 192)), decode_head=dict(num_classes=num_classes))

@@ -5,8 +5,9 @@ _base_ = [
     '../_base_/datasets/camvid_lq.py',
     '../_base_/schedules/tiny.py',
 ]
+num_classes = 11
 model = dict(
     data_preprocessor=dict(size=(192, 192)),
     classes='CamVidDataset',
-    decode_head=dict(num_classes=11),
+    decode_head=dict(num_classes=num_classes),
 )

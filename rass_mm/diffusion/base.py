@@ -7,6 +7,7 @@ read from the folder's own configs. Nothing is ever downloaded.
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ IGNORED_CONFIG_KEYS = (
     'dtype',
 )
 SAMPLED_VALUES, SAMPLED_ROWS = 64, 16
+SMALL_BASE = Path(__file__).resolve().parents[1] / 'demo' / 'base' / 'weights' / 'scenes'
+"""The trained small base that comes with the package."""
 
 
 @dataclass(frozen=True)
@@ -101,17 +104,22 @@ def find_base(sources: str | os.PathLike | Sequence[str | os.PathLike]) -> Path:
 
 def how_to_get(folder: Path) -> str:
     """The ways to fill a base folder, the likeliest first: a download if it has the name of a known base."""
-    source = source_named(folder)
-    wanted = source or SD21_BASE
-    command = indent(wanted.command(source and folder), '    ')
+    known = source_named(folder)
+    wanted = known or SD21_BASE
+    command = indent(wanted.command(known and folder), '    ')
     download = f'download {wanted.title} (nothing is downloaded by itself):\n{command}'
-    small = f'for trials, train a small base: rass-mm make-base {folder}'
+    parent, source, target = (shlex.quote(str(path)) for path in (folder.parent, SMALL_BASE, folder))
+    copy = f'mkdir -p {parent} && cp -r {source} {target}'
+    small = (
+        f'for trials, copy the small base that comes with the package:\n    {copy}\n'
+        f'    or train a smaller one in 3 minutes: rass-mm make-base {folder}'
+    )
     own = (
         'name a folder that you have, in diffusers layout with safetensors weights:\n'
         '    --cfg-options model.backbone.base=/path/to/folder (a restorer: model.base=, a command: --base)'
     )
     random = f'for tests only, write a full-size folder with random weights: rass-mm random-base {folder}'
-    ways = [download, own, small, random] if source else [small, own, random, download]
+    ways = [download, own, small, random] if known else [small, own, random, download]
     return '\n'.join(['To fix it, do one of these:', *(f'  * {way}' for way in ways), f'  {other_bases()}'])
 
 

@@ -1,10 +1,11 @@
-"""State dicts that hold what was trained and say what it was trained on.
+"""State dicts with trained tensors and their provenance.
 
-A diffusion backbone has 900 M frozen parameters and 4 M trained ones. Checkpoints keep the trained ones, and an extra
-state with the identity of the frozen rest, so that loading them onto another base is an error and not noise.
+A diffusion backbone has 900 M frozen and 4 M trained parameters. Checkpoints contain the trained ones and the identity
+of the frozen ones, so that loading a checkpoint with another base raises an error instead of predicting noise.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,19 +14,23 @@ from torch import Tensor, nn
 from rass_mm.compat import recorded_versions
 from rass_mm.errors import CheckpointError
 
+PROVENANCE = '_extra_state'
+"""Key of torch for the value of `get_extra_state`, appended to the name of the module."""
 OWN_CONFIG = (
     'Use the config it was trained with (it is stored in the checkpoint under meta.cfg and beside it in the work dir).'
 )
 
 
 class TrainedStateMixin(nn.Module):
-    """Gives a module a state dict of trained tensors plus provenance; mix it in before the framework's base class.
+    """Mixin for a state dict with trained tensors and provenance; must precede the framework's base class.
 
-    The module must have a property `provenance`: a JSON-able dict with keys `base` (an identity), `merged_adapters`
-    and `classes`. It is stored as UTF-8 bytes in a uint8 tensor, because checkpoint tools expect tensors only.
+    The module must have a property `provenance`: a JSON-serialisable dict with the keys `base` (an identity),
+    `merged_adapters` and `classes`. It is stored as UTF-8 bytes in a uint8 tensor, because checkpoint tools expect only
+    tensors.
 
-    Frozen parameters and all buffers below modules without any trained parameter are left out of `state_dict()`;
-    loading checks provenance, names and shapes before any value is copied, whatever `strict` says.
+    `state_dict()` excludes frozen parameters and the buffers of modules without trained parameters. Loading checks
+    provenance, names and shapes before any value is copied, also with `strict=False`. A submodule with this mixin, such
+    as a backbone, leaves the provenance to the outer module.
     """
 
     provenance: dict[str, Any]
@@ -40,34 +45,34 @@ class TrainedStateMixin(nn.Module):
         return pack_provenance({**self.provenance, 'versions': recorded_versions()})
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Compares a checkpoint's provenance with this model's.
+        """Checks that the provenance of a checkpoint equals that of this model.
 
         Raises:
-            CheckpointError: another base, other merged adapters or another class list; both are shown.
+            CheckpointError: base, merged adapters or class list differ; the message shows both.
         """
         check_provenance(read_provenance(state), self.provenance)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any) -> None:
-        # Called before the children's, and by torch's and mmengine's loaders alike.
+        # Called before the submodules' own, by the loaders of both torch and mmengine.
         given = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
-        if '_extra_state' in given:
-            self.set_extra_state(given.pop('_extra_state'))
-        check_tensors(given, {key: value for key, value in self.state_dict().items() if key != '_extra_state'})
+        if PROVENANCE in given:
+            self.set_extra_state(given[PROVENANCE])
+        check_tensors(tensors_of(given), tensors_of(self.state_dict()))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 def pack_provenance(record: dict[str, Any]) -> Tensor:
-    """A JSON-able dict as a uint8 tensor, see `read_provenance`."""
+    """Encodes a JSON-serialisable dict as a uint8 tensor, see `read_provenance`."""
     return torch.frombuffer(bytearray(json.dumps(record, sort_keys=True).encode()), dtype=torch.uint8)
 
 
 def read_provenance(state: Tensor) -> dict[str, Any]:
-    """The dict that `TrainedStateMixin.get_extra_state` packed."""
+    """Decodes the dict that `TrainedStateMixin.get_extra_state` encoded."""
     return json.loads(bytes(state.cpu().to(torch.uint8).tolist()).decode())
 
 
 def check_provenance(found: dict[str, Any], own: dict[str, Any]) -> None:
-    """Raises a CheckpointError that shows both sides where a checkpoint was trained on something else."""
+    """Raises a CheckpointError that shows both sides if a checkpoint has another provenance."""
     same_base = all(found['base'][key] == own['base'][key] for key in ('config', 'weights'))
     if not same_base and own['base']['weights'] != 'none':
         raise CheckpointError(
@@ -85,8 +90,13 @@ def check_provenance(found: dict[str, Any], own: dict[str, Any]) -> None:
             f'The checkpoint has another class list.\n'
             f'  checkpoint: {len(found["classes"])} classes, {_few(found["classes"])}\n'
             f'  this model: {len(own["classes"])} classes, {_few(own["classes"])}\n'
-            f'Use the config it was trained with, or set model.classes and model.decode_head.num_classes to its list.'
+            f'Use the config it was trained with, or a data set with its classes.'
         )
+
+
+def tensors_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns a state dict without provenance."""
+    return {key: value for key, value in state.items() if key.rpartition('.')[2] != PROVENANCE}
 
 
 def _few(names: list[str]) -> str:
@@ -99,13 +109,13 @@ def check_tensors(
     what: str = 'The checkpoint does not fit this model; nothing was loaded',
     remedy: str = OWN_CONFIG,
 ) -> None:
-    """Raises a CheckpointError that lists missing, unknown and misshapen tensors.
+    """Raises a CheckpointError that lists missing and unknown tensors and those of another shape.
 
     Args:
-        given: what a file holds.
-        own: what is needed.
-        what: how the message begins.
-        remedy: how it ends.
+        given: tensors of a file.
+        own: tensors that are required.
+        what: beginning of the message.
+        remedy: end of the message.
     """
     missing, unknown = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
     shapes = [
@@ -120,7 +130,7 @@ def check_tensors(
 
 
 def frozen_keys(module: nn.Module) -> set[str]:
-    """Names of frozen parameters, and of buffers of modules that hold parameters but no trained one."""
+    """Returns the names of frozen parameters, and of buffers of modules whose parameters are all frozen."""
     keys = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
     for prefix, child in module.named_modules():
         parameters = list(child.parameters())
@@ -129,12 +139,18 @@ def frozen_keys(module: nn.Module) -> set[str]:
     return keys
 
 
+def _left_out(module: nn.Module) -> set[str]:
+    """Returns the names that the state dict excludes: frozen tensors, and the provenance of submodules."""
+    parts = [name for name, part in module.named_modules() if name and isinstance(part, TrainedStateMixin)]
+    return frozen_keys(module) | {f'{name}.{PROVENANCE}' for name in parts}
+
+
 def _keep_trained(module: nn.Module, state: dict[str, Tensor], prefix: str, _metadata: dict) -> None:
-    for key in frozen_keys(module):
+    for key in _left_out(module):
         state.pop(prefix + key, None)
 
 
 def _forget_frozen(module: nn.Module, incompatible: Any) -> None:
-    """torch and mmengine both count what a checkpoint lacks; the frozen part is meant to be lacking."""
-    frozen = frozen_keys(module)
-    incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if not key.endswith(tuple(frozen))]
+    """Removes excluded names from the missing keys that torch and mmengine report."""
+    left_out = tuple(_left_out(module))
+    incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if not key.endswith(left_out)]

@@ -7,16 +7,23 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from rass_mm.datasets.names import class_names
 from rass_mm.diffusion.adapters import AdapterSpec
 from rass_mm.diffusion.base import read_base
 from rass_mm.diffusion.extractor import DiffusionExtractor
 from rass_mm.diffusion.features import RASS_FEATURES
 from rass_mm.diffusion.stages import StagePoint
+from rass_mm.engine.trained_state import TrainedStateMixin
+from rass_mm.segmentation.prompts import build_prompt
 
 
 @MODELS.register_module()
-class DiffusionBackbone(BaseModule):
-    """Frozen VAE encoder and LoRA-adapted diffusion UNet as a feature backbone.
+class DiffusionBackbone(TrainedStateMixin, BaseModule):
+    """Frozen VAE encoder and LoRA-adapted diffusion UNet as a backbone for any mmseg segmentor.
+
+    In an `EncoderDecoder` it uses its own prompt. `channels` and `strides` describe each output feature and determine
+    `in_channels` and `in_index` of the head. The state dict contains only trained tensors and provenance; see
+    `TrainedStateMixin`.
 
     Args:
         base: Stable Diffusion folder in diffusers layout, or several in order of preference.
@@ -29,6 +36,12 @@ class DiffusionBackbone(BaseModule):
         sample_latent: draw the latent instead of taking the posterior's mode.
         gradient_checkpointing: recompute the UNet's activations in the backward pass.
         resize_features: accept sides that are multiples of the VAE's stride (8) only, see `DiffusionExtractor`.
+        classes: class names, or the name of a registered data set whose METAINFO lists them; None for no classes.
+        prompt: config of the prompt that is used when `forward` gets no context. None means `ClassTokens` of `classes`,
+            or `EmptyPrompt` if there are no classes.
+
+    Raises:
+        BaseFolderError, AdapterError, ConfigError: the base, the adapter file or an argument cannot be used.
     """
 
     def __init__(
@@ -43,6 +56,8 @@ class DiffusionBackbone(BaseModule):
         sample_latent: bool = False,
         gradient_checkpointing: bool = False,
         resize_features: bool = False,
+        classes: str | Sequence[str] | None = None,
+        prompt: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.base = read_base(base, expect)
@@ -60,22 +75,34 @@ class DiffusionBackbone(BaseModule):
         )
         self.channels = [info.channels for info in self.extractor.features]
         self.strides = [info.stride for info in self.extractor.features]
+        self.classes = class_names(classes or [])
+        default = {'type': 'ClassTokens' if self.classes else 'EmptyPrompt'}
+        self.prompt = build_prompt(prompt or default, self.base, self.classes)
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Identity of the base and of the adapters merged into it."""
-        return {'base': self.identity, 'merged_adapters': self.extractor.merged}
+        """The base, the adapters merged into it and the class names that a checkpoint depends on."""
+        return {'base': self.identity, 'merged_adapters': self.extractor.merged, 'classes': self.classes}
 
     def init_weights(self) -> None:
         """Does nothing: the weights come from the base folder, and the LoRA was drawn when it was added."""
 
-    def forward(self, images: Tensor, context: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) RGB in [-1, 1] and context (B, T, C) to (B, C_i, H // stride_i, W // stride_i) per feature."""
-        return self.extractor(images, context)
+    def forward(self, images: Tensor, context: Tensor | None = None) -> list[Tensor]:
+        """Computes the features.
+
+        Args:
+            images: (B, 3, H, W) RGB in [-1, 1].
+            context: (B, T, C) tokens for the cross-attention; None uses those of `prompt`.
+
+        Returns:
+            (B, C_i, H // stride_i, W // stride_i) per feature.
+        """
+        return self.extractor(images, self.prompt(images).context if context is None else context)
 
     def stage_points(self) -> list[StagePoint]:
-        """Encoder and UNet, in the order in which they run."""
-        return [StagePoint('encode', self.extractor.vae, 'encode'), StagePoint('UNet', self.extractor.unet)]
+        """Prompt, encoder and UNet, in the order in which they run."""
+        encode = StagePoint('encode', self.extractor.vae, 'encode')
+        return [StagePoint('prompt', self.prompt), encode, StagePoint('UNet', self.extractor.unet)]
 
     def heavy_modules(self) -> list[nn.Module]:
         """Encoder and UNet: the modules that are compiled."""

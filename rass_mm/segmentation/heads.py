@@ -15,31 +15,31 @@ from rass_mm.segmentation.rows import Rows, resized_rows
 
 @MODELS.register_module()
 class Float32PixelDecoder(MSDeformAttnPixelDecoder):
-    """Multi-scale deformable pixel decoder that leaves autocast: mmcv's CUDA operator has no bfloat16 kernel."""
+    """Multi-scale deformable pixel decoder that disables autocast: mmcv's CUDA operator has no bfloat16 kernel."""
 
     def forward(self, feats: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Features (B, C, H/s, W/s), finest first, to the mask feature and the multi-scale features, all float32."""
+        """Maps features (B, C, H/s, W/s), finest first, to mask and multi-scale features, in float32."""
         with torch.autocast(feats[0].device.type, enabled=False):
             return super().forward([feat.float() for feat in feats])
 
 
 @MODELS.register_module()
 class RASSMask2FormerHead(Mask2FormerHead):
-    """Mask2Former head whose matching and losses run in float32 under AMP, and which gives its logits row by row."""
+    """Mask2Former head with matching and losses in float32 under AMP, and logits computed by rows."""
 
     def loss_by_feat(self, all_cls_scores: Any, all_mask_preds: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """mmdet's losses on float32 copies: the Hungarian matcher turns a NaN of a half-precision cost into a crash."""
+        """Computes mmdet's losses in float32: the Hungarian matcher fails on NaN costs of half precision."""
         with torch.autocast(all_cls_scores[0].device.type, enabled=False):
             scores, masks = ([value.float() for value in values] for values in (all_cls_scores, all_mask_preds))
             return super().loss_by_feat(scores, masks, *args, **kwargs)
 
     def rows(self, features: Sequence[Tensor], metas: list[dict], size: tuple[int, int]) -> Rows:
-        """The semantic logits of `predict` at (H, W) = `size`, any rows at a time; see `rows.head_rows`.
+        """Returns a function that computes rows of the logits of `predict` at (H, W) = `size`; see `rows.head_rows`.
 
         Args:
             features: (B, C, H/s, W/s), finest first.
             metas: meta information of each image.
-            size: of the input image.
+            size: (H, W) of the input image.
         """
         scores, masks = (stages[-1] for stages in self(features, [SegDataSample(metainfo=meta) for meta in metas]))
         classes = scores.softmax(-1)[..., :-1]

@@ -1,4 +1,4 @@
-"""From the diffusion features to one map per stride."""
+"""Neck that projects the diffusion features to one map per stride."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ class NormedConv(nn.Sequential):
 
 
 class BottleneckProjection(nn.Module):
-    """One bottleneck residual block, `relu(shortcut(x) + conv3(relu(conv2(relu(conv1(x))))))`, GroupNorm throughout."""
+    """Bottleneck residual block with GroupNorm: `relu(shortcut(x) + conv3(relu(conv2(relu(conv1(x))))))`."""
 
     def __init__(self, inputs: int, width: int, outputs: int, groups: int) -> None:
         super().__init__()
@@ -29,20 +29,20 @@ class BottleneckProjection(nn.Module):
         self.shortcut = NormedConv(inputs, outputs, 1, groups) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) to (B, outputs, H, W)."""
+        """Maps (B, inputs, H, W) to (B, outputs, H, W)."""
         hidden = F.relu(self.conv2(F.relu(self.conv1(x))))
         return F.relu(self.conv3(hidden) + self.shortcut(x))
 
 
 @MODELS.register_module()
 class FeatureProjection(BaseModule):
-    """Projects each feature with a bottleneck block and adds up those of one stride (METHOD of RASS, 3.77 M in SD 2.1).
+    """Projects each feature with a bottleneck block and sums those of equal stride (3.77 M parameters with SD 2.1).
 
     Args:
-        in_channels: channels of each feature; the segmentor fills it in from the backbone.
-        in_strides: stride of each feature; likewise.
-        out_strides: the stride each feature is resized to; None keeps the features' own strides.
-        out_channels: channels of every output.
+        in_channels: channels of each feature; set by the segmentor from its backbone.
+        in_strides: stride of each feature; set by the segmentor likewise.
+        out_strides: stride that each feature is resized to; None keeps the strides of the features.
+        out_channels: channels of each output.
         width: inner channels of the blocks.
         num_groups: groups of the GroupNorms.
     """
@@ -65,7 +65,7 @@ class FeatureProjection(BaseModule):
         )
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """One (B, C_i, H/s_i, W/s_i) per feature to one (B, out_channels, H/s, W/s) per stride, finest first."""
+        """Maps one (B, C_i, H/s_i, W/s_i) per feature to one (B, out_channels, H/s, W/s) per stride, finest first."""
         sums: dict[int, Tensor] = {}
         for feature, block, own, target in zip(
             features, self.projections, self.in_strides, self.target_strides, strict=True

@@ -1,4 +1,4 @@
-"""mmseg's data preprocessor with a padding of its own at test."""
+"""Data preprocessor of mmseg with a separate padding value at test time."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from torch import Tensor
 class RawPadPreProcessor(SegDataPreProcessor):
     """`SegDataPreProcessor` that pads test images with a raw grey level instead of mmseg's normalised `pad_val`.
 
-    The released segmentor pads before it normalises, with zeros: its padding is black, -1 to the network, where mmseg's
-    default is mid grey. Training pads as in mmseg.
+    The released segmentor pads with zeros before normalising, so its padding is black (-1 to the network); the default
+    of mmseg is mid-grey. During training the padding is that of mmseg.
 
     Args:
-        raw_pad_val: grey level in 0..255 of the pixels added at test, right and below.
-        kwargs: everything else of `SegDataPreProcessor`; `mean` and `std` are needed.
+        raw_pad_val: grey level in 0..255 of the pixels that are added on the right and at the bottom at test time.
+        kwargs: further arguments of `SegDataPreProcessor`; `mean` and `std` are required.
     """
 
     def __init__(self, raw_pad_val: float = 0, **kwargs: Any) -> None:
@@ -24,7 +24,7 @@ class RawPadPreProcessor(SegDataPreProcessor):
         self.raw_pad_val = raw_pad_val
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
-        """Images (3, h, w) in 0..255 to one batch (B, 3, H, W), normalised and padded.
+        """Normalises and pads images (3, h, w) in 0..255 into one batch (B, 3, H, W).
 
         Args:
             data: `inputs`, a list of images or a batch of them, and `data_samples`.

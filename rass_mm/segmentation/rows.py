@@ -1,7 +1,7 @@
-"""Class logits a few rows at a time: 150 classes of a 12-megapixel image would be 7 GB at once.
+"""Logits computed a few rows at a time: those of 150 classes and 12 megapixels would take 7 GB.
 
-Decode heads give coarse maps, and what is large is only their enlargement. `head_rows` enlarges any rows on demand,
-`Labels` turns bands of rows into a label map as they come.
+Decode heads return coarse maps; only the upsampled maps are large. `head_rows` upsamples any rows on demand, and
+`Labels` converts consecutive bands of rows into a label map.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ Rows = Callable[[int, int], Tensor]
 """(top, bottom) to the logits (B, K, bottom - top, W) of these rows."""
 BAND = 64
 CHUNK_VALUES = 2**25
-"""How many logits are enlarged at once, about: 128 MB in float32."""
+"""Approximate number of logits that are upsampled at once: 128 MB in float32."""
 
 
 def resized_rows(
@@ -27,15 +27,15 @@ def resized_rows(
     align_corners: bool = False,
     whole: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Rows `top` to `bottom` of `F.interpolate(x, size, mode='bilinear')`, without the others.
+    """Computes only the rows `top` to `bottom` of `F.interpolate(x, size, mode='bilinear')`.
 
     Args:
-        x: (B, C, h, w), or with `whole` = (first row, height) some rows of such a map: those that are needed.
+        x: (B, C, h, w), or, if `whole` is given, the rows of such a map that are needed.
         size: (H, W) of the resized map.
         top: first row wanted, of H.
         bottom: row after the last one wanted.
         align_corners: as in `F.interpolate`.
-        whole: where `x` stands in the whole map; None if it is the whole.
+        whole: index of the first row of `x` in the whole map, and the height of that map; None if `x` is the whole map.
 
     Returns:
         (B, C, bottom - top, W).
@@ -48,7 +48,7 @@ def resized_rows(
 
 
 def source_rows(height: int, target: int, top: int, bottom: int, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """For target rows `top` to `bottom`: the two source rows each lies between, and how far it is from the first."""
+    """Returns, for each target row, the two source rows it lies between and its distance from the first of them."""
     rows = torch.arange(top, bottom, dtype=torch.float64)
     if align_corners:
         place = rows * ((height - 1) / max(target - 1, 1))
@@ -61,15 +61,15 @@ def source_rows(height: int, target: int, top: int, bottom: int, align_corners: 
 def head_rows(
     head: nn.Module, features: Sequence[Tensor], metas: list[dict], size: tuple[int, int], test_cfg: Any
 ) -> Rows:
-    """The logits of a decode head at the size of its input image, row by row.
+    """Returns a function that computes rows of a decode head's logits at the size of the input image.
 
     Args:
-        head: any mmseg decode head. One with a method `rows(features, metas, size)` is asked for it; the output of one
-            that resizes as mmseg's base class does is resized here; any other is asked for all rows at once.
-        features: what the head reads, finest first.
+        head: any mmseg decode head. Its method `rows(features, metas, size)` is used if it has one; the output of a
+            head that resizes as mmseg's base class does is resized here; any other head computes all rows at once.
+        features: inputs of the head, finest first.
         metas: meta information of each image.
         size: (H, W) of the input image.
-        test_cfg: mmseg's.
+        test_cfg: test settings of mmseg.
     """
     if hasattr(head, 'rows'):
         return head.rows(features, metas, size)
@@ -82,22 +82,22 @@ def head_rows(
 
 
 def in_bands(rows: Rows, height: int) -> Iterator[Tensor]:
-    """All rows in consecutive bands, from the top."""
+    """Yields all rows in consecutive bands, from the top."""
     for top in range(0, height, BAND):
         yield rows(top, min(top + BAND, height))
 
 
 class Labels:
-    """The label map of one image, painted from bands of logits.
+    """Label map of one image, computed from bands of logits.
 
-    As mmseg does it with the whole map: padding is cut off, the logits are resized to the original size, and the
-    largest one wins.
+    The result equals that of mmseg on the whole map: padding is removed, the logits are resized to the original size,
+    and each pixel gets the class with the largest logit.
 
     Args:
-        size: (H, W) of the logits, padding included.
+        size: (H, W) of the logits, including padding.
         meta: meta information of the image: `ori_shape`, `padding_size` (left, right, top, bottom), `flip`.
-        align_corners: of the resizing.
-        threshold: of a head with a single class.
+        align_corners: as in `F.interpolate`.
+        threshold: probability above which a head with a single class predicts it; None for several classes.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Labels:
         self.parts: list[Tensor] = []
 
     def add(self, band: Tensor) -> None:
-        """Takes the next rows (K, h, W) of the logits."""
+        """Adds the next rows (K, h, W) of the logits."""
         start, self.seen = self.seen, self.seen + band.shape[1]
         first, last = (min(max(row - self.top, 0), self.inner[0]) for row in (start, self.seen))
         if last == first:
@@ -129,7 +129,7 @@ class Labels:
         self.kept = rows[:, -1:].clone()  # a row of the result may lie between this one and the next
 
     def _paint(self, rows: Tensor, first: int, last: int) -> None:
-        """Decides the rows of the result that lie between the source rows `first` to `last`."""
+        """Computes the labels of the rows that lie between the source rows `first` and `last`."""
         _, high, _ = source_rows(self.inner[0], self.target[0], self.painted, self.target[0], self.align_corners)
         ready = self.painted + int((high < last).sum())
         step = max(1, CHUNK_VALUES // (len(rows) * max(self.target[1], rows.shape[-1])))
@@ -146,7 +146,7 @@ class Labels:
         return (logits[0].sigmoid() > self.threshold).to(logits)
 
     def finished(self) -> Tensor:
-        """(1, H, W) class ids at the original size, on the device of the logits."""
+        """Returns (1, H, W) class ids at the original size, on the device of the logits."""
         labels = torch.cat(self.parts)
         if self.flip is not None:
             labels = labels.flip({'horizontal': (1,), 'vertical': (0,), 'diagonal': (0, 1)}[self.flip])

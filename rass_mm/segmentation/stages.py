@@ -9,10 +9,10 @@ HEAD_CALLS = ('forward', 'predict', 'rows')
 
 
 def segmentor_stages(model: nn.Module) -> list[StagePoint]:
-    """Where each stage of a segmentor runs, in order: its own description, or backbone, neck and head.
+    """Returns the stages of a segmentor in order: its `stage_points()`, or backbone, neck and head.
 
     Raises:
-        ConfigError: it has neither a description nor a backbone and a decode head.
+        ConfigError: it has neither `stage_points` nor a backbone and a decode head.
     """
     if hasattr(model, 'stage_points'):
         return model.stage_points()
@@ -25,7 +25,7 @@ def segmentor_stages(model: nn.Module) -> list[StagePoint]:
 
 
 def parts_of(model: nn.Module) -> list[StagePoint]:
-    """Backbone, neck and head of a segmentor; a backbone that describes itself is divided."""
+    """Returns backbone, neck and head of a segmentor; a backbone with `stage_points` is divided further."""
     described = getattr(model.backbone, 'stage_points', None)
     points = described() if described else [StagePoint('backbone', model.backbone)]
     points += [StagePoint('neck', model.neck)] if getattr(model, 'neck', None) is not None else []
@@ -34,7 +34,7 @@ def parts_of(model: nn.Module) -> list[StagePoint]:
 
 
 def segmentor_heavy_modules(model: nn.Module) -> list[nn.Module]:
-    """The modules that take most of a segmentor's time: its own list, its backbone's, or the backbone."""
+    """Returns the modules that take most of the time: `heavy_modules()` of segmentor or backbone, or the backbone."""
     for owner in (model, model.backbone):
         if hasattr(owner, 'heavy_modules'):
             return owner.heavy_modules()

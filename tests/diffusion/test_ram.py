@@ -274,7 +274,7 @@ def test_autocast_around_it_does_not_reach_the_network(tagger):
 
 
 def test_config_names_it_in_both_registries(tagger, weights, tiny_base, tmp_path):
-    from rass_mm.segmentation.rass import build_prompt
+    from rass_mm.segmentation.prompts import build_prompt
 
     config = {'type': 'RAMTagger', 'weights': str(weights['ram']), 'cache': str(tmp_path)}
     prompt = build_prompt({'type': 'TagPrompt', 'tagger': config, 'truncate': True}, read_base(tiny_base), ['red'])

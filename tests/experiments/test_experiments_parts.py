@@ -11,9 +11,10 @@ import pytest
 import torch
 from commands import ROOT
 
-from experiments import judge_base, pages, prepare, record, results
+from experiments import judge_base, pages, prepare, record, results, store
 from experiments.commands import Run
-from experiments.run import _locked, _Queue, plan_runs
+from experiments.locks import locked
+from experiments.run import _Queue, plan_runs
 from experiments.systems import RECIPE_VERSION, SETTINGS, systems_of
 from rass_mm.config import load_config
 from rass_mm.datasets.scenes import SCENE_CLASSES
@@ -95,9 +96,8 @@ def test_pages_show_the_best_median_and_worst_gain(tmp_path, monkeypatch, scenes
     runs = {system.name: Run('scenes', system, 0) for system in systems_of('scenes')}
     for system in ('ft', 'base', 'rass', 'scr'):
         run = runs[system]
-        run.record.parent.mkdir(parents=True, exist_ok=True)
         score = {n: 10.0 + (g if system == 'rass' else 0) for n, g in zip(names, gains, strict=True)}
-        run.record.write_text(json.dumps({'tests': {'degraded': {'images': score}}}))
+        store.add_records('scenes', [{**made_up(run), 'tests': {'degraded': {'images': score}}}])
         for test, shape in (('degraded', (96, 96)), ('restore', (96, 96, 3))):
             run.predictions(test).mkdir(parents=True)
             for name in names:
@@ -105,13 +105,17 @@ def test_pages_show_the_best_median_and_worst_gain(tmp_path, monkeypatch, scenes
     monkeypatch.setattr(pages, 'EACH', 1)
     assert pages.chosen(runs['rass'], runs['base']) == [(names[3], 9.0), (names[0], 3.0), (names[1], -2.0)]
     config = scene_config(scenes)
-    monkeypatch.setattr(pages, 'load_config', lambda _path: config)
+    monkeypatch.setattr(Run, 'resolved', lambda _run: config)
     pages.write_pages('scenes')
     page = cv2.imread(str(tmp_path / 'docs' / 'evidence' / 'scenes' / 'gains.png'))
     assert page.shape[1] == 6 * (2 * 96 + 6) and page.shape[0] > 3 * 2 * 96
     (runs['ft'].predictions('degraded') / f'{names[3]}.png').unlink()
-    with pytest.raises(DataError, match=f'{names[3]}.png is not there'):
+    with pytest.raises(DataError, match=f'{names[3]}.png is missing'):
         pages.write_pages('scenes')
+
+
+def made_up(run):
+    return {'setting': run.setting, 'system': run.system.name, 'seed': run.seed, 'recipe_version': 1}
 
 
 def scene_config(scenes):
@@ -122,10 +126,10 @@ def test_second_worker_waits_for_the_first(tmp_path):
     order = []
 
     def second():
-        with _locked(tmp_path / 'run'):
+        with locked(tmp_path / 'run'):
             order.append('second')
 
-    with _locked(tmp_path / 'run'):
+    with locked(tmp_path / 'run'):
         thread = threading.Thread(target=second)
         thread.start()
         thread.join(0.3)
@@ -137,7 +141,7 @@ def test_second_worker_waits_for_the_first(tmp_path):
 def test_what_another_process_works_on_comes_last(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # no records and no work folders
     dt, ft = plan_runs(['scenes'], [0], ['dt', 'ft'])
-    with _locked(dt.folder):
+    with locked(dt.folder):
         queue = _Queue([dt, ft])
         assert [queue.take(), queue.take()] == [ft, dt]
     assert _Queue([dt, ft]).take() == dt
@@ -147,10 +151,10 @@ def test_what_another_process_works_on_comes_last(tmp_path, monkeypatch):
 def test_configs_and_records_belong_to_version_1(setting, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert RECIPE_VERSION == 1
-    records = [json.loads(file.read_text()) for file in (ROOT / 'experiments/results' / setting).glob('*-seed*.json')]
+    records = [json.loads(line) for line in store.records_file(setting).read_text().splitlines()]
     assert len(records) > 50 and {found['recipe_version'] for found in records} == {1}
     versions = {
-        name: {step_version(step) for step in lq_steps(load_config(Run(setting, system, 0).config).train_dataloader)}
+        name: {step_version(step) for step in lq_steps(Run(setting, system, 0).resolved().train_dataloader)}
         for name, system in ((system.name, system) for system in systems_of(setting))
     }
     clean = {name for name, found in versions.items() if not found}
@@ -159,19 +163,30 @@ def test_configs_and_records_belong_to_version_1(setting, monkeypatch):
 
 
 def test_hash_of_a_config_knows_its_version(monkeypatch):
-    """Stating version 1 keeps the recorded hash; version 2, stated or by default, does not."""
+    """Version 1 has the recorded hash; version 2, stated or by default, does not."""
     monkeypatch.chdir(ROOT)
     run = plan_runs(['scenes'], [0], ['ft'])[0]
-    known = json.loads(run.record.read_text())['config_hash']
-    assert record.config_hash(run) == known
+    known = store.find_record(run)['config_hash']
+    assert record.config_hash(run.resolved()) == known
     hashes = []
     for recipe in ({'version': 2}, None, {'version': 1, 'final_sinc_prob': 0.5}):
-        config = load_config(run.config)
+        config = run.resolved()
         for step in lq_steps(list(config.values())):
             step['recipe'] = recipe
-        monkeypatch.setattr(record, 'load_config', lambda _path, config=config: config)
-        hashes.append(record.config_hash(run))
+        hashes.append(record.config_hash(config))
     assert hashes[0] == hashes[1] and len({known, *hashes}) == 3
+
+
+@pytest.mark.parametrize('setting', SETTINGS)
+def test_every_record_has_the_hash_of_its_row(setting, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    runs = plan_runs([setting], [0, 1, 2])
+    records = {(found['system'], found['seed']): found for found in store.read_records(setting)}
+    assert records.keys() <= {run.key for run in runs}
+    for run in runs:
+        if run.key in records:
+            assert records[run.key]['config_hash'] == record.config_hash(run.resolved()), run.label
+            assert records[run.key]['commands'] == run.commands, run.label
 
 
 def test_prepared_data_are_of_version_1(tmp_path, monkeypatch):
@@ -184,16 +199,17 @@ def test_prepared_data_are_of_version_1(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('version', [2, None])
 def test_records_of_another_version_are_not_mixed_in(tmp_path, monkeypatch, version):
+    monkeypatch.chdir(ROOT)
     run = plan_runs(['scenes'], [0], ['ft'])[0]
-    found = {'seed': 0, 'config_hash': 'same', 'options': run.options, 'recipe_version': version}
-    monkeypatch.chdir(tmp_path)
-    run.record.parent.mkdir(parents=True)
-    run.record.write_text(json.dumps(found))
-    monkeypatch.setattr(record, 'config_hash', lambda _run: 'same')
+    found = {**made_up(run), 'config_hash': record.config_hash(run.resolved()), 'recipe_version': version}
+    monkeypatch.setattr(store, 'RESULTS', tmp_path)
+    store.records_file('scenes').write_text(json.dumps(found) + '\n')
     for read in (lambda: record.is_recorded(run), lambda: results.read_rows('scenes')):
-        with pytest.raises(DataError, match=f'ft-seed0.json belongs to recipe version {version}.*version 1'):
+        with pytest.raises(
+            DataError, match=rf'scenes.jsonl:1 \(ft, seed 0\) .* recipe version {version or "None"}.*version 1'
+        ):
             read()
-    run.record.write_text(json.dumps({**found, 'recipe_version': 1}))
+    store.records_file('scenes').write_text(json.dumps({**found, 'recipe_version': 1}) + '\n')
     assert record.is_recorded(run) and len(results.read_rows('scenes')) == 1
 
 

@@ -6,7 +6,7 @@ import re
 import pytest
 from commands import ROOT
 
-from experiments import questions, report, texts
+from experiments import questions, report, tables, texts
 from experiments.plots import FAMILIES, colors_of, panels_of
 from experiments.results import Comparison, Row, compare, mean_text, miou, spread
 from experiments.systems import SETTINGS, SYSTEMS, systems_of
@@ -91,7 +91,12 @@ def test_panels_hold_one_length_and_families_keep_their_colour():
 def test_text_takes_its_numbers_from_the_records():
     rows = {'scenes': [row('rass', {0: 30.0, 1: 33.0}), row('base', {0: 31.0, 1: 30.0})]}
     text = 'mean {scenes: rass}, by {scenes: rass - base}, {scenes: base - rass clean}; {left: alone'
-    assert texts.with_numbers(text, rows) == 'mean 31.5, by 1.0, -1.0; {left: alone'
+    half = math.tan(0.475 * math.pi) * 2  # one degree of freedom; the standard error of (-1, 3) is 2
+    low, high = 1 - half, 1 + half
+    by_hand = f'mean 31.5, by 1.0 [{low:.1f}, {high:.1f}], -1.0 [{-high:.1f}, {-low:.1f}]; {{left: alone'
+    assert texts.with_numbers(text, rows) == by_hand
+    one = {'scenes': [row('rass', {0: 30.0}), row('base', {0: 31.0})]}
+    assert texts.with_numbers('{scenes: rass - base}', one) == '-1.0'
     for missing in ('{scenes: rass - ft}', '{camvid: rass}', '{fact: nothing}'):
         with pytest.raises(DataError, match='has no record'):
             texts.with_numbers(missing, rows)
@@ -139,12 +144,12 @@ MARK = re.compile(r'\((agree|disagree|one seed)[^)]*\)')
 DIFFERENCE = re.compile(r'\{(\w+): (\w+) - (\w+)(?: (clean))?\}')
 
 
-def test_summary_says_agree_and_disagree_where_the_seeds_do(monkeypatch):
+def test_findings_say_agree_and_disagree_where_the_seeds_do(monkeypatch):
     """Every difference before such a word, back to the word before it or the start of the paragraph."""
     monkeypatch.chdir(ROOT)
     known = {name: {row.system.name: row for row in report.read_rows(name)} for name in SETTINGS}
     checked = 0
-    for paragraph in re.split(r'\n(?=\*|\n)', (ROOT / 'experiments' / 'summary.md').read_text()):
+    for paragraph in re.split(r'\n(?=\*|\n)', (ROOT / 'experiments' / 'explanation.md').read_text()):
         start = 0
         for mark in MARK.finditer(paragraph):
             for setting, better, worse, split in DIFFERENCE.findall(paragraph[start : mark.start()]):
@@ -163,8 +168,41 @@ def test_systems_bring_what_they_need_in_the_order_in_which_they_run():
     for setting in SETTINGS:
         seen = set()
         for system in systems_of(setting):
-            assert set(system.needs) <= seen and (ROOT / system.config(setting)).is_file()
+            assert set(system.needs) <= seen and (ROOT / system.config_file(setting)).is_file()
             seen.add(system.name)
+
+
+def test_planned_rows_without_a_record_are_not_run():
+    rows = [row('rass', {0: 30.0}), row('ft', {1: 29.0})]
+    scores = tables.score_table('scenes', rows).splitlines()[2:]
+    assert [line.split(' | ')[0].strip('| ').removesuffix(' (cause)') for line in scores] == [
+        system.title + ' (upper bound)' * (system.group == 'upper bound')
+        for system in systems_of('scenes')
+        if not system.restores
+    ]
+    assert sum('not run' not in line for line in scores) == 2
+    asked = {line.split(' | ')[0].strip('| '): line for line in tables.question_table('scenes', rows).splitlines()[2:]}
+    assert list(asked) == [question.text for question in questions.questions_of('scenes')]
+    assert asked['RASS > FT'].endswith('not run |'), 'no seed in common'
+    assert not any('group norm' in text for text in asked), 'planned on CamVid only'
+    assert tables.restorer_table('scenes', rows) == ''
+
+
+def test_page_says_not_run_for_every_row_without_a_record(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for setting in SETTINGS:
+        rows = report.read_rows(setting)
+        ran = {row.system.name for row in rows}
+        tabled = tables.score_table(setting, rows) + tables.restorer_table(setting, rows)
+        for system in systems_of(setting):
+            (line,) = [
+                line for line in tabled.splitlines() if re.match(rf'\| {re.escape(system.title)}( \(| *\|)', line)
+            ]
+            assert ('not run' in line) == (system.name not in ran), line
+
+
+def test_readme_has_six_lines():
+    assert len((ROOT / 'experiments' / 'summary.md').read_text().strip().splitlines()) == 6
 
 
 def test_readme_and_tables_say_what_the_records_say(monkeypatch):
@@ -174,5 +212,4 @@ def test_readme_and_tables_say_what_the_records_say(monkeypatch):
     readme = report.README.read_text()
     assert report.with_section(readme, report.readme_part(settings)) == readme, 'run python -m experiments report'
     page = (report.DOCS / 'README.md').read_text()
-    for name, rows in settings.items():
-        assert report.setting_part(name, rows) in page, 'run python -m experiments report'
+    assert report.page(settings) == page, 'run python -m experiments report'

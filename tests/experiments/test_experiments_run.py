@@ -1,6 +1,7 @@
 """The experiments' own command on a laboratory in a folder: real configs with few steps, real trainings and tests."""
 
 import json
+import shlex
 import shutil
 
 import pytest
@@ -13,8 +14,6 @@ pytest.importorskip('mmagic', reason='restorers need mmagic')
 FEW = {
     'segmentation.py': ('max_iters = 1200', 'max_iters = 4'),
     'restoration.py': ('max_iters = 500', 'max_iters = 3'),
-    'runtime.py': ('interval=10)', 'interval=1)'),
-    'restorer_runtime.py': ('interval=10)', 'interval=1)'),
 }
 
 
@@ -29,8 +28,16 @@ def lab(tmp_path_factory, scenes, tiny_base):
     )
     for name, (text, few) in FEW.items():
         file = folder / 'experiments' / 'configs' / '_base_' / name
-        assert text in file.read_text()
-        file.write_text(file.read_text().replace(text, few).replace('end=20', 'end=2').replace('begin=20', 'begin=2'))
+        content = file.read_text()
+        for before, after in (
+            (text, few),
+            ('interval=10)', 'interval=1)'),
+            ('end=20', 'end=2'),
+            ('begin=20', 'begin=2'),
+        ):
+            assert before in content
+            content = content.replace(before, after)
+        file.write_text(content)
     data, bases = folder / 'data' / 'experiments' / 'scenes', folder / 'bases' / 'experiments'
     for place in (data, bases):
         place.mkdir(parents=True)
@@ -48,19 +55,33 @@ def experiments(lab, *arguments):
 
 @pytest.fixture(scope='module')
 def finished(lab):
-    """What was printed by a run of RASS and R2S, and of what these need."""
+    """The output of a run of RASS and R2S and of the systems they need."""
     done = experiments(lab, 'run', 'scenes', '--systems', 'r2s', 'rass', '--seeds', '3', '--workers', '2')
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
 
+def records_file(lab):
+    return lab / 'experiments' / 'results' / 'scenes.jsonl'
+
+
 def record(lab, name):
-    return json.loads((lab / 'experiments' / 'results' / 'scenes' / f'{name}-seed3.json').read_text())
+    (found,) = [r for r in map(json.loads, records_file(lab).read_text().splitlines()) if r['system'] == name]
+    return found
+
+
+def without_record(lab, *names):
+    """Removes the records of systems; returns the whole file as it was."""
+    whole = records_file(lab).read_text()
+    kept = [line for line in whole.splitlines(keepends=True) if json.loads(line)['system'] not in names]
+    records_file(lab).write_text(''.join(kept))
+    return whole
 
 
 def test_one_record_per_run_and_nothing_that_was_not_needed(lab, finished):
-    files = sorted(file.name for file in (lab / 'experiments' / 'results' / 'scenes').iterdir())
-    assert files == [f'{name}-seed3.json' for name in ('dt', 'r2s', 'rass', 'scr')]
+    assert [file.name for file in (lab / 'experiments' / 'results').iterdir()] == ['scenes.jsonl']
+    records = [json.loads(line) for line in records_file(lab).read_text().splitlines()]
+    assert [(found['system'], found['seed']) for found in records] == [(n, 3) for n in ('dt', 'r2s', 'rass', 'scr')]
 
 
 def test_record_says_what_was_run_and_what_came_out(lab, finished):
@@ -83,7 +104,7 @@ def test_record_says_what_was_run_and_what_came_out(lab, finished):
 
 
 def test_recorded_commands_do_it_again(lab, finished):
-    command = record(lab, 'dt')['commands'][1].split()
+    command = shlex.split(record(lab, 'dt')['commands'][1])
     assert command[0] == 'python' and command[1] == 'tools/test.py'
     metrics = lab / 'work_dirs' / 'experiments' / 'scenes' / 'dt-seed3' / 'test-degraded' / 'metrics.json'
     metrics.unlink()
@@ -98,23 +119,22 @@ def test_r2s_tests_the_checkpoint_of_dt_behind_the_restorer(lab, finished):
 
 
 def test_nothing_is_run_twice(lab, finished):
-    times = {file: file.stat().st_mtime_ns for file in (lab / 'experiments' / 'results').rglob('*.json')}
+    time = records_file(lab).stat().st_mtime_ns
     done = experiments(lab, 'run', 'scenes', '--systems', 'r2s', 'rass', '--seeds', '3')
     assert done.returncode == 0 and '0 runs to do, 4 recorded before' in done.stderr + done.stdout
-    assert times == {file: file.stat().st_mtime_ns for file in (lab / 'experiments' / 'results').rglob('*.json')}
+    assert time == records_file(lab).stat().st_mtime_ns
 
 
 def test_row_is_run_again_in_a_fresh_clone_and_compared(lab, finished):
-    """Records are there, work folders are not: what the row needs is trained, but neither tested nor recorded anew."""
-    work, results = lab / 'work_dirs' / 'experiments' / 'scenes', lab / 'experiments' / 'results'
-    times = {file: file.stat().st_mtime_ns for file in results.rglob('*.json')}
+    """With records but no work folders, the systems a row needs are trained, but neither tested nor recorded again."""
+    work, time = lab / 'work_dirs' / 'experiments' / 'scenes', records_file(lab).stat().st_mtime_ns
     for name in ('scr', 'rass'):
         shutil.rmtree(work / f'{name}-seed3')
     done = experiments(lab, 'run', 'scenes', '--systems', 'rass', '--seeds', '3', '--again')
     assert done.returncode == 0, done.stdout + done.stderr
     assert (work / 'scr-seed3' / 'scr_adapter.safetensors').is_file()
     assert not (work / 'scr-seed3' / 'test-restore').exists()
-    assert times == {file: file.stat().st_mtime_ns for file in results.rglob('*.json')}
+    assert time == records_file(lab).stat().st_mtime_ns
     again = json.loads((work / 'rass-seed3' / 'again.json').read_text())
     assert again['tests'] == record(lab, 'rass')['tests'] and again['loss'] == record(lab, 'rass')['loss']
     assert 'rass seed 3 again: degraded mIoU' in ' '.join((done.stdout + done.stderr).split())
@@ -126,30 +146,31 @@ def test_again_asks_for_names(lab):
 
 
 def test_changed_config_is_not_mixed_with_old_records(lab, finished):
-    file = lab / 'experiments' / 'configs' / 'scenes' / 'rass.py'
+    file = lab / 'experiments' / 'configs' / 'scenes' / 'base.py'
     before = file.read_text()
-    file.write_text(before + 'model = dict(backbone=dict(timestep=7))\n')
+    file.write_text(before.replace('backbone=dict(', 'backbone=dict(timestep=7, '))
     try:
         done = experiments(lab, 'run', 'scenes', '--systems', 'rass', '--seeds', '3')
     finally:
         file.write_text(before)
-    assert done.returncode == 1 and 'rass-seed3.json was made with another version' in done.stderr
+    said = 'results/scenes.jsonl:3 (rass, seed 3) was made with other config values'
+    assert done.returncode == 1 and said in done.stderr
 
 
 def test_failed_run_is_named_and_does_not_stop_the_others(lab, finished):
-    for name in ('scr', 'dt'):
-        (lab / 'experiments' / 'results' / 'scenes' / f'{name}-seed3.json').rename(lab / f'{name}.json')
+    before = record(lab, 'dt')
+    records = without_record(lab, 'scr', 'dt', 'r2s')
     adapter = lab / 'work_dirs' / 'experiments' / 'scenes' / 'scr-seed3' / 'iter_3.pth'
     whole = adapter.read_bytes()
     adapter.write_bytes(whole[: len(whole) // 2])
-    (lab / 'experiments' / 'results' / 'scenes' / 'r2s-seed3.json').unlink()
     done = experiments(lab, 'run', 'scenes', '--systems', 'r2s', '--seeds', '3', '--workers', '1')
     adapter.write_bytes(whole)
-    (lab / 'scr.json').rename(lab / 'experiments' / 'results' / 'scenes' / 'scr-seed3.json')
+    after = record(lab, 'dt')
+    records_file(lab).write_text(records)
     assert done.returncode == 1
     assert 'scenes scr seed 3: python tools/test.py' in done.stderr
     assert 'scenes r2s seed 3: it needs scenes scr seed 3' in done.stderr
-    assert record(lab, 'dt')['tests'] == json.loads((lab / 'dt.json').read_text())['tests']
+    assert after['tests'] == before['tests']
 
 
 def test_unknown_names_are_listed(lab):

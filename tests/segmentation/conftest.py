@@ -1,4 +1,4 @@
-"""Builds the tiny RASS of the shipped configs on the random base."""
+"""Builds the tiny segmentors of the shipped configs on the random base."""
 
 import pytest
 import torch
@@ -10,7 +10,12 @@ from mmseg.structures import SegDataSample
 
 import rass_mm
 
-NAMES = {'upernet': 'rass/rass_scenes_tiny.py', 'mask2former': 'rass/rass_scenes_tiny_mask2former.py'}
+NAMES = {
+    'upernet': 'rass/rass_scenes_tiny.py',
+    'mask2former': 'rass/rass_scenes_tiny_mask2former.py',
+    'fcn': 'diffusion/fcn_diffusion-tiny_1xb8-170_scenes-96x96.py',
+    'segformer': 'diffusion/segformer_diffusion-tiny_1xb8-170_scenes-96x96.py',
+}
 
 
 def tiny_config(base, name='upernet', **options):

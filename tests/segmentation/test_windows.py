@@ -167,7 +167,7 @@ def test_single_class_head_uses_its_threshold(build):
 
 
 def test_single_class_head_without_a_threshold_is_refused(build):
-    with pytest.raises(ConfigError, match='cannot tell one class from none'):
+    with pytest.raises(ConfigError, match='cannot predict a single class, because it has no threshold'):
         build(
             'mask2former',
             classes=['sky'],

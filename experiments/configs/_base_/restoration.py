@@ -1,5 +1,6 @@
-# The schedule of every restorer.
-_base_ = ['../../../configs/_base_/schedules/scr_tiny.py']
+# Runtime and schedule of every restorer.
+_base_ = ['../../../configs/_base_/scr_runtime.py', '../../../configs/_base_/schedules/scr_tiny.py']
+default_hooks = dict(checkpoint=dict(interval=100, max_keep_ckpts=1, save_best=None), logger=dict(interval=10))
 max_iters = 500
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, begin=0, end=20, by_epoch=False),

@@ -1,4 +1,7 @@
-# The schedule of every segmentor: AdamW at one rate, warm-up, poly decay; a validation at each quarter of it.
+# Runtime and schedule of every segmentor: AdamW at one rate, warm-up, polynomial decay, a validation at each quarter.
+# A run may be killed at any time: a checkpoint every 100 steps, of which the last is kept.
+_base_ = ['../../../configs/_base_/default_runtime.py']
+default_hooks = dict(checkpoint=dict(interval=100, max_keep_ckpts=1, save_best=None), logger=dict(interval=10))
 max_iters = 1200
 optim_wrapper = dict(
     type='OptimWrapper',

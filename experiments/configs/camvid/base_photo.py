@@ -1,4 +1,4 @@
-# base.py with light and colour varied in training, as the validation drive is darker than the training ones.
+# base.py with photometric distortion: the validation clip is lit differently from the training images.
 _base_ = ['./base.py']
 train_pipeline = [
     part

@@ -1,4 +1,4 @@
-# dt.py with light and colour varied in training, as the validation drive is darker than the training ones.
+# dt.py with photometric distortion: the validation clip is lit differently from the training images.
 _base_ = ['./dt.py']
 train_pipeline = [
     part

@@ -1,11 +1,10 @@
 # FT: the conventional net, trained on degraded images.
 _base_ = [
-    '../_base_/runtime.py',
+    '../_base_/segmentation.py',
     '../../../configs/_base_/models/resnet_upernet_tiny.py',
     '../_base_/data_camvid.py',
-    '../_base_/segmentation.py',
 ]
 model = dict(
-    backbone=dict(base_channels=64, stem_channels=64),  # the usual width: a step costs about what one of RASS costs
+    backbone=dict(base_channels=64, stem_channels=64),  # the usual width: a step costs about as much as one of RASS
     decode_head=dict(in_channels=[64, 128, 256, 512], num_classes=11),
 )

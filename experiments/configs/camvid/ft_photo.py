@@ -1,4 +1,4 @@
-# ft.py with light and colour varied in training, as the validation drive is darker than the training ones.
+# ft.py with photometric distortion: the validation clip is lit differently from the training images.
 _base_ = ['./ft.py']
 train_pipeline = [
     part

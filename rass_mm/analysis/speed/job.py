@@ -65,7 +65,7 @@ class Job:
         """Inside, the model has this variant's settings, prompt and precision, and may run compiled."""
         with ExitStack() as stack:
             changes = settings(self.model, self.config.model)
-            changes += [(self.model, 'prompt', self.prompt)] if self.prompt is not None else []
+            changes += [(self.model.backbone, 'prompt', self.prompt)] if self.prompt is not None else []
             for owner, name, value in changes:
                 stack.enter_context(replaced(owner, name, lambda _old, value=value: value))
             for module in segmentor_heavy_modules(self.model) if compiled and self.variant.compile else []:

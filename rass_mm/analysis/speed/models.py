@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rass_mm.analysis.speed.stages import extractor_of, replaced
 from rass_mm.analysis.speed.variants import Variant
 from rass_mm.segmentation import FileRestorer
-from rass_mm.segmentation.rass import build_prompt
+from rass_mm.segmentation.prompts import build_prompt
 
 
 class Models:

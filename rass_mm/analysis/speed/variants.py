@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from rass_mm.config import load_config
+from rass_mm.datasets.classes import follow_classes
 from rass_mm.diffusion.restorer import DTYPES
 from rass_mm.errors import ConfigError
 
@@ -141,6 +142,7 @@ def settled(variant: Variant) -> tuple[Config, list[str]]:
     config = load_config(variant.config, dict(variant.overrides))
     if config.get('model') is None:
         raise ConfigError(f'{variant.config} has no model: name a config of a segmentor or restorer.')
+    follow_classes(config)
     model = config.model
     if config.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', config.data_preprocessor)

@@ -9,7 +9,11 @@ from mmseg.evaluation import IoUMetric
 
 from rass_mm.analysis.report.tables import markdown_table
 from rass_mm.datasets.scenes import PALETTE, SCENE_CLASSES
-from rass_mm.demo.run import SCR, SPLITS, SYSTEMS, demo_table, majority_miou
+from rass_mm.demo.base.shipped import shipped_record
+from rass_mm.demo.costs import Costs
+from rass_mm.demo.settings import DemoSettings
+from rass_mm.demo.steps import BASELINE, RASS, RASS_SCR, SCR, SPLITS, SYSTEMS
+from rass_mm.demo.table import demo_table, majority_miou
 from rass_mm.metrics.iou import mean_iou
 from rass_mm.visualization import colored, comparison_page, heated
 
@@ -36,15 +40,29 @@ def test_majority_row_counts_the_validation_labels(scenes):
     assert abs(majority_miou(scenes) - share / classes) < 1e-9
 
 
-def test_table_of_the_demo_says_its_scores_and_its_recipe_version(scenes, tmp_path):
+def test_table_of_the_demo_says_its_scores_costs_and_recipe_version(scenes, tmp_path):
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data' / 'scenes').symlink_to(scenes)
     names = {f'{system.stem}-{split}': {'mIoU': 12.345} for system in SYSTEMS for split in SPLITS}
     figures = dict.fromkeys(('PSNR', 'SSIM', 'input_PSNR', 'input_SSIM', 'attention_ratio', 'attention_chance'), 0.5)
     names |= {f'{SCR.stem}-{mode}': figures for mode in ('restore', 'ceiling')}
     for name, metrics in names.items():
         (tmp_path / 'tests' / name).mkdir(parents=True)
         (tmp_path / 'tests' / name / 'metrics.json').write_text(json.dumps({'metrics': metrics}))
-    text = demo_table(tmp_path, scenes)
+    costs = Costs(tmp_path)
+    for seconds, system in enumerate((SCR, BASELINE, RASS, RASS_SCR), 1111):
+        costs.begin(system.stem)
+        costs.end(system.stem, seconds)
+    costs.begin(RASS.stem)
+    text = demo_table(tmp_path, DemoSettings(seed=3))
     assert 'degraded by recipe version 2;' in text and text.count('12.3') == len(SYSTEMS) * len(SPLITS)
+    rows = {
+        cells[1]: cells[2:4] for line in text.splitlines() if len(cells := [c.strip() for c in line.split('|')]) > 6
+    }
+    assert rows['RASS with SCR'] == ['300 + 500', '1111 + 1114'] and rows['RASS, no SCR'] == ['500', '>1113']
+    record = shipped_record()
+    assert 'seed 3' in text and all(command in text for command in record['commands'])
+    assert f'took 2225 CPU seconds, {2225 + record["seconds"]} with the base, the ResNet 1112' in text
 
 
 def test_table_is_markdown():

@@ -1,4 +1,0 @@
-# The same training images, not degraded.
-_base_ = ['./data_camvid.py']
-train_pipeline = [step for step in _base_.train_pipeline if step.type != 'LQDegradation']
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -1,3 +1,0 @@
-# RASS with all of the UNet trained instead of a LoRA.
-_base_ = ['./rass.py']
-model = dict(backbone=dict(train_parameters='unet'))

@@ -1,2 +1,0 @@
-# RASS on the restorer of scr_l1.py.
-_base_ = ['./rass.py']

@@ -1,0 +1,86 @@
+"""The records of a data set: one JSON-lines file, a run per line, sorted by system and seed."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.commands import WORK, Run
+from experiments.locks import locked
+from experiments.systems import RECIPE_VERSION, ROOT, SETTINGS
+from rass_mm.errors import DataError
+from rass_mm.files.atomic import write_text
+
+Record = dict[str, Any]
+RESULTS = ROOT / 'results'
+BASES = RESULTS / 'bases.json'
+
+
+def records_file(setting: str) -> Path:
+    """The file with the records of a data set."""
+    return RESULTS / f'{setting}.jsonl'
+
+
+def read_records(setting: str) -> list[Record]:
+    """All records of a data set, in the order of the file; an empty list without one.
+
+    Raises:
+        DataError: a line is damaged, or its record belongs to another recipe version.
+    """
+    file = records_file(setting)
+    if not file.is_file():
+        return []
+    return [_parsed(line, f'{file}:{number}') for number, line in enumerate(file.read_text().splitlines(), 1)]
+
+
+def find_record(run: Run) -> Record | None:
+    """The record of a run; None if it has none."""
+    return next((record for record in read_records(run.setting) if _key(record) == run.key), None)
+
+
+def line_of(run: Run) -> str:
+    """File and line of a run's record, for messages."""
+    keys = [_key(record) for record in read_records(run.setting)]
+    return f'{records_file(run.setting)}:{keys.index(run.key) + 1}'
+
+
+def add_records(setting: str, records: Sequence[Record]) -> None:
+    """Adds records to the file of a data set; a record of the same system and seed is replaced.
+
+    The file is written in one step, by one worker at a time.
+    """
+    with locked(WORK / setting):
+        merged = {_key(record): record for record in [*read_records(setting), *records]}
+        lines = [json.dumps(merged[key]) + '\n' for key in sorted(merged)]
+        write_text(records_file(setting), ''.join(lines))
+
+
+def read_bases() -> dict[str, dict[str, Any]]:
+    """The findings of `judge-base`, by data set and base."""
+    return json.loads(BASES.read_text()) if BASES.is_file() else {}
+
+
+def write_bases(setting: str, found: dict[str, Any]) -> None:
+    """Replaces the findings about the bases of a data set."""
+    with locked(WORK / 'bases'):
+        merged = {**read_bases(), setting: found}
+        ordered = {name: merged[name] for name in SETTINGS if name in merged}
+        write_text(BASES, json.dumps(ordered, indent=1) + '\n')
+
+
+def _key(record: Record) -> tuple[str, int]:
+    return record['system'], record['seed']
+
+
+def _parsed(line: str, place: str) -> Record:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise DataError(f'{place} is not valid JSON ({error}). Restore the file from the repository.') from None
+    if record.get('recipe_version') != RECIPE_VERSION:
+        raise DataError(
+            f'{place} ({record.get("system")}, seed {record.get("seed")}) belongs to recipe version '
+            f'{record.get("recipe_version", "unknown")}; the experiments belong to version {RECIPE_VERSION}. Delete '
+            f'the line to run the system again.'
+        )
+    return record

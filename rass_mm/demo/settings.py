@@ -1,0 +1,75 @@
+"""Settings of a demo, and the folder that belongs to them."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rass_mm.demo.base.shipped import shipped_record
+from rass_mm.errors import ConfigError
+from rass_mm.files.atomic import write_text
+
+PROCEDURE = 2
+"""Version of what the demo does; raise it when results in older folders no longer belong to the same table."""
+SETTINGS = 'demo.json'
+"""File in a demo's folder that says whose results lie there."""
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """Everything that decides the results of a demo.
+
+    Args:
+        seed: of the trainings; scenes and degradations are those of seed 0.
+        restorer_steps: training steps of SCR.
+        segmentor_steps: training steps of every segmentor.
+        train: training scenes.
+        val: validation scenes.
+        base: hash of the base's weights.
+    """
+
+    seed: int = 0
+    restorer_steps: int = 300
+    segmentor_steps: int = 500
+    train: int = 400
+    val: int = 100
+    base: str = field(default_factory=lambda: shipped_record()['weights'])
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Content of `demo.json`."""
+        return {'procedure': PROCEDURE, **asdict(self)}
+
+
+def claim_folder(out: Path, settings: DemoSettings) -> None:
+    """Marks a new folder with the settings; accepts one that has the same mark.
+
+    Raises:
+        ConfigError: the folder holds a demo of other settings, or files of something else.
+    """
+    file = out / SETTINGS
+    if not file.is_file():
+        if out.is_dir() and any(out.iterdir()):
+            raise ConfigError(
+                f'{out} is not empty and has no {SETTINGS}: it is no demo, or one of an earlier version. '
+                f'Choose another folder with --out DIR, or remove this one: rm -r {out}'
+            )
+        write_text(file, json.dumps(settings.record, indent=2) + '\n')
+        return
+    found = _read(file)
+    differing = [
+        f'{key} is {found.get(key)}, not {value}' for key, value in settings.record.items() if found.get(key) != value
+    ]
+    if differing:
+        raise ConfigError(
+            f'{out} holds a demo of other settings: {"; ".join(differing)}. '
+            f'Choose another folder with --out DIR, or remove this one: rm -r {out}'
+        )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise ConfigError(f'{file} is not valid JSON ({error}). Remove its folder: rm -r {file.parent}') from None
+    return found if isinstance(found, dict) else {}
