@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import pkgutil
 import re
 from functools import cache, reduce
 from urllib.parse import urlsplit
@@ -181,6 +182,16 @@ def test_configs_in_the_text_exist(page):
         if name.endswith('.py') and (ROOT / 'configs' / folder).is_dir():
             for pattern in pages.expanded(token.content):
                 assert list((ROOT / 'configs').glob(pattern)), f'{page}: {pattern}'
+
+
+@by_page
+def test_names_in_the_text_exist(page):
+    if page.name == 'CHANGELOG.md':
+        return  # it names what is gone
+    for token in pages.inlines(page, 'code_inline'):
+        found = re.match(r'(rass_mm(?:_cli)?(?:\.\w+)+)(\(|$)', token.content)
+        if found and not found[1].endswith('.py'):
+            assert pkgutil.resolve_name(found[1]) is not None, f'{page}: {token.content}'
 
 
 def test_readmes_of_configs_are_on_the_site():
