@@ -2,8 +2,9 @@
 
 import importlib
 import importlib.util
+import pkgutil
 import re
-from functools import cache
+from functools import cache, reduce
 from urllib.parse import urlsplit
 
 import cv2
@@ -20,6 +21,7 @@ from rass_mm import __version__
 from rass_mm.config import load_config
 from rass_mm.diffusion.base import read_base
 from rass_mm.diffusion.prompts import NOBODY
+from rass_mm.errors import ConfigError
 from rass_mm_cli.parser import CommandParser
 from rass_mm_cli.table import COMMANDS
 
@@ -118,11 +120,11 @@ def check_configs(arguments, shown):
     for file in files:
         if file is None or file in shown:
             continue
-        config = config_of(file)
-        for key in getattr(arguments, 'cfg_options', None) or {}:
-            place = config
-            for part in key.split('.')[:-1]:
-                place = place[int(part) if part.isdecimal() else part]
+        config, overrides = config_of(file), getattr(arguments, 'cfg_options', None) or {}
+        for key in overrides:
+            *place, _ = key.split('.')
+            if '.'.join([*place, 'type']) not in overrides:  # else the command adds the whole part
+                reduce(lambda part, name: part[int(name) if name.isdecimal() else name], place, config)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +144,11 @@ def test_a_wrong_command_would_be_found(words):
 def test_an_unknown_program_would_be_found(words):
     with pytest.raises(AssertionError):
         parsed(words)
+
+
+def test_an_unknown_config_would_be_found():
+    with pytest.raises(ConfigError, match='No config'):
+        check_configs(parsed(['rass-mm', 'train', 'rass/rass_scene_tiny.py']), {})
 
 
 def test_a_wrong_override_would_be_found():
@@ -175,6 +182,16 @@ def test_configs_in_the_text_exist(page):
         if name.endswith('.py') and (ROOT / 'configs' / folder).is_dir():
             for pattern in pages.expanded(token.content):
                 assert list((ROOT / 'configs').glob(pattern)), f'{page}: {pattern}'
+
+
+@by_page
+def test_names_in_the_text_exist(page):
+    if page.name == 'CHANGELOG.md':
+        return  # it names what is gone
+    for token in pages.inlines(page, 'code_inline'):
+        found = re.match(r'(rass_mm(?:_cli)?(?:\.\w+)+)(\(|$)', token.content)
+        if found and not found[1].endswith('.py'):
+            assert pkgutil.resolve_name(found[1]) is not None, f'{page}: {token.content}'
 
 
 def test_readmes_of_configs_are_on_the_site():
@@ -219,15 +236,19 @@ def test_the_data_set_of_the_page_reads(tmp_path):
     assert data[0]['seg_map_path'] == str(tmp_path / 'ann' / 'a.png') and not data[0]['reduce_zero_label']
 
 
+@cache
+def known_options():
+    """Options of our commands, and those that the other programs of the project name in their source."""
+    own = {option for command in COMMANDS for action in parser_of(command)._actions for option in action.option_strings}
+    sources = [*ROOT.glob('tools/*.py'), *ROOT.glob('experiments/*.py')]
+    return own | {option for file in sources for option in re.findall(r"'(--[a-z][a-z-]*)'", file.read_text())}
+
+
 @by_page
 def test_options_in_the_text_exist(page):
-    known = {
-        option for command in COMMANDS for action in parser_of(command)._actions for option in action.option_strings
-    }
     for token in pages.inlines(page, 'code_inline'):
         for option in re.findall(r'(?<!\S)--[a-z][a-z-]*', token.content):
-            experiment = 'experiments' in page.parts or 'evidence' in page.parts
-            assert option in known | FOREIGN_OPTIONS or experiment, f'{page}: {token.content}'
+            assert option in known_options() | FOREIGN_OPTIONS, f'{page}: {token.content}'
 
 
 @pytest.mark.parametrize('command', ['configs', 'doctor'])
@@ -256,7 +277,10 @@ def test_readme_is_short():
 
 def test_floors_picture_is_what_the_contract_draws():
     module = floors()
-    assert module.PICTURE.read_text() == module.drawn(module.read_floors(ROOT / 'pyproject.toml'))
+    found = module.read_floors(ROOT / 'pyproject.toml')
+    assert module.PICTURE.read_text() == module.drawn(found)
+    page = (ROOT / 'docs' / 'architecture.md').read_text()
+    assert [name for floor in found for name, _ in floor if f'`{name}`' not in page] == []
 
 
 def test_floors_of_a_contract_are_read_and_drawn():
