@@ -19,13 +19,13 @@ WORDS = (
 """Words that become one token each; every other word is spelled in smaller pieces, and any text can be encoded."""
 
 
-def train_merges(words: str = WORDS) -> tuple[dict[str, int], list[str]]:
-    """Vocabulary and merges of a byte-level BPE whose pieces are the given words; the same on every machine.
+def train_merges() -> tuple[dict[str, int], list[str]]:
+    """Vocabulary and merges of a byte-level BPE whose pieces are `WORDS`; the same on every machine.
 
     Byte-pair encoding as in Sennrich et al. 2016 (arXiv 1508.07909, algorithm 1), ties broken by the alphabet. (The
     trainer of the tokenizers library breaks them differently in every run.)
     """
-    spelled = [[*word[:-1], word[-1] + SUFFIX] for word in words.split()]
+    spelled = [[*word[:-1], word[-1] + SUFFIX] for word in WORDS.split()]
     merges: list[tuple[str, str]] = []
     while counts := Counter(pair for pieces in spelled for pair in pairwise(pieces)):
         best = min(counts, key=lambda pair: (-counts[pair], pair))
