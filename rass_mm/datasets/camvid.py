@@ -1,7 +1,5 @@
 """CamVid with its usual eleven classes as an mmseg data set."""
 
-from typing import Any
-
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
@@ -41,10 +39,3 @@ class CamVidDataset(BaseSegDataset):
             [0, 128, 192],
         ],
     )
-
-    def __init__(
-        self, img_suffix: str = '.jpg', seg_map_suffix: str = '.png', reduce_zero_label: bool = False, **kwargs: Any
-    ) -> None:
-        super().__init__(
-            img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, reduce_zero_label=reduce_zero_label, **kwargs
-        )

@@ -46,9 +46,5 @@ class ScenesDataset(BaseSegDataset):
 
     METAINFO = dict(classes=SCENE_CLASSES, palette=[list(colour) for colour in PALETTE])
 
-    def __init__(
-        self, img_suffix: str = '.png', seg_map_suffix: str = '.png', reduce_zero_label: bool = False, **kwargs: Any
-    ) -> None:
-        super().__init__(
-            img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, reduce_zero_label=reduce_zero_label, **kwargs
-        )
+    def __init__(self, img_suffix: str = '.png', **kwargs: Any) -> None:
+        super().__init__(img_suffix=img_suffix, **kwargs)

@@ -19,14 +19,14 @@ WORDS = (
 """Words that become one token each. All other words are split into smaller pieces, so any text can be encoded."""
 
 
-def train_merges(words: str = WORDS) -> tuple[dict[str, int], list[str]]:
-    """Computes the vocabulary and the merges of a byte-level BPE in which each given word is one piece.
+def train_merges() -> tuple[dict[str, int], list[str]]:
+    """Computes the vocabulary and the merges of a byte-level BPE in which each of `WORDS` is one piece.
 
     The algorithm is byte-pair encoding as in Sennrich et al. 2016 (arXiv 1508.07909, algorithm 1). Ties are broken
     alphabetically, so the result is the same on every machine. The trainer of the tokenizers library breaks ties
     differently in every run.
     """
-    spelled = [[*word[:-1], word[-1] + SUFFIX] for word in words.split()]
+    spelled = [[*word[:-1], word[-1] + SUFFIX] for word in WORDS.split()]
     merges: list[tuple[str, str]] = []
     while counts := Counter(pair for pieces in spelled for pair in pairwise(pieces)):
         best = min(counts, key=lambda pair: (-counts[pair], pair))

@@ -7,6 +7,8 @@ from mmagic.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
+ADAPTER = 'scr_adapter.safetensors'
+
 
 @HOOKS.register_module()
 class SaveAdapterHook(Hook):
@@ -14,13 +16,12 @@ class SaveAdapterHook(Hook):
 
     Args:
         interval: number of iterations between writes.
-        name: file name.
     """
 
     priority = 'LOW'
 
-    def __init__(self, interval: int = 1000, name: str = 'scr_adapter.safetensors') -> None:
-        self.interval, self.name = interval, name
+    def __init__(self, interval: int = 1000) -> None:
+        self.interval = interval
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Writes the adapter if it is due."""
@@ -30,4 +31,4 @@ class SaveAdapterHook(Hook):
     def _write(self, runner: Any) -> None:
         if runner.rank == 0:
             model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-            model.save_adapter(Path(runner.work_dir) / self.name)
+            model.save_adapter(Path(runner.work_dir) / ADAPTER)

@@ -20,10 +20,18 @@ class SCROptimWrapperConstructor:
 
     Args:
         optim_wrapper_cfg: `generator` and `critic`, each the config of an optimiser wrapper with its `optimizer`.
-        paramwise_cfg: not used; required by mmengine's interface.
+        paramwise_cfg: required by mmengine's interface; must be None.
+
+    Raises:
+        ConfigError: `paramwise_cfg` is given.
     """
 
     def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
+        if paramwise_cfg:
+            raise ConfigError(
+                'optim_wrapper.paramwise_cfg has no effect on a restorer: each group of its parameters has its own '
+                'wrapper. Set the learning rates in optim_wrapper.generator and optim_wrapper.critic.'
+            )
         self.configs = {key: value for key, value in optim_wrapper_cfg.items() if key != 'constructor'}
 
     def __call__(self, module: nn.Module) -> OptimWrapperDict:

@@ -77,7 +77,6 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         attention_layers: Sequence[str] = SECOND_HALF,
         gradient_checkpointing: bool = False,
         losses: dict[str, Any] | None = None,
-        train_cfg: dict[str, Any] | None = None,
         test_cfg: dict[str, Any] | None = None,
         data_preprocessor: dict[str, Any] | None = None,
     ) -> None:

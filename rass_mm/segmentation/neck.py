@@ -41,7 +41,6 @@ class FeatureProjection(BaseModule):
     Args:
         in_channels: channels of each feature; set by the segmentor from its backbone.
         in_strides: stride of each feature; set by the segmentor likewise.
-        out_strides: stride that each feature is resized to; None keeps the strides of the features.
         out_channels: channels of each output.
         width: inner channels of the blocks.
         num_groups: groups of the GroupNorms.
@@ -51,15 +50,13 @@ class FeatureProjection(BaseModule):
         self,
         in_channels: Sequence[int],
         in_strides: Sequence[int],
-        out_strides: Sequence[int] | None = None,
         out_channels: int = 512,
         width: int = 128,
         num_groups: int = 32,
     ) -> None:
         super().__init__()
         self.in_strides = list(in_strides)
-        self.target_strides = list(out_strides or in_strides)
-        self.strides = sorted(set(self.target_strides))
+        self.strides = sorted(set(in_strides))
         self.projections = nn.ModuleList(
             BottleneckProjection(channels, width, out_channels, num_groups) for channels in in_channels
         )
@@ -67,12 +64,7 @@ class FeatureProjection(BaseModule):
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Maps one (B, C_i, H/s_i, W/s_i) per feature to one (B, out_channels, H/s, W/s) per stride, finest first."""
         sums: dict[int, Tensor] = {}
-        for feature, block, own, target in zip(
-            features, self.projections, self.in_strides, self.target_strides, strict=True
-        ):
-            if own != target:
-                size = [side * own // target for side in feature.shape[-2:]]
-                feature = F.interpolate(feature, size=size, mode='bilinear', align_corners=False)
+        for feature, block, stride in zip(features, self.projections, self.in_strides, strict=True):
             projected = block(feature)
-            sums[target] = sums[target] + projected if target in sums else projected
+            sums[stride] = sums[stride] + projected if stride in sums else projected
         return tuple(sums[stride] for stride in self.strides)

@@ -69,7 +69,7 @@ def restored(files, base, source, out, *options):
 
 
 def test_the_config_and_the_command_give_the_same_pictures(files, base, tmp_path):
-    common = ['scr/scr_osediff_untagged.py', '--work-dir', str(tmp_path / 'work')]
+    common = ['scr/osediff_sd21_pairs_untagged.py', '--work-dir', str(tmp_path / 'work')]
     changes = [
         *('--cfg-options', f'model.base={base}', f'model.start={files / "osediff.safetensors"}'),
         *('model.expect.cross_attention_dim=64', 'model.expect.sample_size=32', 'test_evaluator.scores=[PSNR]'),

@@ -120,7 +120,7 @@ def test_published_restorer_is_tested_without_a_checkpoint(osediff, tiny_base, t
         for name in 'ab':
             cv2.imwrite(str(tmp_path / 'pairs' / folder / f'{name}.png'), rng.integers(256, size=(side, side, 3)))
     done = python(
-        *('tools/test.py', 'scr/scr_osediff_untagged.py', '--work-dir', tmp_path / 'work', '--cfg-options'),
+        *('tools/test.py', 'scr/osediff_sd21_pairs_untagged.py', '--work-dir', tmp_path / 'work', '--cfg-options'),
         *(f'model.base={tiny_base}', f'model.start={osediff}', 'model.expect.cross_attention_dim=64'),
         *('model.expect.sample_size=32', f'test_dataloader.dataset.data_root={tmp_path / "pairs"}'),
         *('model.test_cfg.scheme=windows', 'model.test_cfg.window=96', 'model.test_cfg.overlap=32'),

@@ -66,11 +66,11 @@ def test_enlarged_inputs_are_scored(pairs, tmp_path):
 def test_published_outputs_are_scored_and_a_trained_model_is_refused(pairs, tiny_base, tmp_path):
     common = ['--work-dir', str(tmp_path), '--cfg-options', f'test_dataloader.dataset.data_root={pairs}']
     theirs = [CONFIG, *common, 'test_dataloader.dataset.data_prefix.img=theirs', "test_evaluator.scores=['PSNR']"]
-    trained = ['scr/scr_pairs_tiny.py', *common, f'model.base={tiny_base}', 'model.classes=ScenesDataset']
+    trained = ['scr/scr_camvid_tiny_pairs.py', *common, f'model.base={tiny_base}', 'model.classes=ScenesDataset']
     runs = f'for a in {[theirs, trained]}: print("status", run_command("test", a))'
     done = python('-c', f'from rass_mm_cli.main import run_command\n{runs}')
     assert re.findall(r'status (\d)', done.stdout) == ['0', '1'], done.stderr[-3000:]
-    assert 'scr_pairs_tiny.py: the model has trainable parameters, but no checkpoint was given' in done.stderr
+    assert 'scr_camvid_tiny_pairs.py: the model has trainable parameters, but no checkpoint was given' in done.stderr
     metrics = json.loads((tmp_path / 'metrics.json').read_text())['metrics']
     expected = [psnr(*(image(pairs / place / name) for place in ('theirs', 'gt'))) for name in ('one.png', 'two.png')]
     assert abs(metrics['PSNR'] - np.mean(expected)) < 1e-9

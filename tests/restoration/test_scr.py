@@ -398,6 +398,14 @@ def test_a_group_without_an_optimiser_is_refused(build):
         build_optim_wrapper(build().model, wrapper)
 
 
+def test_rules_by_parameter_are_refused(build):
+    from mmengine.optim import build_optim_wrapper
+
+    wrapper = {'constructor': 'mmagic.SCROptimWrapperConstructor', 'generator': SGD, 'critic': SGD}
+    with pytest.raises(ConfigError, match='paramwise_cfg has no effect'):
+        build_optim_wrapper(build().model, {**wrapper, 'paramwise_cfg': {'norm_decay_mult': 0.0}})
+
+
 def test_two_processes_make_the_step_of_one_with_the_double_batch(tiny_base, tmp_path):
     """Runs real processes with gloo; noise is a function of its input, so that all draws are equal."""
     script = tmp_path / 'go.py'

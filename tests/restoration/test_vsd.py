@@ -342,3 +342,14 @@ def test_a_latent_equal_to_the_teachers_estimate_gives_no_infinity(alphas):
     loss = VSDLoss()(shared, alphas, latent, torch.zeros(2, 1, 1), torch.zeros(2, 1, 1))
     loss.backward()
     assert torch.isfinite(loss) and torch.isfinite(latent.grad).all()
+
+
+def test_times_are_drawn_from_the_given_range(shared, base, alphas, monkeypatch):
+    drawn = []
+    noisy = 'rass_mm.restoration.losses.vsd.add_noise'
+    monkeypatch.setattr(noisy, lambda latent, noise, times, alphas: drawn.extend(times.tolist()) or latent)
+    latent, context, negative = inputs(base)
+    torch.manual_seed(0)
+    for _ in range(4):
+        VSDLoss(timesteps=(7, 9))(shared, alphas, latent, context, negative)
+    assert len(drawn) == 12 and set(drawn) == {7, 8}

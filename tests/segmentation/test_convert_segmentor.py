@@ -130,7 +130,7 @@ def test_converted_model_equals_independent_arithmetic(content, converted, confi
     for own, other in zip(ours, features, strict=True):
         assert (own - other).abs().max() < 1e-4 * max(1, other.abs().max())
     strides = model.backbone.strides
-    levels = projected(features, content['model'], FEATURES, strides, model.neck.target_strides, groups=8)
+    levels = projected(features, content['model'], FEATURES, strides, model.neck.in_strides, groups=8)
     for own, other in zip(model.neck(ours), levels, strict=True):
         assert (own - other).abs().max() < 1e-4 * max(1, other.abs().max())
     stages = PublishedHead(content['model'], heads=4)(levels)

@@ -118,6 +118,18 @@ def test_windows_are_those_of_the_restore_command(adapter, tiny_base):
     assert (ours - FileRestorer(str(adapter), str(tiny_base))(planes)).abs().max() > 1e-3
 
 
+def test_precision_and_autoencoder_reach_the_restorer(adapter, tiny_base, monkeypatch):
+    planes = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    exact, coarse = (FileRestorer(str(adapter), str(tiny_base), dtype=name) for name in ('float32', 'bfloat16'))
+    assert {parameter.dtype for parameter in coarse.restorer.model.parameters()} == {torch.bfloat16}
+    assert 0 < (exact(planes) - coarse(planes)).abs().max() < 0.3
+    given = []
+    module = 'rass_mm.segmentation.restore_then_segment.load_restorer'
+    monkeypatch.setattr(module, lambda *args, **kwargs: given.append(args) or torch.nn.Identity())
+    FileRestorer(str(adapter), str(tiny_base), autoencoder='weights/taesd')
+    assert given == [(str(adapter), str(tiny_base), 'weights/taesd')]
+
+
 def test_test_time_augmentation_merges_predictions_on_restored_images(config, images):
     # The runner gives every model what stands at a config's top level.
     wrapped = SegTTAModel(module=copy.deepcopy(config), data_preprocessor=config.segmentor.data_preprocessor).eval()

@@ -94,9 +94,9 @@ def _restorer(record: Mapping[str, Any]) -> str | None:
     stem, prefix = Path(str(record.get('config'))).stem, (record.get('data') or {}).get('img')
     if record.get('mode') not in (None, 'restore'):
         return None  # scores of the ceiling or the input, not of the restorer
-    if stem == 'scr_osediff' or (stem == 'pairs_as_they_are' and prefix == 'osediff'):
+    if stem == 'osediff_sd21_pairs' or (stem == 'pairs_as_they_are' and prefix == 'osediff'):
         return 'OSEDiff'
-    return 'SCR' if stem == 'scr_pairs' else None
+    return 'SCR' if stem == 'scr_ade20k_pairs' else None
 
 
 def _data(record: Mapping[str, Any]) -> str | None:

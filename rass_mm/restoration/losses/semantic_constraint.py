@@ -18,6 +18,11 @@ from rass_mm.diffusion.prompts import NOBODY
 from rass_mm.errors import ConfigError
 
 FORMS = ('ratio', 'mse', 'dice')
+IGNORED = 255
+"""Label id that is no class, as mmseg loads and pads labels."""
+MIN_AREA = 0.005
+EPS = 1e-8
+"""Keeps quotients finite."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,6 @@ class SemanticConstraintLoss(nn.Module):
         squared: whether to square the ratio.
         pixel_weight: weight of the binary cross-entropy.
         min_area: minimum fraction of the labelled pixels that a class must cover.
-        ignore_index: label id of ignored pixels.
-        eps: small constant that keeps quotients finite.
 
     Raises:
         ConfigError: the form is unknown.
@@ -63,15 +66,13 @@ class SemanticConstraintLoss(nn.Module):
         form: str = 'ratio',
         squared: bool = True,
         pixel_weight: float = 0.0,
-        min_area: float = 0.005,
-        ignore_index: int = 255,
-        eps: float = 1e-8,
+        min_area: float = MIN_AREA,
     ) -> None:
         super().__init__()
         if form not in FORMS:
             raise ConfigError(f'SemanticConstraintLoss: form is {form!r}. Set it to one of {", ".join(FORMS)}.')
         self.loss_weight, self.form, self.squared, self.pixel_weight = loss_weight, form, squared, pixel_weight
-        self.min_area, self.ignore_index, self.eps = min_area, ignore_index, eps
+        self.min_area = min_area
 
     def forward(self, maps: Mapping[str, Tensor], owners: Tensor, labels: Tensor) -> Tensor:
         """Computes the loss; exactly 0 with zero gradients if no class of any image is counted.
@@ -94,7 +95,7 @@ class SemanticConstraintLoss(nn.Module):
     def _terms(self, attention: Tensor, owners: Tensor, label: Tensor) -> Tensor:
         """Computes the (K,) losses of the counted classes of one image in one layer."""
         size = map_size(attention.shape[0], tuple(label.shape))
-        target = class_target(label, present_owners(owners), size, self.min_area, self.ignore_index)
+        target = class_target(label, present_owners(owners), size, self.min_area)
         if not target.classes:
             return attention.new_zeros(0)
         with torch.autocast(attention.device.type, enabled=False):
@@ -103,33 +104,33 @@ class SemanticConstraintLoss(nn.Module):
 
     def _compare(self, maps: Tensor, masks: Tensor, counted: Tensor) -> Tensor:
         if self.form == 'ratio':
-            missed = 1 - inside_share(maps, masks, counted, self.eps)
+            missed = 1 - inside_share(maps, masks, counted)
             terms = missed.square() if self.squared else missed
         else:
-            scaled = _min_max(maps, counted, self.eps)
+            scaled = _min_max(maps, counted)
             if self.form == 'mse':
                 terms = ((scaled - masks).square() * counted).sum((1, 2)) / counted.sum()
             else:
                 overlap = (scaled * masks * counted).sum((1, 2))
-                terms = 1 - 2 * overlap / ((scaled * counted).sum((1, 2)) + masks.sum((1, 2)) + self.eps)
+                terms = 1 - 2 * overlap / ((scaled * counted).sum((1, 2)) + masks.sum((1, 2)) + EPS)
         if self.pixel_weight:
-            inside = maps.clamp(self.eps, 1 - 1e-6)
+            inside = maps.clamp(EPS, 1 - 1e-6)
             pixels = F.binary_cross_entropy(inside, masks, reduction='none')
             terms = terms + self.pixel_weight * (pixels * counted).sum((1, 2)) / counted.sum()
         return terms
 
 
-def _min_max(maps: Tensor, counted: Tensor, eps: float) -> Tensor:
+def _min_max(maps: Tensor, counted: Tensor) -> Tensor:
     """Scales each map to [0, 1] over the counted cells."""
     infinity = torch.finfo(maps.dtype).max
     low = maps.masked_fill(counted == 0, infinity).amin((1, 2), keepdim=True)
     high = maps.masked_fill(counted == 0, -infinity).amax((1, 2), keepdim=True)
-    return ((maps - low) / (high - low + eps)).clamp(0, 1)
+    return ((maps - low) / (high - low + EPS)).clamp(0, 1)
 
 
-def inside_share(maps: Tensor, masks: Tensor, counted: Tensor, eps: float = 1e-8) -> Tensor:
+def inside_share(maps: Tensor, masks: Tensor, counted: Tensor) -> Tensor:
     """Computes the (K,) fractions of attention (K, h, w) inside the masks (K, h, w), over the counted cells (h, w)."""
-    return (maps * masks).sum((1, 2)) / ((maps * counted).sum((1, 2)) + eps)
+    return (maps * masks).sum((1, 2)) / ((maps * counted).sum((1, 2)) + EPS)
 
 
 def present_owners(owners: Tensor) -> list[int]:
@@ -138,7 +139,7 @@ def present_owners(owners: Tensor) -> list[int]:
 
 
 def class_target(
-    label: Tensor, candidates: Sequence[int], size: tuple[int, int], min_area: float, ignore_index: int
+    label: Tensor, candidates: Sequence[int], size: tuple[int, int], min_area: float = MIN_AREA
 ) -> ClassTarget:
     """Computes the masks of the counted classes at the resolution of a layer.
 
@@ -151,13 +152,12 @@ def class_target(
         candidates: class ids that own a token.
         size: (h, w) of the maps.
         min_area: minimum fraction of the labelled pixels.
-        ignore_index: label id of ignored pixels.
     """
-    labelled = (label != ignore_index).float()
+    labelled = (label != IGNORED).float()
     share = F.adaptive_avg_pool2d(labelled[None], size)[0]
     counted = (share >= 0.5).float()
     # A list, because comparing each class on the accelerator would synchronize about a thousand times per step.
-    pixels = torch.bincount(label[label != ignore_index].long(), minlength=256).tolist()
+    pixels = torch.bincount(label[label != IGNORED].long(), minlength=256).tolist()
     large = [i for i in candidates if pixels[i] > 0 and pixels[i] >= min_area * sum(pixels)]
     if not large:
         return ClassTarget([], label.new_zeros((0, *size), dtype=torch.float32), counted)
@@ -169,9 +169,7 @@ def class_target(
 
 
 @torch.no_grad()
-def attention_ratio(
-    maps: Mapping[str, Tensor], owners: Tensor, labels: Tensor, min_area: float = 0.005, ignore_index: int = 255
-) -> tuple[Tensor, Tensor]:
+def attention_ratio(maps: Mapping[str, Tensor], owners: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Computes the fraction of attention inside the class masks, and the fraction expected by chance.
 
     These are means over layers and classes of sum(A M) / sum(A), and of the mask area relative to the counted cells.
@@ -180,8 +178,6 @@ def attention_ratio(
         maps: layer -> (B, N, T) attention probabilities.
         owners: (B, T) class id of each context token.
         labels: (B, H, W) class ids.
-        min_area: minimum fraction of the labelled pixels, as in the loss.
-        ignore_index: label id of ignored pixels.
 
     Returns:
         Ratio and chance, (B,) each; NaN for images without a counted class.
@@ -191,7 +187,7 @@ def attention_ratio(
         shares, areas = [], []
         for attention in maps.values():
             size = map_size(attention.shape[1], tuple(label.shape))
-            target = class_target(label, present_owners(own), size, min_area, ignore_index)
+            target = class_target(label, present_owners(own), size)
             found = class_maps(attention[index].float(), own, target.classes, size)
             shares.append(inside_share(found, target.masks, target.counted))
             areas.append(target.masks.sum((1, 2)) / target.counted.sum().clamp(min=1))

@@ -47,10 +47,10 @@ OSEDIFF = {
 }
 SCR = {
     **OSEDIFF,
-    'config': 'configs/scr/scr_pairs.py',
+    'config': 'configs/scr/scr_ade20k_pairs.py',
     'data': {'img': 'lq', 'gt': 'gt'},
     'mode': 'restore',
-    'command': 'python tools/test.py scr/scr_pairs.py scr.pth',
+    'command': 'python tools/test.py scr/scr_ade20k_pairs.py scr.pth',
     'metrics': {'PSNR': 28.0, 'SSIM': 0.8, 'input_PSNR': 30.54, 'input_SSIM': 0.8302},
 }
 CURVE = {
@@ -191,7 +191,13 @@ def test_restoration_has_one_row_for_the_input(reported):
     _, text, _ = reported(a=SCR, b=second, c=OSEDIFF, d={**SCR, 'mode': 'ceiling'})
     (rows,) = tables(text)
     assert [row['system'] for row in rows] == [
-        *('input', 'scr_pairs (a)', 'scr_pairs (b)', 'pairs_as_they_are, osediff', 'scr_pairs, ceiling')
+        *(
+            'input',
+            'scr_ade20k_pairs (a)',
+            'scr_ade20k_pairs (b)',
+            'pairs_as_they_are, osediff',
+            'scr_ade20k_pairs, ceiling',
+        )
     ]
     given, _, _, theirs, _ = rows
     assert (given['PSNR'], given['SSIM'], given['NIQE'], given['command']) == ('30.54', '0.8302', '', '')
@@ -346,11 +352,13 @@ def test_part_of_the_data_or_clean_data_has_no_claim():
     assert not claimed({**RASS, 'dataset': 'ADE20KDataset', 'data': {'img_path': 'images/validation'}})[0]
     assert not claimed({**SCR, 'mode': 'ceiling', 'data_root': 'RealSR', 'images': 100})[0]
     assert claimed({**SCR, 'data_root': 'RealSR', 'images': 100})[0] == {'PSNR': '25.34'}
-    assert claimed({**SCR, 'config': 'scr_osediff.py', 'data_root': 'realsr', 'images': 100})[0]['NIQE'] == '5.6476'
+    assert (
+        claimed({**SCR, 'config': 'osediff_sd21_pairs.py', 'data_root': 'realsr', 'images': 100})[0]['NIQE'] == '5.6476'
+    )
 
 
 def test_claims_refer_to_existing_configs():
     stems = {path.stem for path in rass_mm.config_path().rglob('*.py')}
     for begin in claims.SEGMENTORS:
         assert any(claimed_cost(stem) for stem in stems if stem.startswith(begin)), begin
-    assert {'scr_pairs', 'scr_osediff', 'pairs_as_they_are'} <= stems
+    assert {'scr_ade20k_pairs', 'osediff_sd21_pairs', 'pairs_as_they_are'} <= stems

@@ -272,7 +272,7 @@ def test_pairs_of_mmagic_are_matched_by_name(root):
 
     options = {'data_root': str(root), 'data_prefix.img': 'images', 'data_prefix.gt': 'gt'}
     options = {f'test_dataloader.dataset.{key}': value for key, value in options.items()}
-    (report,) = check_config(load_config('scr/scr_pairs_tiny.py', options))
+    (report,) = check_config(load_config('scr/scr_camvid_tiny_pairs.py', options))
     assert report.without_partner == [f'{root}/images/a.jpg'] and report.without_image == [f'{root}/gt/f.jpg']
     assert [entry['file'] for entry in report.unreadable] == [f'{root}/gt/b.jpg']
     assert [entry['partner_size'] for entry in report.mismatches] == [(32, 24)]  # a clean image may only be larger

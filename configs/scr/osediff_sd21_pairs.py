@@ -1,6 +1,6 @@
 # OSEDiff (arXiv 2406.08177) as published: x0 form at t=999, LoRA in UNet and VAE encoder, DAPE's tags, the input's
 # colours. rass-mm convert osediff.pkl weights/osediff.safetensors --base SD21; tools/test.py takes no checkpoint.
-_base_ = ['./scr_osediff_untagged.py']
+_base_ = ['./osediff_sd21_pairs_untagged.py']
 model = dict(
     test_prompt=dict(
         _delete_=True,

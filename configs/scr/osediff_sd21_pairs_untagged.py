@@ -1,6 +1,6 @@
-# OSEDiff's weights with the empty prompt: what can be run without the tagger (scr_osediff.py has it).
+# OSEDiff's weights with the empty prompt: what can be run without the tagger (osediff_sd21_pairs.py has it).
 # rass-mm convert osediff.pkl weights/osediff.safetensors --base SD21; tools/test.py takes no checkpoint.
-_base_ = ['./scr_pairs.py']
+_base_ = ['./scr_ade20k_pairs.py']
 model = dict(
     start='weights/osediff.safetensors',
     trainable=False,
