@@ -25,7 +25,7 @@ class RestoreOptions:
     Args:
         upscale: factor of the bicubic enlargement before the network; at least 1.
         window: side of a window in pixels, rounded up to a multiple of the network's `size_multiple`.
-        overlap: overlap of neighbouring windows in pixels, rounded up likewise. A larger overlap hides seams better.
+        overlap: overlap of neighbouring windows in pixels, also rounded up. A larger overlap hides seams better.
         batch: number of windows per batch.
         color_fix: 'none', 'adain' or 'wavelet', see `fix_colors`. Both fixes also restore colour casts of the source.
         scheme: 'windows' blends windows of the image. 'osediff' is OSEDiff's scheme: image sizes of `osediff_sized`,
