@@ -126,7 +126,7 @@ def projection_keys(neck, draw):
 
 
 def others(draw):
-    """What rass.pth holds besides: two taggers, a JPEG simulator, the criterion."""
+    """Other contents of rass.pth: two taggers, a JPEG simulator, the criterion."""
     return {
         f'{FEATURES}ram.label_embed': draw(4, 8),
         f'{FEATURES}ram.visual_encoder.layers.0.blocks.0.attn.qkv.weight': draw(4, 4),

@@ -125,7 +125,7 @@ def test_plain_pickle_is_refused_and_not_run(build, tmp_path, monkeypatch):
 
 
 class Reaching:
-    """What a harmful file would do with an allowed `getattr`."""
+    """Acts as a harmful file would with an allowed `getattr`."""
 
     def __reduce__(self):
         return getattr, (torch.Tensor, '__init_subclass__')

@@ -55,7 +55,7 @@ class BaseRecipe:
     empty_prompts: float = 0.1
     seed: int = 0
     snr_gamma: float | None = None
-    """Weighs nearly noiseless timesteps less, as Min-SNR does (Hang et al., ICCV 2023); None weighs all alike."""
+    """Gamma of Min-SNR weights (Hang et al., ICCV 2023); None weights all timesteps equally."""
 
     def key(self, source: ConfiguredImages | None = None, start: 'Start | None' = None) -> str:
         """Cache key: recipe, layout, code format and, if there are such, the images and the base started from."""
@@ -221,7 +221,7 @@ class _BaseTraining:
     def _fit(
         self, name: str, parts: list[nn.Module], steps: int, rate: float, loss_of: Callable[[torch.Generator], Tensor]
     ) -> None:
-        """AdamW with a one-cycle rate; saves the state every `STATE_INTERVAL` steps, to go on from after a stop."""
+        """AdamW with a one-cycle rate; saves the state every `STATE_INTERVAL` steps, so that a stopped run resumes."""
         if steps == 0:
             return
         parameters = [parameter for part in parts for parameter in part.parameters()]
@@ -305,7 +305,7 @@ def _store(file: Path, parts: list[nn.Module], optimizer: Any, schedule: Any, st
 
 
 def _restore(file: Path, parts: list[nn.Module], optimizer: Any, schedule: Any) -> tuple[int, float]:
-    """Loads a stored state if there is one; returns the step to go on with and the mean loss so far."""
+    """Loads a stored state if there is one; returns the next step and the mean loss so far."""
     if not file.is_file():
         return 0, math.nan
     state = torch.load(file, weights_only=True)
