@@ -13,6 +13,7 @@ os.environ['NO_ALBUMENTATIONS_UPDATE'] = '1'  # mmagic's albumentations would lo
 EMBEDDED = {
     'models/rass': 'configs/rass/README.md',
     'models/scr': 'configs/scr/README.md',
+    'models/diffusion': 'configs/diffusion/README.md',
     'models/baselines': 'configs/baselines/README.md',
     'experiments': 'experiments/README.md',
     'contributing': 'CONTRIBUTING.md',

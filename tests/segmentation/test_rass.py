@@ -102,7 +102,7 @@ def test_mask2former_windows_have_the_windows_size(build):
 def test_unknown_test_mode_is_refused(build):
     model = build().eval()
     model.test_cfg = ConfigDict(mode='tiles')
-    with pytest.raises(ConfigError, match="'tiles'.*'whole' or 'slide'"):
+    with pytest.raises(ConfigError, match="'tiles'; expected 'whole', 'slide' or 'stitched'"):
         model.inference(torch.randn(1, 3, 64, 64), [{}])
 
 

@@ -297,7 +297,7 @@ class Diverging(torch.nn.Module):
 
 def test_restorer_that_gives_another_size_or_nan_is_refused(config):
     images = random_batch((32, 48))['inputs']
-    with pytest.raises(ConfigError, match=r'\(1, 3, 32, 96\) of \(1, 3, 32, 48\)'):
+    with pytest.raises(ConfigError, match=r'\(1, 3, 32, 96\) for an input of \(1, 3, 32, 48\)'):
         make(config, restorer=dict(type=Doubling)).restore(images)
     with pytest.raises(AdapterError, match='NaN or infinity'):
         make(config, restorer=dict(type=Diverging)).restore(images)

@@ -82,7 +82,7 @@ def test_faded_windows_differ_in_the_overlap_only_and_have_no_steps(build):
     first = model.inference(images[..., :96], [{}])[..., 64:72]
     torch.testing.assert_close(results['ramp'][..., 64:72], first, rtol=1e-4, atol=1e-5)
     model.test_cfg.blend = 'soft'
-    with pytest.raises(ConfigError, match="'soft'; one of mean, ramp"):
+    with pytest.raises(ConfigError, match="'soft'; expected one of mean, ramp"):
         model.inference(images, [{}])
 
 
