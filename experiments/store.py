@@ -22,7 +22,7 @@ def records_file(setting: str) -> Path:
 
 
 def read_records(setting: str) -> list[Record]:
-    """Reads all records of a data set in file order; returns an empty list if there is no file.
+    """Reads all records of a data set in file order; an absent file has no records.
 
     Raises:
         DataError: a line is damaged, or its record has another recipe version.

@@ -68,7 +68,7 @@ class ConfiguredImages:
         """Reads all images and labels.
 
         Raises:
-            DataError: there are no images, an image is damaged, or the images differ in size.
+            DataError: no image was found, an image is damaged, or sizes differ.
         """
         from mmengine.dataset import Compose
 
