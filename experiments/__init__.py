@@ -1,1 +1,1 @@
-"""Does the recipe hold? Systems x seeds on two data sets: runs, records, tables and plots. See README.md."""
+"""Experiments that evaluate the recipe: systems x seeds on two data sets, with records, tables and plots."""

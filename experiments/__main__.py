@@ -1,4 +1,4 @@
-"""`python -m experiments COMMAND`, from the checkout's root; `--help` lists the commands."""
+"""Entry point of `python -m experiments COMMAND`, which runs from the root of the checkout."""
 
 import sys
 

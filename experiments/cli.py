@@ -1,4 +1,4 @@
-"""The commands of `python -m experiments`."""
+"""Command line of `python -m experiments`."""
 
 import argparse
 import logging
@@ -21,7 +21,7 @@ from rass_mm.errors import ConfigError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command; returns the exit status."""
+    """Runs one command and returns the exit status."""
     logging.basicConfig(level=logging.INFO, format='%(message)s', handlers=[RichHandler(show_path=False)])
     parser = argparse.ArgumentParser('python -m experiments', description='Does the recipe hold?')
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
@@ -31,13 +31,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('settings', nargs='*', help=f'of {", ".join(SETTINGS)}; default: all')
+    parser.add_argument('settings', nargs='*', help=f'data sets: {", ".join(SETTINGS)} (default: all)')
 
 
 def _chosen(arguments: argparse.Namespace) -> list[str]:
     for name in arguments.settings:
         if name not in SETTINGS:
-            raise ConfigError(f'No setting {name!r}. There are: {", ".join(SETTINGS)}.')
+            raise ConfigError(f'{name!r} is not a setting. Choose from: {", ".join(SETTINGS)}.')
     return arguments.settings or list(SETTINGS)
 
 
@@ -48,7 +48,7 @@ def _for_each(arguments: argparse.Namespace, do: Callable[[str], None]) -> int:
 
 
 def _add_prepare(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser('prepare', help='make data and bases')
+    parser = commands.add_parser('prepare', help='make the data and the bases')
     _settings(parser)
     parser.add_argument('--camvid', type=Path, default=Path('data/camvid'), help='folder of the full-size CamVid')
     parser.set_defaults(run=lambda arguments: _for_each(arguments, partial(prepare, camvid=arguments.camvid)))
@@ -57,13 +57,11 @@ def _add_prepare(commands: argparse._SubParsersAction) -> None:
 def _add_run(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser('run', help='train and test systems x seeds that have no record yet')
     _settings(parser)
-    parser.add_argument('--systems', nargs='+', help='names, see systems.py; default: all')
+    parser.add_argument('--systems', nargs='+', help='names from systems.py (default: all)')
     parser.add_argument('--seeds', nargs='+', type=int, default=list(SEEDS))
-    parser.add_argument('--workers', type=int, default=2, help='runs side by side, one thread each')
-    parser.add_argument(
-        '--again', action='store_true', help='run the systems of --systems although they are recorded, and compare'
-    )
-    parser.add_argument('--list', action='store_true', help='only print which runs are recorded')
+    parser.add_argument('--workers', type=int, default=2, help='number of parallel runs with one thread each')
+    parser.add_argument('--again', action='store_true', help='repeat recorded runs of --systems and compare the scores')
+    parser.add_argument('--list', action='store_true', help='only list which runs are recorded')
     parser.set_defaults(run=_run)
 
 
@@ -74,25 +72,25 @@ def _run(arguments: argparse.Namespace) -> int:
             logging.info('%-9s %s', 'recorded' if is_recorded(run) else 'to do', run.label)
         return 0
     if arguments.again and not arguments.systems:
-        raise ConfigError('--again needs --systems: name the rows to run again.')
+        raise ConfigError('--again requires --systems. Pass the names of the systems to repeat.')
     run_all(runs, arguments.workers, arguments.systems if arguments.again else ())
     return 0
 
 
 def _add_judge(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser('judge-base', help='noise loss, attention and samples of the bases of a setting')
+    parser = commands.add_parser('judge-base', help='measure noise loss and attention of the bases and draw samples')
     _settings(parser)
     parser.set_defaults(run=lambda arguments: _for_each(arguments, judge_bases))
 
 
 def _add_pages(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser('pages', help='pictures of the images with the best, median and worst gain')
+    parser = commands.add_parser('pages', help='write pictures of the images with the best, median and worst gain')
     _settings(parser)
     parser.set_defaults(run=lambda arguments: _for_each(arguments, write_pages))
 
 
 def _add_report(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser('report', help="tables, plots and the README's lines, from the records")
+    parser = commands.add_parser('report', help="write tables, plots and the README's lines from the records")
     parser.set_defaults(run=_report)
 
 
@@ -102,7 +100,7 @@ def _report(_arguments: argparse.Namespace) -> int:
 
 
 def _add_migrate(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser('migrate-records', help='carry records over to moved configs, if no value changed')
+    parser = commands.add_parser('migrate-records', help='update records to renamed configs with unchanged values')
     parser.add_argument('old', type=Path, help='a checkout in which the records match their configs')
     parser.add_argument('--ignore', nargs='+', default=[], metavar='KEY', help='dotted keys that may differ')
     parser.set_defaults(run=_migrate)

@@ -1,4 +1,4 @@
-"""The `tools/train.py` and `tools/test.py` commands of one run, each of which can be typed again."""
+"""Builds the `tools/train.py` and `tools/test.py` commands of a run."""
 
 import re
 import shlex
@@ -18,7 +18,7 @@ SPLITS = {'degraded': ('img_lq/val', '.png'), 'clean': ('img_dir/val', '.png')}
 
 @dataclass(frozen=True)
 class Run:
-    """One system with one seed on one data set."""
+    """Run of one system with one seed on one data set."""
 
     setting: str
     system: System
@@ -26,31 +26,31 @@ class Run:
 
     @property
     def label(self) -> str:
-        """For logs and messages."""
+        """Name of the run in logs and messages."""
         return f'{self.setting} {self.system.name} seed {self.seed}'
 
     @property
     def key(self) -> tuple[str, int]:
-        """System and seed: identifies its record among those of the data set."""
+        """System and seed, which identify the record in the file of the data set."""
         return self.system.name, self.seed
 
     @property
     def folder(self) -> Path:
-        """Its logs, checkpoints and predictions."""
+        """Folder of the logs, checkpoints and predictions."""
         return self.folder_of(self.system.name)
 
     def folder_of(self, name: str) -> Path:
-        """The folder of another system with the same data set and seed."""
+        """Returns the folder of another system with the same data set and seed."""
         return WORK / self.setting / f'{name}-seed{self.seed}'
 
     @property
     def config(self) -> str:
-        """Path of the system's config."""
+        """Path of the config of the system."""
         return self.system.config_file(self.setting)
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """Values by dotted key over those of the config: the seed, the row's own, and the adapter of its restorer."""
+        """Config overrides by dotted key: the seed, the overrides of the system and the adapter of its restorer."""
         overrides = {'randomness.seed': self.seed, **self.system.overrides_on(self.setting)}
         if self.system.restorer:
             place = 'model.restorer.adapter' if self.system.trained_as else 'model.backbone.scr_adapter'
@@ -59,32 +59,32 @@ class Run:
 
     @property
     def options(self) -> list[str]:
-        """The overrides as `--cfg-options` reads them."""
+        """Overrides in the syntax of `--cfg-options`."""
         return [option(key, value) for key, value in self.overrides.items()]
 
     def resolved(self) -> Config:
-        """The config with all overrides."""
+        """Returns the config with all overrides."""
         return load_config(self.config, self.overrides)
 
     @property
     def steps(self) -> int:
-        """Training iterations of the checkpoint that is tested."""
+        """Number of training iterations of the tested checkpoint."""
         return self.resolved().train_cfg.max_iters
 
     @property
     def checkpoint(self) -> Path:
-        """The tested checkpoint: its own last one, or that of the system it is trained as."""
+        """Path of the tested checkpoint: the last one of this system or of the system in `trained_as`."""
         return self.folder_of(self.system.trained_as or self.system.name) / f'iter_{self.steps}.pth'
 
     @property
     def is_trained(self) -> bool:
-        """Whether its work folder holds the files that its tests, and the systems that need it, take from it."""
+        """Whether the work folder contains the files required by the tests and by dependent systems."""
         files = [self.checkpoint, *([self.folder / ADAPTER] if self.system.restores else [])]
         return all(file.is_file() for file in files)
 
     @property
     def training(self) -> list[str]:
-        """`tools/train.py` with its arguments; an empty list if there is nothing to train."""
+        """Returns the command line of `tools/train.py`, or an empty list if there is nothing to train."""
         if self.system.trained_as:
             return []
         place = ['--work-dir', self.folder.as_posix(), '--resume']
@@ -92,7 +92,7 @@ class Run:
 
     @property
     def tests(self) -> dict[str, list[str]]:
-        """`tools/test.py` with its arguments, by kind of test."""
+        """Returns the command lines of `tools/test.py` by kind of test."""
         if self.system.restores:
             return {mode: self._test(mode, [f'model.test_cfg.mode={mode}']) for mode in ('restore', 'ceiling')}
         return {
@@ -108,15 +108,15 @@ class Run:
 
     @property
     def commands(self) -> list[str]:
-        """All its commands, in order, for a shell."""
+        """Returns all commands in order, formatted for a shell."""
         return [typed(arguments) for arguments in (self.training, *self.tests.values()) if arguments]
 
     def outcome(self, test: str) -> Path:
-        """The folder in which a test writes `metrics.json`."""
+        """Returns the folder in which a test writes `metrics.json`."""
         return self.folder / f'test-{test}'
 
     def predictions(self, test: str) -> Path:
-        """The folder in which a test writes label maps or images."""
+        """Returns the folder in which a test writes label maps or images."""
         return self.folder / f'predicted-{test}'
 
     def _test(self, name: str, options: list[str]) -> list[str]:
@@ -128,11 +128,11 @@ class Run:
 
 
 def option(key: str, value: Any) -> str:
-    """One override as `--cfg-options` reads it: lists and tuples without quotes and spaces."""
+    """Formats an override for `--cfg-options`, with lists and tuples without quotes and spaces."""
     text = re.sub("[ ']", '', str(value))
     return f'{key}={text}'
 
 
 def typed(arguments: list[str]) -> str:
-    """A command line that can be pasted into a shell."""
+    """Formats a command line so that it can be pasted into a shell."""
     return shlex.join(['python', *arguments])

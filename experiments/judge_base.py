@@ -1,4 +1,4 @@
-"""Whether a small base is a prior: noise loss on unseen images by caption, attention of the class tokens, samples."""
+"""Evaluates small bases: noise loss on unseen images by caption, attention of the class tokens, and samples."""
 
 import json
 import logging
@@ -33,9 +33,9 @@ DOCS = Path('docs/evidence')
 
 
 def judge_bases(setting: str) -> None:
-    """Writes the findings about the bases of a data set to `results/bases.json`, and a picture of samples of each.
+    """Evaluates the bases of a data set; writes `results/bases.json` and a picture of samples per base.
 
-    Samples of CamVid's bases go to the work folder: they resemble its images, whose licence is not this project's.
+    Samples of CamVid's bases are written to the work folder because they resemble its images, whose licence differs.
     """
     data = _validation_images(setting)
     found = {}
@@ -49,7 +49,7 @@ def judge_bases(setting: str) -> None:
 
 
 def _validation_images(setting: str) -> BaseImages:
-    """The first clean validation images, cropped to sides that the UNet takes."""
+    """Returns the first clean validation images, cropped to a size that the UNet supports."""
     data = load_config(ROOT / 'configs' / setting / 'base.py').val_dataloader.dataset
     data.data_prefix.img_path, data.indices = 'img_dir/val', IMAGES
     with Progress(disable=True) as progress:
@@ -60,10 +60,10 @@ def _validation_images(setting: str) -> BaseImages:
 
 @torch.no_grad()
 def judge(base: DiffusionBase, data: BaseImages) -> dict[str, Any]:
-    """Noise loss by timestep and caption, attention ratio, PSNR of the autoencoder.
+    """Measures the noise loss by timestep and caption, the attention ratio and the PSNR of the autoencoder.
 
-    Noise and timesteps are the same for all bases and captions. `loss` is with the right caption, `loss_empty` with
-    none, `loss_wrong` with that of another image; the differences are what the words are worth to the UNet.
+    Noise and timesteps are the same for all bases and captions. `loss` uses the correct caption, `loss_empty`
+    an empty one and `loss_wrong` that of another image. The differences measure how much the caption helps the UNet.
     """
     unet, vae, text = load_unet(base), load_vae(base, decoder=True), TextEncoder(base)
     pictures = data.images.float() / 127.5 - 1
@@ -113,7 +113,7 @@ def _attention(unet: torch.nn.Module, latents: Tensor, prompt: ClassTokens, labe
 
 @torch.no_grad()
 def draw_samples(base: DiffusionBase, data: BaseImages, target: Path) -> None:
-    """Writes a picture: images drawn from noise (DDIM) with the captions of validation images, above those images."""
+    """Writes a picture of DDIM samples with the captions of validation images, above these images."""
     unet, vae, text = load_unet(base), load_vae(base, decoder=True), TextEncoder(base)
     captions = ['a photo of a ' + ', '.join(data.names(label)) for label in data.labels[:SAMPLES]]
     context = torch.cat([text.encode_texts(captions)[0], text.encode_texts([''] * SAMPLES)[0]])

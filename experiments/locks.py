@@ -1,4 +1,4 @@
-"""Exclusive use of a folder by one worker, also among several processes."""
+"""Locks that reserve a folder for one worker across threads and processes."""
 
 import fcntl
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Waits until no other worker holds the folder, then holds it for the block."""
+    """Context manager. Waits until no other worker has locked the folder, and locks it inside the block."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / 'lock').open('w') as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -16,7 +16,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether another worker holds the folder now."""
+    """Returns whether another worker has locked the folder."""
     if not (folder / 'lock').is_file():
         return False
     with (folder / 'lock').open('w') as file:

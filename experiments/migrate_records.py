@@ -1,14 +1,14 @@
-"""Carries records over to configs that moved: `python -m experiments migrate-records OLD [--ignore KEY ...]`.
+"""Updates records to renamed configs: `python -m experiments migrate-records OLD [--ignore KEY ...]`.
 
 OLD is a checkout in which the records match their configs, e.g. of `git worktree add ../old COMMIT`. Its records are
 JSON-lines files (`results/<setting>.jsonl`) or, before those, one JSON per run (`results/<setting>/*-seed*.json`).
 
-A record is carried over if it was made with the values that its row has now: its hash must be that of its config in
-OLD, and this config with the record's options must resolve to the same values as the row. Only `config`,
-`config_hash`, `options` and `commands` are replaced; `as_run` keeps the config and the hash of the run. If one record
-does not pass, nothing is written. No run is repeated.
+A record is updated if it was made with the current values of its system. Its hash must be that of its config in OLD,
+and this config with the options of the record must resolve to the same values as the system. Only `config`,
+`config_hash`, `options` and `commands` are replaced. `as_run` keeps the config and the hash of the run. If one record
+fails these checks, nothing is written. No run is repeated.
 
-`--ignore` names keys that may differ because no result depends on them; `as_run` lists them too.
+`--ignore` lists keys that may differ because no result depends on them. `as_run` stores them too.
 """
 
 import argparse
@@ -33,10 +33,10 @@ logger = logging.getLogger(__name__)
 
 
 def migrate(old: Path, ignore: Sequence[str] = ()) -> None:
-    """Writes the records of a checkout into this one, with today's configs and hashes.
+    """Copies the records of another checkout into this one, with the current configs and hashes.
 
     Raises:
-        DataError: records that do not match their config in `old`, or whose row has other values now.
+        DataError: a record does not match its config in `old`, or the values of its system have changed.
     """
     found, problems = {}, []
     for setting in SETTINGS:
@@ -55,7 +55,7 @@ def migrate(old: Path, ignore: Sequence[str] = ()) -> None:
 
 
 def _records(old: Path, setting: str) -> Iterator[tuple[Record, bool]]:
-    """The records of a data set, and whether each has a file of its own."""
+    """Yields the records of a data set, and whether each has its own file."""
     results = old / 'experiments' / 'results'
     for file in sorted((results / setting).glob('*-seed*.json')):
         yield json.loads(file.read_text()), True
@@ -65,7 +65,7 @@ def _records(old: Path, setting: str) -> Iterator[tuple[Record, bool]]:
 
 
 def _problem(old: Path, record: Record, one_per_file: bool, ignore: Sequence[str]) -> str | None:
-    """Why a record cannot be carried over; None if it can."""
+    """Returns the reason why a record cannot be updated, or None if it can."""
     label = f'{record["setting"]} {record["system"]} seed {record["seed"]}'
     file, options = old / record['config'], _parsed(record['options'])
     known = hash_of_text(load_config(file)) if one_per_file else config_hash(load_config(file, options))
@@ -79,7 +79,7 @@ def _problem(old: Path, record: Record, one_per_file: bool, ignore: Sequence[str
 
 
 def hash_of_text(config: Config) -> str:
-    """Hash of the records that had a file of their own: of the config's text without options and recipe version 1."""
+    """Returns the hash used by records with their own file: of the config without options and recipe version 1."""
     for step in lq_steps(list(config.values())):
         version, recipe = step_version(step), dict(step.pop('recipe', None) or {})
         recipe.pop('version', None)
@@ -102,7 +102,7 @@ def _run(record: Record) -> Run:
 
 
 def _flat(config: Config, ignore: Sequence[str]) -> dict[str, str]:
-    """Values by dotted key, as text that tells a tuple from a list and 1 from 1.0, without the ignored keys."""
+    """Returns the values by dotted key as text that distinguishes tuples from lists and 1 from 1.0."""
     flat: dict[str, str] = {}
 
     def add(value: Any, key: str) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of the images with the best, the median and the worst gain of RASS over its backbone without SCR."""
+"""Writes pictures of the images with the best, median and worst gain of RASS over its backbone without SCR."""
 
 import logging
 from pathlib import Path
@@ -22,12 +22,12 @@ EACH = 2
 
 
 def write_pages(setting: str, seed: int = 0) -> None:
-    """Writes `gains.png`: two images each of the best, the median and the worst gain.
+    """Writes `gains.png` with two images each of the best, median and worst gain.
 
-    CamVid's images may not be redistributed under this project's licence: that page stays in the work folder.
+    The picture of CamVid is written to the work folder because its images may not be redistributed under this licence.
 
     Raises:
-        DataError: a run that is shown has no record, or its predictions are missing.
+        DataError: a required run has no record, or its predictions are missing.
     """
     runs = {system.name: Run(setting, system, seed) for system in systems_of(setting)}
     names = chosen(runs[GAIN], runs[OVER])
@@ -54,7 +54,7 @@ def write_pages(setting: str, seed: int = 0) -> None:
 
 
 def chosen(gain: Run, over: Run) -> list[tuple[str, float]]:
-    """Image and gain in mIoU of the best, the median and the worst, `EACH` of each, best first."""
+    """Returns `EACH` images with the best, median and worst gain in mIoU as (image, gain), best first."""
     scores = [_scores(run) for run in (gain, over)]
     gains = sorted(((name, scores[0][name] - scores[1][name]) for name in scores[0]), key=lambda pair: -pair[1])
     middle = (len(gains) - EACH) // 2

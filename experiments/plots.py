@@ -1,4 +1,4 @@
-"""mIoU per system with error bars, and learning curves with their spread over the seeds."""
+"""Plots of the mIoU per system with error bars, and of learning curves with their deviation over the seeds."""
 
 import io
 import math
@@ -24,7 +24,7 @@ FAMILIES = ('dt', 'ft', 'base', 'rass')
 
 
 def draw_bars(path: Path, title: str, rows: Sequence[Row]) -> None:
-    """Degraded and clean mIoU of every system; bars are means, whiskers standard deviations, dots the seeds."""
+    """Plots the degraded and clean mIoU of every system: means as bars, deviations as whiskers, seeds as dots."""
     figure = Figure(figsize=(8, 0.45 * len(rows) + 1.4), dpi=120, layout='constrained')
     FigureCanvasAgg(figure)
     panel = figure.subplots()
@@ -45,7 +45,7 @@ def draw_bars(path: Path, title: str, rows: Sequence[Row]) -> None:
 
 
 def draw_curves(path: Path, title: str, rows: Sequence[Row]) -> None:
-    """mIoU on degraded validation images during training: lines are means over seeds, bands standard deviations."""
+    """Plots the degraded validation mIoU during training: means over seeds as lines, deviations as bands."""
     rows = [row for row in rows if 'curve' in row.first]
     groups = panels_of(rows)
     lines = math.ceil(len(groups) / ACROSS)
@@ -74,7 +74,7 @@ def draw_curves(path: Path, title: str, rows: Sequence[Row]) -> None:
 
 
 def panels_of(rows: Sequence[Row]) -> list[list[Row]]:
-    """The rows of each panel: main systems; RASS with its ablations and bound; causes of equal length."""
+    """Returns the rows of each panel: main systems, RASS with ablations and bound, and runs of equal length."""
     kinds = [[row for row in rows if row.system.group in groups] for groups in ((MAIN,), (ABLATION, BOUND))]
     if kinds[1]:
         kinds[1] = [row for row in rows if row.system.name == 'rass'] + kinds[1]
@@ -85,7 +85,7 @@ def panels_of(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def colors_of(rows: Sequence[Row]) -> list[int]:
-    """Index of each row's colour in one panel: that of its family if free, else the first free one."""
+    """Returns the colour index of each row in a panel: that of its family, or the first free one."""
     taken: list[int] = []
     for row in rows:
         family = row.system.name.split('_')[0]

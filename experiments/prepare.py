@@ -1,4 +1,4 @@
-"""Makes the data and the bases that the configs name, with the `rass-mm` commands. Finished parts are kept."""
+"""Makes the data and the bases required by the configs with `rass-mm` commands. Finished parts are kept."""
 
 import logging
 import subprocess
@@ -22,7 +22,7 @@ CAMVID = [
 
 
 def prepare(setting: str, camvid: Path) -> None:
-    """Makes data and bases of one setting.
+    """Makes the data and the bases of one setting.
 
     Args:
         setting: 'scenes' or 'camvid'.
@@ -45,8 +45,8 @@ def prepare(setting: str, camvid: Path) -> None:
 
 
 def bases(setting: str) -> dict[str, list[str]]:
-    """Folder names and `make-base` options of a setting's bases; a base that others start from comes before them."""
-    # At the default rate the scenes' autoencoder is no better after 1500 steps than after 160: continue at a lower one.
+    """Returns the `make-base` options by folder name; initial bases are listed before the bases that use them."""
+    # At the default rate, the scenes' autoencoder does not improve from step 160 to 1500. Continue at a lower rate.
     gentle = ['--start', str(BASES / 'scenes-tiny'), '--fresh-unet', '--vae-steps', '900', '--vae-rate', '6e-4']
     same = ['--start', str(BASES / setting), '--fresh-unet', '--vae-steps', '0', *UNET]
     scenes = {'scenes-tiny': [], 'scenes': ['--scenes', '4096', *gentle, *UNET, '10000']}
@@ -70,7 +70,7 @@ def bases(setting: str) -> dict[str, list[str]]:
 
 
 def halve(source: Path, target: Path) -> None:
-    """Writes CamVid at half size as PNG: images averaged over 2x2 pixels, labels by nearest neighbour.
+    """Writes CamVid at half size as PNG: averages images over 2x2 pixels and samples labels by nearest neighbour.
 
     Raises:
         DataError: the source is missing or empty, or an image is damaged.
@@ -79,7 +79,7 @@ def halve(source: Path, target: Path) -> None:
         for split in ('train', 'val'):
             files = sorted((source / kind / split).glob(f'*{suffix}'))
             if not files:
-                raise DataError(f'{source / kind / split} holds no *{suffix}. Give the folder of CamVid: --camvid DIR.')
+                raise DataError(f'{source / kind / split} contains no *{suffix}. Pass --camvid DIR, the CamVid folder.')
             for file in files:
                 place = target / kind / split / f'{file.stem}.png'
                 if place.is_file():
@@ -95,4 +95,4 @@ def halve(source: Path, target: Path) -> None:
 def _command(*arguments: str) -> None:
     logger.info('rass-mm %s', ' '.join(arguments))
     if subprocess.run([sys.executable, '-W', 'ignore', '-m', 'rass_mm', *arguments]).returncode:
-        raise RassError(f'rass-mm {" ".join(arguments)} failed; its message is above.')
+        raise RassError(f'rass-mm {" ".join(arguments)} failed. See its message above.')

@@ -1,4 +1,4 @@
-"""The questions that the experiments answer, and their answers on one data set."""
+"""Questions that the experiments answer, and their answers on a data set."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from experiments.systems import systems_of
 
 
 class Question(NamedTuple):
-    """A question and the two systems whose difference in mIoU on a split answers it."""
+    """Question that is answered by the difference in mIoU of two systems on a split."""
 
     text: str
     better: str
@@ -65,13 +65,13 @@ QUESTIONS = (
 
 
 def questions_of(setting: str) -> list[Question]:
-    """The questions whose two systems are planned on a data set."""
+    """Returns the questions whose two systems are planned on a data set."""
     planned = {system.name for system in systems_of(setting)}
     return [question for question in QUESTIONS if {question.better, question.worse} <= planned]
 
 
 def answers(rows: Sequence[Row]) -> dict[Question, Comparison]:
-    """The answer to every question whose two systems have records of the same seed."""
+    """Returns the answer to every question whose two systems have records with the same seed."""
     known = {row.system.name: row for row in rows}
     found = {
         question: compare(known[question.better], known[question.worse], miou(question.split))

@@ -1,4 +1,4 @@
-"""The record of a run, made from the files that its commands left behind: enough for every table and curve."""
+"""Collects the record of a run, from which all tables and curves are made, from the files of its commands."""
 
 import hashlib
 import json
@@ -26,10 +26,10 @@ AGREE = 0.011
 
 
 def is_recorded(run: Run) -> bool:
-    """Whether a run is finished.
+    """Returns whether a run has a record.
 
     Raises:
-        DataError: its record was made with another config, other overrides or another recipe version.
+        DataError: its record was made with a different config, overrides or recipe version.
     """
     known = find_record(run)
     if known is not None and known['config_hash'] != config_hash(run.resolved()):
@@ -42,7 +42,7 @@ def is_recorded(run: Run) -> bool:
 
 
 def config_hash(config: Config) -> str:
-    """Hash of a resolved config, whatever the order of its keys; a recipe version it does not state is filled in."""
+    """Returns the hash of a resolved config, independent of key order and with the default recipe version filled in."""
     values = config.to_dict()
     for step in lq_steps(values):
         step['recipe'] = {**(step.get('recipe') or {}), 'version': step_version(step)}
@@ -50,10 +50,10 @@ def config_hash(config: Config) -> str:
 
 
 def make_record(run: Run) -> Record:
-    """Collects the record of a run whose commands have ended.
+    """Collects the record of a run after its commands have finished.
 
     Raises:
-        DataError: its tests do not fit together, or belong to another recipe version.
+        DataError: its tests contradict each other or have another recipe version.
     """
     tests = {name: _tested(run, name) for name in run.tests}
     described = json.loads((run.outcome(next(iter(tests))) / RESULT).read_text())
@@ -75,7 +75,7 @@ def make_record(run: Run) -> Record:
 
 
 def scores_beside(run: Run, found: Record) -> str:
-    """The scores of another record of a run beside those of its own."""
+    """Formats the scores of a repeated run next to the recorded scores."""
     known = find_record(run)['tests']
     score = 'PSNR' if run.system.restores else 'mIoU'
     return ', '.join(
@@ -84,7 +84,7 @@ def scores_beside(run: Run, found: Record) -> str:
 
 
 def revision() -> str:
-    """The checked-out commit, with a plus sign if tracked code differs from it."""
+    """Returns the checked-out commit, with a plus sign if tracked code was modified."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(['git', *arguments], capture_output=True, text=True).stdout.strip()
@@ -95,7 +95,7 @@ def revision() -> str:
 
 
 def _training(run: Run) -> dict[str, Any]:
-    """Steps, seconds (training steps only, without start-up and validation), losses and the validation curve."""
+    """Reads the steps, seconds (without start-up and validation), losses and validation curve of a training run."""
     lines = [line for file in sorted(run.folder.glob('*/vis_data/scalars.json')) for line in _lines(file)]
     losses = {line['step']: line for line in lines if 'loss' in line}  # a resumed run logs some steps again
     score = 'PSNR' if run.system.restores else 'mIoU'
@@ -131,7 +131,7 @@ def _tested(run: Run, name: str) -> dict[str, Any]:
 
 
 def _check_recipe(run: Run, name: str, versions: dict[str, int | None]) -> None:
-    """Refuses a test on data, or with a training pipeline, of another recipe version than the records'."""
+    """Raises an error if the data or the training pipeline of a test has another recipe version."""
     if set(versions.values()) - {None, RECIPE_VERSION}:
         raise DataError(
             f'{run.label}: the {name} test has recipe versions {versions}, but the experiments belong to version '
@@ -141,7 +141,7 @@ def _check_recipe(run: Run, name: str, versions: dict[str, int | None]) -> None:
 
 
 def scores_of_maps(run: Run, name: str) -> tuple[dict[str, float], dict[str, float]]:
-    """IoU (%) per class and their mean over the split, and mIoU (%) per image, from the written label maps."""
+    """Computes IoU (%) per class with its mean, and mIoU (%) per image, from the written label maps."""
     data = run.resolved().test_dataloader.dataset
     classes = class_names(data.type)
     truths = sorted((Path(data.data_root) / data.data_prefix.seg_map_path).glob('*.png'))

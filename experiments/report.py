@@ -1,4 +1,4 @@
-"""The report, from the records alone: `docs/evidence/README.md`, its plots, and the six lines of the README."""
+"""Writes the report from the records: `docs/evidence/README.md`, its plots and the six lines of the README."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,14 +19,14 @@ BEGIN, END = '<!-- evidence: begin (python -m experiments report) -->', '<!-- ev
 
 
 def write_report() -> None:
-    """Writes all of the report.
+    """Writes the complete report.
 
     Raises:
         DataError: there are no records, or the README lacks the markers.
     """
     settings = {name: rows for name in SETTINGS if (rows := read_rows(name))}
     if not settings:
-        raise DataError(f'{RESULTS} holds no records yet. Run `python -m experiments run` first.')
+        raise DataError(f'{RESULTS} contains no records. Run `python -m experiments run` first.')
     for name, rows in settings.items():
         draw_bars(DOCS / name / 'miou.png', SETTINGS[name], segmentors(rows))
         draw_curves(DOCS / name / 'curves.png', SETTINGS[name], segmentors(rows))
@@ -35,14 +35,14 @@ def write_report() -> None:
 
 
 def page(settings: dict[str, list[Row]]) -> str:
-    """The whole page: findings, then the tables of each data set."""
+    """Returns the text of the page: findings, then the tables of each data set."""
     parts = [f'# Evidence\n\n{_text("explanation.md", settings)}']
     parts += [setting_part(name, rows) for name, rows in settings.items()]
     return '\n\n'.join(parts) + '\n'
 
 
 def readme_part(settings: dict[str, list[Row]]) -> str:
-    """The README's lines."""
+    """Returns the lines of the README."""
     return _text('summary.md', settings)
 
 
@@ -51,7 +51,7 @@ def _text(name: str, settings: dict[str, list[Row]]) -> str:
 
 
 def setting_part(setting: str, rows: Sequence[Row]) -> str:
-    """All tables and plots of one data set."""
+    """Returns the section of one data set with all tables and plots."""
     parts = [f'## {SETTINGS[setting]}', protocol(rows), score_table(setting, rows)]
     parts += [_titled('The questions, paired by seed', question_table(setting, rows))]
     parts += [f'![mIoU per system]({setting}/miou.png)', f'![learning curves]({setting}/curves.png)']
@@ -68,7 +68,7 @@ def _titled(title: str, text: str) -> str:
 
 
 def protocol(rows: Sequence[Row]) -> str:
-    """A sentence on how the numbers of the tables were measured."""
+    """Returns a sentence on how the numbers of the tables were measured."""
     record = segmentors(rows)[0].first
     devices = sorted({r['device'] for row in rows for r in row.by_seed.values()})
     return (
@@ -79,14 +79,14 @@ def protocol(rows: Sequence[Row]) -> str:
 
 
 def base_part(setting: str) -> str:
-    """Table and samples of the bases."""
+    """Returns the section with the table and samples of the bases."""
     table = base_table(setting)
     pictures = [f'![samples of {f.stem}]({setting}/{f.name})' for f in sorted((DOCS / setting).glob('samples-*.png'))]
     return '\n\n'.join([table, *pictures]) if table else ''
 
 
 def commands_part(rows: Sequence[Row]) -> str:
-    """The commands of the lowest seed of every row, and the revision of the run."""
+    """Returns the section with the commands of the lowest seed of every row, and the revision of the run."""
     lines = [
         'Seed 0, as typed in this checkout; at the revision named, the config of the same values may have another '
         'name. All seeds of a row again, beside the recorded ones: '
@@ -100,12 +100,12 @@ def commands_part(rows: Sequence[Row]) -> str:
 
 
 def with_section(text: str, section: str) -> str:
-    """The README with the text between the markers replaced.
+    """Returns the README with the text between the markers replaced.
 
     Raises:
         DataError: the markers are missing, repeated or in the wrong order.
     """
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise DataError(f'{README} needs the lines {BEGIN!r} and {END!r}, once each and in this order.')
+        raise DataError(f'{README} must contain the lines {BEGIN!r} and {END!r}, once each and in this order.')
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     return f'{before}{BEGIN}\n\n{section}\n\n{END}{after}'

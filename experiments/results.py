@@ -1,4 +1,4 @@
-"""Rows of records, and the statistics that tables and plots share."""
+"""Records grouped by system, and statistics used by tables and plots."""
 
 import math
 import statistics
@@ -15,24 +15,24 @@ Value = Callable[[Record], float]
 
 @dataclass(frozen=True)
 class Row:
-    """The records of one system on one data set, by seed."""
+    """Records of one system on one data set, by seed."""
 
     system: System
     by_seed: dict[int, Record]
 
     @property
     def first(self) -> Record:
-        """The record of the lowest seed, for values that all seeds share."""
+        """Record of the lowest seed, for values that are equal for all seeds."""
         return self.by_seed[min(self.by_seed)]
 
     def values(self, value: Value) -> list[float]:
-        """One number per seed."""
+        """Returns one number per seed."""
         return [value(self.by_seed[seed]) for seed in sorted(self.by_seed)]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Differences of two systems seed by seed."""
+    """Differences between two systems, by seed."""
 
     seeds: tuple[int, ...]
     differences: tuple[float, ...]
@@ -44,7 +44,7 @@ class Comparison:
 
     @property
     def signs(self) -> str:
-        """Whether the differences of all seeds have one sign; for three seeds that has a chance probability of 1/4."""
+        """Whether all differences have the same sign, which has a chance probability of 1/4 for three seeds."""
         if not self.whole:
             return f'{len(self.differences)} of {len(SEEDS)} seeds run'
         if all(difference > 0 for difference in self.differences):
@@ -53,22 +53,22 @@ class Comparison:
 
     @property
     def p_value(self) -> float:
-        """Two-sided paired t-test that the mean difference is 0, not corrected for the number of questions."""
+        """P-value of a two-sided paired t-test for a zero mean, without correction for multiple questions."""
         return float(ttest_1samp(self.differences, 0).pvalue)
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % interval of the mean difference (Student's t over the seeds); None for a single seed."""
+        """95 % confidence interval of the mean difference (Student's t), or None for a single seed."""
         if len(self.differences) < 2:
             return None
         return tuple(map(float, ttest_1samp(self.differences, 0).confidence_interval(0.95)))
 
 
 def read_rows(setting: str) -> list[Row]:
-    """Rows of all systems with at least one record, in the order of the systems.
+    """Reads the rows of all systems with at least one record, in the order of the systems.
 
     Raises:
-        DataError: a record is damaged or of another recipe version.
+        DataError: a record is damaged or has another recipe version.
     """
     by_system: dict[str, dict[int, Record]] = {}
     for record in read_records(setting):
@@ -77,27 +77,27 @@ def read_rows(setting: str) -> list[Row]:
 
 
 def compare(better: Row, worse: Row, value: Value) -> Comparison:
-    """`better` minus `worse`, seed by seed, for the seeds that both have."""
+    """Computes `better` minus `worse` for each seed that both rows have."""
     seeds = tuple(sorted(better.by_seed.keys() & worse.by_seed.keys()))
     return Comparison(seeds, tuple(value(better.by_seed[s]) - value(worse.by_seed[s]) for s in seeds))
 
 
 def miou(split: str) -> Value:
-    """mIoU (%) on a split."""
+    """Returns a function that computes the mIoU (%) of a record on a split."""
     return lambda record: record['tests'][split]['mIoU']
 
 
 def class_iou(split: str, name: str) -> Value:
-    """IoU (%) of one class; NaN where it occurs neither in truth nor in prediction."""
+    """Returns a function for the IoU (%) of a class; NaN if the class is in neither truth nor prediction."""
     return lambda record: record['tests'][split]['IoU'].get(name, math.nan)
 
 
 def spread(values: Sequence[float]) -> float:
-    """Sample standard deviation; 0 for one value."""
+    """Returns the sample standard deviation, or 0 for one value."""
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def mean_text(values: Sequence[float], digits: int = 2) -> str:
-    """`mean ± standard deviation`, or a single value by itself."""
+    """Formats values as `mean ± standard deviation`, or a single value alone."""
     mean = f'{statistics.fmean(values):.{digits}f}'
     return f'{mean} ± {spread(values):.{digits}f}' if len(values) > 1 else mean

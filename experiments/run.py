@@ -1,4 +1,4 @@
-"""Runs systems x seeds side by side, one thread each, and adds a record for each finished run."""
+"""Runs systems x seeds in parallel, with one thread each, and adds a record for each finished run."""
 
 import json
 import logging
@@ -23,25 +23,25 @@ AGAIN = 'again.json'
 
 
 def plan_runs(settings: Sequence[str], seeds: Sequence[int], names: list[str] | None = None) -> list[Run]:
-    """All runs, seed by seed, so that interrupted work leaves complete seeds behind."""
+    """Returns all runs sorted by seed, so that an interruption leaves complete seeds."""
     return [
         Run(setting, system, seed) for seed in seeds for setting in settings for system in systems_of(setting, names)
     ]
 
 
 def run_all(runs: Sequence[Run], workers: int, again: Container[str] = ()) -> None:
-    """Trains and tests every run that has no record yet; a run starts when the runs it needs are recorded.
+    """Trains and tests every run without a record, each one only after its dependencies have been recorded.
 
-    An interrupted run resumes from its last checkpoint. A needed run that has a record but no work folder, as in a
-    fresh clone, is trained again, but neither tested nor recorded again.
+    An interrupted run resumes from its last checkpoint. A dependency that has a record but no work folder, as in a
+    fresh clone, is only trained again, but not tested or recorded.
 
     Args:
-        runs: in order, each after those that it needs.
-        workers: how many side by side.
-        again: names of systems to run although they are recorded; their records stay as they are.
+        runs: the runs in order, each after its dependencies.
+        workers: number of parallel runs.
+        again: names of systems to run even if they are recorded; their records are not changed.
 
     Raises:
-        RassError: some runs failed; all others were done first.
+        RassError: some runs failed. The error is raised after all other runs have finished.
     """
     queue = _Queue(runs, again)
     threads = [threading.Thread(target=_work, args=(queue,), daemon=True) for _ in range(workers)]
@@ -55,7 +55,7 @@ def run_all(runs: Sequence[Run], workers: int, again: Container[str] = ()) -> No
 
 
 class _Queue:
-    """Hands out runs in order, each once the runs it needs are finished."""
+    """Queue that yields runs in order, each one only after its dependencies have finished."""
 
     def __init__(self, runs: Sequence[Run], again: Container[str] = ()) -> None:
         asked = [run for run in runs if run.system.name in again or not is_recorded(run)]
@@ -69,12 +69,12 @@ class _Queue:
         logger.info('%d runs to do, %d recorded before', len(self.waiting), recorded)
 
     def take(self) -> Run | None:
-        """The next run; waits until one is ready. None if there are no more."""
+        """Waits until a run is ready and returns it, or None if no runs are left."""
         with self.changed:
             while True:
                 ready = [run for run in self.waiting if not self._missing(run)]
                 if ready:
-                    # Runs of another process come last: waiting for one would leave a worker idle.
+                    # Runs of another process come last because waiting for them would leave a worker idle.
                     run = next((run for run in ready if not is_locked(run.folder)), ready[0])
                     self.waiting.remove(run)
                     self.running.add(run)
@@ -87,7 +87,7 @@ class _Queue:
                 self.changed.wait()
 
     def finish(self, run: Run, failure: str | None) -> None:
-        """Marks a run as done or failed."""
+        """Marks a run as finished or failed."""
         with self.changed:
             self.running.discard(run)
             if failure:
@@ -141,10 +141,10 @@ def _test(run: Run) -> None:
 
 
 def _call(arguments: list[str], log: Path) -> None:
-    """Runs one command with its output in a file.
+    """Runs one command and writes its output to a file.
 
     Raises:
-        RassError: it failed; the message ends with its last lines.
+        RassError: the command failed. The message ends with the last lines of its output.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open('a') as stream:

@@ -1,4 +1,4 @@
-"""The records of a data set: one JSON-lines file, a run per line, sorted by system and seed."""
+"""Reads and writes the records of a data set: a JSON-lines file with one run per line, sorted by system and seed."""
 
 import json
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ BASES = RESULTS / 'bases.json'
 
 
 def records_file(setting: str) -> Path:
-    """The file with the records of a data set."""
+    """Returns the file with the records of a data set."""
     return RESULTS / f'{setting}.jsonl'
 
 
 def read_records(setting: str) -> list[Record]:
-    """All records of a data set, in the order of the file; an empty list without one.
+    """Reads all records of a data set in file order; an absent file has no records.
 
     Raises:
-        DataError: a line is damaged, or its record belongs to another recipe version.
+        DataError: a line is damaged, or its record has another recipe version.
     """
     file = records_file(setting)
     if not file.is_file():
@@ -34,20 +34,20 @@ def read_records(setting: str) -> list[Record]:
 
 
 def find_record(run: Run) -> Record | None:
-    """The record of a run; None if it has none."""
+    """Returns the record of a run, or None if there is none."""
     return next((record for record in read_records(run.setting) if _key(record) == run.key), None)
 
 
 def line_of(run: Run) -> str:
-    """File and line of a run's record, for messages."""
+    """Returns the file and line of the record of a run, for messages."""
     keys = [_key(record) for record in read_records(run.setting)]
     return f'{records_file(run.setting)}:{keys.index(run.key) + 1}'
 
 
 def add_records(setting: str, records: Sequence[Record]) -> None:
-    """Adds records to the file of a data set; a record of the same system and seed is replaced.
+    """Adds records to the file of a data set, replacing those with the same system and seed.
 
-    The file is written in one step, by one worker at a time.
+    The file is written atomically and by one worker at a time.
     """
     with locked(WORK / setting):
         merged = {_key(record): record for record in [*read_records(setting), *records]}
@@ -56,12 +56,12 @@ def add_records(setting: str, records: Sequence[Record]) -> None:
 
 
 def read_bases() -> dict[str, dict[str, Any]]:
-    """The findings of `judge-base`, by data set and base."""
+    """Reads the results of `judge-base` by data set and base."""
     return json.loads(BASES.read_text()) if BASES.is_file() else {}
 
 
 def write_bases(setting: str, found: dict[str, Any]) -> None:
-    """Replaces the findings about the bases of a data set."""
+    """Replaces the results of `judge-base` for a data set."""
     with locked(WORK / 'bases'):
         merged = {**read_bases(), setting: found}
         ordered = {name: merged[name] for name in SETTINGS if name in merged}

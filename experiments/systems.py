@@ -1,7 +1,7 @@
-"""The systems that are compared, in the order in which they run, and the two data sets.
+"""Compared systems, in the order in which they run, and the two data sets.
 
-A system is a row: one of the few configs of `configs/<setting>/`, the values that it overrides there, and the results
-that it takes from other systems of the same seed. A new row of the tables is a new row here.
+A system consists of a config of `configs/<setting>/`, overrides of its values, and the names of other systems whose
+results it uses with the same seed. To add a row to the tables, add a system here.
 """
 
 from collections.abc import Mapping
@@ -20,17 +20,17 @@ MAIN, ABLATION, BOUND, CAUSE, RESTORER = 'main', 'ablation', 'upper bound', 'cau
 
 @dataclass(frozen=True)
 class System:
-    """One row of the tables.
+    """System that is trained and tested, which is one row of the tables.
 
     Attributes:
-        name: in commands, folders and records.
-        title: in tables.
-        group: the part of the tables it belongs to.
-        config: stem of its config; its own name unless given.
+        name: name in commands, folders and records.
+        title: title in the tables.
+        group: section of the tables.
+        config: stem of the config file; the name of the system by default.
         overrides: config values by dotted key. `{setting}` in a string stands for the data set's name.
-        restorer: the restorer whose adapter it takes.
-        trained_as: the system whose checkpoint it tests; it trains none itself.
-        settings: the data sets it runs on; empty means all.
+        restorer: the restorer whose adapter is used.
+        trained_as: the system whose checkpoint is tested instead of training a new one.
+        settings: the data sets of the system; empty means all.
     """
 
     name: str
@@ -44,20 +44,20 @@ class System:
 
     @property
     def restores(self) -> bool:
-        """Whether it is a restorer and not a segmentor."""
+        """Whether the system is a restorer rather than a segmentor."""
         return self.group == RESTORER
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The systems that must have run before it."""
+        """Names of the systems that must run before this one."""
         return tuple(name for name in (self.restorer, self.trained_as) if name)
 
     def config_file(self, setting: str) -> str:
-        """Path of its config, relative to the checkout's root."""
+        """Returns the path of the config, relative to the root of the checkout."""
         return (ROOT / 'configs' / setting / f'{self.config or self.name}.py').as_posix()
 
     def overrides_on(self, setting: str) -> dict[str, Any]:
-        """Its overrides on one data set."""
+        """Returns the config overrides on one data set."""
         return {key: _filled_in(value, setting) for key, value in self.overrides.items()}
 
 
@@ -68,7 +68,7 @@ def _filled_in(value: Any, setting: str) -> Any:
 
 
 def _schedule(steps: int, validations: int = 6) -> dict[str, Any]:
-    """Training for `steps` iterations: their number, the end of the decay, and the validations."""
+    """Returns overrides that train for `steps` iterations, with the end of the decay and the validations."""
     return {
         'max_iters': steps,
         'param_scheduler.1.end': steps,
@@ -78,7 +78,7 @@ def _schedule(steps: int, validations: int = 6) -> dict[str, Any]:
 
 
 def _on(base: str) -> dict[str, Any]:
-    """Another base for the diffusion backbone."""
+    """Returns overrides that select another base for the diffusion backbone."""
     return {'model.backbone.base': [f'bases/experiments/{base}']}
 
 
@@ -135,7 +135,7 @@ SYSTEMS = (
         'R2S: SCR, then DT of 3600 steps',
         CAUSE,
         config='r2s',
-        overrides={'train_cfg.max_iters': 3600},  # names the checkpoint that is tested
+        overrides={'train_cfg.max_iters': 3600},  # determines which checkpoint is tested
         restorer='scr',
         trained_as='dt_long',
     ),
@@ -219,10 +219,10 @@ SETTINGS = {'scenes': 'scenes, 128x128', 'camvid': 'CamVid at half size, 240x180
 
 
 def systems_of(setting: str, names: list[str] | None = None) -> list[System]:
-    """The systems of a data set, or those named and the systems they need, in the order in which they run.
+    """Returns all systems of a data set, or the named ones with their dependencies, in the order in which they run.
 
     Raises:
-        ConfigError: an unknown name.
+        ConfigError: a name is unknown.
     """
     there = {system.name: system for system in SYSTEMS if setting in (system.settings or SETTINGS)}
     if not names:
@@ -231,7 +231,7 @@ def systems_of(setting: str, names: list[str] | None = None) -> list[System]:
     if unknown:
         raise ConfigError(f'No system {unknown[0]!r} on {setting}. There are: {", ".join(there)}.')
     wanted = set(names)
-    for system in reversed(list(there.values())):  # the systems that one needs come before it
+    for system in reversed(list(there.values())):  # dependencies are listed before the systems that need them
         if system.name in wanted:
             wanted.update(system.needs)
     return [system for system in there.values() if system.name in wanted]

@@ -1,4 +1,4 @@
-"""The tables of the report, from the records of one data set."""
+"""Builds the tables of the report from the records of a data set."""
 
 import math
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ NOT_RUN = 'not run'
 
 
 def segmentors(rows: Sequence[Row]) -> list[Row]:
-    """The rows without the restorers."""
+    """Returns the rows of all segmentors."""
     return [row for row in rows if not row.system.restores]
 
 
 def score_table(setting: str, rows: Sequence[Row]) -> str:
-    """mIoU on both splits, steps and seconds of every planned segmentor."""
+    """Returns a table of the mIoU on both splits, steps and seconds of every planned segmentor."""
     cells = [[_marked(system), *_scores(row)] for system, row in _planned(setting, rows) if not system.restores]
     return markdown_table(['system', *SPLITS, 'seeds', 'steps', 'seconds'], cells).strip()
 
@@ -47,7 +47,7 @@ def _mean_seconds(row: Row) -> str:
 
 
 def question_table(setting: str, rows: Sequence[Row]) -> str:
-    """Every planned question: differences by seed, their mean, spread and interval, and whether their signs agree."""
+    """Returns a table of all planned questions: differences by seed with mean, deviation, interval and sign."""
     found = answers(rows)
     cells = []
     for question in questions_of(setting):
@@ -63,7 +63,7 @@ def question_table(setting: str, rows: Sequence[Row]) -> str:
 
 
 def restorer_table(setting: str, rows: Sequence[Row]) -> str:
-    """PSNR and SSIM of the input, the restored images and the ceiling; attention of every planned restorer."""
+    """Returns a table of PSNR and SSIM (input, restored, ceiling) and attention of every planned restorer."""
     restorers = [(system, row) for system, row in _planned(setting, rows) if system.restores]
     tests = [row.first['tests'] for _, row in restorers if row]
     if not tests:
@@ -89,7 +89,7 @@ def _restored(row: Row | None) -> list[str]:
 
 
 def base_table(setting: str) -> str:
-    """Noise loss by caption on unseen images, attention at timestep 1, and PSNR of the autoencoder."""
+    """Returns a table of the bases: noise loss by caption, attention at timestep 1 and PSNR of the autoencoder."""
     cells = [[name, *_judged(found)] for name, found in read_bases().get(setting, {}).items()]
     captions = ['noise loss', 'no caption', 'wrong caption', 'at timestep 1']
     head = ['base', 'steps (VAE + UNet)', *captions, 'attention ratio', 'chance', 'PSNR']
@@ -107,7 +107,7 @@ def _judged(found: dict[str, Any]) -> list[str]:
 
 
 def class_table(rows: Sequence[Row], split: str) -> str:
-    """IoU of every class: mean over the seeds with its spread."""
+    """Returns a table of the IoU of every class: mean and deviation over the seeds."""
     names = list(segmentors(rows)[0].first['tests'][split]['IoU'])
     cells = []
     for row in segmentors(rows):

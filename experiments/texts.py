@@ -1,4 +1,4 @@
-"""Fills the numbers of the records into the texts of the report."""
+"""Inserts numbers from the records into the texts of the report."""
 
 import math
 import re
@@ -20,15 +20,15 @@ Settings = Mapping[str, Sequence[Row]]
 
 
 def with_numbers(text: str, settings: Settings) -> str:
-    """The text with its numbers.
+    """Replaces the placeholders of a text by numbers from the records.
 
     `{scenes: ft}` is the mean over the seeds of a system's mIoU on degraded images, `{scenes: rass - base}` the mean of
-    the differences seed by seed with its 95 % interval; all with one decimal. A last word names another test, as in
-    `{scenes: rass - base clean}`; `restore` is PSNR, `seconds` the time of the training steps. `{fact: asked}` is one
-    of `FACTS`.
+    the differences by seed with its 95 % interval, all with one decimal. A last word selects another test, as in
+    `{scenes: rass - base clean}`. `restore` is PSNR and `seconds` the time of the training steps. `{fact: asked}`
+    inserts one of `FACTS`.
 
     Raises:
-        DataError: a data set or system without records, or an unknown fact.
+        DataError: a data set or system has no records, or a fact is unknown.
     """
     return NUMBER.sub(lambda match: _number(match, settings), text)
 
@@ -54,13 +54,13 @@ def _difference(found: Comparison) -> str:
 
 
 def whole_answers(settings: Settings) -> list[tuple[str, Question, Comparison]]:
-    """Data set, question and answer for the questions with all seeds; the smallest p-value first."""
+    """Returns data set, question and answer for all questions with complete seeds, smallest p-value first."""
     found = [(name, *answer) for name, rows in settings.items() for answer in answers(rows).items()]
     return sorted((answer for answer in found if answer[2].whole), key=lambda answer: answer[2].p_value)
 
 
 def holm(settings: Settings) -> list[tuple[str, Question, Comparison]]:
-    """The answers that hold at 5 % after Holm's correction for the number of questions."""
+    """Returns the answers that are significant at 5 % after Holm's correction for multiple questions."""
     found = whole_answers(settings)
     passed = [answer[2].p_value <= LEVEL / (len(found) - rank) for rank, answer in enumerate(found)]
     return found[: passed.index(False) if False in passed else len(found)]
@@ -90,7 +90,7 @@ def _noise(setting: str, _settings: Settings) -> str:
 
 
 def _interpolated(setting: str, settings: Settings, steps: int = 1900) -> str:
-    """mIoU of the base without SCR after as many steps as RASS with its restorer costs (the row `base_equal`)."""
+    """Returns the mIoU of the base without SCR, interpolated to the training cost of RASS (row `base_equal`)."""
     short, long = (next(row for row in settings[setting] if row.system.name == name) for name in ('base', 'base_long'))
     low, high = (statistics.fmean(row.values(miou('degraded'))) for row in (short, long))
     share = math.log(steps / short.first['steps']) / math.log(long.first['steps'] / short.first['steps'])
@@ -98,7 +98,7 @@ def _interpolated(setting: str, settings: Settings, steps: int = 1900) -> str:
 
 
 def _unseen_classes(setting: str, settings: Settings) -> str:
-    """Classes of which no system of 1200 steps, with any seed, finds a pixel in any degraded image."""
+    """Returns the classes that no system with 1200 steps predicts correctly in any degraded image."""
     tests = [
         record['tests']['degraded']['IoU']
         for row in settings[setting]

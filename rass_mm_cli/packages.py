@@ -202,7 +202,7 @@ def package_folder(name: str) -> Path | None:
 def failures() -> dict[str, str]:
     """Imports all installed packages and returns the last line of the error for each package that fails.
 
-    Absent packages count as failures too, because they are the cause for packages that require them.
+    Absent packages count as failures too, because packages that require them cannot be imported.
     """
     names = [name for name in PROVED if installed_version(name)]
     statements = {name: PROBES.get(name, f'import {MODULES.get(name, name)}') for name in names}

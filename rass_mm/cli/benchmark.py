@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     )
     parser.add_argument('--dtype', default='float32', help='float32, bfloat16 or float16 (default: float32)')
     parser.add_argument(
-        '--compile', action='store_true', help='compile the heavy modules with torch.compile (slow start)'
+        '--compile', action='store_true', help='compile the most expensive modules with torch.compile (slow start)'
     )
     parser.add_argument('--channels-last', action='store_true', help='use the channels-last memory layout')
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Loading of a config by file or by the name of a shipped config."""
+"""Loads a config from a file or by the name of a shipped config."""
 
 import os
 from pathlib import Path

@@ -80,7 +80,7 @@ def check_config_data(config: dict, source: str, folders: Sequence[Path] = (), r
 
 
 class _BrokenRuleError(Exception):
-    """A broken rule: the key, the value and the allowed values."""
+    """Error that reports the key, the value and the allowed values of a broken rule."""
 
 
 def entries(value: Any, path: str = '', key: Any = None, depth: int = 0) -> Iterator[tuple[str, Any, Any]]:

@@ -1,4 +1,4 @@
-"""Reading of the config text in a checkpoint, which has Python syntax but is read as data."""
+"""Reads the config text of a checkpoint, which has Python syntax, as data."""
 
 import ast
 import math
@@ -28,7 +28,7 @@ def config_from_checkpoint(checkpoint: dict[str, Any], source: str) -> Config:
     """
     text = _inside(checkpoint, 'message_hub', 'runtime_info', 'cfg') or _inside(checkpoint, 'meta', 'cfg')
     if not isinstance(text, str):
-        raise ConfigError(f'{source} contains no config. Pass the config it was trained with.')
+        raise ConfigError(f'{source} contains no config. Pass the config that was used for training.')
     return config_from_text(text, source)
 
 

@@ -1,4 +1,4 @@
-"""Reading of YAML as data: limited in size, and without tags that create Python objects.
+"""Reads YAML as data, with a size limit and without tags that create Python objects.
 
 mmengine reads YAML with PyYAML's full loader, which calls any function named by a `!!python/object/apply:...` tag.
 """
@@ -31,7 +31,7 @@ DataLoader.add_constructor(TUPLE, lambda loader, node: tuple(loader.construct_se
 
 
 class DataYamlHandler(YamlHandler):
-    """mmengine's handler for YAML files, restricted to data when reading."""
+    """YAML file handler for mmengine that reads only data."""
 
     def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
         """Reads a file with the safe loader, unless the caller passes another `Loader`."""

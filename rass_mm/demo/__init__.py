@@ -1,1 +1,1 @@
-"""The demo: labelled scenes, a small base and one run of the method."""
+"""Demo of the method on generated scenes, with a small base."""

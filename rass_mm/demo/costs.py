@@ -1,4 +1,4 @@
-"""CPU seconds of the demo's trainings, kept beside the results."""
+"""Records the CPU time of the demo's training runs in a file next to the results."""
 
 import json
 import threading
@@ -10,12 +10,12 @@ COSTS = 'costs.json'
 
 
 class Costs:
-    """CPU seconds per system, start-up and final validation included.
+    """CPU seconds of each training run, including start-up and final validation.
 
-    A training that was stopped and resumed has more than one start; the seconds are those of its last one.
+    For a training run that was interrupted and resumed, only the time since its last start is stored.
 
     Args:
-        out: the demo's folder.
+        out: folder of the demo.
     """
 
     def __init__(self, out: Path) -> None:
@@ -24,22 +24,22 @@ class Costs:
         self.found = json.loads(self.file.read_text()) if self.file.is_file() else {}
 
     def begin(self, stem: str) -> None:
-        """Counts a start."""
+        """Counts a start of a training run."""
         self._change(stem, starts=self.found.get(stem, {}).get('starts', 0) + 1)
 
     def end(self, stem: str, seconds: float) -> None:
-        """Keeps the seconds of a training that ended well."""
+        """Stores the seconds of a successful training run."""
         self._change(stem, seconds=round(seconds))
 
     def seconds(self, stem: str) -> int:
-        """CPU seconds of a finished training."""
+        """Returns the CPU seconds of a finished training run."""
         return self.found[stem]['seconds']
 
     def resumed(self, stem: str) -> bool:
-        """Whether the training took more than `seconds` says."""
+        """Whether the training run was resumed, so that `seconds` covers only a part of it."""
         return self.found[stem]['starts'] > 1
 
     def _change(self, stem: str, **values: int) -> None:
-        with self.lock:  # two trainings run side by side
+        with self.lock:  # two training runs are active at the same time
             self.found[stem] = {**self.found.get(stem, {}), **values}
             write_text(self.file, json.dumps(self.found, indent=2) + '\n')

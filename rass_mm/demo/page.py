@@ -1,4 +1,4 @@
-"""The demo's page of pictures: three scenes chosen by a rule, what each system makes of them, and the truth."""
+"""Picture page of the demo: three selected scenes with each system's prediction and the ground truth."""
 
 import textwrap
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ INK, GREY = '#222222', '#666666'
 
 @dataclass(frozen=True)
 class Scored:
-    """Shares of correctly labelled pixels in one scene."""
+    """Pixel accuracy of both systems in one scene."""
 
     name: str
     resnet: float
@@ -34,12 +34,12 @@ class Scored:
 
     @property
     def gain(self) -> float:
-        """RASS above the ResNet."""
+        """Pixel accuracy of RASS minus that of the ResNet."""
         return self.rass - self.resnet
 
 
 def demo_page(out: Path, settings: DemoSettings) -> None:
-    """Writes `pictures.png`: best, median and worst scene; input, restored, ResNet, RASS with SCR, truth."""
+    """Writes `pictures.png`, which shows the input, restored image, predictions and ground truth of three scenes."""
     scored = score_scenes(out)
     figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, facecolor='white')
     _write_texts(figure, scored, settings)
@@ -61,13 +61,13 @@ def demo_page(out: Path, settings: DemoSettings) -> None:
 
 
 def extremes(scored: list[Scored]) -> dict[str, Scored]:
-    """The scenes of largest, median and smallest gain; of an even number, the lower of the two in the middle."""
+    """Returns the scenes with the largest, (lower) median and smallest gain of RASS."""
     ranked = sorted(scored, key=lambda scene: (scene.gain, scene.name))
     return {'best': ranked[-1], 'median': ranked[(len(ranked) - 1) // 2], 'worst': ranked[0]}
 
 
 def score_scenes(out: Path) -> list[Scored]:
-    """Every validation scene with the shares of pixels that both systems label correctly on its degraded image."""
+    """Returns the pixel accuracy of both systems in each degraded validation scene."""
     scored = []
     for file in sorted((scenes_folder(out) / 'ann_dir' / 'val').glob('*.png')):
         truth = _read(file)

@@ -1,7 +1,7 @@
-"""The main job end to end on the embedded default: scenes, restorer, segmentors, tests, one table, one page.
+"""Runs the complete demo: scenes, restorer, segmentors, tests, results table and picture page.
 
-Every step is the ordinary command on the ordinary config, in its own process; finished trainings are kept, so that a
-stopped demo resumes. The base comes with the package.
+Each step runs a `rass-mm` command with a shipped config in its own process. Finished training runs are kept, so that an
+interrupted demo resumes. The base is included in the package.
 """
 
 import logging
@@ -40,11 +40,11 @@ LANES = 2
 
 
 def run_demo(out: Path, settings: DemoSettings | None = None) -> None:
-    """Runs the demo into folder `out`: data, logs, models, `table.md` and `pictures.png`.
+    """Runs the demo and writes data, logs, models, `table.md` and `pictures.png` to `out`.
 
     Raises:
-        ConfigError: the folder holds a demo of other settings.
-        RassError: a step failed; its last lines and its log are named.
+        ConfigError: the folder contains a demo with other settings.
+        RassError: a step failed. The message contains the path and the last lines of its log.
     """
     logging.basicConfig(level=logging.INFO, format='%(message)s', handlers=[RichHandler(show_path=False)])
     settings = settings or DemoSettings()
@@ -62,7 +62,10 @@ def run_demo(out: Path, settings: DemoSettings | None = None) -> None:
 
 
 class _Lanes:
-    """Two lanes of steps, one thread per process: on two cores, two of those beat one of two threads."""
+    """Runs steps in two parallel processes with one thread each.
+
+    On two cores, this is faster than one process with two threads.
+    """
 
     def __init__(self, out: Path) -> None:
         self.out = out
@@ -70,9 +73,9 @@ class _Lanes:
         self.stopped = Event()
 
     def run(self, settings: DemoSettings) -> None:
-        """Data first, then all trainings and tests: the lane that is free takes the next sequence.
+        """Prepares the data, then runs all training and test sequences in the next free process.
 
-        A sequence waits only for ones that were submitted before it, so waiting never holds up both lanes for good.
+        A sequence waits only for sequences that were submitted earlier, which prevents a deadlock.
         """
         out = self.out
         self._in_order(data_steps(out, settings))
@@ -91,7 +94,7 @@ class _Lanes:
             ]
             sequences = [restorer, baseline, *others]
             wait(sequences, return_when=FIRST_EXCEPTION)
-            self.stopped.set()  # after a failure, the other lane ends with its present step
+            self.stopped.set()  # after a failure, the other process ends after its current step
             for sequence in sequences:
                 sequence.result()
 

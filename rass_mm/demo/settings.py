@@ -1,4 +1,4 @@
-"""Settings of a demo, and the folder that belongs to them."""
+"""Settings of a demo, and a check that its folder was made with the same settings."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -17,14 +17,14 @@ SETTINGS = 'demo.json'
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """Everything that decides the results of a demo.
+    """Settings that determine the results of a demo.
 
     Args:
-        seed: of the trainings; scenes and degradations are those of seed 0.
-        restorer_steps: training steps of SCR.
-        segmentor_steps: training steps of every segmentor.
-        train: training scenes.
-        val: validation scenes.
+        seed: seed of the training runs; scenes and degradations always use seed 0.
+        restorer_steps: number of training steps of SCR.
+        segmentor_steps: number of training steps of each segmentor.
+        train: number of training scenes.
+        val: number of validation scenes.
         base: hash of the base's weights.
     """
 
@@ -42,16 +42,16 @@ class DemoSettings:
 
 
 def claim_folder(out: Path, settings: DemoSettings) -> None:
-    """Marks a new folder with the settings; accepts one that has the same mark.
+    """Writes the settings to a new folder, or checks that a used folder has the same settings.
 
     Raises:
-        ConfigError: the folder holds a demo of other settings, or files of something else.
+        ConfigError: the folder contains a demo with other settings or unrelated files.
     """
     file = out / SETTINGS
     if not file.is_file():
         if out.is_dir() and any(out.iterdir()):
             raise ConfigError(
-                f'{out} is not empty and has no {SETTINGS}: it is no demo, or one of an earlier version. '
+                f'{out} is not empty and has no {SETTINGS}: it is not a demo, or was made by an earlier version. '
                 f'Choose another folder with --out DIR, or remove this one: rm -r {out}'
             )
         write_text(file, json.dumps(settings.record, indent=2) + '\n')
@@ -62,7 +62,7 @@ def claim_folder(out: Path, settings: DemoSettings) -> None:
     ]
     if differing:
         raise ConfigError(
-            f'{out} holds a demo of other settings: {"; ".join(differing)}. '
+            f'{out} contains a demo with other settings: {"; ".join(differing)}. '
             f'Choose another folder with --out DIR, or remove this one: rm -r {out}'
         )
 

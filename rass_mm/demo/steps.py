@@ -1,4 +1,4 @@
-"""The demo's systems and the `rass-mm` commands that train and test them."""
+"""Systems of the demo and the `rass-mm` commands that train and test them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ SPLITS = {'degraded': ('img_lq/val', '.png'), 'clean': ('img_dir/val', '.png')}
 
 @dataclass(frozen=True)
 class System:
-    """One trained or tested system of the demo."""
+    """System that the demo trains or tests."""
 
     title: str
     config: str
@@ -24,7 +24,7 @@ class System:
 
     @property
     def stem(self) -> str:
-        """Name of its work folder."""
+        """Name of the work folder."""
         return Path(self.config).stem + self.suffix
 
 
@@ -38,12 +38,12 @@ SYSTEMS = (BASELINE, R2S, RASS, RASS_SCR)
 
 @dataclass(frozen=True)
 class Step:
-    """One `rass-mm` command.
+    """Step of the demo: one `rass-mm` command.
 
     Args:
-        name: in the log and of its log file.
-        arguments: of `rass-mm`.
-        trained: the system whose training it is, if it is one.
+        name: name of the step in the log and in its file name.
+        arguments: arguments of `rass-mm`.
+        trained: the system that the step trains; None for other steps.
     """
 
     name: str
@@ -52,12 +52,12 @@ class Step:
 
 
 def scenes_folder(out: Path) -> Path:
-    """Folder of the scene data set."""
+    """Returns the folder of the scene data set."""
     return out / 'data' / 'scenes'
 
 
 def data_steps(out: Path, settings: DemoSettings) -> list[Step]:
-    """Drawing of the scenes and degradation of the validation scenes."""
+    """Returns the steps that draw the scenes and degrade the validation scenes."""
     scenes = scenes_folder(out)
     counts = ['--train', str(settings.train), '--val', str(settings.val)]
     folders = [str(scenes / SPLITS[split][0]) for split in ('clean', 'degraded')]
@@ -68,20 +68,20 @@ def data_steps(out: Path, settings: DemoSettings) -> list[Step]:
 
 
 def training(out: Path, settings: DemoSettings, system: System) -> list[Step]:
-    """The training of one system, unless it is finished."""
+    """Returns the training step of a system, or an empty list if it is already trained."""
     if checkpoint(out, settings, system).is_file():
         return []
     steps = max_iters(settings, system)
     options = [
         *('--resume', '--work-dir', str(out / system.stem), '--cfg-options', *_paths(out, system)),
         *(f'randomness.seed={settings.seed}', f'train_cfg.max_iters={steps}', f'train_cfg.val_interval={steps}'),
-        f'param_scheduler.1.end={steps}',  # the poly decay ends with the training
+        f'param_scheduler.1.end={steps}',  # the poly decay ends at the last training step
     ]
     return [Step(f'train {system.stem}', ['train', system.config, *options], system)]
 
 
 def segmentor_tests(out: Path, settings: DemoSettings, system: System) -> list[Step]:
-    """The tests of one segmentor on both splits; the predictions are kept for the pictures."""
+    """Returns the steps that test a segmentor on both splits and keep its predictions for the pictures."""
     steps = []
     for split, (folder, suffix) in SPLITS.items():
         changes = [
@@ -93,7 +93,7 @@ def segmentor_tests(out: Path, settings: DemoSettings, system: System) -> list[S
 
 
 def restorer_tests(out: Path, settings: DemoSettings) -> list[Step]:
-    """The tests of the restorer and of its ceiling; the restored images are kept for the pictures."""
+    """Returns the steps that test the restorer and the autoencoder ceiling and keep the restored images."""
     return [_test(out, settings, SCR, mode, [f'model.test_cfg.mode={mode}']) for mode in MODES]
 
 
@@ -107,7 +107,7 @@ def _test(out: Path, settings: DemoSettings, system: System, kind: str, changes:
 
 
 def _paths(out: Path, system: System) -> list[str]:
-    """Overrides that point a config to the demo's data, base and adapter."""
+    """Returns the config overrides with the paths of the demo's data, base and adapter."""
     options = [f'{loader}_dataloader.dataset.data_root={scenes_folder(out)}' for loader in ('train', 'val', 'test')]
     base, adapter = shipped_base(), out / SCR.stem / ADAPTER
     if system is SCR:
@@ -121,11 +121,11 @@ def _paths(out: Path, system: System) -> list[str]:
 
 
 def checkpoint(out: Path, settings: DemoSettings, system: System) -> Path:
-    """The last checkpoint of a system's training."""
-    trained = BASELINE if system is R2S else system  # R2S runs the baseline's own checkpoint
+    """Returns the path of the last training checkpoint of a system."""
+    trained = BASELINE if system is R2S else system  # R2S uses the checkpoint of the baseline
     return out / trained.stem / f'iter_{max_iters(settings, trained)}.pth'
 
 
 def max_iters(settings: DemoSettings, system: System) -> int:
-    """Training steps of a system."""
+    """Returns the number of training steps of a system."""
     return settings.restorer_steps if system is SCR else settings.segmentor_steps

@@ -1,4 +1,4 @@
-"""The demo's table: scores, costs, and what they do not show."""
+"""Results table of the demo: scores, costs and limitations."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ TRAINED = {BASELINE: (BASELINE,), R2S: (SCR, BASELINE), RASS: (RASS,), RASS_SCR:
 
 
 def demo_table(out: Path, settings: DemoSettings) -> str:
-    """The demo's results as Markdown: mIoU and cost of every system, the restorer's figures, the base's cost."""
+    """Returns the results as Markdown: mIoU and cost of each system, scores of the restorer and cost of the base."""
     scenes = scenes_folder(out)
     protocol = (
         f'mIoU (%) over all pixels of {settings.val} validation scenes, {len(SCENE_CLASSES)} classes, degraded by '
@@ -45,7 +45,7 @@ def _row(out: Path, settings: DemoSettings, system: System) -> list[str]:
 
 
 def _costs_note(out: Path, settings: DemoSettings) -> str:
-    """How the base was trained, what it cost, and what the table leaves open."""
+    """Returns notes on the training and cost of the base and on the limitations of the table."""
     record, costs = shipped_record(), Costs(out)
     rass = costs.seconds(SCR.stem) + costs.seconds(RASS_SCR.stem)
     commands = ''.join(f'    {command}\n' for command in record['commands'])
@@ -76,12 +76,12 @@ def _restoration(out: Path, settings: DemoSettings) -> str:
 
 
 def read_metrics(out: Path, name: str) -> dict[str, float]:
-    """The metrics of one test of the demo."""
+    """Reads the metrics of one test of the demo."""
     return json.loads((out / 'tests' / name / RESULT).read_text())['metrics']
 
 
 def majority_miou(scenes: Path) -> float:
-    """Mean IoU of calling every validation pixel by the training set's most frequent class."""
+    """Returns the mean IoU of a constant prediction: the most frequent class of the training set."""
 
     def counts(split: str) -> np.ndarray:
         labels = (

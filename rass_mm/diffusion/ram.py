@@ -237,7 +237,7 @@ def load_network(weights: Path, condition: Path | None, image_size: int) -> nn.M
 def add_condition(network: nn.Module, condition: Path) -> None:
     """Loads the tensors of DAPE into RAM.
 
-    The package can load them only on a machine with the device from which they were saved.
+    The `ram` package's own loader works only on a machine with the device from which the tensors were saved.
 
     Raises:
         CheckpointError: the file is unsafe or damaged, or contains none of the network's tensors.

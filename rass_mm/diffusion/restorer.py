@@ -137,8 +137,8 @@ class OneStepRestorer(nn.Module):
         Args:
             images: (B, 3, H, W) RGB in [-1, 1]; H and W multiples of `size_multiple`.
             context: (B, T, C) context tokens.
-            latent_tiles: whether the UNet processes a large latent in OSEDiff's tiles. In this case, H and W need only
-                be multiples of the autoencoder's stride. The autoencoder always processes whole images.
+            latent_tiles: whether the UNet processes a large latent in OSEDiff's tiles. In this case, H and W only
+                need to be multiples of the autoencoder's stride. The autoencoder always processes whole images.
 
         Returns:
             (B, 3, H, W) RGB around [-1, 1], not clamped.

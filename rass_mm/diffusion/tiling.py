@@ -115,7 +115,8 @@ def blended(
         outputs = apply(inputs)
         if outputs.shape != inputs.shape:
             raise ConfigError(
-                f'The network changed the shape {tuple(inputs.shape)} to {tuple(outputs.shape)}, but it must keep it.'
+                f'The network changed the shape {tuple(inputs.shape)} to {tuple(outputs.shape)}. '
+                'It must preserve the input shape.'
             )
         for (top, bottom, left, right), output in zip(boxes, outputs.to(result), strict=True):
             place = result[:, top:bottom, left:right]  # ends at the border of the image, unlike the window

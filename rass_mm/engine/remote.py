@@ -1,4 +1,4 @@
-"""Rejection of checkpoints given as a URL.
+"""Rejects checkpoints that are given as a URL.
 
 mmengine's own loaders download and unpickle such files, which can run arbitrary code.
 """

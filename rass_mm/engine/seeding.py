@@ -101,7 +101,7 @@ class SeedSample(BaseTransform):
 
 @HOOKS.register_module()
 class IterationSeedHook(Hook):
-    """Hook that seeds the model's random numbers (points, dropout, latents) by seed, iteration and rank."""
+    """Hook that seeds the random generators before each training iteration from the seed, iteration and rank."""
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Seeds all generators of this process, including those of the accelerator."""

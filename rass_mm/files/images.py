@@ -1,4 +1,4 @@
-"""Reading of image files as RGB in [0, 1], and writing in the same kind: grey, alpha and 16 bits are preserved.
+"""Reads image files as RGB in [0, 1] and writes them with the original colour mode, alpha, bit depth and profile.
 
 Pillow interprets the file (alpha, palette, orientation, completeness) and decodes 8-bit pixels. OpenCV decodes pixels
 of more than 8 bits, which Pillow truncates in colour images, and the file types that Pillow does not support.
@@ -49,7 +49,7 @@ OTHER_SPACES = ('CMYK', 'YCbCr', 'LAB', 'HSV')
 
 @dataclass(frozen=True)
 class Picture:
-    """An image and the properties needed to write another image of the same kind.
+    """Image with its colour mode, alpha, bit depth and profile, which can be applied to another image.
 
     Args:
         pixels: (H, W, 3) float32 RGB in [0, 1]; the channels of a grey image are equal.
@@ -160,7 +160,7 @@ def output_suffix(suffix: str) -> str:
 
 
 def write_picture(path: str | os.PathLike, pixels: np.ndarray, like: Picture) -> None:
-    """Writes an image atomically, in the same kind as another image.
+    """Writes an image atomically with the colour mode, alpha, bit depth and profile of another image.
 
     Grey is the luma of the channels. Alpha is enlarged to the size of the image. Properties that the file type does not
     support are dropped: alpha in JPEG, more than 8 bits in most types, and the colour profile of a file with more than

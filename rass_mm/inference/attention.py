@@ -139,7 +139,7 @@ def _fitted(values: np.ndarray) -> np.ndarray:
 
 
 def _heated(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Blends an RGB image, in grey, with a map in [0, 1] that is drawn dark at 0 and yellow at 1."""
+    """Converts an RGB image to grey and overlays a heat map in [0, 1], dark at 0 and yellow at 1."""
     colors = heat_colors(heat)[..., ::-1].astype(np.float32) / 255
     return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None] * (1 - HEAT) + colors * HEAT
 

@@ -1,4 +1,4 @@
-"""Collection and checks of the LoRA tensors in published files."""
+"""Collects and checks the LoRA tensors of published files."""
 
 import re
 from collections.abc import Iterable, Mapping

@@ -73,7 +73,7 @@ class FileRestorer(nn.Module):
         return self.restorer.stage_points()
 
     def heavy_modules(self) -> list[nn.Module]:
-        """Heavy modules of the restorer."""
+        """Returns the most expensive modules of the restorer, which are the ones to compile."""
         return self.restorer.model.heavy_modules()
 
 
@@ -175,7 +175,8 @@ class RestoreThenSegment(BaseSegmentor):
         if not isinstance(restored, Tensor) or restored.shape != rgb.shape:
             given = tuple(restored.shape) if isinstance(restored, Tensor) else type(restored).__name__
             raise ConfigError(
-                f'model.restorer returned {given} for an input of {tuple(rgb.shape)}. A restorer must keep it.'
+                f'model.restorer returned {given} for an input of {tuple(rgb.shape)}. '
+                'A restorer must preserve the input shape.'
             )
         if not torch.isfinite(restored).all():
             raise AdapterError(
@@ -205,7 +206,7 @@ class RestoreThenSegment(BaseSegmentor):
         return [*(restoring or [StagePoint('restore', self.restorer)]), *segmentor_stages(self.segmentor)]
 
     def heavy_modules(self) -> list[nn.Module]:
-        """Heavy modules of the restorer and of the segmentor."""
+        """Returns the most expensive modules of the restorer and the segmentor, which are the ones to compile."""
         described = getattr(self.restorer, 'heavy_modules', None)
         return [*(described() if described else [self.restorer]), *segmentor_heavy_modules(self.segmentor)]
 

@@ -1,4 +1,4 @@
-"""Stages and heavy modules of any segmentor with a backbone and a decode head."""
+"""Stages and most expensive modules of a segmentor with a backbone and a decode head."""
 
 from torch import nn
 

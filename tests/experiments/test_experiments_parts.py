@@ -52,7 +52,7 @@ def test_damaged_or_missing_camvid_is_named(camvid, tmp_path):
     (full / 'img_dir' / 'val' / 'a.jpg').write_bytes(b'\xff\xd8\xff')
     with pytest.raises(DataError, match='val/a.jpg is damaged'):
         prepare.halve(full, tmp_path / 'half')
-    with pytest.raises(DataError, match='holds no'):
+    with pytest.raises(DataError, match='contains no'):
         prepare.halve(tmp_path / 'nowhere', tmp_path / 'half')
 
 

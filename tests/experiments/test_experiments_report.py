@@ -65,7 +65,7 @@ def test_section_replaces_what_is_between_the_markers_only():
     once = report.with_section(text, 'new')
     assert once == f'above\n{report.BEGIN}\n\nnew\n\n{report.END}\nbelow\n' and report.with_section(once, 'new') == once
     for broken in ('nothing', report.BEGIN, f'{report.END}{report.BEGIN}', text + text):
-        with pytest.raises(DataError, match='needs the lines'):
+        with pytest.raises(DataError, match='must contain the lines'):
             report.with_section(broken, 'new')
 
 

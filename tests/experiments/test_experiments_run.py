@@ -142,7 +142,7 @@ def test_row_is_run_again_in_a_fresh_clone_and_compared(lab, finished):
 
 def test_again_asks_for_names(lab):
     done = experiments(lab, 'run', 'scenes', '--again')
-    assert done.returncode == 1 and '--again needs --systems' in done.stderr
+    assert done.returncode == 1 and '--again requires --systems' in done.stderr
 
 
 def test_changed_config_is_not_mixed_with_old_records(lab, finished):

@@ -1,4 +1,4 @@
-"""Search, reading and checks of the record files of a report."""
+"""Finds, reads and checks the record files of a report."""
 
 import json
 import re
@@ -49,7 +49,7 @@ def read_records(paths: Sequence[str]) -> list[Record]:
         paths: each `PATH` or `NAME=PATH`; an existing path is never split.
 
     Raises:
-        DataError: a path does not exist, a folder contains no record, or a file is unreadable, given twice or of an
+        DataError: a path does not exist, a folder has no record files, or a file is unreadable, given twice or of an
             unknown kind.
     """
     records: list[Record] = []
@@ -59,7 +59,9 @@ def read_records(paths: Sequence[str]) -> list[Record]:
             raise DataError(f'{path} does not exist. Pass a record, a folder of records, or NAME=PATH.')
         files = list(_files_below(path)) if path.is_dir() else [path]
         if not files:
-            raise DataError(f'{path} holds no record: no {NAMED} of a test and no JSON of a benchmark.')
+            raise DataError(
+                f'{path} contains no record files. Pass a folder with the {NAMED} of a test or the JSON of a benchmark.'
+            )
         for file in files:
             records.append(_read(file, name if len(files) == 1 else name and f'{name}: {file.parent.name}'))
     _refuse_twice(records)

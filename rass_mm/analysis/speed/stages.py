@@ -1,4 +1,4 @@
-"""Division of an amount (seconds, operations) among the stages of a model."""
+"""Measures how an amount, such as seconds or operations, is divided among the stages of a model."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -50,7 +50,7 @@ class StageMeter:
 
     @contextmanager
     def watching(self, points: list[StagePoint]) -> Iterator[None]:
-        """Context manager. Meters the stages inside the block and the rest as 'other'; unwraps them after it exits."""
+        """Context manager. Inside the block, measures each stage, and all other work as 'other'."""
         self.amounts |= dict.fromkeys([*(point.stage for point in points), OTHER], 0.0)
         with ExitStack() as stack:
             for point in points:

@@ -30,7 +30,7 @@ class Variant:
         config: file or shipped name of a config.
         checkpoint: file to load; None times random weights.
         dtype: 'float32', 'bfloat16' or 'float16'.
-        compile: whether to run the heavy modules with `torch.compile`.
+        compile: whether to compile the most expensive modules with `torch.compile`.
         channels_last: whether images and convolutions use the channels-last layout.
         windows: number of windows of one image per batch; None uses the value of the config.
         released: whether to follow the released code, see `released_path`.

@@ -1,4 +1,4 @@
-"""Files of a data set, as listed by the data set itself, and the rules of its labels."""
+"""Lists the files of a data set and determines the rules for its labels."""
 
 import dataclasses
 from collections.abc import Iterator

@@ -1,1 +1,1 @@
-"""The small base: its images, its training and its linear start."""
+"""Small diffusion base of the demo: training images, training and linear initialization."""

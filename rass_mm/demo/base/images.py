@@ -1,4 +1,4 @@
-"""Labelled images a small base is trained on: procedural scenes, or the training split of any segmentation config."""
+"""Labelled training images of a small base: generated scenes or the training split of a segmentation config."""
 
 import math
 from collections.abc import Sequence
@@ -24,20 +24,20 @@ PRESENT = 0.01
 
 @dataclass(frozen=True)
 class BaseImages:
-    """Images (N, 3, H, W) uint8 RGB, labels (N, H, W) uint8 class ids, and the class names."""
+    """Images (N, 3, H, W) uint8 RGB, labels (N, H, W) uint8 class ids, and class names."""
 
     images: Tensor
     labels: Tensor
     classes: tuple[str, ...]
 
     def names(self, label: Tensor) -> list[str]:
-        """Names of the classes that cover at least 1 % of a label crop (h, w); ids without a name are ignored."""
+        """Returns the named classes that cover at least 1 % of a label crop (h, w)."""
         shares = torch.bincount(label.flatten().long(), minlength=256)[: len(self.classes)] / label.numel()
         return [name for name, share in zip(self.classes, shares.tolist(), strict=True) if share >= PRESENT]
 
 
 def draw_scenes(count: int, size: int, progress: Progress) -> BaseImages:
-    """`count` procedural scenes of `size` pixels."""
+    """Draws `count` scenes of `size` pixels."""
     task = progress.add_task('scenes', total=count, loss=math.nan)
     images, labels = [], []
     for index in range(count):
@@ -50,13 +50,13 @@ def draw_scenes(count: int, size: int, progress: Progress) -> BaseImages:
 
 @dataclass(frozen=True)
 class ConfiguredImages:
-    """The training images of a segmentation config: read whole, without its augmentation."""
+    """Training images of a segmentation config, without cropping and augmentation."""
 
     dataset: dict[str, Any]
 
     @property
     def key(self) -> str:
-        """Hash of which files these are and how large they are."""
+        """Hash of the file names and sizes."""
         samples = [
             (Path(s[path]).name, Path(s[path]).stat().st_size)
             for s in self._samples()[0]
@@ -68,7 +68,7 @@ class ConfiguredImages:
         """Reads all images and labels.
 
         Raises:
-            DataError: there are none, one is damaged, or they differ in size.
+            DataError: no image was found, an image is damaged, or sizes differ.
         """
         from mmengine.dataset import Compose
 
@@ -102,14 +102,14 @@ class ConfiguredImages:
 
 
 def _planes(image: np.ndarray) -> Tensor:
-    """(H, W, 3) BGR to (3, H, W) RGB."""
+    """Converts an image from (H, W, 3) BGR to (3, H, W) RGB."""
     return torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
 
 
 def random_crops(
     count: int, available: int, size: Sequence[int], crop: int, generator: torch.Generator
 ) -> list[tuple[int, int, int, bool]]:
-    """(image, top, left, mirrored) of `count` crops of `crop` pixels from `available` images of `size` (h, w)."""
+    """Draws `count` crops as (image, top, left, mirrored) from `available` images of `size` (h, w)."""
     chosen = torch.randint(available, (count,), generator=generator).tolist()
     tops = torch.randint(size[0] - crop + 1, (count,), generator=generator).tolist()
     lefts = torch.randint(size[1] - crop + 1, (count,), generator=generator).tolist()
@@ -118,6 +118,6 @@ def random_crops(
 
 
 def cut(images: Tensor, crops: Sequence[tuple[int, int, int, bool]], crop: int) -> Tensor:
-    """(count, ..., crop, crop) of images (N, ..., H, W)."""
+    """Cuts crops (count, ..., crop, crop) from images (N, ..., H, W)."""
     parts = [(images[i][..., y : y + crop, x : x + crop], mirrored) for i, y, x, mirrored in crops]
     return torch.stack([part.flip(-1) if mirrored else part for part, mirrored in parts])

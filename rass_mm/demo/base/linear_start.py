@@ -1,10 +1,13 @@
-"""Starts a small autoencoder as a linear one that already codes image patches by their principal components.
+"""Initializes a small autoencoder to a linear PCA coding of image patches.
 
-From random weights a small `AutoencoderKL` spends its first thousands of steps on getting brightness and colour through
-its normalisation layers. Started here, it begins with the best linear encoder of 4x4 patches and a decoder that gives
-each patch its mean colour, and training refines both. Three facts make a deep network linear at its start: residual
-branches that end in zeros add nothing; `silu(x) - silu(-x) = x`; and a group norm whose groups hold a large constant
-and its negative divides by that constant instead of by the image's own spread.
+With random weights, a small `AutoencoderKL` needs thousands of steps before brightness and colour pass through its
+normalisation layers. This initialization starts with the best linear encoder of 4x4 patches and with a decoder that
+returns the mean colour of each patch. Training refines both. Three facts make the deep network linear:
+
+- A residual branch that ends in zeros adds nothing.
+- `silu(x) - silu(-x) = x`.
+- A group norm divides by a large constant instead of the standard deviation of the image if each group contains this
+  constant and its negative.
 """
 
 import math
@@ -24,9 +27,9 @@ def start_linear(vae: AutoencoderKL, images: Tensor, generator: torch.Generator)
     """Sets the weights of an autoencoder of stride 4 (three levels, one layer per block) in place.
 
     Args:
-        vae: with random weights and K latent channels.
-        images: (N, 3, h, w) uint8 crops to take the principal components from, h and w multiples of 4.
-        generator: picks the patches.
+        vae: autoencoder with random weights and K latent channels.
+        images: (N, 3, h, w) uint8 crops for the principal components; h and w multiples of 4.
+        generator: random generator that selects the patches.
     """
     components, spreads = principal_components(images, vae.config.latent_channels, generator)
     for name, module in vae.named_modules():
@@ -41,19 +44,19 @@ def start_linear(vae: AutoencoderKL, images: Tensor, generator: torch.Generator)
 
 
 def principal_components(images: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Directions (count, 4, 4, 3) and spreads (count,) of the 4x4 patches of images scaled to [-1, 1]."""
+    """Returns directions (count, 4, 4, 3) and deviations (count,) of 4x4 patches of images scaled to [-1, 1]."""
     patches = images.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH).permute(0, 2, 3, 4, 5, 1).reshape(-1, PATCH**2 * 3)
     chosen = torch.randint(len(patches), (min(len(patches), 100_000),), generator=generator)
     values, vectors = torch.linalg.eigh(torch.cov((patches[chosen].double() / 127.5 - 1).T))
     largest = values.argsort(descending=True)[:count]
     directions = vectors[:, largest].T.reshape(count, PATCH, PATCH, CHANNELS)
-    # A direction and its negative are the same component; the sign is fixed, so that every machine picks one.
+    # A direction and its negative are the same component. The sign is fixed so that all machines agree.
     signs = directions.flatten(1).gather(1, directions.flatten(1).abs().argmax(1, keepdim=True)).sign()
     return (directions * signs.view(-1, 1, 1, 1)).float(), values[largest].clamp(min=1e-8).sqrt().float()
 
 
 def _start_encoder(vae: AutoencoderKL, rows: Tensor) -> None:
-    """Pixels to 2x2 patches (12 channels) to K components, `rows` (K, 4, 4, 3), by the two strided convolutions."""
+    """Sets both strided convolutions: pixels to 2x2 patches (12 channels) to K components, `rows` (K, 4, 4, 3)."""
     encoder, count, groups = vae.encoder, len(rows), vae.config.norm_num_groups
     _pass_through(encoder.conv_in, CHANNELS)
     halve, quarter = (block.downsamplers[0].conv for block in encoder.down_blocks[:2])
@@ -77,7 +80,7 @@ def _start_encoder(vae: AutoencoderKL, rows: Tensor) -> None:
 
 
 def _start_decoder(vae: AutoencoderKL, colors: Tensor) -> None:
-    """K components to the mean colour of their patch; `colors` (K, 3) is what each component adds to it."""
+    """Sets the decoder to sum `colors` (K, 3), weighted by the K components, to the mean colour of each patch."""
     decoder, count = vae.decoder, len(colors)
     first, second, last = decoder.up_blocks
     for conv in (decoder.conv_in, first.upsamplers[0].conv, second.resnets[0].conv_shortcut, second.upsamplers[0].conv):
@@ -87,7 +90,7 @@ def _start_decoder(vae: AutoencoderKL, colors: Tensor) -> None:
     nn.init.zeros_(out.bias)
     places = _hold_norm(entry, decoder.conv_norm_out, vae.config.norm_num_groups, CHANNELS)
     for channel, place in enumerate(places):
-        # What the other channels hold at the start is noise, but its gradient is what the decoder learns from.
+        # The other channels contain only noise at the start, but the decoder learns from their gradient.
         noise = 0.1 * entry.weight[place].clone()
         noise[:count, 0, 0] = colors[:, channel]
         entry.weight[place], entry.weight[place + 1] = noise, -noise
@@ -95,9 +98,10 @@ def _start_decoder(vae: AutoencoderKL, colors: Tensor) -> None:
 
 
 def _hold_norm(entry: nn.Conv2d, norm: nn.GroupNorm, groups: int, count: int) -> list[int]:
-    """Puts the constants into every group and undoes the norm's scale; returns the first of each signal's two channels.
+    """Makes a group norm linear by constants in every group; returns the first of the two channels per signal.
 
-    The last two channels of a group are the constant and its negative; signals fill the groups in turn from the front.
+    The last two channels of a group are the constant and its negative. Signals fill the other channels in order. The
+    scale of the norm is compensated.
     """
     width = entry.weight.shape[0] // groups
     places = [(index % groups) * width + 2 * (index // groups) for index in range(count)]
@@ -118,7 +122,7 @@ def _clear(conv: nn.Conv2d, count: int) -> None:
 
 
 def _pass_through(conv: nn.Conv2d, count: int) -> None:
-    """The first `count` channels come out as they went in; the others keep their random weights."""
+    """Sets a convolution to copy its first `count` channels; the others keep their random weights."""
     _clear(conv, count)
     middle = conv.weight.shape[-1] // 2
     for channel in range(count):

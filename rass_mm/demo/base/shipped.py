@@ -1,4 +1,4 @@
-"""The small base that comes with the package: its folder, and how that is written from a trained base."""
+"""Small base included in the package, and the function that writes its folder from a trained base."""
 
 import json
 import shutil
@@ -24,27 +24,27 @@ COMMANDS = (
 
 
 def shipped_base() -> Path:
-    """Folder of the trained small base, in float16 and diffusers layout; it serves wherever a base is named."""
+    """Returns the folder of the shipped small base, in float16 and diffusers layout."""
     return SMALL_BASE
 
 
 def shipped_record() -> dict[str, Any]:
-    """How the shipped base was made: `commands`, `seed`, `seconds` (CPU), `weights` and file hashes by precision."""
+    """Returns how the shipped base was made: `commands`, `seed`, CPU `seconds`, `weights` and file hashes."""
     return json.loads((SMALL_BASE / RECORD).read_text(encoding='utf-8'))
 
 
 def ship_base(source: Path, target: Path, seconds: int) -> None:
     """Writes a trained base in float16, with a record of how it was made.
 
-    Its identity stays: the weights' hash is taken over values rounded to float16.
+    The hash of the weights stays the same because it is computed from values rounded to float16.
 
     Args:
-        source: a folder that the last of `COMMANDS` wrote.
+        source: the folder written by the last of `COMMANDS`.
         target: the folder to write; must be absent or empty.
         seconds: CPU seconds that the training took.
 
     Raises:
-        BaseFolderError: the source is no complete base, or the target holds something.
+        BaseFolderError: the source is not a complete base, or the target is not empty.
     """
     if target.exists() and any(target.iterdir()):
         raise BaseFolderError(f'{target} is not empty. Remove it first, or choose a new folder.')

@@ -1,7 +1,7 @@
-"""Trains a small base on labelled images: autoencoder, then text-conditional UNet. Minutes on a CPU.
+"""Training of a small base on labelled images: first the autoencoder, then the text-conditional UNet.
 
-The result is an ordinary Stable Diffusion folder in diffusers layout, read by the same code as the real one. It is kept
-in the cache folder under a hash of its recipe, and copied to where it is asked for.
+Training takes minutes on a CPU. The result is a Stable Diffusion folder in diffusers layout, which is read by the same
+code as a full-size base. It is stored in the cache folder under a hash of its recipe and copied to the target folder.
 """
 
 import json
@@ -37,9 +37,9 @@ ENCODED_TOGETHER = 4
 
 @dataclass(frozen=True)
 class BaseRecipe:
-    """Everything that decides the trained weights.
+    """Settings that determine the trained weights.
 
-    Sizes are pixels for the autoencoder and latent pixels for the UNet; smaller crops buy more steps per minute.
+    Sizes are in pixels for the autoencoder and in latent pixels for the UNet. Smaller crops make steps faster.
     """
 
     scenes: int = 512
@@ -58,7 +58,7 @@ class BaseRecipe:
     """Gamma of Min-SNR weights (Hang et al., ICCV 2023); None weights all timesteps equally."""
 
     def key(self, source: ConfiguredImages | None = None, start: 'Start | None' = None) -> str:
-        """Cache key: recipe, layout, code format and, if there are such, the images and the base started from."""
+        """Returns the cache key: hash of recipe, layout, code format and, if given, the images and initial base."""
         given = {name: value for name, value in asdict(self).items() if value is not None}
         parts = [FORMAT, given, LAYOUTS['scenes-tiny'], *([source.key] if source else [])]
         parts += [start.record] if start else []
@@ -67,7 +67,7 @@ class BaseRecipe:
 
 @dataclass(frozen=True)
 class Start:
-    """Another small base that training begins with; its latent scale is kept where its latents or its UNet are."""
+    """Small base whose weights initialize the training; its latent scale is kept together with its latents or UNet."""
 
     base: DiffusionBase
     fresh_unet: bool = False
@@ -75,7 +75,7 @@ class Start:
 
     @property
     def record(self) -> dict[str, Any]:
-        """Which weights these are."""
+        """Identification of the initial weights, for the training record."""
         parts = ('vae',) if self.fresh_unet else ('unet', 'vae', 'text_encoder')
         return {
             'weights': weights_hash(self.base.folder, parts),
@@ -84,10 +84,10 @@ class Start:
         }
 
     def load(self, models: dict[str, nn.Module]) -> None:
-        """Puts the weights into freshly built models.
+        """Loads the weights into newly built models.
 
         Raises:
-            BaseFolderError: the folder is damaged, or its layout is another one.
+            BaseFolderError: the folder is damaged or has a different layout.
         """
         loaded = {'vae': load_vae(self.base, decoder=True)}
         if not self.fresh_unet:
@@ -100,8 +100,8 @@ class Start:
                 models[name].load_state_dict(part.state_dict())
             except RuntimeError as error:
                 raise BaseFolderError(
-                    f'{self.base.folder / name} cannot be started from: its layout is not that of the small base '
-                    f'({str(error).splitlines()[-1].strip()}). Give a folder that `rass-mm make-base` wrote.'
+                    f'{self.base.folder / name} cannot initialize the training: its layout is not that of the small '
+                    f'base ({str(error).splitlines()[-1].strip()}). Pass a folder written by `rass-mm make-base`.'
                 ) from None
         models['vae'].register_to_config(scaling_factor=self.base.scaling_factor)
 
@@ -112,18 +112,18 @@ def make_base(
     source: ConfiguredImages | None = None,
     start: Start | None = None,
 ) -> dict[str, float]:
-    """Puts a trained small base into `folder`, training it first if the cache has none; returns its final losses.
+    """Writes a trained small base to `folder`, training it if it is not cached, and returns its final losses.
 
-    Stopped training resumes from its last checkpoint.
+    Interrupted training resumes from its last checkpoint.
 
     Args:
-        folder: where the base goes.
+        folder: target folder of the base.
         recipe: sizes, steps, rates and seed.
-        source: labelled images to train on; None draws procedural scenes.
-        start: a base to begin with; None begins at random weights.
+        source: labelled training images; None draws scenes.
+        start: a base with the initial weights; None initializes them randomly.
 
     Raises:
-        BaseFolderError: the folder holds something else, or `start` does not fit.
+        BaseFolderError: the folder contains other files, or `start` does not match.
         DataError: the images cannot be used.
     """
     recipe = recipe or BaseRecipe()
@@ -133,7 +133,7 @@ def make_base(
         return json.loads(record.read_text())['losses']
     if folder.exists() and any(folder.iterdir()):
         raise BaseFolderError(
-            f'{folder} is not empty and holds another base. Choose a new folder, or remove this one first.'
+            f'{folder} is not empty and contains another base. Choose a new folder, or remove this one first.'
         )
     cached = cache_folder() / 'bases' / key
     if not (cached / 'training.json').is_file():
@@ -149,7 +149,7 @@ def make_base(
 
 
 class _BaseTraining:
-    """One training, in a folder of its own; `run` may be called again after a stop."""
+    """Training of one base in its own folder; calling `run` again resumes it."""
 
     def __init__(
         self, folder: Path, recipe: BaseRecipe, key: str, source: ConfiguredImages | None, start: Start | None
@@ -163,7 +163,7 @@ class _BaseTraining:
         self.losses: dict[str, float] = {}
 
     def run(self) -> None:
-        """Trains both parts and writes the folder's weights; `training.json` comes last and marks it complete."""
+        """Trains both parts and writes the weights; `training.json` is written last and marks the folder complete."""
         recipe = self.recipe
         columns = (
             TextColumn('{task.description}'),
@@ -194,7 +194,7 @@ class _BaseTraining:
         return draw_scenes(self.recipe.scenes, self.recipe.image_size, self.progress)
 
     def _vae_loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """L1 of a random crop's round trip plus a light pull of the posterior towards N(0, 1)."""
+        """Computes the L1 reconstruction loss of a random crop plus a weak KL term towards N(0, 1)."""
         recipe = self.recipe
         crops = random_crops(recipe.vae_batch, len(images), images.shape[-2:], recipe.vae_crop, generator)
         batch = cut(images, crops, recipe.vae_crop).float() / 127.5 - 1
@@ -205,13 +205,13 @@ class _BaseTraining:
 
     @torch.no_grad()
     def _latents(self, images: Tensor) -> Tensor:
-        """Latents of all images scaled to unit spread; the scale goes into the VAE's config, as in Stable Diffusion."""
+        """Returns the latents of all images, scaled to unit deviation; stores the scale in the config of the VAE."""
         vae = self.models['vae'].eval().requires_grad_(False)
         chunks = [vae.encode(chunk.float() / 127.5 - 1).latent_dist.mode() for chunk in images.split(ENCODED_TOGETHER)]
         latents = torch.cat(chunks)
         scale = round(1.0 / latents.std().item(), 5)
         if self.start and not (self.start.fresh_unet and self.recipe.vae_steps):
-            scale = self.start.base.scaling_factor  # a UNet that was trained before knows the latents at this scale
+            scale = self.start.base.scaling_factor  # an already trained UNet expects latents at this scale
         vae.register_to_config(scaling_factor=scale)
         decoded = vae.decode(chunks[0]).sample
         error = ((decoded - (images[:ENCODED_TOGETHER].float() / 127.5 - 1)) / 2).square().mean().item()
@@ -221,7 +221,7 @@ class _BaseTraining:
     def _fit(
         self, name: str, parts: list[nn.Module], steps: int, rate: float, loss_of: Callable[[torch.Generator], Tensor]
     ) -> None:
-        """AdamW with a one-cycle rate; saves the state every `STATE_INTERVAL` steps, so that a stopped run resumes."""
+        """Trains with AdamW and a one-cycle rate; saves the state every `STATE_INTERVAL` steps for resuming."""
         if steps == 0:
             return
         parameters = [parameter for part in parts for parameter in part.parameters()]
@@ -231,7 +231,7 @@ class _BaseTraining:
         first, mean = _restore(state_file, parts, optimizer, schedule)
         task = self.progress.add_task(name, total=steps, completed=first, loss=mean)
         for step in range(first, steps):
-            # One generator per step: a resumed run draws what the unstopped one would have drawn.
+            # One generator per step, so that a resumed run draws the same values as an uninterrupted one.
             loss = loss_of(torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -246,9 +246,9 @@ class _BaseTraining:
 
 
 class _NoiseLoss:
-    """The noise-prediction loss of latent diffusion (Ho et al. 2020, eq. 14) on random crops of cached latents.
+    """Noise-prediction loss of latent diffusion (Ho et al. 2020, eq. 14) on random crops of cached latents.
 
-    The caption of a crop names the classes in it, in a random order, so that words differ between crops of one image.
+    The caption of a crop lists its classes in random order. Captions therefore differ between crops of one image.
     """
 
     def __init__(
@@ -276,13 +276,13 @@ class _NoiseLoss:
         return (errors * self._weights(timesteps)).mean()
 
     def _weights(self, timesteps: Tensor) -> Tensor:
-        """(B,) min(SNR, gamma) / SNR for timesteps (B,), the form of Min-SNR for a loss on the noise."""
+        """Returns the Min-SNR weights of a noise loss, min(SNR, gamma) / SNR, for timesteps (B,)."""
         kept = self.scheduler.alphas_cumprod[timesteps]
         ratio = kept / (1 - kept)
         return ratio.clamp(max=self.recipe.snr_gamma) / ratio
 
     def _caption(self, crop: tuple[int, int, int, bool], generator: torch.Generator) -> list[int]:
-        """Framed token ids."""
+        """Returns the token ids of a caption with its start and end tokens."""
         image, top, left, mirrored = crop
         place = (image, top * self.stride, left * self.stride, mirrored)
         names = self.data.names(cut(self.data.labels, [place], self.recipe.unet_crop * self.stride)[0])
@@ -305,7 +305,7 @@ def _store(file: Path, parts: list[nn.Module], optimizer: Any, schedule: Any, st
 
 
 def _restore(file: Path, parts: list[nn.Module], optimizer: Any, schedule: Any) -> tuple[int, float]:
-    """Loads a stored state if there is one; returns the next step and the mean loss so far."""
+    """Loads the stored training state, if any, and returns the next step and the mean loss so far."""
     if not file.is_file():
         return 0, math.nan
     state = torch.load(file, weights_only=True)

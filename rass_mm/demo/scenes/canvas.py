@@ -93,7 +93,7 @@ def tint(tone: np.ndarray, slope: np.ndarray, base: np.ndarray | float = 0.0) ->
 
 
 def blend(under: np.ndarray, over: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Blends two float32 (H, W, 3) images with a float32 (H, W) weight of the second."""
+    """Blends two float32 (H, W, 3) images; `alpha`, float32 (H, W), is the weight of the second image."""
     return cv2.blendLinear(under, over, 1 - alpha, alpha)
 
 

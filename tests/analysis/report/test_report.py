@@ -326,7 +326,7 @@ def test_places_without_records_are_refused(empty, reported, tmp_path):
     if empty:
         place.mkdir()
     status, _, error = reported(place)
-    assert status == 1 and f'{place} {"holds no record" if empty else "does not exist"}' in error
+    assert status == 1 and f'{place} {"contains no record files" if empty else "does not exist"}' in error
 
 
 @pytest.mark.parametrize(

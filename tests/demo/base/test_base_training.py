@@ -163,7 +163,7 @@ def test_base_of_another_layout_cannot_be_started_from(cache, tmp_path):
     }
     for part, model in build_models(layout).items():
         model.save_pretrained(tmp_path / 'wide' / part)
-    with pytest.raises(BaseFolderError, match='wide/vae cannot be started from'):
+    with pytest.raises(BaseFolderError, match='wide/vae cannot initialize the training'):
         make_base(tmp_path / 'base', BaseRecipe(**SMALL, unet_steps=2), start=started(tmp_path / 'wide'))
     assert not (tmp_path / 'base').exists()
 
