@@ -43,13 +43,25 @@ FLOORS = {
 """Lowest safe release of a package, and the reason. setup.py requires the same."""
 OPTIONAL = {'mmagic': 'restoration', 'torchvision': 'restoration'}
 """Packages that segmentation does not need, and the extra that installs them."""
+OPERATORS = 'mmcv operators'
+"""Name of the row for the compiled operators of mmcv."""
 NEEDS = {
     'torchvision': ('torch',),
     'mmengine': ('torch', 'numpy', 'opencv-python-headless'),
     'mmcv': ('mmengine', 'torch', 'numpy', 'opencv-python-headless'),
-    'mmdet': ('mmcv', 'mmengine', 'torch', 'scipy'),
-    'mmsegmentation': ('mmcv', 'mmengine', 'torch', 'ftfy', 'regex'),
-    'mmagic': ('mmcv', 'mmengine', 'mmsegmentation', 'mmdet', 'torch', 'torchvision', 'diffusers', 'transformers'),
+    'mmdet': ('mmcv', OPERATORS, 'mmengine', 'torch', 'scipy'),
+    'mmsegmentation': ('mmcv', OPERATORS, 'mmengine', 'torch', 'ftfy', 'regex'),
+    'mmagic': (
+        'mmcv',
+        OPERATORS,
+        'mmengine',
+        'mmsegmentation',
+        'mmdet',
+        'torch',
+        'torchvision',
+        'diffusers',
+        'transformers',
+    ),
     'transformers': ('torch', 'numpy', 'safetensors', 'regex'),
     'accelerate': ('torch', 'numpy', 'safetensors'),
     'diffusers': ('torch', 'transformers', 'accelerate', 'safetensors', 'numpy'),
@@ -65,7 +77,6 @@ PROBES = {
     'diffusers': 'from diffusers import AutoencoderKL, UNet2DConditionModel',
 }
 """Statements that import the parts used by `rass_mm`, for packages where `import NAME` imports less."""
-OPERATORS = 'mmcv operators'
 TIMEOUT = 300
 
 
@@ -119,6 +130,8 @@ class PackageReport:
         if self.unsafe:
             floor, why = FLOORS[self.name]
             return f'{self.name} {self.installed} is below {".".join(map(str, floor))}: {why}'
+        if self.failure and not self.cause and self.name == OPERATORS:
+            return f'mmcv has no working operators ({self.failure})'
         if self.failure and not self.cause:
             return f'{self.name} {self.installed} cannot be imported ({self.failure})'
         return None
