@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ['NO_ALBUMENTATIONS_UPDATE'] = '1'  # mmagic's albumentations would look for a newer one
 EMBEDDED = {
+    'models/configs': 'configs/README.md',
     'models/rass': 'configs/rass/README.md',
     'models/scr': 'configs/scr/README.md',
     'models/diffusion': 'configs/diffusion/README.md',
