@@ -1,16 +1,15 @@
 # make demo | test | lint | fix | docs | setup | env    (each sets up the environment if needed; `make -s env` prints its folder)
-export PYTHONPATH := $(CURDIR)
 SETUP = env=$$(tools/setup_env.sh) && PATH="$$env/bin:$$PATH"
 
 .PHONY: setup env demo test test-slow lint fix docs
 setup:
-	@$(SETUP) python -m rass_mm_cli doctor
+	@$(SETUP) rass-mm doctor
 
 env:
 	@tools/setup_env.sh
 
 demo:
-	@$(SETUP) python -m rass_mm demo --out demo_out
+	@$(SETUP) rass-mm demo --out demo_out
 
 test:
 	@$(SETUP) tools/run_tests.sh $(ARGS)

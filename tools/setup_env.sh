@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Creates (or finds) the development environment and prints its folder to standard output; messages go to standard error.
-# The folder name is a hash of the requirement files, the Python version and the build kind (CPU or CUDA), so each
-# environment is created once and shared by all checkouts with the same requirements.
+# The packages are in a shared environment, whose folder name is a hash of the requirement files, the Python version and
+# the build kind (CPU or CUDA): it is created once for all checkouts with the same requirements. The printed folder is
+# the environment of this checkout on top of it, see tools/checkout_env.sh.
 #   RASS_MM_CACHE  folder for environments, built wheels and trained bases (default: ~/.cache/rass_mm)
 #   PYTHON         base interpreter (default: python3.11, else python3)
 set -euo pipefail
@@ -65,5 +66,5 @@ mkdir -p "$cache/envs"
 exec 9>"$cache/envs/$key.lock"
 flock 9
 [ -e "$env/.ready" ] || install_all
-"$root/tools/link_checkout.sh" "$env"
-echo "$env"
+exec 9>&-
+"$root/tools/checkout_env.sh" "$env"

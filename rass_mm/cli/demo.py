@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from rass_mm.cli.options import positive
 from rass_mm.demo.run import run_demo
 from rass_mm.demo.settings import DemoSettings
 
@@ -11,11 +12,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Adds the arguments of `rass-mm demo`."""
     parser.add_argument('--out', type=Path, default=Path('demo_out'), help='output folder (default: demo_out)')
     parser.add_argument('--seed', type=int, default=0, help='random seed (default: 0)')
+    parser.add_argument(
+        '--longer-steps',
+        type=positive,
+        default=DemoSettings.longer_steps,
+        help=f'training steps of the longer ResNet (default: {DemoSettings.longer_steps}, about the CPU seconds of SCR '
+        'and RASS together; 20000 also cover the base and take about an hour)',
+    )
     parser.set_defaults(run=run)
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the demo; returns 0."""
-    run_demo(arguments.out, DemoSettings(seed=arguments.seed))
+    run_demo(arguments.out, DemoSettings(seed=arguments.seed, longer_steps=arguments.longer_steps))
     return 0

@@ -20,6 +20,7 @@ from rass_mm.demo.page import demo_page
 from rass_mm.demo.settings import DemoSettings, claim_folder
 from rass_mm.demo.steps import (
     BASELINE,
+    LONGER,
     R2S,
     RASS,
     RASS_SCR,
@@ -88,6 +89,7 @@ class _Lanes:
             baseline = start(self._trained_and_tested(settings, BASELINE))
             tests = [*restorer_tests(out, settings), *segmentor_tests(out, settings, R2S)]
             others = [
+                start(self._trained_and_tested(settings, LONGER)),
                 start(self._trained_and_tested(settings, RASS)),
                 start(self._trained_and_tested(settings, RASS_SCR), restorer),
                 start(tests, restorer, baseline),

@@ -25,6 +25,7 @@ class DemoSettings:
         segmentor_steps: number of training steps of each segmentor.
         train: number of training scenes.
         val: number of validation scenes.
+        longer_steps: number of training steps of the second, longer training of the ResNet.
         base: hash of the base's weights.
     """
 
@@ -33,6 +34,7 @@ class DemoSettings:
     segmentor_steps: int = 500
     train: int = 400
     val: int = 100
+    longer_steps: int = 3000
     base: str = field(default_factory=lambda: shipped_record()['weights'])
 
     @property

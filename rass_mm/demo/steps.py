@@ -32,8 +32,10 @@ SCR = System('SCR', 'scr/scr_scenes_tiny.py')
 RASS = System('RASS, no SCR', 'rass/rass_scenes_tiny.py')
 RASS_SCR = System('RASS with SCR', 'rass/rass_scenes_tiny.py', suffix='-scr')
 BASELINE = System('baseline (ResNet)', 'baselines/resnet_scenes_tiny.py')
+LONGER = System('baseline (ResNet), longer', 'baselines/resnet_scenes_tiny.py', suffix='-longer')
+"""The row at equal seconds: the ResNet with more training steps."""
 R2S = System('R2S: SCR, then baseline', 'baselines/resnet_scenes_tiny_r2s.py')
-SYSTEMS = (BASELINE, R2S, RASS, RASS_SCR)
+SYSTEMS = (BASELINE, LONGER, R2S, RASS, RASS_SCR)
 
 
 @dataclass(frozen=True)
@@ -128,4 +130,5 @@ def checkpoint(out: Path, settings: DemoSettings, system: System) -> Path:
 
 def max_iters(settings: DemoSettings, system: System) -> int:
     """Returns the number of training steps of a system."""
-    return settings.restorer_steps if system is SCR else settings.segmentor_steps
+    special = {SCR: settings.restorer_steps, LONGER: settings.longer_steps}
+    return special.get(system, settings.segmentor_steps)

@@ -16,20 +16,20 @@ from rass_mm.demo.costs import Costs
 from rass_mm.demo.page import Scored, demo_page, extremes, score_scenes
 from rass_mm.demo.run import run_demo
 from rass_mm.demo.settings import DemoSettings, claim_folder
-from rass_mm.demo.steps import BASELINE, RASS, RASS_SCR, SCR, checkpoint, training
+from rass_mm.demo.steps import BASELINE, LONGER, RASS, RASS_SCR, SCR, checkpoint, training
 from rass_mm.errors import ConfigError, RassError
 from rass_mm_cli.parser import CommandParser
 
-TINY = DemoSettings(seed=1, restorer_steps=21, segmentor_steps=22, train=8, val=3)
+TINY = DemoSettings(seed=1, restorer_steps=21, segmentor_steps=22, train=8, val=3, longer_steps=23)
 
 
 def test_a_folder_serves_one_setting(tmp_path):
     claim_folder(tmp_path / 'out', TINY)
     claim_folder(tmp_path / 'out', TINY)
     with pytest.raises(ConfigError, match='seed is 1, not 2.*--out DIR.*rm -r'):
-        claim_folder(tmp_path / 'out', DemoSettings(2, 21, 22, 8, 3))
+        claim_folder(tmp_path / 'out', DemoSettings(2, 21, 22, 8, 3, 23))
     with pytest.raises(ConfigError, match='base is'):
-        claim_folder(tmp_path / 'out', DemoSettings(1, 21, 22, 8, 3, base='other'))
+        claim_folder(tmp_path / 'out', DemoSettings(1, 21, 22, 8, 3, 23, base='other'))
 
 
 def test_a_folder_of_an_earlier_version_is_refused(tmp_path):
@@ -45,16 +45,16 @@ def test_the_command_refuses_a_folder_of_another_seed(tmp_path):
     assert [file.name for file in (tmp_path / 'out').iterdir()] == ['demo.json']
 
 
-@pytest.mark.parametrize('system', [SCR, BASELINE, RASS, RASS_SCR], ids=lambda system: system.stem)
+@pytest.mark.parametrize('system', [SCR, BASELINE, LONGER, RASS, RASS_SCR], ids=lambda system: system.stem)
 def test_trainings_have_their_steps_seed_and_the_shipped_base(tmp_path, system):
     step = training(tmp_path, TINY, system)[0]
     parsed = train_command.add_arguments(CommandParser()).parse_args(step.arguments[1:])
     config = runner_config(parsed)
-    steps = 21 if system is SCR else 22
+    steps = {SCR: 21, LONGER: 23}.get(system, 22)
     assert config.train_cfg.max_iters == config.train_cfg.val_interval == config.param_scheduler[-1].end == steps
     assert config.randomness.seed == 1 and config.work_dir == str(tmp_path / system.stem)
     model = config.model if system is SCR else config.model.backbone
-    assert model.get('base') == (None if system is BASELINE else str(shipped_base()))
+    assert model.get('base') == (None if system in (BASELINE, LONGER) else str(shipped_base()))
     assert bool(model.get('scr_adapter')) == (system is RASS_SCR)
 
 
@@ -86,7 +86,7 @@ def commands(monkeypatch):
 
 def test_what_needs_the_restorer_waits_for_it(commands, tmp_path):
     run_demo(tmp_path / 'out', TINY)
-    assert len(commands) == len(set(commands)) == 2 + 4 + 2 + 4 * 2
+    assert len(commands) == len(set(commands)) == 2 + 5 + 2 + 5 * 2
     first = commands.index("Step 'train scr_scenes_tiny'")
     needing = [name for name in commands if 'scr' in name or 'r2s' in name]
     assert len(needing) == 8 and min(map(commands.index, needing)) == first
@@ -174,11 +174,11 @@ def test_demo_end_to_end(tmp_path):
     """Every command of the demo, at 8 scenes and about 20 steps."""
     run_demo(tmp_path / 'out', TINY)
     table = (tmp_path / 'out' / 'table.md').read_text()
-    assert shipped_record()['weights'] in table and 'seed 1' in table and '| 21 + 22 |' in table
+    assert shipped_record()['weights'] in table and 'seed 1' in table and '| 21 + 22 |' in table and '| 23 ' in table
     assert cv2.imread(str(tmp_path / 'out' / 'pictures.png')) is not None
     for system, seed in ((SCR, 1), (RASS_SCR, 1)):
         log = (tmp_path / 'out' / 'logs' / f'train-{system.stem}.log').read_text()
         assert f'seed: {seed}' in log or f"'seed': {seed}" in log or f'seed={seed}' in log
     assert set(json.loads((tmp_path / 'out' / 'costs.json').read_text())) == {
-        system.stem for system in (SCR, BASELINE, RASS, RASS_SCR)
+        system.stem for system in (SCR, BASELINE, LONGER, RASS, RASS_SCR)
     }

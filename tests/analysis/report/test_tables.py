@@ -12,7 +12,7 @@ from rass_mm.datasets.scenes import PALETTE, SCENE_CLASSES
 from rass_mm.demo.base.shipped import shipped_record
 from rass_mm.demo.costs import Costs
 from rass_mm.demo.settings import DemoSettings
-from rass_mm.demo.steps import BASELINE, RASS, RASS_SCR, SCR, SPLITS, SYSTEMS
+from rass_mm.demo.steps import BASELINE, LONGER, RASS, RASS_SCR, SCR, SPLITS, SYSTEMS
 from rass_mm.demo.table import demo_table, majority_miou
 from rass_mm.metrics.iou import mean_iou
 from rass_mm.visualization import colored, comparison_page, heated
@@ -50,7 +50,7 @@ def test_table_of_the_demo_says_its_scores_costs_and_recipe_version(scenes, tmp_
         (tmp_path / 'tests' / name).mkdir(parents=True)
         (tmp_path / 'tests' / name / 'metrics.json').write_text(json.dumps({'metrics': metrics}))
     costs = Costs(tmp_path)
-    for seconds, system in enumerate((SCR, BASELINE, RASS, RASS_SCR), 1111):
+    for seconds, system in enumerate((SCR, BASELINE, RASS, RASS_SCR, LONGER), 1111):
         costs.begin(system.stem)
         costs.end(system.stem, seconds)
     costs.begin(RASS.stem)
@@ -63,6 +63,7 @@ def test_table_of_the_demo_says_its_scores_costs_and_recipe_version(scenes, tmp_
     record = shipped_record()
     assert 'seed 3' in text and all(command in text for command in record['commands'])
     assert f'took 2225 CPU seconds, {2225 + record["seconds"]} with the base, the ResNet 1112' in text
+    assert rows['baseline (ResNet), longer'] == ['3000', '1115'] and 'the longer ResNet 1115' in text
 
 
 def test_table_is_markdown():
