@@ -6,7 +6,9 @@ set -euo pipefail
 
 shared=$(realpath -s "${1:?usage: tools/checkout_env.sh SHARED}")
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+family=${RASS_MM_FAMILY:-openmmlab}
 env=$root/.checkout_env
+[ "$family" = openmmlab ] || env+=-$family
 # The console scripts and the package list come from setup.py; a moved checkout needs new paths.
 key=$(cat "$root/setup.py" "${BASH_SOURCE[0]}" <(echo "$shared $root") | sha256sum | cut -c1-12)
 
@@ -39,7 +41,7 @@ create() {
     echo "$key" >"$env/.key"
 }
 
-exec 8>"$root/.checkout_env.lock"
+exec 8>"$env.lock"
 flock 8
 [ "$(cat "$env/.key" 2>/dev/null)" = "$key" ] || create
 echo "$env"
