@@ -9,14 +9,10 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'rass_mm' / 'version.py').read_text())[1]
-SEGMENTATION = [
+COMMON = [
     'torch>=2.10',  # below 2.10, a checkpoint can corrupt memory (CVE-2026-24747), see rass_mm_cli.packages.FLOORS
     'numpy>=1.26',
     'scipy',
-    'mmengine>=0.10.4,<1.0',
-    'mmcv>=2.0.0,<2.2.0',
-    'mmsegmentation>=1.2.2,<2.0',
-    'mmdet>=3.3.0,<4.0',
     'ftfy',  # mmsegmentation needs these two without declaring them
     'regex',
     'diffusers>=0.35',
@@ -27,7 +23,23 @@ SEGMENTATION = [
     'pillow',
     'rich',
 ]
-RESTORATION = ['mmagic==1.2.0', 'torchvision', 'albumentations', 'lpips', 'pandas', 'einops', 'lmdb', 'resize-right']
+# The originals and their maintained forks have the same import names, so an environment has one family or the other.
+OPENMMLAB = ['mmengine>=0.10.4,<1.0', 'mmcv>=2.0.0,<2.2.0', 'mmsegmentation>=1.2.2,<2.0', 'mmdet>=3.3.0,<4.0']
+# Mask2Former heads also need onedl-mmdetection, which must be installed with --no-deps: it requires imaug, which needs
+# an older numpy and a second OpenCV.
+ONEDL = ['onedl-mmengine>=0.10.8', 'onedl-mmcv>=2.3', 'onedl-mmsegmentation>=1.4']
+# mmagic has no fork.
+RESTORATION = [
+    *OPENMMLAB,
+    'mmagic==1.2.0',
+    'torchvision',
+    'albumentations',
+    'lpips',
+    'pandas',
+    'einops',
+    'lmdb',
+    'resize-right',
+]
 
 
 class BuildWithConfigs(build_py):
@@ -49,8 +61,13 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['rass_mm', 'rass_mm.*', 'rass_mm_cli']),
     package_data={'rass_mm': ['py.typed'], 'rass_mm.demo.base': ['weights/*/*', 'weights/*/*/*']},
-    install_requires=SEGMENTATION,
-    extras_require={'restoration': RESTORATION, 'test': ['pytest', 'ruff']},
+    install_requires=COMMON,
+    extras_require={
+        'openmmlab': OPENMMLAB,
+        'onedl': ONEDL,
+        'restoration': RESTORATION,
+        'test': ['pytest', 'ruff'],
+    },
     cmdclass={'build_py': BuildWithConfigs},
     entry_points={'console_scripts': ['rass-mm=rass_mm_cli.main:main']},
 )

@@ -1,5 +1,6 @@
 """The environment of a checkout, which has the command `rass-mm` as pip installs it."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -78,3 +79,19 @@ def test_the_installed_command_runs_with_worker_processes(checkouts, tmp_path):
     done = run(command, 'make-lq', 'images', 'lq', '--workers', '2', cwd=tmp_path, env=INSTALLED)
     assert done.returncode == 0, done.stderr
     assert sorted(file.name for file in (tmp_path / 'lq').glob('*.png')) == ['a.png', 'b.png', 'c.png']
+
+
+def test_an_installation_without_extras_replaces_neither_family_of_openmmlab_packages(checkouts):
+    """The forks have the import names of the originals: pip would install one over the other."""
+    metadata = next(checkouts['one'].glob('lib/*/*/rass_mm-*.dist-info/METADATA')).read_text()
+    required = [line.split(': ', 1)[1] for line in metadata.splitlines() if line.startswith('Requires-Dist: ')]
+    always = [line for line in required if 'extra ==' not in line]
+    assert any(line.startswith('torch>=') for line in always)
+    assert not [line for line in always if re.match('(onedl-)?mm', line)]
+    families = {
+        extra: {re.match(r'[\w-]+', line)[0] for line in required if f'extra == "{extra}"' in line}
+        for extra in ('openmmlab', 'onedl', 'restoration')
+    }
+    assert families['openmmlab'] == {'mmengine', 'mmcv', 'mmsegmentation', 'mmdet'}
+    assert families['onedl'] == {'onedl-mmengine', 'onedl-mmcv', 'onedl-mmsegmentation'}
+    assert families['restoration'] > families['openmmlab']
