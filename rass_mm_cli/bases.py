@@ -21,6 +21,8 @@ FILES = (
     ('scheduler/scheduler_config.json',),
 )
 """Files of a base that this package reads, grouped by part."""
+SHELF = 'RASS_MM_BASES'
+"""Environment variable with the folder that holds the bases."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,24 @@ def source_named(folder: str | os.PathLike) -> BaseSource | None:
     return next((source for source in SOURCES if source.folder.name == name), None)
 
 
+def places_of(name: str | os.PathLike) -> list[Path]:
+    """Returns the places where a base is looked up.
+
+    Args:
+        name: folder as a config names it, e.g. 'bases/sd-turbo'. A relative one is looked up in the working directory,
+            then in the folder `$RASS_MM_BASES`: by its last part ('sd-turbo'), then by the whole name.
+    """
+    name = Path(name).expanduser()
+    shelf = os.environ.get(SHELF)
+    if name.is_absolute() or not shelf:
+        return [name]
+    shelf = Path(shelf).expanduser()
+    return list(dict.fromkeys([name, shelf / name.name, shelf / name]))
+
+
 def find_source(source: BaseSource) -> Path | None:
     """Returns the folder of a source in the working directory or in `$RASS_MM_BASES`; None if it is in neither."""
-    shelf = os.environ.get('RASS_MM_BASES')
-    places = [source.folder, *([Path(shelf) / source.folder] if shelf else [])]
-    return next((place for place in places if (place / FILES[0][0]).is_file()), None)
+    return next((place for place in places_of(source.folder) if (place / FILES[0][0]).is_file()), None)
 
 
 def other_bases() -> str:

@@ -20,7 +20,7 @@ from safetensors import safe_open
 
 from rass_mm.errors import BaseFolderError
 from rass_mm.files.hashing import json_sha256
-from rass_mm_cli.bases import SD21_BASE, other_bases, source_named
+from rass_mm_cli.bases import SD21_BASE, SHELF, other_bases, places_of, source_named
 
 CONFIGS = {
     'unet': 'unet/config.json',
@@ -82,7 +82,7 @@ class DiffusionBase:
 def find_base(sources: str | os.PathLike | Sequence[str | os.PathLike]) -> Path:
     """Returns the first folder of `sources` that contains a UNet config.
 
-    A relative name is looked up in the working directory, then in `$RASS_MM_BASES`.
+    A relative name is looked up in the working directory, then in the folder `$RASS_MM_BASES`.
 
     Raises:
         BaseFolderError: no folder was found. The message lists all searched places and ways to get a base.
@@ -90,16 +90,16 @@ def find_base(sources: str | os.PathLike | Sequence[str | os.PathLike]) -> Path:
     names = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     if not names:
         raise BaseFolderError('The list of base folders (model.backbone.base, model.base) is empty. Set at least one.')
-    places = []
-    for name in (Path(name).expanduser() for name in names):
-        places.append(name)
-        if not name.is_absolute() and os.environ.get('RASS_MM_BASES'):
-            places.append(Path(os.environ['RASS_MM_BASES']) / name)
+    places = [place for name in names for place in places_of(name)]
     for place in places:
         if (place / CONFIGS['unet']).is_file():
             return place
-    looked = '\n'.join(f'  {place}/{CONFIGS["unet"]}' for place in places)
-    raise BaseFolderError(f'No Stable Diffusion base folder found. Looked for:\n{looked}\n{how_to_get(places[0])}')
+    looked = '\n'.join(f'  {place.absolute()}/{CONFIGS["unet"]}' for place in places)
+    shelf = os.environ.get(SHELF)
+    note = f'{SHELF} is {shelf}' if shelf else f'{SHELF}, the folder that holds the bases, is not set'
+    raise BaseFolderError(
+        f'No Stable Diffusion base folder found. Looked for:\n{looked}\n({note}.)\n{how_to_get(places[0])}'
+    )
 
 
 def how_to_get(folder: Path) -> str:

@@ -64,6 +64,8 @@ def test_relative_names_are_looked_up_in_the_working_directory_then_in_the_varia
         find_base('bases/sd')
     monkeypatch.setenv('RASS_MM_BASES', str(shelf))
     assert find_base('bases/sd') == shelf / 'bases' / 'sd'
+    fake_base(shelf / 'sd')
+    assert find_base('bases/sd') == shelf / 'sd'  # the variable names the folder that holds the bases
     fake_base(here / 'bases' / 'sd')
     assert find_base('bases/sd').resolve() == (here / 'bases' / 'sd').resolve()
 
@@ -77,11 +79,12 @@ def test_an_earlier_source_in_the_variable_precedes_a_later_source(tmp_path, mon
 def test_a_missing_base_names_every_place_the_files_and_commands(tmp_path, monkeypatch):
     monkeypatch.setenv('RASS_MM_BASES', str(tmp_path / 'shelf'))
     message = refusal(find_base, ['bases/absent', tmp_path / 'nowhere'])
-    for place in (Path('bases/absent'), tmp_path / 'shelf' / 'bases/absent', tmp_path / 'nowhere'):
+    shelf = tmp_path / 'shelf'
+    for place in (Path('bases/absent').absolute(), shelf / 'absent', shelf / 'bases/absent', tmp_path / 'nowhere'):
         assert f'  {place}/unet/config.json\n' in message
     for part in ('unet/', 'vae/', 'text_encoder/', 'tokenizer/', 'scheduler/', 'safetensors'):
         assert part in message
-    assert '--cfg-options model.backbone.base=' in message
+    assert f'RASS_MM_BASES is {shelf}' in message and '--cfg-options model.backbone.base=' in message
     assert 'rass-mm make-base bases/absent' in message and 'rass-mm random-base bases/absent' in message
 
 
