@@ -18,13 +18,18 @@ import transformers.utils.logging
 from mmengine.logging.history_buffer import HistoryBuffer
 
 from rass_mm.version import __version__
+from rass_mm_cli.families import distribution
 
 RECORDED_PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmsegmentation', 'diffusers', 'peft')
 
 
 def recorded_versions() -> dict[str, str]:
     """Returns the versions of this package and of the packages that affect a checkpoint."""
-    return {'rass_mm': __version__, **{name: importlib.metadata.version(name) for name in RECORDED_PACKAGES}}
+    versions = {'rass_mm': __version__}
+    for name in RECORDED_PACKAGES:
+        used = distribution(name)
+        versions[used] = importlib.metadata.version(used)
+    return versions
 
 
 def prepare() -> None:

@@ -2,6 +2,7 @@
 
 from rass_mm.segmentation import prompts  # noqa: F401  (registers on import)
 from rass_mm.segmentation.backbone import DiffusionBackbone
+from rass_mm.segmentation.calibration import CalibrationMetric
 from rass_mm.segmentation.heads import Float32PixelDecoder, RASSMask2FormerHead
 from rass_mm.segmentation.metric import MeanIoUMetric, PerClassIoUMetric
 from rass_mm.segmentation.neck import FeatureProjection
@@ -11,6 +12,7 @@ from rass_mm.segmentation.restore_then_segment import FileRestorer, RestoreThenS
 
 __all__ = [
     'RASS',
+    'CalibrationMetric',
     'DiffusionBackbone',
     'FeatureProjection',
     'FileRestorer',

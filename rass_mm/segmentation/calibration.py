@@ -1,0 +1,90 @@
+"""Metric for the calibration of a segmentor: how well its confidence predicts its accuracy."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.evaluator import BaseMetric
+from mmseg.registry import METRICS
+from torch import Tensor
+
+from rass_mm.errors import ConfigError
+
+BINS = 15
+
+
+def confidence(logits: Tensor) -> Tensor:
+    """Computes the confidence of each pixel: the probability of its predicted class.
+
+    Args:
+        logits: (K, H, W) float; a single channel is the logit of class 1 against class 0.
+
+    Returns:
+        (H, W) float32 in [0, 1].
+    """
+    if logits.shape[0] == 1:
+        positive = logits[0].float().sigmoid()
+        return torch.maximum(positive, 1 - positive)
+    # The probability of the largest logit, without a (K, H, W) copy of all probabilities.
+    return (logits.amax(0).float() - logits.float().logsumexp(0)).exp()
+
+
+@METRICS.register_module()
+class CalibrationMetric(BaseMetric):
+    """Expected calibration error (ECE) over all labelled pixels, with mean confidence and accuracy, in per cent.
+
+    Pixels are sorted by confidence into bins of equal width. ECE is the mean over pixels of the difference between the
+    mean confidence and the accuracy of a pixel's bin (Guo et al., *On Calibration of Modern Neural Networks*, ICML
+    2017, equation 3).
+
+    Args:
+        ignore_index: label of pixels to leave out.
+        bins: number of bins.
+        kwargs: further arguments of `mmengine.evaluator.BaseMetric`.
+
+    Raises:
+        ConfigError: the model's predictions contain no logits.
+    """
+
+    default_prefix = None
+
+    def __init__(self, ignore_index: int = 255, bins: int = BINS, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.ignore_index, self.bins = ignore_index, bins
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Adds the totals of each bin of some images: pixels, confidence and correctly labelled pixels."""
+        for sample in data_samples:
+            if 'seg_logits' not in sample:
+                raise ConfigError(
+                    'CalibrationMetric needs the logits of the predictions, and the segmentor returned none. '
+                    'Set model.test_cfg.keep_logits=True.'
+                )
+            predicted = sample['pred_sem_seg']['data'].squeeze(0)
+            truth = sample['gt_sem_seg']['data'].squeeze(0).to(predicted)
+            counted = truth != self.ignore_index
+            self.results.append(
+                self._totals(confidence(sample['seg_logits']['data'])[counted], (predicted == truth)[counted])
+            )
+
+    def _totals(self, confidences: Tensor, correct: Tensor) -> Tensor:
+        """Returns (3, bins) float64: pixels, sum of the confidence and number of correct pixels of each bin."""
+        confidences = confidences.double().cpu()
+        index = (confidences * self.bins).long().clamp(max=self.bins - 1)
+        ones = torch.ones_like(confidences)
+        return torch.stack(
+            [
+                torch.zeros(self.bins, dtype=torch.float64).index_add_(0, index, values)
+                for values in (ones, confidences, correct.double().cpu())
+            ]
+        )
+
+    def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
+        """Computes `ECE`, `confidence` and `accuracy` in per cent from the totals of all images."""
+        pixels, confident, correct = torch.stack(results).sum(0)
+        total = pixels.sum().clamp(min=1)
+        return {
+            'ECE': 100 * float((confident - correct).abs().sum() / total),
+            'confidence': 100 * float(confident.sum() / total),
+            'accuracy': 100 * float(correct.sum() / total),
+        }
