@@ -162,7 +162,7 @@ def needs_checkpoint(config: Config) -> bool:
     This is the case for models with a decode head and for restorers that are not frozen.
     """
     model = config.model
-    return has_head(model) or (str(model.get('type')).endswith('SCR') and bool(model.get('trainable', True)))
+    return has_head(model) or (str(model.get('type')).endswith('SCRRestorer') and bool(model.get('trainable', True)))
 
 
 def missing_checkpoint(config: Config, usage: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 from commands import ROOT, python, run
 
 from rass_mm import __version__
+from rass_mm.errors import InstallationError
 from rass_mm_cli.main import main, run_command
 from rass_mm_cli.parser import CommandParser
 from rass_mm_cli.table import COMMANDS
@@ -92,6 +93,15 @@ def test_help_with_a_name_is_the_help_of_that_command(capsys):
         pages.append(capsys.readouterr().out)
     assert pages[0] == pages[1] and pages[0].startswith('usage: rass-mm doctor')
     assert main(['help', 'docter']) == 2 and 'Did you mean doctor?' in capsys.readouterr().err
+
+
+def test_an_explained_installation_error_is_printed_once_and_unchanged(capsys, monkeypatch):
+    def refuse(name):
+        raise InstallationError(f'rass_mm cannot be imported: No module named {name}')
+
+    monkeypatch.setattr('rass_mm_cli.main.importlib.import_module', refuse)
+    assert run_command('train', []) == 1
+    assert capsys.readouterr().err == '\nerror: rass_mm cannot be imported: No module named rass_mm.cli.train\n'
 
 
 def test_layouts_of_a_random_base_are_choices(capsys, tmp_path):
