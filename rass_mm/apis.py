@@ -16,7 +16,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from rass_mm.compat import recorded_versions
-from rass_mm.datasets.classes import check_split, follow_classes
+from rass_mm.datasets.classes import check_split, follow_classes, has_head
 from rass_mm.datasets.preflight import check_data_folders
 from rass_mm.degradation.versions import lq_steps, step_version
 from rass_mm.devices import device_name, has_accelerator
@@ -134,6 +134,8 @@ def test(
         ConfigError: the model has trainable parameters but no checkpoint is given, the test data has other classes, or
             `show` is set without a display.
     """
+    if checkpoint is None and needs_checkpoint(config):
+        raise ConfigError(missing_checkpoint(config, 'rass_mm.apis.test(config, checkpoint)'))
     config.load_from, config.resume = checkpoint, False
     check_data_folders(config.get('test_dataloader'), 'test_dataloader')
     check_split(config, 'test_dataloader')
@@ -145,16 +147,35 @@ def test(
         use_tta(config)
     runner = Runner.from_cfg(config)
     if checkpoint is None and any(parameter.requires_grad for parameter in runner.model.parameters()):
-        raise ConfigError(
-            f'{config.filename}: the model has trainable parameters, but no checkpoint was given. Pass the .pth file '
-            f'that training wrote: tools/test.py CONFIG CHECKPOINT.'
-        )
+        raise ConfigError(missing_checkpoint(config, 'CHECKPOINT'))
     metrics = {key: float(value) for key, value in runner.test().items()}
     images = len(runner.test_dataloader.dataset)
     if is_main_process():
         record |= {'images': images, 'protocol': protocol_line(config, images), 'metrics': metrics}
         write_text(Path(config.work_dir) / RESULT, json.dumps(record, indent=2))
     return metrics
+
+
+def needs_checkpoint(config: Config) -> bool:
+    """Checks, without building the model, whether it certainly has trainable parameters.
+
+    This is the case for models with a decode head and for restorers that are not frozen.
+    """
+    model = config.model
+    return has_head(model) or (str(model.get('type')).endswith('SCRRestorer') and bool(model.get('trainable', True)))
+
+
+def missing_checkpoint(config: Config, usage: str) -> str:
+    """Returns the message for a test without the checkpoint that the model needs.
+
+    Args:
+        config: the config of the test.
+        usage: how to pass the checkpoint.
+    """
+    return (
+        f'{config.filename}: the model has trainable parameters, but no checkpoint was given. Pass the .pth file that '
+        f'training wrote: {usage}'
+    )
 
 
 def described_test(config: Config, checkpoint: str | None, tta: bool) -> dict[str, Any]:

@@ -18,7 +18,7 @@ EXTRA = 'pip install "rass_mm[restoration]"'
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Adds the arguments of `rass-mm doctor`."""
     parser.add_argument(
-        '--imports', action='store_true', help='also import each package in a separate process (about 20 s)'
+        '--imports', action='store_true', help='also import each package in a separate process (about 40 s of CPU time)'
     )
     parser.set_defaults(run=run)
     return parser

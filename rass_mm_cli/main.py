@@ -12,7 +12,7 @@ from rass_mm_cli import doctor
 from rass_mm_cli.parser import CommandParser, nearest
 from rass_mm_cli.table import COMMANDS, overview
 
-HELP = ('-h', '--help', 'help')
+OPTIONS = ('-h', '--help', '--version')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 on success, 1 on an error, 2 on a usage error, 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in HELP:
+    if arguments[:1] == ['help'] and arguments[1:]:
+        arguments = [arguments[1], '--help']
+    if not arguments or arguments[0] in ('-h', '--help', 'help'):
         sys.stdout.write(overview())
         return 0
     name = arguments.pop(0)
@@ -33,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(version() + '\n')
         return 0
     if name not in COMMANDS:
-        sys.stderr.write(f'error: no command {name!r}.{nearest(name, COMMANDS)} Run rass-mm --help for a list.\n')
+        kind, known = ('option', OPTIONS) if name.startswith('-') else ('command', [*COMMANDS, 'help'])
+        sys.stderr.write(f'error: no {kind} {name!r}.{nearest(name, known)} Run rass-mm --help for a list.\n')
         return 2
     return run_command(name, arguments)
 
@@ -51,7 +54,7 @@ def run_command(name: str, argv: Sequence[str] | None = None, program: str | Non
         module = importlib.import_module(command.module)
         guarded = importlib.import_module('rass_mm.cli.options').guarded if module is not doctor else _unguarded
     except ImportError as error:
-        explained = doctor.explain(error)
+        explained = str(error) if _is_explained(error) else doctor.explain(error)
         if explained is None:
             raise
         sys.stderr.write(f'\nerror: {explained}\n')
@@ -60,6 +63,12 @@ def run_command(name: str, argv: Sequence[str] | None = None, program: str | Non
     parser = CommandParser(prog=program or f'rass-mm {name}', description=help_line)
     module.add_arguments(parser)
     return guarded(parser.parse_args(argv))
+
+
+def _is_explained(error: ImportError) -> bool:
+    """Checks for an `InstallationError`; a failed import of `rass_mm` leaves the module of its class loaded."""
+    errors = sys.modules.get('rass_mm.errors')
+    return errors is not None and isinstance(error, errors.InstallationError)
 
 
 def _unguarded(arguments: argparse.Namespace) -> int:

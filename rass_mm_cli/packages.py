@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Container
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,9 +47,10 @@ OPTIONAL = {'mmagic': 'restoration', 'torchvision': 'restoration'}
 OPERATORS = 'mmcv operators'
 """Name of the row for the compiled operators of mmcv."""
 NEEDS = {
+    OPERATORS: ('torch', 'mmcv'),
     'torchvision': ('torch',),
     'mmengine': ('torch', 'numpy', 'opencv-python-headless'),
-    'mmcv': ('mmengine', 'torch', 'numpy', 'opencv-python-headless'),
+    'mmcv': ('torch', 'mmengine', 'numpy', 'opencv-python-headless'),
     'mmdet': ('mmcv', OPERATORS, 'mmengine', 'torch', 'scipy'),
     'mmsegmentation': ('mmcv', OPERATORS, 'mmengine', 'torch', 'ftfy', 'regex'),
     'mmagic': (
@@ -67,7 +69,7 @@ NEEDS = {
     'diffusers': ('torch', 'transformers', 'accelerate', 'safetensors', 'numpy'),
     'peft': ('torch', 'transformers', 'accelerate', 'safetensors'),
 }
-"""Packages required to import a package; if one of them fails, the package itself is not at fault."""
+"""Packages required to import a package; if one of them fails, the package itself is not at fault. See `root_cause`."""
 MODULES = {'mmsegmentation': 'mmseg', 'opencv-python-headless': 'cv2'}
 """Import names that differ from the package name."""
 PROBES = {
@@ -90,7 +92,7 @@ class PackageReport:
         proved: version used in the tests.
         damaged: whether the metadata exists but the files are missing.
         failure: last line of the import error; None if the import succeeds or was not tried.
-        cause: required package that fails too; None if the fault is in the package itself or there is none.
+        cause: required package at fault; None if the fault is in the package itself or there is none.
     """
 
     name: str
@@ -188,16 +190,24 @@ def package_reports(imports: bool = False) -> list[PackageReport]:
     for name, proved in PROVED.items():
         version = installed_version(name)
         damaged = version is not None and package_folder(name) is None
-        cause = next((need for need in NEEDS.get(name, ()) if need in failed), None)
-        reports.append(PackageReport(name, version, proved, damaged, failed.get(name), cause))
+        reports.append(PackageReport(name, version, proved, damaged, failed.get(name), root_cause(name, failed)))
     return [*reports, _operators_report(failed)]
+
+
+def root_cause(name: str, failed: Container[str]) -> str | None:
+    """Returns the failed package that a package needs, directly or through others; None if all of them work.
+
+    The returned package itself needs no other failed package, so its remedy comes first.
+    """
+    need = next((need for need in NEEDS.get(name, ()) if need in failed), None)
+    return need and (root_cause(need, failed) or need)
 
 
 def _operators_report(failed: dict[str, str]) -> PackageReport:
     folder = package_folder('mmcv')
     compiled = folder is not None and any(folder.glob('_ext*'))
     failure = failed.get(OPERATORS) or (None if compiled else 'not compiled')
-    cause = 'mmcv' if folder is None or 'mmcv' in failed else None
+    cause = root_cause(OPERATORS, failed) or (None if folder else 'mmcv')
     return PackageReport(OPERATORS, 'compiled' if compiled else 'missing', 'compiled', False, failure, cause)
 
 

@@ -18,7 +18,8 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Prints the usage, the message and a suggestion, and exits with status 2."""
-        super().error(message + self._suggestion(message))
+        suggestion = self._suggestion(message)
+        super().error(f'{message}.{suggestion}' if suggestion else message)
 
     def _suggestion(self, message: str) -> str:
         if message.startswith('unrecognized arguments:'):

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 import rass_mm
 from rass_mm.apis import fitted_precision
+from rass_mm.config import load_config
 from rass_mm.datasets.classes import follow_classes
 from rass_mm.diffusion.known_bases import write_random_base
 from rass_mm.errors import ConfigError
@@ -286,3 +287,25 @@ def settings(config):
 def test_unknown_config_lists_those_there_are():
     with pytest.raises(ConfigError, match='rass/rass_ade20k_lq.py'):
         rass_mm.config_path('rass/no_such.py')
+
+
+def test_an_unknown_config_suggests_similar_names_only(tmp_path):
+    (tmp_path / 'my_roads.py').touch()
+    (tmp_path / 'my_roads.txt').touch()
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / 'my_road.py')
+    fault = f'No file {tmp_path}/my_road.py, and no shipped config of that name.'
+    assert str(caught.value).startswith(fault) and f'Did you mean {tmp_path}/my_roads.py?' in str(caught.value)
+    assert 'Available' not in str(caught.value) and 'roads.txt' not in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        load_config('rass/rass_scene_tiny.py')
+    assert str(caught.value) == (
+        'No file rass/rass_scene_tiny.py, and no shipped config of that name. Did you mean rass/rass_scenes_tiny.py? '
+        'Also similar: rass/rass_camvid_tiny.py, rass/rass_scenes_tiny_mask2former.py.'
+    )
+
+
+@pytest.mark.parametrize('name', ['../x', '../setup.py', 'rass/../../README.md', '/'])
+def test_names_that_leave_the_folder_of_the_configs_are_refused(name):
+    with pytest.raises(ConfigError, match="relative to .*configs and do not contain '..'"):
+        rass_mm.config_path(name)

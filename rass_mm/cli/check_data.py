@@ -66,5 +66,6 @@ def run(arguments: argparse.Namespace) -> int:
         record['data'] = [report.as_dict() for report in reports]
         write_text(arguments.json, json.dumps(record, indent=2) + '\n')
     verdict = f'{problems} problem{"s" if problems > 1 else ""}' if problems else 'No problems'
-    console.print(f'{verdict} in {len(reports)} data sets.', markup=False, highlight=False)
+    sets = f'{len(reports)} data set{"s" if len(reports) > 1 else ""}'
+    console.print(f'{verdict} in {sets}.', markup=False, highlight=False)
     return 1 if problems else 0

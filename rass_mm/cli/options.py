@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config, DictAction
 
 from rass_mm import apis
+from rass_mm.cli.os_errors import explain_os_error
 from rass_mm.config import load_config
 from rass_mm.degradation.recipe import OSEDIFF, VERSIONS
 from rass_mm.devices import DTYPES
@@ -21,7 +22,7 @@ INTERRUPTED = 130
 
 
 def guarded(arguments: argparse.Namespace) -> int:
-    """Runs `arguments.run`; prints a `RassError` as one message and returns 1."""
+    """Runs `arguments.run`; prints a `RassError`, or an `OSError` of a file, as one message and returns 1."""
     try:
         code = arguments.run(arguments)
         if getattr(arguments, 'launcher', 'none') != 'none':
@@ -30,8 +31,12 @@ def guarded(arguments: argparse.Namespace) -> int:
     except RassError as error:
         # The message of an error from a data worker includes the traceback of the worker.
         message = str(error).split(f'{type(error).__name__}: ')[-1]
-        sys.stderr.write(f'\nerror: {message.strip()}\n')
-        return 1
+    except OSError as error:
+        message = explain_os_error(error)
+        if message is None:
+            raise
+    sys.stderr.write(f'\nerror: {message.strip()}\n')
+    return 1
 
 
 def _leave_group() -> None:

@@ -10,7 +10,9 @@ from rass_mm.diffusion.known_bases import LAYOUTS, write_random_base
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Adds the arguments of `rass-mm random-base`."""
     parser.add_argument('out', type=Path, help='output folder for the base')
-    parser.add_argument('--layout', default='sd21-base', help=f'{", ".join(LAYOUTS)} (default: sd21-base)')
+    parser.add_argument(
+        '--layout', choices=tuple(LAYOUTS), default='sd21-base', help='shapes of the base (default: sd21-base)'
+    )
     parser.add_argument('--seed', type=int, default=0, help='seed of the weights (default: 0)')
     parser.add_argument(
         '--configs-only', action='store_true', help='write no weights; sufficient for models on the meta device'

@@ -5,6 +5,7 @@ from typing import Any
 
 from rass_mm import apis
 from rass_mm.cli.options import add_runner, runner_config
+from rass_mm.errors import ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     )
     parser.add_argument('--show-dir', help='folder for visualizations of the predictions')
     parser.add_argument('--tta', action='store_true', help='use test-time augmentation')
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, program=parser.prog)
     _take_late_checkpoint(parser)
     return parser
 
@@ -39,7 +40,14 @@ def _take_late_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Tests a model and writes its metrics; returns 0."""
+    """Tests a model and writes its metrics; returns 0.
+
+    Raises:
+        RassError: an error that the user can fix, such as a missing checkpoint.
+    """
+    config = runner_config(arguments)
+    if arguments.checkpoint is None and apis.needs_checkpoint(config):
+        raise ConfigError(apis.missing_checkpoint(config, f'{arguments.program} CONFIG CHECKPOINT'))
     pictures = {'show_dir': arguments.show_dir, 'show': arguments.show, 'wait_time': arguments.wait_time}
-    apis.test(runner_config(arguments), arguments.checkpoint, arguments.out, tta=arguments.tta, **pictures)
+    apis.test(config, arguments.checkpoint, arguments.out, tta=arguments.tta, **pictures)
     return 0

@@ -10,8 +10,8 @@ from mmengine.runner import Runner
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, MODELS
 
-from rass_mm.datasets.check.listing import leaf_datasets
 from rass_mm.datasets.names import class_names
+from rass_mm.datasets.wrappers import leaf_datasets
 from rass_mm.errors import ConfigError
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -54,16 +54,35 @@ def check_split(config: dict[str, Any], loader: str) -> None:
     Raises:
         ConfigError: the classes differ, so that metrics would be meaningless; the message names both.
     """
+    for _, dataset in _datasets(config, (loader,)):
+        conflict = class_conflict(config, loader, dataset)
+        if conflict:
+            raise ConfigError(conflict)
+
+
+def class_conflict(config: dict[str, Any], loader: str, dataset: dict[str, Any]) -> str | None:
+    """Returns the message for a data set with other class names than the data of the model; None if they are the same.
+
+    Args:
+        config: config with the model and its data.
+        loader: name of the data loader, for the message.
+        dataset: config of one data set of the loader, without wrappers.
+    """
     source, metainfo = _model_data(config)
-    if not metainfo or not any(part.get(key) for _, part in _parts(config.get('model')) for key in HEADS):
-        return
-    for name, dataset in _datasets(config, (loader,)):
-        own = dataset_classes(dataset)
-        if own and own != metainfo['classes']:
-            raise ConfigError(
-                f'{name} ({dataset["type"]}) has {_named(own)}, but the model uses those of {source}: '
-                f'{_named(metainfo["classes"])}. Set the same metainfo.classes in both data sets.'
-            )
+    if not metainfo or not has_head(config.get('model')):
+        return None
+    own = dataset_classes(dataset)
+    if not own or own == metainfo['classes']:
+        return None
+    return (
+        f'{loader} ({dataset["type"]}) has {_named(own)}, but the model uses those of {source}: '
+        f'{_named(metainfo["classes"])}. Set the same metainfo.classes in both data sets.'
+    )
+
+
+def has_head(model: Any) -> bool:
+    """Checks whether a model config, or a segmentor inside it, has a decode head or an auxiliary head."""
+    return any(part.get(key) for _, part in _parts(model) for key in HEADS)
 
 
 def dataset_classes(dataset: Mapping[str, Any]) -> list[str]:

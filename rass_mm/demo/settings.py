@@ -1,6 +1,7 @@
 """Settings of a demo, and a check that its folder was made with the same settings."""
 
 import json
+import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def claim_folder(out: Path, settings: DemoSettings) -> None:
         if out.is_dir() and any(out.iterdir()):
             raise ConfigError(
                 f'{out} is not empty and has no {SETTINGS}: it is not a demo, or was made by an earlier version. '
-                f'Choose another folder with --out DIR, or remove this one: rm -r {out}'
+                'Choose another folder with --out DIR.'
             )
         write_text(file, json.dumps(settings.record, indent=2) + '\n')
         return
@@ -65,7 +66,7 @@ def claim_folder(out: Path, settings: DemoSettings) -> None:
     if differing:
         raise ConfigError(
             f'{out} contains a demo with other settings: {"; ".join(differing)}. '
-            f'Choose another folder with --out DIR, or remove this one: rm -r {out}'
+            f'Choose another folder with --out DIR, or remove this one: rm -r {shlex.quote(str(out))}'
         )
 
 
@@ -73,5 +74,7 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text(encoding='utf-8'))
     except ValueError as error:
-        raise ConfigError(f'{file} is not valid JSON ({error}). Remove its folder: rm -r {file.parent}') from None
-    return found if isinstance(found, dict) else {}
+        raise ConfigError(f'{file} is not valid JSON ({error}). Choose another folder with --out DIR.') from None
+    if not isinstance(found, dict) or 'procedure' not in found:
+        raise ConfigError(f'{file} does not contain the settings of a demo. Choose another folder with --out DIR.')
+    return found

@@ -108,8 +108,8 @@ def how_to_get(folder: Path) -> str:
     wanted = known or SD21_BASE
     command = indent(wanted.command(known and folder), '    ')
     download = f'download {wanted.title} (nothing is downloaded automatically):\n{command}'
-    parent, source, target = (shlex.quote(str(path)) for path in (folder.parent, SMALL_BASE, folder))
-    copy = f'mkdir -p {parent} && cp -r {source} {target}'
+    source, target = shlex.quote(str(SMALL_BASE)), shlex.quote(str(folder))
+    copy = f'mkdir -p {target} && cp -r {source}/. {target}'
     small = (
         f'to try things out, copy the small base that is shipped with the package:\n    {copy}\n'
         f'    or train a smaller one in 3 minutes: rass-mm make-base {folder}'

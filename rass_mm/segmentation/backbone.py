@@ -14,6 +14,7 @@ from rass_mm.diffusion.extractor import DiffusionExtractor
 from rass_mm.diffusion.features import RASS_FEATURES
 from rass_mm.diffusion.stages import StagePoint
 from rass_mm.engine.trained_state import TrainedStateMixin
+from rass_mm.errors import ConfigError
 from rass_mm.segmentation.prompts import build_prompt
 
 
@@ -60,13 +61,24 @@ class DiffusionBackbone(TrainedStateMixin, BaseModule):
         prompt: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        spec = AdapterSpec(**(adapter or {}))
+        if not features:
+            raise ConfigError(
+                'features (model.backbone.features) is empty. Name at least one feature, or remove the key for the '
+                f'default: {", ".join(RASS_FEATURES)}.'
+            )
+        if not isinstance(spec.rank, int) or spec.rank < 1:
+            raise ConfigError(
+                f'adapter.rank (model.backbone.adapter.rank) is {spec.rank!r}, but it must be a positive integer, e.g. '
+                f'{AdapterSpec.rank}. To train no adapter, set train_parameters to nothing or unet.'
+            )
         self.base = read_base(base, expect)
         self.identity = self.base.identity  # now: under the meta device there are no weights to identify
         self.extractor = DiffusionExtractor(
             self.base,
             features=features,
             merged_adapter=scr_adapter,
-            adapter=AdapterSpec(**(adapter or {})),
+            adapter=spec,
             train=train_parameters,
             timestep=timestep,
             sample_latent=sample_latent,

@@ -34,8 +34,18 @@ def test_a_folder_serves_one_setting(tmp_path):
 
 def test_a_folder_of_an_earlier_version_is_refused(tmp_path):
     (tmp_path / 'bases').mkdir()
-    with pytest.raises(ConfigError, match='no demo.json.*earlier version.*rm -r'):
+    with pytest.raises(ConfigError, match='no demo.json.*earlier version.*--out DIR') as caught:
         claim_folder(tmp_path, TINY)
+    assert 'rm -r' not in str(caught.value)
+
+
+@pytest.mark.parametrize('content', ['{', '[]', '{"seed": 1}', '\udcff'])
+def test_only_the_folder_of_a_demo_may_be_removed(tmp_path, content):
+    """A folder with another program's `demo.json` is refused, and the message proposes no `rm`."""
+    (tmp_path / 'demo.json').write_bytes(content.encode('utf-8', 'surrogateescape'))
+    with pytest.raises(ConfigError, match='demo.json.*--out DIR') as caught:
+        claim_folder(tmp_path, TINY)
+    assert 'rm -r' not in str(caught.value)
 
 
 def test_the_command_refuses_a_folder_of_another_seed(tmp_path):

@@ -79,7 +79,9 @@ def assert_at_fault(text, name, fault):
     assert verdict in row, row
     for other in rows:
         if other != row:
-            assert re.search(r'(ok|untested version|needs [\w-]+)$', other), other
+            assert re.search(rf'(ok|untested version|needs {name})$', other), other
+    (operators,) = (line for line in text.splitlines() if re.match(rf'{packages.OPERATORS} +(compiled|missing) ', line))
+    assert re.search(rf'(ok|needs {name})$', operators), operators
     remedies = text[text.index('To fix:') :].strip().splitlines()[1:]
     assert len(remedies) == 1 and remedies[0].strip().startswith(f'{name} '), remedies
     assert re.search(rf'pip .*{name}==', remedies[0])

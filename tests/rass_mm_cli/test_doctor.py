@@ -42,6 +42,17 @@ def test_torch_at_or_above_the_floor_is_not(torch_is, version, verdict):
     assert next(line for line in lines if line.startswith('torch ')).endswith(verdict) and remedies == []
 
 
+def test_rows_that_fail_for_the_same_reason_name_the_package_at_fault(torch_is, monkeypatch):
+    torch_is(None)
+    failed = {name: "ModuleNotFoundError: No module named 'torch'" for name in packages.NEEDS} | {'torch': 'absent'}
+    monkeypatch.setattr(packages, 'failures', lambda: failed)
+    lines, remedies = doctor.report(imports=True)
+    verdicts = {name: next(line for line in lines if line.startswith(f'{name} ')) for name in failed}
+    assert verdicts.pop('torch').endswith('absent')
+    assert all(line.endswith('needs torch') for line in verdicts.values()), verdicts
+    assert remedies == ['torch is absent: pip install torch==2.11.0']
+
+
 def test_the_command_fails_on_an_unsafe_torch_and_names_the_download_of_the_base(tmp_path):
     """Puts metadata of an older torch before the real one, as after `pip install torch==2.9.1`."""
     (tmp_path / 'torch-2.9.1.dist-info').mkdir()

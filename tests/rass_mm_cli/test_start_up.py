@@ -9,7 +9,8 @@ import pytest
 from commands import ROOT, python, run
 
 from rass_mm import __version__
-from rass_mm_cli.main import main
+from rass_mm.errors import InstallationError
+from rass_mm_cli.main import main, run_command
 from rass_mm_cli.parser import CommandParser
 from rass_mm_cli.table import COMMANDS
 
@@ -66,7 +67,7 @@ def test_a_misspelled_option_names_the_nearest(arguments, meant, capsys):
     message = capsys.readouterr().err
     assert left.value.code == 2
     # argparse reports a missing required option first, otherwise the unknown option with a suggestion.
-    assert f'Did you mean {meant}?' in message or f'required: {meant}' in message
+    assert f'. Did you mean {meant}?' in message or f'required: {meant}' in message
 
 
 def test_a_misspelled_choice_names_the_nearest(capsys):
@@ -74,7 +75,49 @@ def test_a_misspelled_choice_names_the_nearest(capsys):
     parser.add_argument('--kind', choices=['blur', 'noise'])
     with pytest.raises(SystemExit):
         parser.parse_args(['--kind', 'niose'])
-    assert 'Did you mean noise?' in capsys.readouterr().err
+    assert '. Did you mean noise?' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('typed', 'meant'), [('--versoin', '--version'), ('--hlep', '--help')])
+def test_a_misspelled_option_without_a_command_names_the_nearest(typed, meant, capsys):
+    assert main([typed]) == 2
+    assert capsys.readouterr().err.startswith(f'error: no option {typed!r}. Did you mean {meant}? Run rass-mm --help')
+
+
+def test_help_with_a_name_is_the_help_of_that_command(capsys):
+    pages = []
+    for arguments in (['help', 'doctor'], ['doctor', '--help']):
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        assert left.value.code == 0
+        pages.append(capsys.readouterr().out)
+    assert pages[0] == pages[1] and pages[0].startswith('usage: rass-mm doctor')
+    assert main(['help', 'docter']) == 2 and 'Did you mean doctor?' in capsys.readouterr().err
+
+
+def test_an_explained_installation_error_is_printed_once_and_unchanged(capsys, monkeypatch):
+    def refuse(name):
+        raise InstallationError(f'rass_mm cannot be imported: No module named {name}')
+
+    monkeypatch.setattr('rass_mm_cli.main.importlib.import_module', refuse)
+    assert run_command('train', []) == 1
+    assert capsys.readouterr().err == '\nerror: rass_mm cannot be imported: No module named rass_mm.cli.train\n'
+
+
+def test_layouts_of_a_random_base_are_choices(capsys, tmp_path):
+    with pytest.raises(SystemExit) as left:
+        main(['random-base', str(tmp_path / 'base'), '--layout', 'sd2-base'])
+    assert left.value.code == 2 and 'Did you mean sd21-base?' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('program', ['rass-mm test', 'tools/test.py'])
+@pytest.mark.parametrize('config', ['baselines/resnet_scenes_tiny.py', 'scr/scr_scenes_tiny.py'])
+def test_a_test_without_checkpoint_names_its_command_before_the_model_is_built(program, config, capsys, monkeypatch):
+    monkeypatch.setattr('rass_mm.apis.test', None)
+    assert run_command('test', [config], None if program == 'rass-mm test' else program) == 1
+    message = capsys.readouterr().err
+    assert f'{config}: the model has trainable parameters, but no checkpoint was given' in message
+    assert f'{program} CONFIG CHECKPOINT' in message
 
 
 @pytest.mark.parametrize('name', COMMANDS)

@@ -12,7 +12,8 @@ from rass_mm.diffusion.adapters import save_adapter
 from rass_mm.diffusion.base import read_base
 from rass_mm.diffusion.prompts import ClassTokens, EmptyPrompt
 from rass_mm.engine.trained_state import read_provenance
-from rass_mm.errors import CheckpointError
+from rass_mm.errors import CheckpointError, ConfigError
+from rass_mm.segmentation.backbone import DiffusionBackbone
 from rass_mm.segmentation.stages import segmentor_stages
 
 EXTRA = 'backbone._extra_state'
@@ -27,6 +28,19 @@ def saved(build, tmp_path):
                 parameter.add_(0.01)
     save_checkpoint({'state_dict': get_state_dict(model), 'meta': {}}, str(file))
     return model, file
+
+
+@pytest.mark.parametrize(
+    ('options', 'fault'),
+    [
+        ({'features': []}, 'features.*is empty'),
+        ({'adapter': {'rank': -1}}, 'rank.*is -1'),
+        ({'adapter': {'rank': 0}}, 'rank.*is 0'),
+    ],
+)
+def test_an_empty_feature_list_and_a_rank_below_one_are_refused(tiny_base, options, fault):
+    with pytest.raises(ConfigError, match=fault):
+        DiffusionBackbone(str(tiny_base), **options)
 
 
 @pytest.mark.parametrize('name', ['fcn', 'segformer'])

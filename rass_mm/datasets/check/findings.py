@@ -35,6 +35,7 @@ class DataReport:
         ignored: `pixels` and `share` of ignored pixels.
         raw_ids: label id as in the files -> pixels.
         out_of_range: a dict of `id` (as in the file), `pixels` and `files` per id.
+        conflicts: contradictions between the data set and the model, such as other class names.
         hints: possible faults.
         same_as: split with an identical data set, or None.
     """
@@ -56,13 +57,17 @@ class DataReport:
     ignored: dict[str, Any] | None = None
     raw_ids: dict[int, int] = field(default_factory=dict)
     out_of_range: list[dict[str, Any]] = field(default_factory=list)
+    conflicts: list[str] = field(default_factory=list)
     hints: list[str] = field(default_factory=list)
     same_as: str | None = None
 
     @property
     def problems(self) -> int:
-        """Number of files and ids to fix; hints and classes that never occur do not count."""
-        lists = self.without_partner, self.without_image, self.unreadable, self.mismatches, self.out_of_range
+        """Number of files, ids and conflicts to fix; hints and classes that never occur do not count."""
+        lists = (
+            *(self.without_partner, self.without_image, self.unreadable, self.mismatches),
+            *(self.out_of_range, self.conflicts),
+        )
         return sum(map(len, lists)) + (self.error is not None)
 
     def as_dict(self) -> dict[str, Any]:

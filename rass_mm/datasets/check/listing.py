@@ -1,7 +1,6 @@
 """Lists the files of a data set and determines the rules for its labels."""
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,17 +79,6 @@ class Listing:
     enlarged: bool = False
     hints: list[str] = field(default_factory=list)
     labels: str | None = None
-
-
-def leaf_datasets(config: dict[str, Any], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the configs inside wrappers such as `ConcatDataset` and `RepeatDataset`, with names like `train[0]`."""
-    if 'datasets' in config:
-        for number, part in enumerate(config['datasets']):
-            yield from leaf_datasets(part, f'{name}[{number}]')
-    elif 'dataset' in config:
-        yield from leaf_datasets(config['dataset'], name)
-    else:
-        yield name, config
 
 
 def list_dataset(config: dict[str, Any], loader: str) -> Listing:

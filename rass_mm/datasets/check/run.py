@@ -7,8 +7,10 @@ from typing import Any
 from mmengine.registry import init_default_scope
 
 from rass_mm.datasets.check.findings import DataReport, report_on
-from rass_mm.datasets.check.listing import leaf_datasets, list_dataset
+from rass_mm.datasets.check.listing import list_dataset
 from rass_mm.datasets.check.reading import read_samples
+from rass_mm.datasets.classes import class_conflict
+from rass_mm.datasets.wrappers import leaf_datasets
 from rass_mm.errors import ConfigError, DataError
 
 SPLITS = ('train', 'val', 'test')
@@ -38,7 +40,9 @@ def check_config(
         for name, dataset in leaf_datasets(loader['dataset'], split) if loader else ():
             key = repr(dataset)
             if key not in done:
-                done[key] = _check(dataset, split, name, limit, workers)
+                conflict = class_conflict(config, f'{split}_dataloader', dataset)
+                report = _check(dataset, split, name, limit, workers)
+                done[key] = dataclasses.replace(report, conflicts=[conflict] if conflict else [])
                 yield done[key]
             else:
                 yield _repeated(done[key], name)

@@ -27,8 +27,8 @@ def print_report(report: DataReport, console: Console) -> None:
         return
     if report.error:
         line(f'  {report.error}')
-        return
-    console.print(_summary(report))
+    else:
+        console.print(_summary(report))
     for title, entries in _lists(report):
         entries = list(entries)
         if entries:
@@ -65,6 +65,7 @@ def _lists(report: DataReport) -> Iterable[tuple[str, Iterable[str]]]:
     yield 'Unreadable files', (f'{entry["file"]}: {entry["reason"]}' for entry in report.unreadable)
     yield 'Different sizes, width x height', map(_mismatch, report.mismatches)
     yield 'Label ids out of range', map(_out_of_range, report.out_of_range)
+    yield 'Conflicts with the model', report.conflicts
 
 
 def _mismatch(entry: dict[str, Any]) -> str:

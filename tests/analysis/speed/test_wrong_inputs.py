@@ -18,7 +18,7 @@ FIRST = Variant('a', RASS, dtype='bfloat16', compile=True, windows=4, overrides=
         (['--device', 'nowhere'], "Device 'nowhere' cannot be used"),
         (['--variant', 'no name'], "--variant 'no name' cannot be parsed"),
         (['--variant', f'rass_scenes_tiny: {RASS}'], "Two variants are named 'rass_scenes_tiny'"),
-        (['--against', 'rass/none.py'], "No config 'rass/none.py'"),
+        (['--against', 'rass/none.py'], 'No file rass/none.py, and no shipped config of that name'),
         (['--against', '_base_/tiny_runtime.py'], 'has no model'),
     ],
     ids=['dtype', 'size', 'device', 'variant', 'names', 'config', 'model'],

@@ -288,8 +288,25 @@ def dumped(root, **options):
 def test_the_command_is_silent_about_clean_data_and_returns_0(root, capsys):
     assert main(['check-data', str(dumped(root)), '--workers', '1']) == 0
     shown = capsys.readouterr().out
-    assert 'train: BaseSegDataset' in shown and 'No problems in 1 data sets.' in shown and 'out of range' not in shown
+    assert 'train: BaseSegDataset' in shown and 'No problems in 1 data set.' in shown and 'out of range' not in shown
     assert all(name in shown for name in CLASSES)
+
+
+def test_other_classes_of_a_split_are_a_problem_and_the_check_goes_on(root, capsys, tmp_path):
+    found = config(root)
+    other = Config(found.to_dict()).train_dataloader
+    other.dataset.metainfo.classes = ['road', 'car', 'sky', 'tree']
+    found.merge_from_dict({'val_dataloader': {'dataset': {'type': 'RepeatDataset', 'times': 1, **other}}})
+    found.model = {'type': 'EncoderDecoder', 'decode_head': {'type': 'FCNHead', 'num_classes': 4}}
+    found.dump(root / 'config.py')
+    out = tmp_path / 'found.json'
+    assert main(['check-data', str(root / 'config.py'), '--workers', '1', '--json', str(out)]) == 1
+    shown = ' '.join(capsys.readouterr().out.split())
+    assert 'Conflicts with the model (1):' in shown and '1 problem in 2 data sets.' in shown
+    assert 'val_dataloader (BaseSegDataset) has 4 classes (road, car, sky, tree), but the model uses those of' in shown
+    train, val = json.loads(out.read_text())['data']
+    assert train['conflicts'] == [] and len(val['conflicts']) == 1
+    assert (train['checked'], val['checked'], val['problems']) == (6, 6, 1)
 
 
 def test_the_command_in_processes_lists_every_fault_and_returns_1(root, monkeypatch, capsys, caplog):

@@ -1,6 +1,7 @@
 """The small base: trained in seconds here, an ordinary Stable Diffusion folder as a result."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -76,6 +77,32 @@ def test_folder_with_something_else_is_refused(cache, tmp_path):
     with pytest.raises(BaseFolderError, match='not empty'):
         make_base(tmp_path / 'base', BaseRecipe(**SMALL, unet_steps=2))
     assert (tmp_path / 'base' / 'note.txt').read_text() == 'mine'
+
+
+def test_two_commands_with_the_same_target_train_once(cache, tmp_path, monkeypatch):
+    trained = []
+    honest = base_training._BaseTraining.run
+    monkeypatch.setattr(base_training._BaseTraining, 'run', lambda self: (trained.append(self.key), honest(self)))
+    with ThreadPoolExecutor(2) as pool:
+        recipe = BaseRecipe(**SMALL, unet_steps=3)
+        first, second = pool.map(lambda _: make_base(tmp_path / 'base', recipe), range(2))
+    assert first == second and trained == [recipe.key()]
+    assert read_base(tmp_path / 'base') and [path.name for path in tmp_path.glob('*base*')] == ['base']
+
+
+def test_a_target_that_another_command_filled_in_the_meantime_is_refused(cache, tmp_path, monkeypatch):
+    honest = base_training._BaseTraining.run
+
+    def run(self):
+        honest(self)
+        (tmp_path / 'base').mkdir()
+        (tmp_path / 'base' / 'training.json').write_text('{"key": "other"}')
+
+    monkeypatch.setattr(base_training._BaseTraining, 'run', run)
+    with pytest.raises(BaseFolderError, match='filled by another command'):
+        make_base(tmp_path / 'base', BaseRecipe(**SMALL, unet_steps=2))
+    assert [path.name for path in (tmp_path / 'base').iterdir()] == ['training.json']
+    assert [path.name for path in tmp_path.glob('*base*')] == ['base']
 
 
 def test_captions_name_what_is_in_their_crop_and_nothing_else(tiny_base):

@@ -63,8 +63,11 @@ def test_the_package_carries_every_file(tmp_path):
     assert files(built) == files(shipped_base()) and RECORD in files(built)
 
 
-def test_a_missing_base_names_a_command_that_copies_it(tmp_path):
+@pytest.mark.parametrize('exists', [False, True])
+def test_a_missing_base_names_a_command_that_copies_it(tmp_path, exists):
     folder = tmp_path / 'some bases' / 'scenes-tiny'
+    if exists:
+        folder.mkdir(parents=True)
     with pytest.raises(BaseFolderError) as caught:
         read_base(folder)
     lines = [line.strip() for line in str(caught.value).splitlines()]
