@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from textwrap import indent
 
-from rass_mm_cli import bases, packages
+from rass_mm_cli import bases, families, packages
 from rass_mm_cli.packages import PackageReport
 
 EXTRA = 'pip install "rass_mm[restoration]"'
@@ -40,7 +40,7 @@ def report(imports: bool = False) -> tuple[list[str], list[str]]:
     """
     rows = packages.package_reports(imports)
     lines = [f'{"package":<24}{"installed":<18}{"tested with":<18}verdict']
-    lines += [f'{row.name:<24}{row.installed or "-":<18}{row.proved:<18}{row.verdict}' for row in rows]
+    lines += [f'{row.title:<24}{row.installed or "-":<18}{row.proved:<18}{row.verdict}' for row in rows]
     lines.append(f'{"python":<24}{platform.python_version()}')
     lines.append(f'{"NVIDIA GPU":<24}{"found" if has_card() else "none found (CPU only)"}')
     return lines, [f'{row.problem}: {row.remedy}' for row in rows if row.problem]
@@ -79,6 +79,13 @@ def explain_restoration(error: ImportError) -> str:
     """Returns the message for a failed import of the restoration plugin: the error and the installation command."""
     rows = [PackageReport(name, packages.installed_version(name), packages.PROVED[name]) for name in packages.OPTIONAL]
     found = ', '.join(f'{row.name} {row.installed or "absent"} (tested with {row.proved})' for row in rows)
+    if families.has_forks():
+        # Installing mmagic here would bring the originals, whose files overwrite those of the forks.
+        return (
+            f'The restoration plugin cannot be imported: {_said(error)}.\n'
+            'It needs mmagic, which has no fork. To restore images, create another environment with the original '
+            f'OpenMMLab packages: {EXTRA}. Segmentation works in this one.'
+        )
     return (
         f'The restoration plugin cannot be imported: {_said(error)}. Found: {found}.\n'
         f'To fix: {EXTRA} (mmagic and its dependencies). Segmentation works without it.'

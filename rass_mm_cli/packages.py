@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from rass_mm_cli import families
+
 PROVED = {
     'torch': '2.11.0',
     'torchvision': '0.26.0',
@@ -93,6 +95,8 @@ class PackageReport:
         damaged: whether the metadata exists but the files are missing.
         failure: last line of the import error; None if the import succeeds or was not tried.
         cause: required package at fault; None if the fault is in the package itself or there is none.
+        distribution: distribution that is installed or to be installed, if it is a fork of the package.
+        mixed: whether the package and its fork are both installed.
     """
 
     name: str
@@ -101,12 +105,23 @@ class PackageReport:
     damaged: bool = False
     failure: str | None = None
     cause: str | None = None
+    distribution: str | None = None
+    mixed: bool = False
+
+    @property
+    def title(self) -> str:
+        """Name in the table, messages and commands: that of the fork in an environment with forks."""
+        return self.distribution or self.name
 
     @property
     def verdict(self) -> str:
         """State of the package in a few words, e.g. 'ok', 'absent' or 'unsafe version'."""
+        if self.installed is None and self.name == 'mmagic' and families.has_forks():
+            return 'absent (has no fork)'
         if self.installed is None:
             return f'absent (only for rass_mm[{OPTIONAL[self.name]}])' if self.name in OPTIONAL else 'absent'
+        if self.mixed:
+            return f'installed beside {families.FORKS[self.name][0]}'
         if self.damaged:
             return 'files missing'
         if self.unsafe:
@@ -126,16 +141,21 @@ class PackageReport:
     def problem(self) -> str | None:
         """Fault of this row; None if there is nothing to fix."""
         if self.installed is None:
-            return None if self.name in OPTIONAL else f'{self.name} is absent'
+            return None if self.name in OPTIONAL else f'{self.title} is absent'
+        if self.mixed:
+            return (
+                f'{self.name} and {families.FORKS[self.name][0]} are both installed, and the files of one have '
+                'overwritten those of the other'
+            )
         if self.damaged:
-            return f'{self.name} {self.installed} is installed, but its files are missing'
+            return f'{self.title} {self.installed} is installed, but its files are missing'
         if self.unsafe:
             floor, why = FLOORS[self.name]
             return f'{self.name} {self.installed} is below {".".join(map(str, floor))}: {why}'
         if self.failure and not self.cause and self.name == OPERATORS:
             return f'mmcv has no working operators ({self.failure})'
         if self.failure and not self.cause:
-            return f'{self.name} {self.installed} cannot be imported ({self.failure})'
+            return f'{self.title} {self.installed} cannot be imported ({self.failure})'
         return None
 
     @property
@@ -144,22 +164,33 @@ class PackageReport:
         if self.problem is None:
             return None
         if self.name == 'torch' and self.unsafe:
-            return TORCH_REMEDY
+            # mmcv's operators are compiled for a specific torch version, so a new torch requires compiling them again.
+            pair = f'torch=={PROVED["torch"]} torchvision=={PROVED["torchvision"]}'
+            return f'pip install {pair} && {_mmcv_remedy(rebuild=True)}'
         if self.name in ('mmcv', OPERATORS):
-            return MMCV_REMEDY if self.installed is None else REBUILD_MMCV
+            return _mmcv_remedy(rebuild=self.installed is not None, mixed=self.mixed)
+        requirement = f'{self.title}=={self.proved}'
+        if self.mixed:
+            return f'pip uninstall -y {families.FORKS[self.name][0]} && {REINSTALL} {requirement}'
         if self.installed is None:
-            return f'pip install {self.name}=={self.proved}'
-        return f'{REINSTALL} {self.name}=={self.proved}'
+            # The forks declare dependencies that replace packages of this environment, such as OpenCV.
+            return f'pip install{" --no-deps" if self.distribution else ""} {requirement}'
+        return f'{REINSTALL} {requirement}'
 
 
 REINSTALL = 'pip install --force-reinstall --no-deps'
-MMCV_REMEDY = (
-    'pip install "setuptools<81" wheel ninja psutil packaging && '
-    'MMCV_WITH_OPS=1 pip install --no-cache-dir --no-build-isolation mmcv==2.1.0'
-)
-REBUILD_MMCV = f'pip uninstall -y mmcv && {MMCV_REMEDY}'
-# mmcv's operators are compiled for a specific torch version, so a new torch requires compiling them again.
-TORCH_REMEDY = f'pip install torch=={PROVED["torch"]} torchvision=={PROVED["torchvision"]} && {REBUILD_MMCV}'
+BUILD_TOOLS = 'pip install "setuptools<81" wheel ninja psutil packaging'
+
+
+def _mmcv_remedy(rebuild: bool, mixed: bool = False) -> str:
+    """Returns the command that compiles the installed family's mmcv, after removing it if `rebuild`."""
+    fork, version = families.FORKS['mmcv']
+    forks = families.has_forks() and not mixed
+    requirement = f'{fork}=={version} --no-deps' if forks else f'mmcv=={PROVED["mmcv"]}'
+    removed = f'mmcv {fork}' if mixed else fork if forks else 'mmcv'
+    uninstall = f'pip uninstall -y {removed} && ' if rebuild else ''
+    install = f'MMCV_WITH_OPS=1 pip install --no-cache-dir --no-build-isolation {requirement}'
+    return f'{uninstall}{BUILD_TOOLS} && {install}'
 
 
 def _release(version: str) -> tuple[int, ...]:
@@ -169,8 +200,9 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def installed_version(name: str) -> str | None:
-    """Returns the version of a distribution; None if it is not installed. Any OpenCV build counts as OpenCV."""
+    """Returns the version of a package; None if it is absent. Any OpenCV build and a fork of a package count."""
     names = [name, 'opencv-python', 'opencv-contrib-python'] if name.startswith('opencv') else [name]
+    names += [families.FORKS[name][0]] if name in families.FORKS else []
     for candidate in names:
         try:
             return importlib.metadata.version(candidate)
@@ -186,11 +218,16 @@ def package_reports(imports: bool = False) -> list[PackageReport]:
         imports: whether to import each package, in separate processes (takes tens of seconds).
     """
     failed = failures() if imports else {}
+    forks, mixed = families.has_forks(), families.mixed()
     reports = []
     for name, proved in PROVED.items():
-        version = installed_version(name)
-        damaged = version is not None and package_folder(name) is None
-        reports.append(PackageReport(name, version, proved, damaged, failed.get(name), root_cause(name, failed)))
+        fork, version = families.FORKS[name] if forks and name in families.FORKS else (None, proved)
+        installed = installed_version(name)
+        damaged = installed is not None and package_folder(name) is None
+        cause = root_cause(name, failed)
+        reports.append(
+            PackageReport(name, installed, version, damaged, failed.get(name), cause, fork, mixed=name in mixed)
+        )
     return [*reports, _operators_report(failed)]
 
 
