@@ -7,8 +7,9 @@ from typing import Any
 from mmengine.registry import init_default_scope
 
 from rass_mm.datasets.check.findings import DataReport, report_on
-from rass_mm.datasets.check.listing import leaf_datasets, list_dataset
+from rass_mm.datasets.check.listing import list_dataset
 from rass_mm.datasets.check.reading import read_samples
+from rass_mm.datasets.wrappers import leaf_datasets
 from rass_mm.errors import ConfigError, DataError
 
 SPLITS = ('train', 'val', 'test')
