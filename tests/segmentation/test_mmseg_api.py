@@ -53,8 +53,8 @@ def trained(tmp_path_factory, tiny_base):
         torch.manual_seed(0)
         model = MODELS.build(config.model)
         meta = {'dataset_meta': {'classes': CLASSES, 'palette': [[9, 9, 9], [200, 0, 0], [0, 200, 0]]}}
-        meta['cfg'] = config.pretty_text
-        torch.save({'meta': meta, 'state_dict': model.state_dict()}, folder / f'{kind}.pth')
+        hub = {'runtime_info': {'cfg': config.pretty_text}}  # as in the checkpoints of mmengine
+        torch.save({'meta': meta, 'message_hub': hub, 'state_dict': model.state_dict()}, folder / f'{kind}.pth')
         made[kind] = (str(folder / f'{kind}.py'), str(folder / f'{kind}.pth'))
     return made
 
@@ -94,7 +94,7 @@ def test_the_inferencer_gives_the_labels_of_inference_model(trained, photos, kin
     assert len(list((tmp_path / 'vis').iterdir())) == len(list((tmp_path / 'pred').iterdir())) == 3
     array = np.asarray(Image.open(photos[0]))[..., ::-1].copy()
     assert np.array_equal(inferencer(array)['predictions'], expected[0])
-    from_text = MMSegInferencer(weights=checkpoint, device='cpu')  # its config is data
+    from_text = MMSegInferencer(None, checkpoint, device='cpu')  # its config is data
     assert np.array_equal(from_text(photos[2])['predictions'], expected[2])
 
 
@@ -151,7 +151,7 @@ def test_more_logits_than_the_limit_are_an_error_that_names_the_switch(trained, 
 
 def test_plain_prediction_keeps_no_logits_and_loops_neither(trained):
     model = init_model(*trained['rass'], device='cpu')
-    data = {'inputs': [torch.zeros(3, 64, 64, dtype=torch.uint8)], 'data_samples': [SegDataSample()]}
+    data = {'inputs': [torch.zeros(3, 64, 64, dtype=torch.uint8)], 'data_samples': [SegDataSample(metainfo={'ori_shape': (64, 64)})]}
     hook, runner = logits.LabelsOnlyHook(), type('Runner', (), {'model': model})
     for before, after in ((hook.before_val, hook.after_val), (hook.before_test, hook.after_test)):
         before(runner)
