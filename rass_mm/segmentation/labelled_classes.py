@@ -1,4 +1,4 @@
-"""Hook that reports classes without labelled pixels in validation and test data."""
+"""Hook that reports classes without labelled or predicted pixels in validation and test data."""
 
 import logging
 from collections.abc import Sequence
@@ -12,39 +12,44 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
 
+KEYS = ('gt_sem_seg', 'pred_sem_seg')
+OF_PREDICTED = ('mFscore', 'mPrecision')
+"""Metrics that are NaN for a class that is never predicted."""
+CHECK = 'Check the label maps with rass-mm check-data.'
 IDS = 256
 FEW = 8
 
 
 @HOOKS.register_module()
 class LabelledClassesHook(Hook):
-    """Counts labelled pixels per class during validation and tests, and warns about classes that have none.
+    """Warns about classes whose metrics are NaN, because they have no labelled or no predicted pixels.
 
-    The IoU of such a class is NaN or 0, depending on the predictions, and mmseg's mean leaves out the NaN ones, so that
-    the mean alone does not show them. `unlabelled` has their names after a test; None if the data has no labels.
+    mmseg's means leave out NaN, so that a mean alone does not show them: a class that is never predicted lowers the
+    mean IoU, but not the mean F-score. `unlabelled` has the names of the classes without labels after a test; None if
+    the data has no labels.
     """
 
     def __init__(self) -> None:
-        self.counts: Tensor | None = None
+        self.counts: dict[str, Tensor] = {key: torch.zeros(IDS, dtype=torch.long) for key in KEYS}
         self.unlabelled: list[str] | None = None
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Resets the counts."""
-        self.counts, self.unlabelled = None, None
+        self.__init__()
 
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None
     ) -> None:
-        """Adds the labels of a batch."""
+        """Adds the labels and predictions of a batch."""
         for sample in outputs or ():
             label = sample.get('gt_sem_seg') if hasattr(sample, 'get') else None
-            if label is not None:
-                counts = torch.bincount(label.data.flatten().long().cpu(), minlength=IDS)[:IDS]
-                self.counts = counts if self.counts is None else self.counts + counts
+            for key in KEYS if label is not None else ():
+                ids = sample.get(key).data.flatten().long().cpu()
+                self.counts[key] += torch.bincount(ids, minlength=IDS)[:IDS]
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Reports classes without labels in the validation data."""
-        self._report(runner.val_dataloader.dataset, 'validation')
+        """Reports the classes of the validation data."""
+        self._report(runner.val_dataloader.dataset, 'validation', metrics)
 
     def before_test_epoch(self, runner: Runner) -> None:
         """Resets the counts."""
@@ -53,28 +58,42 @@ class LabelledClassesHook(Hook):
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None
     ) -> None:
-        """Adds the labels of a batch."""
+        """Adds the labels and predictions of a batch."""
         self.after_val_iter(runner, batch_idx, data_batch, outputs)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Reports classes without labels in the test data."""
-        self._report(runner.test_dataloader.dataset, 'test')
+        """Reports the classes of the test data."""
+        self._report(runner.test_dataloader.dataset, 'test', metrics)
 
-    def _report(self, dataset: Any, split: str) -> None:
+    def _report(self, dataset: Any, split: str, metrics: dict[str, float] | None) -> None:
         names = list((getattr(dataset, 'metainfo', None) or {}).get('classes') or ())
-        if self.counts is None or not names:
+        for counts in self.counts.values():
+            all_reduce(counts)  # of every process, also of one without a sample
+        labelled, predicted = (self.counts[key].tolist() for key in KEYS)
+        if not names or not any(labelled):
             return
-        counts = self.counts.clone()
-        all_reduce(counts)
-        self.unlabelled = [name for name, count in zip(names, counts.tolist(), strict=False) if count == 0]
-        if not self.unlabelled or not is_main_process():
+        self.unlabelled = [name for name, count in zip(names, labelled, strict=False) if not count]
+        missed = [name for name, *counts in zip(names, labelled, predicted, strict=False) if counts[0] and not counts[1]]
+        if not is_main_process():
             return
         if len(self.unlabelled) == len(names):
-            told = f'No pixel of the {split} images has a label, so the metrics mean nothing.'
-        else:
-            shown = ', '.join(self.unlabelled[:FEW]) + (', ...' if len(self.unlabelled) > FEW else '')
-            told = (
-                f'{len(self.unlabelled)} of {len(names)} classes have no labelled pixel in the {split} images: '
-                f'{shown}. Their metrics are 0 where they are predicted, and NaN, left out of the mean, elsewhere.'
+            _warn(f'No pixel of the {split} images has a label of a class, so the metrics mean nothing. {CHECK}')
+        elif self.unlabelled:
+            _warn(
+                f'{_named(self.unlabelled, names)} no labelled pixel in the {split} images. Their metrics are 0 where '
+                f'they are predicted; elsewhere they are NaN and left out of the mean. {CHECK}'
             )
-        print_log(f'{told} Check the label maps with rass-mm check-data.', 'current', logging.WARNING)
+        if missed and any(key.rpartition('/')[2] in OF_PREDICTED for key in metrics or ()):
+            _warn(
+                f'{_named(missed, names)} labels but no predicted pixel in the {split} images. Their precision and '
+                f'F-score are NaN and left out of the means, which are therefore too high.'
+            )
+
+
+def _named(some: Sequence[str], names: Sequence[str]) -> str:
+    shown = ', '.join(some[:FEW]) + (', ...' if len(some) > FEW else '')
+    return f'{len(some)} of {len(names)} classes ({shown}) have'
+
+
+def _warn(text: str) -> None:
+    print_log(text, 'current', logging.WARNING)
