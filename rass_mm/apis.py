@@ -248,7 +248,8 @@ def use_tta(config: Config) -> None:
         raise ConfigError(
             "--tta needs 'tta_pipeline' and 'tta_model' in the config, as in configs/_base_/datasets/*.py."
         )
-    config.test_dataloader.dataset.pipeline = config.tta_pipeline
+    for _, dataset in leaf_paths(config.test_dataloader, 'test_dataloader'):
+        dataset.pipeline = config.tta_pipeline
     # Test-time augmentation merges logits, which RASS otherwise discards after each image.
     segmentor = config.model.get('segmentor') or config.model
     segmentor.test_cfg = {**(segmentor.get('test_cfg') or {}), 'keep_logits': True}
