@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import mmseg.apis.inference
+import numpy as np
 from mmcv.transforms import Compose, LoadImageFromFile
 from mmengine.config import Config
 from mmengine.model import BaseModel
@@ -20,6 +21,7 @@ from mmseg.apis import MMSegInferencer
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.datasets.transforms.loading import InferencerLoader
 from mmseg.registry import TRANSFORMS
+from mmseg.visualization import SegLocalVisualizer
 
 from rass_mm.config.kinds import name_types
 from rass_mm.datasets.classes import follow_classes
@@ -47,11 +49,12 @@ def settle(config: dict[str, Any]) -> None:
 
 
 def adapt_entry_points() -> None:
-    """Wraps `Config`, `Runner`, `inference_model` and `MMSegInferencer`."""
+    """Wraps `Config`, `Runner`, `inference_model`, `MMSegInferencer` and the visualizer."""
     _wrap_config()
     _wrap_runner()
     _wrap_inference_model()
     _wrap_inferencer()
+    _wrap_visualizer()
 
 
 def imports_rass_mm(config: Any) -> bool:
@@ -150,3 +153,14 @@ def _name_loaders_plainly(config: Any) -> dict[str, Any] | None:
         steps.append({**step, 'type': 'LoadImageFromFile'} if issubclass(kind, LoadImageFromFile) else step)
     config.test_dataloader.dataset.pipeline = steps
     return strict
+
+
+def _wrap_visualizer() -> None:
+    draw = SegLocalVisualizer.add_datasample
+
+    @functools.wraps(draw)
+    def draw_contiguous(self: SegLocalVisualizer, name: str, image: np.ndarray, *args: Any, **kwargs: Any) -> None:
+        # OpenCV refuses the layout of the images that mmseg's browse_dataset passes.
+        draw(self, name, np.ascontiguousarray(image), *args, **kwargs)
+
+    SegLocalVisualizer.add_datasample = draw_contiguous
