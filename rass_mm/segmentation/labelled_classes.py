@@ -42,9 +42,11 @@ class LabelledClassesHook(Hook):
     ) -> None:
         """Adds the labels and predictions of a batch."""
         for sample in outputs or ():
-            label = sample.get('gt_sem_seg') if hasattr(sample, 'get') else None
-            for key in KEYS if label is not None else ():
-                ids = sample.get(key).data.flatten().long().cpu()
+            maps = {key: sample.get(key) for key in KEYS} if hasattr(sample, 'get') else {}
+            if not maps or any(value is None for value in maps.values()):  # of a restorer, or of images without labels
+                continue
+            for key, value in maps.items():
+                ids = value.data.flatten().long().cpu()
                 self.counts[key] += torch.bincount(ids, minlength=IDS)[:IDS]
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
