@@ -18,9 +18,9 @@ try:
 
     close_doors()
     from rass_mm import datasets, degradation, engine, segmentation  # noqa: F401  (register on import)
-    from rass_mm.datasets.classes import follow_in_runner
+    from rass_mm.segmentation.entry_points import adapt_entry_points
 
-    follow_in_runner()
+    adapt_entry_points()
 except Exception as error:  # a broken library may raise any error, e.g. OSError for a shared object
     explained = doctor.explain(error)
     if explained is None:

@@ -16,8 +16,11 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from rass_mm.compat import recorded_versions
-from rass_mm.datasets.classes import check_split, follow_classes, has_head
-from rass_mm.datasets.preflight import check_data_folders
+from rass_mm.config.kinds import as_list, type_name
+from rass_mm.datasets.classes import check_split, has_head
+from rass_mm.datasets.identity import data_hash
+from rass_mm.datasets.preflight import check_data_folders, check_labels
+from rass_mm.datasets.wrappers import leaf_paths
 from rass_mm.degradation.versions import lq_steps, step_version
 from rass_mm.devices import device_name, has_accelerator
 from rass_mm.engine.pretrained import check_pretrained
@@ -25,6 +28,9 @@ from rass_mm.engine.records import command_line
 from rass_mm.errors import ConfigError
 from rass_mm.files.atomic import write_text
 from rass_mm.protocol import protocol_line, recipe_versions
+from rass_mm.segmentation.entry_points import settle
+from rass_mm.segmentation.fine_tuning import check_fine_tuning
+from rass_mm.segmentation.labelled_classes import LabelledClassesHook
 
 RESULT = 'metrics.json'
 """File that a test writes to its work dir: metrics, protocol, command, checkpoint, data, recipe, seed and versions."""
@@ -35,14 +41,15 @@ def prepare_config(
 ) -> Config:
     """Adapts a config to its data set, to this machine and to the command line.
 
-    The model and the label checks get the classes of the data set, see `follow_classes`. Mixed precision uses bfloat16.
+    The model and the label checks get the classes of the data set, see `settle`. Mixed precision uses bfloat16.
     On machines that do not support it, `fitted_precision` logs a warning and falls back, so that one config works
     everywhere. Distributed runs without a GPU use gloo.
 
     Raises:
-        ConfigError: the config sets other classes than those of its data set.
+        ConfigError: the config sets other classes than those of its data set, or both `fine_tune` and `load_from`.
     """
-    follow_classes(config)
+    check_fine_tuning(config)
+    settle(config)
     config.launcher = launcher
     config.work_dir = work_dir or config.get('work_dir') or f'./work_dirs/{stem}'
     if config.get('optim_wrapper') is not None:
@@ -100,6 +107,7 @@ def train(config: Config, resume: bool | str = False) -> Runner:
         config.load_from = resume
     for name in ('train_dataloader', 'val_dataloader'):
         check_data_folders(config.get(name), name)
+        check_labels(config, name)
     check_split(config, 'val_dataloader')
     for step in lq_steps(config.get('train_dataloader')):
         # The default may change, so the config in the checkpoints and the work dir records the version in use.
@@ -138,6 +146,7 @@ def test(
         raise ConfigError(missing_checkpoint(config, 'rass_mm.apis.test(config, checkpoint)'))
     config.load_from, config.resume = checkpoint, False
     check_data_folders(config.get('test_dataloader'), 'test_dataloader')
+    check_labels(config, 'test_dataloader')
     check_split(config, 'test_dataloader')
     record = described_test(config, checkpoint, tta)
     write_outputs(config, out, show_dir)
@@ -152,6 +161,7 @@ def test(
     images = len(runner.test_dataloader.dataset)
     if is_main_process():
         record |= {'images': images, 'protocol': protocol_line(config, images), 'metrics': metrics}
+        record |= {'test_set': data_hash(runner.test_dataloader.dataset), 'unlabelled_classes': unlabelled(runner)}
         write_text(Path(config.work_dir) / RESULT, json.dumps(record, indent=2))
     return metrics
 
@@ -180,7 +190,8 @@ def missing_checkpoint(config: Config, usage: str) -> str:
 
 def described_test(config: Config, checkpoint: str | None, tta: bool) -> dict[str, Any]:
     """Returns the part of `metrics.json` that is known before the test."""
-    dataset = config.test_dataloader.dataset
+    parts = [part for _, part in leaf_paths(config.test_dataloader, 'test_dataloader')]
+    dataset = parts[0] if len(parts) == 1 else config.test_dataloader.dataset
     return {
         'kind': 'test',
         'config': str(config.filename),
@@ -199,14 +210,31 @@ def described_test(config: Config, checkpoint: str | None, tta: bool) -> dict[st
     }
 
 
+def unlabelled(runner: Runner) -> list[str] | None:
+    """Returns the classes without labelled pixels in the images of a test; None if there are no labels."""
+    hooks = [hook for hook in runner.hooks if isinstance(hook, LabelledClassesHook)]
+    return hooks[0].unlabelled if hooks else None
+
+
+def restores(config: Config) -> bool:
+    """Returns whether the tests of a config measure restored images."""
+    return any(type_name(part) == 'RestorationMetrics' for part in as_list(config.get('test_evaluator')))
+
+
 def write_outputs(config: Config, out: str | None, show_dir: str | None) -> None:
-    """Sets up a config to write results to `out` (label maps or restored images) and pictures to `show_dir`."""
-    if config.test_evaluator.type.endswith('RestorationMetrics'):
-        config.test_evaluator = {**config.test_evaluator, 'output_dir': out, 'show_dir': show_dir}
-        return
-    if out:
-        config.test_evaluator = {**config.test_evaluator, 'output_dir': out, 'keep_results': True}
-    if show_dir:
+    """Sets up a config to write results to `out` (label maps or restored images) and pictures to `show_dir`.
+
+    Of several evaluators, the first one for images or label maps writes.
+    """
+    evaluators = as_list(config.test_evaluator)
+    writes = [type_name(part) == 'RestorationMetrics' or type_name(part).endswith('IoUMetric') for part in evaluators]
+    first = writes.index(True) if True in writes else 0
+    if restores(config):
+        evaluators[first] = {**evaluators[first], 'output_dir': out, 'show_dir': show_dir}
+    elif out:
+        evaluators[first] = {**evaluators[first], 'output_dir': out, 'keep_results': True}
+    config.test_evaluator = evaluators if len(evaluators) > 1 else evaluators[0]
+    if show_dir and not restores(config):
         hook = config.default_hooks.get('visualization') or {'type': 'SegVisualizationHook'}
         config.default_hooks.visualization = {**hook, 'draw': True, 'interval': 1}
         config.visualizer = {**config.visualizer, 'save_dir': show_dir}
@@ -218,7 +246,7 @@ def show_predictions(config: Config, wait_time: float) -> None:
     Raises:
         ConfigError: there is no display, or the config is for a restorer.
     """
-    if config.test_evaluator.type.endswith('RestorationMetrics'):
+    if restores(config):
         raise ConfigError('--show supports segmentation only. To see restored images, write them with --show-dir DIR.')
     if matplotlib.get_backend().lower() not in interactive_backends():
         raise ConfigError('--show needs a display, but none was found. Write the pictures with --show-dir DIR.')
@@ -241,7 +269,8 @@ def use_tta(config: Config) -> None:
         raise ConfigError(
             "--tta needs 'tta_pipeline' and 'tta_model' in the config, as in configs/_base_/datasets/*.py."
         )
-    config.test_dataloader.dataset.pipeline = config.tta_pipeline
+    for _, dataset in leaf_paths(config.test_dataloader, 'test_dataloader'):
+        dataset.pipeline = config.tta_pipeline
     # Test-time augmentation merges logits, which RASS otherwise discards after each image.
     segmentor = config.model.get('segmentor') or config.model
     segmentor.test_cfg = {**(segmentor.get('test_cfg') or {}), 'keep_logits': True}

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from rass_mm.config.kinds import as_list, type_name
+from rass_mm.datasets.wrappers import leaf_paths
 from rass_mm.degradation.versions import lq_steps, manifest_version, step_version
 from rass_mm.files.manifest import MANIFEST, read_header
 from rass_mm.metrics.iou import MEAN_OVER
@@ -19,17 +21,17 @@ def protocol_line(config: Any, images: int) -> str:
         config: a config with `test_dataloader` and `test_evaluator`.
         images: number of test images.
     """
-    dataset = config.test_dataloader.dataset
-    evaluator = config.test_evaluator
-    kind = evaluator.get('type') if isinstance(evaluator, dict) else None
-    if str(kind).endswith('RestorationMetrics'):
-        return (
-            f'Image quality, mean over {images} images of {_pairs(dataset)}; PSNR and SSIM on Y (BT.601), '
-            f'no border crop'
-        )
-    rule = evaluator.get('mean_over', 'all') if isinstance(evaluator, dict) else 'all'
-    line = f'mIoU, aAcc and mAcc (%) over all pixels of {images} images of {_images(dataset)}{AT_SIZE}'
-    return with_rule(line, rule)
+    places = ' and '.join(_place(config, part) for _, part in leaf_paths(config.test_dataloader, 'test_dataloader'))
+    evaluators = as_list(config.test_evaluator)
+    if any(type_name(evaluator) == 'RestorationMetrics' for evaluator in evaluators):
+        return f'Image quality, mean over {images} images of {places}; PSNR and SSIM on Y (BT.601), no border crop'
+    rule = next((part['mean_over'] for part in evaluators if part.get('mean_over')), 'all')
+    return with_rule(f'mIoU, aAcc and mAcc (%) over all pixels of {images} images of {places}{AT_SIZE}', rule)
+
+
+def _place(config: Any, dataset: Any) -> str:
+    restored = any(type_name(evaluator) == 'RestorationMetrics' for evaluator in as_list(config.test_evaluator))
+    return _pairs(dataset) if restored else _images(dataset)
 
 
 def with_rule(line: str, rule: str = 'all') -> str:
@@ -51,8 +53,10 @@ def recipe_versions(config: Any) -> dict[str, int | None]:
         config: a config with `test_dataloader`.
     """
     trained = [step_version(step) for step in lq_steps(config.get('train_dataloader'))]
+    parts = [part for _, part in leaf_paths(config.test_dataloader, 'test_dataloader')]
+    tested = {copy_version(_image_folder(part)) for part in parts}
     return {
-        'tested': copy_version(_image_folder(config.test_dataloader.dataset)),
+        'tested': tested.pop() if len(tested) == 1 else None,
         'train_pipeline': trained[0] if trained else None,
     }
 
@@ -97,7 +101,7 @@ def _image_prefix(dataset: Any) -> str:
 def _below(dataset: Any, prefix: str) -> str:
     """Returns the data path without its machine-specific part, and the data set's type unless it is generic."""
     place = (Path(Path(dataset.get('data_root') or '').name) / prefix).as_posix()
-    name = str(dataset.get('type')).rpartition('.')[2]
+    name = type_name(dataset)
     return place if name == 'BasicImageDataset' else f'{place} ({name})'
 
 

@@ -12,7 +12,7 @@ from rass_mm.cli.options import INTERRUPTED, add_config, add_overrides
 from rass_mm.config import load_config
 from rass_mm.datasets.check.run import SPLITS, check_config
 from rass_mm.datasets.check.tables import print_report
-from rass_mm.datasets.classes import follow_classes
+from rass_mm.segmentation.entry_points import settle
 from rass_mm.errors import ConfigError
 from rass_mm.files.atomic import write_text
 
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.limit is not None and arguments.limit < 1:
         raise ConfigError(f'--limit is {arguments.limit}, but it must be 1 or more.')
     config = load_config(arguments.config, arguments.cfg_options)
-    follow_classes(config)
+    settle(config)
     console, reports = Console(), []
     try:
         for report in check_config(config, arguments.splits, arguments.limit, arguments.workers):

@@ -35,6 +35,15 @@ def registered(name: str) -> Any | None:
     return None
 
 
+def registered_name(kind: type) -> str | None:
+    """Returns the name that `registered` resolves to a class, or None if the class is not registered."""
+    for node in _registries():
+        for key, entry in node.module_dict.items():
+            if entry is kind:
+                return key if registered(key) is kind else f'{node.scope}.{key}'
+    return None
+
+
 def scopes() -> set[str]:
     """Returns the scopes that a name may begin with."""
     return {node.scope for node in _registries()} | set(ON_DEMAND)

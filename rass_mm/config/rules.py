@@ -22,7 +22,7 @@ MODULES = (
     'mmagic',
 )
 """Modules that `custom_imports` may name."""
-WEIGHT_KEYS = {'load_from', 'resume_from', 'resume', 'pretrained', 'checkpoint', 'checkpoint_file'}
+WEIGHT_KEYS = {'load_from', 'fine_tune', 'resume_from', 'resume', 'pretrained', 'checkpoint', 'checkpoint_file'}
 """Keys that name a file with initial weights."""
 BACKENDS = ('atomic_local', 'disk', 'hardDisk', 'lmdb', 'local')
 """File backends that do not use the network and do not import a client from Python's path."""

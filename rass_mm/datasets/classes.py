@@ -1,15 +1,15 @@
 """Propagation of the classes of a data set to the heads, prompts and label checks of a config."""
 
-import functools
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.logging import print_log
-from mmengine.runner import Runner
 from mmseg.datasets import BaseSegDataset
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import DATASETS, MODELS
 
+from rass_mm.config.kinds import type_name
 from rass_mm.datasets.names import class_names
 from rass_mm.datasets.wrappers import leaf_datasets
 from rass_mm.errors import ConfigError
@@ -24,6 +24,7 @@ def follow_classes(config: dict[str, Any]) -> None:
     """Sets the model and the label checks of a config to the classes of its training data, in place.
 
     In the model these are `num_classes` and the class weights of its heads, and `classes` of the model or its backbone.
+    The cross-entropy of a single class becomes that of a sigmoid, because the softmax over one class has no gradient.
     Only missing values and defaults are replaced. The default number is the top-level `num_classes` of the config; the
     default class list is the name of another data set with that number of classes. Each `LoadLabelStrict` is set to the
     number of classes of its own data set. mmseg data sets without class names use those of the training data. A config
@@ -75,14 +76,14 @@ def class_conflict(config: dict[str, Any], loader: str, dataset: dict[str, Any])
     if not own or own == metainfo['classes']:
         return None
     return (
-        f'{loader} ({dataset["type"]}) has {_named(own)}, but the model uses those of {source}: '
+        f'{loader} ({type_name(dataset)}) has {_named(own)}, but the model uses those of {source}: '
         f'{_named(metainfo["classes"])}. Set the same metainfo.classes in both data sets.'
     )
 
 
 def has_head(model: Any) -> bool:
     """Checks whether a model config, or a segmentor inside it, has a decode head or an auxiliary head."""
-    return any(part.get(key) for _, part in _parts(model) for key in HEADS)
+    return any(part.get(key) for _, part in segmentor_parts(model) for key in HEADS)
 
 
 def dataset_classes(dataset: Mapping[str, Any]) -> list[str]:
@@ -90,24 +91,8 @@ def dataset_classes(dataset: Mapping[str, Any]) -> list[str]:
     return list(_metainfo(dataset).get('classes') or ())
 
 
-def follow_in_runner() -> None:
-    """Wraps mmengine's `Runner` to call `follow_classes` on configs with this package in `custom_imports`.
-
-    mmseg's own tools and scripts build their runners with `Runner.from_cfg`, without `rass_mm.apis.prepare_config`. The
-    constructor is wrapped because in `Runner.from_cfg(Config.fromfile(...))` the method is looked up before the config
-    imports this package. `from_cfg` passes a copy of the config, and parts of this copy, to the constructor.
-    """
-    build = Runner.__init__
-
-    @functools.wraps(build)
-    def follow_and_build(self: Runner, *args: Any, **kwargs: Any) -> None:
-        config = kwargs.get('cfg') or {}
-        imports = (config.get('custom_imports') or {}).get('imports') or ()
-        if 'rass_mm' in ([imports] if isinstance(imports, str) else imports):
-            follow_classes(config)
-        build(self, *args, **kwargs)
-
-    Runner.__init__ = follow_and_build
+class FollowedNames(list):
+    """Class names that were set from a data set, and that may be replaced if the data set changes."""
 
 
 class _Follower:
@@ -130,7 +115,7 @@ class _Follower:
         Raises:
             ConfigError: the config contains contradictions.
         """
-        for key, part in _parts(config['model']):
+        for key, part in segmentor_parts(config['model']):
             for name in HEADS:
                 for path, head in _heads(part.get(name), f'{key}.{name}'):
                     self._head(path, head, name == 'auxiliary_head')
@@ -159,11 +144,22 @@ class _Follower:
         elif number != count and not (auxiliary and number == EDGES):
             self.faults.append(f'{path}.num_classes={number}')
             return
+        kind = _registered(MODELS, head)
+        if count == 1 and inspect.isclass(kind) and issubclass(kind, BaseDecodeHead):
+            self._one_class(path, head)
         for name in ('loss_cls', 'loss_decode'):
             losses = head.get(name)
             for loss in losses if isinstance(losses, list | tuple) else [losses]:
                 if isinstance(loss, Mapping) and isinstance(loss.get('class_weight'), list | tuple):
                     self._weights(f'{path}.{name}', loss, extra=int(name == 'loss_cls'))
+
+    def _one_class(self, path: str, head: dict[str, Any]) -> None:
+        """Sets the sigmoid loss for a single class: the softmax over one class is 1, and its loss always 0."""
+        losses = head.setdefault('loss_decode', {'type': 'CrossEntropyLoss'})
+        for loss in losses if isinstance(losses, list | tuple) else [losses]:
+            if type_name(loss) == 'CrossEntropyLoss' and not loss.get('use_sigmoid'):
+                loss['use_sigmoid'] = True
+                self.changes.append(f'{path}.loss_decode.use_sigmoid=True')
 
     def _weights(self, path: str, loss: dict[str, Any], extra: int) -> None:
         """Sets one weight per class; a loss over queries has an additional weight for queries without a class."""
@@ -185,8 +181,8 @@ class _Follower:
         if listed == self.names:
             return
         named = isinstance(given, str) and self.default in (None, len(listed))
-        if given is None or named:
-            owner['classes'] = self.names
+        if given is None or named or isinstance(given, FollowedNames):
+            owner['classes'] = FollowedNames(self.names)
             self.changes.append(f'{path}.classes')
         elif len(listed) != len(self.names) or sorted(listed) == sorted(self.names):
             self.faults.append(f'{path}.classes has {_named(listed)}')
@@ -197,7 +193,7 @@ def _model_data(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     for name, dataset in _datasets(config):
         metainfo = _metainfo(dataset)
         if metainfo.get('classes'):
-            return f'{name} ({dataset["type"]})', {**metainfo, 'classes': list(metainfo['classes'])}
+            return f'{name} ({type_name(dataset)})', {**metainfo, 'classes': list(metainfo['classes'])}
     return '', {}
 
 
@@ -225,12 +221,12 @@ def _metainfo(dataset: Mapping[str, Any]) -> dict[str, Any]:
     return found if isinstance(found.get('classes'), list | tuple) else {}
 
 
-def _parts(model: Any, key: str = 'model') -> Iterator[tuple[str, dict[str, Any]]]:
+def segmentor_parts(model: Any, key: str = 'model') -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields the config of a model, and of segmentors inside another model or test-time augmentation."""
     if isinstance(model, Mapping):
         yield key, model
         for name in ('segmentor', 'module'):
-            yield from _parts(model.get(name), f'{key}.{name}')
+            yield from segmentor_parts(model.get(name), f'{key}.{name}')
 
 
 def _heads(heads: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -259,8 +255,7 @@ def _registered(registry: Any, config: Mapping[str, Any]) -> Any:
 
 def _set_label_checks(steps: Any, count: int) -> None:
     if isinstance(steps, Mapping):
-        kind = steps.get('type')
-        if (kind if isinstance(kind, str) else getattr(kind, '__name__', '')).rpartition('.')[2] == 'LoadLabelStrict':
+        if type_name(steps) == 'LoadLabelStrict':
             steps['num_classes'] = count
         steps = [value for value in steps.values() if isinstance(value, Mapping | list | tuple)]
     for step in steps if isinstance(steps, list | tuple) else ():

@@ -17,16 +17,25 @@ from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
+from rass_mm.datasets.labels import background_hint, is_lossy, lossy_reason
 from rass_mm.errors import ConfigError, DataError
 from rass_mm.files.integrity import check_complete
+from rass_mm.files.orientation import DRAWN_ON, orientation_of, turn_label, turned
 from rass_mm.files.resizing import resized
+
+AS_STORED = ('unchanged', 'color_ignore_orientation', 'grayscale_ignore_orientation')
+"""Values of `color_type` with which mmcv does not apply the EXIF orientation."""
+UPRIGHT = (
+    'Save the image upright (Pillow: ImageOps.exif_transpose) with a label map that matches it, or set '
+    "LoadLabelStrict's drawn_on='displayed' or drawn_on='stored' for all label maps of the data set."
+)
 
 
 @TRANSFORMS.register_module()
 class LoadImageStrict(LoadImageFromFile):
     """mmcv's image loading with a check for truncated files.
 
-    Adds `img` (H, W, 3) uint8 BGR, `img_shape` and `ori_shape`.
+    Adds `img` (H, W, 3) uint8 BGR, `img_shape`, `ori_shape` and `exif_orientation`, which has been applied to `img`.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
@@ -45,31 +54,47 @@ class LoadImageStrict(LoadImageFromFile):
         if image is None:
             raise DataError(f'{path}: the image cannot be decoded. Save it as PNG or JPEG, or remove it.')
         image = image.astype(np.float32) if self.to_float32 else image
-        return {**results, 'img': image, 'img_shape': image.shape[:2], 'ori_shape': image.shape[:2]}
+        size = image.shape[:2]
+        turn = 1 if self.color_type in AS_STORED else orientation_of(data)
+        return {**results, 'img': image, 'img_shape': size, 'ori_shape': size, 'exif_orientation': turn}
 
 
 @TRANSFORMS.register_module()
 class LoadLabelStrict(LoadAnnotations):
-    """mmseg's label loading with checks of size and ids.
+    """mmseg's label loading with checks of format, size, orientation and ids.
+
+    A sample without `seg_map_path`, as in prediction, is returned unchanged.
 
     Args:
         num_classes: ids 0 to num_classes - 1 are valid after `reduce_zero_label`.
         ignore_index: id of ignored pixels.
+        drawn_on: for images with an EXIF orientation: 'displayed' if the label maps were drawn on the upright images,
+            'stored' if they were drawn on the pixels as stored and must be turned along. None derives it from the size
+            of the label map, which is an error if both are possible.
         kwargs: other arguments of mmseg's `LoadAnnotations`.
+
+    Raises:
+        ConfigError: `drawn_on` has another value.
     """
 
-    def __init__(self, num_classes: int, ignore_index: int = 255, **kwargs: Any) -> None:
+    def __init__(self, num_classes: int, ignore_index: int = 255, drawn_on: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if drawn_on not in (None, *DRAWN_ON):
+            raise ConfigError(f"LoadLabelStrict.drawn_on is {drawn_on!r}. Set it to 'displayed', 'stored' or None.")
         self.num_classes = num_classes
         self.ignore_index = ignore_index
+        self.drawn_on = drawn_on
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Adds `gt_seg_map` (H, W) uint8.
 
         Raises:
-            DataError: the label is missing or damaged, differs in size from its image, or has ids out of range.
+            DataError: the label is missing or damaged, has a lossy format, differs in size or orientation from its
+                image, or has ids out of range.
         """
-        path = results['seg_map_path']
+        path = results.get('seg_map_path')
+        if path is None:
+            return results
         try:
             data = fileio.get(path, backend_args=self.backend_args)
         except FileNotFoundError:
@@ -77,14 +102,16 @@ class LoadLabelStrict(LoadAnnotations):
         check_complete(data, path)
         self._check_depth(data, path)
         results = super().transform(results)
-        label = results['gt_seg_map']
+        label = results['gt_seg_map'] = self._upright(results['gt_seg_map'], results)
         self._check_size(label, results)
         self._check_ids(label, results)
         return results
 
     def _check_depth(self, data: bytes, path: str) -> None:
-        """Checks for ids above 255, which mmseg's cast to uint8 would wrap, and for several channels."""
+        """Checks for a lossy format, ids above 255, which mmseg's cast to uint8 would wrap, and several channels."""
         image = Image.open(io.BytesIO(data))
+        if is_lossy(image, data):
+            raise DataError(f'{path}: {lossy_reason(image)}')
         if image.mode in ('1', 'L', 'P'):
             return
         label = np.asarray(image)
@@ -93,6 +120,17 @@ class LoadLabelStrict(LoadAnnotations):
         if label.max() > 255:
             wrong = np.unique(label[label > 255])[:8].tolist()
             raise DataError(f'{path} holds label ids {wrong}, but ids above 255 are not supported.')
+
+    def _upright(self, label: np.ndarray, results: dict[str, Any]) -> np.ndarray:
+        """Turns a label map that was drawn on the stored pixels of a turned image."""
+        orientation, size = results.get('exif_orientation', 1), results.get('ori_shape')
+        if size is None:
+            return label
+        try:
+            turn = turn_label(orientation, tuple(size), label.shape[:2], self.drawn_on)
+        except ValueError as error:
+            raise DataError(f'{results["seg_map_path"]} (image {results["img_path"]}): {error}. {UPRIGHT}') from None
+        return np.ascontiguousarray(turned(label, orientation)) if turn else label
 
     def _check_size(self, label: np.ndarray, results: dict[str, Any]) -> None:
         size = results.get('ori_shape')
@@ -109,7 +147,7 @@ class LoadLabelStrict(LoadAnnotations):
             return
         hint = 'Check num_classes, and that the file contains class ids and not colours.'
         if wrong == [self.num_classes] and not results.get('reduce_zero_label'):
-            hint = 'If ids are 1 to num_classes with 0 as background, set reduce_zero_label=True in the data set.'
+            hint = background_hint(self.num_classes)
         raise DataError(
             f'{results["seg_map_path"]} holds label ids {wrong[:8]}, but 0 to {self.num_classes - 1} and '
             f'{self.ignore_index} (ignored) are valid (reduce_zero_label={bool(results.get("reduce_zero_label"))}). '
@@ -133,7 +171,7 @@ class LoadCleanImage(BaseTransform):
     Args:
         lq: name of the folder of degraded images in `img_path`.
         clean: name of the folder of clean images, which replaces `lq`.
-        suffix: suffix of clean files; None keeps that of the degraded file.
+        suffix: suffix of clean files, by default that of `clean_val` in the config; None keeps that of the degraded file.
         upscale: whether to enlarge `img` (bicubic) to the size of the clean image if it is smaller.
         backend: library of the bicubic filter: 'pillow' as in the published restorers (see `rass_mm.files.resizing`),
             or 'cv2' as in the published bicubic scores.

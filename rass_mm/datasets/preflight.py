@@ -4,16 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rass_mm.config.kinds import as_list, type_name
 from rass_mm.datasets.reallq_layout import IMAGES, layouts_in
+from rass_mm.datasets.wrappers import leaf_paths
 from rass_mm.errors import DataError
 
 SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
 
 
 def check_data_folders(loader: dict[str, Any] | None, name: str) -> None:
-    """Checks that the data set of a dataloader config has images, and that RealLQ has labels in one of its layouts.
+    """Checks that the data sets of a dataloader config have images, and that RealLQ has labels in one of its layouts.
 
-    Only local data sets with a `data_prefix` for images are checked; wrappers and other data sets are skipped.
+    Parts of wrappers are checked too. Only local data sets with a `data_prefix` for images are checked.
 
     Args:
         loader: `train_dataloader`, `val_dataloader` or `test_dataloader` of a config.
@@ -22,15 +24,79 @@ def check_data_folders(loader: dict[str, Any] | None, name: str) -> None:
     Raises:
         DataError: a folder is missing or has no file with the expected suffix.
     """
-    dataset = (loader or {}).get('dataset', {})
+    for path, dataset in leaf_paths(loader, name):
+        _check_folders(dataset, name, path)
+
+
+def check_labels(config: dict[str, Any], name: str) -> None:
+    """Checks that the data sets of a dataloader have label folders, unless its evaluators only write results.
+
+    Only mmseg's kind of data sets (`img_path` in `data_prefix`) whose pipeline loads labels is checked.
+
+    Args:
+        config: a config with the dataloader and its evaluator.
+        name: `train_dataloader`, `val_dataloader` or `test_dataloader`.
+
+    Raises:
+        DataError: the data has no labels but they are needed, or the label folder does not exist.
+    """
+    evaluators = as_list(config.get(name.replace('dataloader', 'evaluator')))
+    needed = name == 'train_dataloader' or any(not part.get('format_only') for part in evaluators)
+    for path, dataset in leaf_paths(config.get(name), name):
+        prefixes = dataset.get('data_prefix') or {}
+        steps = [type_name(step) for step in dataset.get('pipeline') or ()]
+        if 'img_path' not in prefixes or type_name(dataset) == 'RealLQDataset' or 'LoadLabelStrict' not in steps:
+            continue
+        labels = prefixes.get('seg_map_path')
+        if labels is None and needed:
+            without = (
+                ''
+                if name == 'train_dataloader'
+                else (
+                    f' To write predictions for images without labels, use rass-mm segment, or set '
+                    f'{name.replace("dataloader", "evaluator")}.format_only=True.'
+                )
+            )
+            raise DataError(f'{path} has no labels. Set {path}.data_prefix.seg_map_path to their folder.{without}')
+        folder = Path(dataset.get('data_root') or '') / str(labels)
+        if labels is not None and '://' not in str(labels) and not folder.is_dir():
+            without = '' if needed else ' Images without labels need seg_map_path=None.'
+            raise DataError(
+                f'{path}: the label folder {folder} does not exist. Put the label maps there, or set '
+                f'{path}.data_prefix.seg_map_path to their folder.{without}'
+            )
+
+
+def drop_absent_labels(config: dict[str, Any]) -> None:
+    """Removes `seg_map_path=None` from the data sets of a config, in place; mmengine refuses a prefix that is None."""
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        for _, dataset in leaf_paths(config.get(loader), loader):
+            prefixes = dataset.get('data_prefix')
+            if not isinstance(prefixes, dict) or type_name(dataset) == 'RealLQDataset':
+                continue
+            if 'seg_map_path' in prefixes and prefixes['seg_map_path'] is None:
+                del prefixes['seg_map_path']
+
+
+def follow_clean_suffix(config: dict[str, Any]) -> None:
+    """Sets the suffix of clean partners in the test pipelines of a restorer to that of the config's `clean_val`."""
+    suffix = (config.get('clean_val') or {}).get('img_suffix')
+    for loader in ('val_dataloader', 'test_dataloader'):
+        for _, dataset in leaf_paths(config.get(loader), loader) if suffix else ():
+            for step in dataset.get('pipeline') or ():
+                if type_name(step) == 'LoadCleanImage' and step.get('suffix'):
+                    step['suffix'] = suffix
+
+
+def _check_folders(dataset: Mapping[str, Any], name: str, path: str) -> None:
     prefixes = dataset.get('data_prefix') or {}
-    reallq = str(dataset.get('type')).rpartition('.')[2] == 'RealLQDataset'
+    reallq = type_name(dataset) == 'RealLQDataset'
     if reallq:
         prefixes = {'img_path': IMAGES, **prefixes}
     prefix = prefixes.get('img_path', prefixes.get('img'))  # key in mmseg and mmagic
     if prefix is None or '://' in str(prefix):
         return
-    _check_images(dataset, prefix, name)
+    _check_images(dataset, prefix, name, path)
     if reallq and prefixes.get('seg_map_path') is None:
         try:
             layouts_in(dataset.get('data_root'), dataset.get('seg_map_suffix', '.png'))
@@ -38,9 +104,9 @@ def check_data_folders(loader: dict[str, Any] | None, name: str) -> None:
             raise DataError(f'{name}: {error}') from None
 
 
-def _check_images(dataset: Mapping[str, Any], prefix: str, name: str) -> None:
+def _check_images(dataset: Mapping[str, Any], prefix: str, name: str, path: str) -> None:
     folder = Path(dataset.get('data_root') or '') / prefix
-    option = f'--cfg-options {name}.dataset.data_root=/path/to/data'
+    option = f'--cfg-options {path}.data_root=/path/to/data'
     if not folder.is_dir():
         hint = f' Make a degraded copy with: rass-mm make-lq CLEAN_FOLDER {folder}' if 'lq' in str(prefix) else ''
         raise DataError(f'{name}: the image folder {folder} does not exist. Put the data there or set {option}.{hint}')
@@ -51,5 +117,5 @@ def _check_images(dataset: Mapping[str, Any], prefix: str, name: str) -> None:
     ):
         raise DataError(
             f'{name}: the folder {folder} holds no image that ends in {", ".join(sorted(wanted))}. '
-            f'Add images, set {option}, or set {name}.dataset.img_suffix to the suffix of your images.'
+            f'Add images, set {option}, or set {path}.img_suffix to the suffix of your images.'
         )

@@ -1,4 +1,4 @@
-"""Data set configs inside wrappers."""
+"""Data sets inside wrappers such as `ConcatDataset` and `RepeatDataset`."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,3 +13,20 @@ def leaf_datasets(config: dict[str, Any], name: str) -> Iterator[tuple[str, dict
         yield from leaf_datasets(config['dataset'], name)
     else:
         yield name, config
+
+
+def leaf_paths(loader: dict[str, Any] | None, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the data sets of a dataloader config with their keys, e.g. `train_dataloader.dataset.datasets.0`."""
+    dataset = (loader or {}).get('dataset')
+    if isinstance(dataset, dict):
+        yield from _leaves(dataset, f'{path}.dataset')
+
+
+def _leaves(config: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    if 'datasets' in config:
+        for number, part in enumerate(config['datasets']):
+            yield from _leaves(part, f'{path}.datasets.{number}')
+    elif 'dataset' in config:
+        yield from _leaves(config['dataset'], f'{path}.dataset')
+    else:
+        yield path, config

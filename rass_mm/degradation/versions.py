@@ -6,6 +6,7 @@ A manifest without a version is of version 1. A config without a version uses th
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rass_mm.config.kinds import type_name
 from rass_mm.degradation.recipe import OSEDIFF
 
 
@@ -23,7 +24,7 @@ def step_version(step: Mapping[str, Any]) -> int:
 def lq_steps(value: Any) -> Iterator[dict[str, Any]]:
     """Yields the `LQDegradation` steps in a part of a config, at any depth."""
     if isinstance(value, Mapping):
-        if str(value.get('type')).rpartition('.')[2] == 'LQDegradation':
+        if type_name(value) == 'LQDegradation':
             yield value
         value = list(value.values())
     if isinstance(value, (list, tuple)):

@@ -71,8 +71,14 @@ def read_provenance(state: Tensor) -> dict[str, Any]:
     return json.loads(bytes(state.cpu().to(torch.uint8).tolist()).decode())
 
 
-def check_provenance(found: dict[str, Any], own: dict[str, Any]) -> None:
-    """Raises a CheckpointError that shows both sides if a checkpoint has another provenance."""
+def check_provenance(found: dict[str, Any], own: dict[str, Any], classes: bool = True) -> None:
+    """Raises a CheckpointError that shows both sides if a checkpoint has another provenance.
+
+    Args:
+        found: provenance of the checkpoint.
+        own: provenance of the model.
+        classes: whether the class lists must be equal too.
+    """
     same_base = all(found['base'][key] == own['base'][key] for key in ('config', 'weights'))
     if not same_base and own['base']['weights'] != 'none':
         raise CheckpointError(
@@ -85,12 +91,14 @@ def check_provenance(found: dict[str, Any], own: dict[str, Any]) -> None:
             f'  checkpoint: {found["merged_adapters"]}\n'
             f'  this model: {own["merged_adapters"]}\nSet model.backbone.scr_adapter to the file it was trained with.'
         )
-    if found['classes'] != own['classes']:
+    if classes and found['classes'] != own['classes']:
         raise CheckpointError(
             f'The checkpoint has another class list.\n'
             f'  checkpoint: {len(found["classes"])} classes, {_few(found["classes"])}\n'
             f'  this model: {len(own["classes"])} classes, {_few(own["classes"])}\n'
-            f'Use the config it was trained with, or a data set with its classes.'
+            f'Use the config it was trained with, or a data set with its classes. To train a segmentor on other '
+            f'classes from this checkpoint, set fine_tune=CHECKPOINT in the config or in --cfg-options, instead of '
+            f'load_from or an init_cfg: it loads everything but the tensors that depend on the classes.'
         )
 
 

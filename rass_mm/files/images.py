@@ -17,6 +17,7 @@ from PIL import Image
 from rass_mm.errors import DataError
 from rass_mm.files.atomic import write_bytes
 from rass_mm.files.integrity import UnknownImageError, decoded
+from rass_mm.files.orientation import turned
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ def _decoded(data: bytes, header: Image.Image | None) -> np.ndarray:
         raise DataError(f'its values range from {array.min():g} to {array.max():g}; the expected range is 0 to 1')
     # Both decoders apply the orientation of a TIFF themselves, but not that of any other type.
     turn = 1 if header is None or header.format == 'TIFF' else header.getexif().get(0x0112, 1)
-    return _turned(array, turn)
+    return turned(array, turn)
 
 
 def _plain_mode(header: Image.Image) -> str:
@@ -128,17 +129,6 @@ def _like_header(deep: np.ndarray, header: Image.Image | None) -> np.ndarray:
             mode = 'LA'  # Pillow reports a grey 16-bit PNG with alpha as RGBA
         return deep[..., {'L': [0], 'LA': [0, 3], 'RGB': [2, 1, 0], 'RGBA': [2, 1, 0, 3]}[mode]]
     return deep[..., ::-1]
-
-
-def _turned(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Returns the array turned upright. `orientation` is the EXIF value, 1 to 8."""
-    if orientation in (5, 6, 7, 8):
-        array = array.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        array = array[::-1]
-    if orientation in (2, 3, 6, 7):
-        array = array[:, ::-1]
-    return array
 
 
 def _picture(array: np.ndarray, header: Image.Image | None) -> Picture:

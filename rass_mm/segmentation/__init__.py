@@ -4,6 +4,8 @@ from rass_mm.segmentation import prompts  # noqa: F401  (registers on import)
 from rass_mm.segmentation.backbone import DiffusionBackbone
 from rass_mm.segmentation.calibration import CalibrationMetric
 from rass_mm.segmentation.heads import Float32PixelDecoder, RASSMask2FormerHead
+from rass_mm.segmentation.labelled_classes import LabelledClassesHook
+from rass_mm.segmentation.logits import LabelsOnlyHook
 from rass_mm.segmentation.metric import MeanIoUMetric, PerClassIoUMetric
 from rass_mm.segmentation.neck import FeatureProjection
 from rass_mm.segmentation.preprocessing import RawPadPreProcessor
@@ -17,6 +19,8 @@ __all__ = [
     'FeatureProjection',
     'FileRestorer',
     'Float32PixelDecoder',
+    'LabelledClassesHook',
+    'LabelsOnlyHook',
     'MeanIoUMetric',
     'PerClassIoUMetric',
     'RASSMask2FormerHead',

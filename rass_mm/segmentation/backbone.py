@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, initialize
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from rass_mm.config.kinds import type_name
 from rass_mm.datasets.names import class_names
 from rass_mm.diffusion.adapters import AdapterSpec
 from rass_mm.diffusion.base import read_base
@@ -40,6 +41,8 @@ class DiffusionBackbone(TrainedStateMixin, BaseModule):
         classes: class names, or the name of a registered data set whose METAINFO lists them; None for no classes.
         prompt: config of the prompt that is used when `forward` gets no context. None means `ClassTokens` of `classes`,
             or `EmptyPrompt` if there are no classes.
+        init_cfg: `dict(type='Pretrained', checkpoint=FILE, prefix='backbone')` starts from the backbone of a trained
+            model on the same base; None starts from the base alone.
 
     Raises:
         BaseFolderError, AdapterError, ConfigError: the base, the adapter file or an argument cannot be used.
@@ -59,8 +62,11 @@ class DiffusionBackbone(TrainedStateMixin, BaseModule):
         resize_features: bool = False,
         classes: str | Sequence[str] | None = None,
         prompt: dict[str, Any] | None = None,
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(init_cfg)
+        if init_cfg is not None and type_name(init_cfg) != 'Pretrained':
+            raise ConfigError(f"backbone.init_cfg.type is {init_cfg.get('type')!r}. Only 'Pretrained' is supported.")
         spec = AdapterSpec(**(adapter or {}))
         if not features:
             raise ConfigError(
@@ -97,7 +103,10 @@ class DiffusionBackbone(TrainedStateMixin, BaseModule):
         return {'base': self.identity, 'merged_adapters': self.extractor.merged, 'classes': self.classes}
 
     def init_weights(self) -> None:
-        """Does nothing: the weights come from the base folder, and the LoRA was drawn when it was added."""
+        """Loads the file of `init_cfg`; other weights come from the base folder, and the LoRA was drawn when added."""
+        if self.init_cfg and not self.is_init:
+            initialize(self, self.init_cfg)
+        self.is_init = True
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> list[Tensor]:
         """Computes the features.

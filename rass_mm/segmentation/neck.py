@@ -1,6 +1,7 @@
 """Neck that projects the diffusion features to one map per stride."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from mmengine.model import BaseModule
@@ -44,6 +45,7 @@ class FeatureProjection(BaseModule):
         out_channels: channels of each output.
         width: inner channels of the blocks.
         num_groups: groups of the GroupNorms.
+        init_cfg: as in mmengine's modules, e.g. `dict(type='Pretrained', checkpoint=FILE, prefix='neck')`.
     """
 
     def __init__(
@@ -53,8 +55,9 @@ class FeatureProjection(BaseModule):
         out_channels: int = 512,
         width: int = 128,
         num_groups: int = 32,
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(init_cfg)
         self.in_strides = list(in_strides)
         self.strides = sorted(set(in_strides))
         self.projections = nn.ModuleList(

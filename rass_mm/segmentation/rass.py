@@ -19,6 +19,7 @@ from rass_mm.diffusion.prompts import Prompt
 from rass_mm.diffusion.tiling import Window, batched, mean_weights, ramp_weights, window_weights, windows
 from rass_mm.engine.trained_state import TrainedStateMixin
 from rass_mm.errors import ConfigError
+from rass_mm.segmentation.logits import check_kept_size, each_size, keeping_logits, keeps_logits
 from rass_mm.segmentation.rows import Labels, head_rows, in_bands
 
 BLENDS = {'mean': mean_weights, 'ramp': ramp_weights}
@@ -37,13 +38,16 @@ class RASS(TrainedStateMixin, EncoderDecoder):
         prompt: config of the prompt: `ClassTokens` (default), `EmptyPrompt` or `TagPrompt`.
         neck: config of the neck; `in_channels` and `in_strides` are filled in from the backbone.
         test_cfg: see `logit_bands`; `window_batch` is the number of windows of one image in a batch (default 4);
-            for `keep_logits` see `predict`.
+            for `keep_logits` see `test_step`.
         kwargs: further arguments of `EncoderDecoder`.
 
     Raises:
         ConfigError: the class list does not match the head, the head does not support a single class, or the prompt
             is unknown.
     """
+
+    _kept_logits = False
+    _labels_only = False
 
     def __init__(
         self,
@@ -104,17 +108,29 @@ class RASS(TrainedStateMixin, EncoderDecoder):
             all_reduce_dict(log_vars, op='mean')
         return loss, log_vars
 
+    def test_step(self, data: dict[str, Any]) -> list[SegDataSample]:
+        """Segments a batch of a data loader or of mmseg's `inference_model` and `MMSegInferencer`.
+
+        The samples have `seg_logits`, as with mmseg's own segmentors. Without `test_cfg.keep_logits`, they are limited
+        in size (see `logits.check_kept_size`), and the test and validation loops do not keep them. True keeps them
+        everywhere, False nowhere. Images of different sizes are segmented one by one.
+        """
+        with keeping_logits(self):
+            return each_size(super().test_step, data)
+
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
         """Segments (B, 3, H, W) RGB in [-1, 1]. The prompt is computed from whole images and shared by their windows.
 
         Adds `pred_sem_seg` to each sample: (1, H, W) class ids at the original size of the image. Logits are computed
-        for a few rows at a time and dropped; `test_cfg.keep_logits=True` keeps all of them as `seg_logits`, which
-        test-time augmentation needs.
+        for a few rows at a time and dropped, unless they are kept as `seg_logits`, see `test_step`.
         """
         metas = [sample.metainfo for sample in data_samples] if data_samples else [{}] * len(inputs)
+        keep = keeps_logits(self)
+        if keep and self.test_cfg.get('keep_logits') is None:
+            check_kept_size(self.out_channels, [meta.get('ori_shape', inputs.shape[2:]) for meta in metas])
         bands = self.logit_bands(inputs, metas, self.prompt(inputs, data_samples))
-        if self.test_cfg.get('keep_logits'):
+        if keep:
             return self.postprocess_result(torch.cat(list(bands), 2), data_samples)
         threshold = None if self.out_channels > 1 else self.decode_head.threshold
         labels = [Labels(tuple(inputs.shape[2:]), meta, self.align_corners, threshold) for meta in metas]

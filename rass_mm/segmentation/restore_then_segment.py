@@ -15,6 +15,7 @@ from rass_mm.diffusion.stages import StagePoint
 from rass_mm.diffusion.tiling import blended
 from rass_mm.engine.trained_state import TrainedStateMixin, check_tensors, tensors_of
 from rass_mm.errors import AdapterError, ConfigError
+from rass_mm.segmentation.logits import each_size, keeping_logits
 from rass_mm.segmentation.stages import segmentor_heavy_modules, segmentor_stages
 
 INNER = 'segmentor.'
@@ -92,13 +93,19 @@ class RestoreThenSegment(BaseSegmentor):
         segmentor: config of any segmentor, with the `data_preprocessor` and the `test_cfg` it has without a restorer.
         data_preprocessor: used if the config of the segmentor has none; mmengine passes the one at the top level of the
             config.
+        pretrained, train_cfg: ignored; mmseg's `init_model` sets both to None.
 
     Raises:
         ConfigError: the segmentor has no data preprocessor.
     """
 
     def __init__(
-        self, restorer: dict[str, Any], segmentor: dict[str, Any], data_preprocessor: dict[str, Any] | None = None
+        self,
+        restorer: dict[str, Any],
+        segmentor: dict[str, Any],
+        data_preprocessor: dict[str, Any] | None = None,
+        pretrained: None = None,
+        train_cfg: None = None,
     ) -> None:
         super().__init__()  # the default data preprocessor moves images to the device and changes nothing
         data_preprocessor = segmentor.get('data_preprocessor') or data_preprocessor
@@ -126,6 +133,11 @@ class RestoreThenSegment(BaseSegmentor):
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Sums the losses as the segmentor does."""
         return self.segmentor.parse_losses(losses)
+
+    def test_step(self, data: dict[str, Any]) -> list[SegDataSample]:
+        """Segments a batch of images of any sizes; a RASS inside keeps its logits, see `RASS.test_step`."""
+        with keeping_logits(self.segmentor):
+            return each_size(super().test_step, data)
 
     def predict(self, inputs: Sequence[Tensor], data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
         """Predicts with the segmentor on the restored images, see `restore`."""

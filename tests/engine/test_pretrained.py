@@ -122,6 +122,7 @@ def test_training_without_the_file_stops_with_that_message(scenes, tmp_path, cap
     options += [f'{split}_dataloader.dataset.type=ScenesDataset' for split in ('train', 'val', 'test')]
     options += ['train_dataloader.dataset.data_prefix.img_path=img_dir/train']
     options += ['train_dataloader.dataset.img_suffix=.png', 'val_dataloader.dataset.data_prefix.img_path=img_lq/val']
+    options += [f'{split}_dataloader.dataset.data_prefix.seg_map_path=ann_dir/{split}' for split in ('train', 'val')]
     options += [f'model.backbone.init_cfg.checkpoint={tmp_path}/absent.pth']
     name = 'baselines/segformer_b0_ft_ade20k_lq.py'
     assert main(['train', name, '--work-dir', str(tmp_path / 'run'), '--cfg-options', *options]) == 1

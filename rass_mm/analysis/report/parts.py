@@ -1,17 +1,18 @@
 """Helpers shared by all tables of a report."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from rass_mm.analysis.report.records import Record
 
+Key = TypeVar('Key', bound=Hashable)
 DECIMALS = {'mIoU': 2, 'aAcc': 2, 'mAcc': 2, 'PSNR': 2, 'MUSIQ': 2, 'FID': 2, 'classes': 0}
 """Decimals of metrics that are counts or range up to 100; other metrics have four."""
 
 
-def grouped(records: Sequence[Record], key: Callable[[Record], str]) -> Iterator[tuple[str, list[Record]]]:
+def grouped(records: Sequence[Record], key: Callable[[Record], Key]) -> Iterator[tuple[Key, list[Record]]]:
     """Yields each key with its records, in order of first appearance."""
-    groups: dict[str, list[Record]] = {}
+    groups: dict[Key, list[Record]] = {}
     for record in records:
         groups.setdefault(key(record), []).append(record)
     yield from groups.items()

@@ -43,14 +43,15 @@ def tests(records: Sequence[Record]) -> list[str]:
     """Returns the test sections: for each protocol a table, the commands and the sources of the claims."""
     return [
         section
-        for protocol, group in grouped(records, _protocol)
+        for (protocol, _), group in grouped(records, _protocol)
         for section in [f'{protocol}.\n', _test_table(group), *_origins(group)]
     ]
 
 
-def _protocol(record: Record) -> str:
+def _protocol(record: Record) -> tuple[str, str | None]:
+    """Returns the protocol line, and the hash of the test set, which differs for other images of the same names."""
     # Older protocol lines do not name the classes in the mean; they follow mmseg's rule.
-    return with_rule(record.content['protocol'])
+    return with_rule(record.content['protocol']), record.content.get('test_set')
 
 
 def _test_table(records: Sequence[Record]) -> str:

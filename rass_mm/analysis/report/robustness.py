@@ -12,7 +12,7 @@ from rass_mm.metrics.iou import MEAN_OVER
 def robustness(records: Sequence[Record]) -> list[str]:
     """Returns the robustness sections: for each data set and seed, a table per degradation, and the commands."""
     parts = []
-    for protocol, group in grouped(records, _robustness_protocol):
+    for (protocol, _), group in grouped(records, lambda r: (_robustness_protocol(r), r.content['data'].get('sha256'))):
         kinds = dict.fromkeys(p['kind'] for r in group for p in r.content['points'] if p['severity'] is not None)
         parts.append(f'{protocol}.\n')
         parts += [f'{kind}, mIoU by severity:\n\n{_severity_table(group, kind)}' for kind in kinds]

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from rass_mm.datasets.check.hints import shift_hints
+from rass_mm.datasets.check.hints import shift_hints, unlearnable
 from rass_mm.datasets.check.listing import LabelRules, Listing
 from rass_mm.datasets.check.reading import Reading, Size
+from rass_mm.datasets.loading import UPRIGHT
+from rass_mm.files.orientation import QUARTER_TURNS, turn_label
 
 
 @dataclass
@@ -28,6 +30,9 @@ class DataReport:
         without_image: labels or clean images without image.
         unreadable: a dict of `file` and `reason` per file.
         mismatches: a dict of `image`, `image_size`, `partner` and `partner_size` per pair of different sizes.
+        turned: a dict of `image`, `partner` and `reason` per image whose EXIF orientation its label may contradict.
+        lossy: a dict of `file` and `reason` per label file of a format that changes ids; their pixels do not count.
+        faults: faults of the labels as a whole.
         width: smallest and largest image width, or None.
         height: smallest and largest image height, or None.
         classes: a dict of `id`, `name`, `pixels`, `share` and `images` (number of images with the class) per class.
@@ -50,6 +55,9 @@ class DataReport:
     without_image: list[str] = field(default_factory=list)
     unreadable: list[dict[str, str]] = field(default_factory=list)
     mismatches: list[dict[str, Any]] = field(default_factory=list)
+    turned: list[dict[str, str]] = field(default_factory=list)
+    lossy: list[dict[str, str]] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
     width: Size | None = None
     height: Size | None = None
     classes: list[dict[str, Any]] = field(default_factory=list)
@@ -63,11 +71,9 @@ class DataReport:
 
     @property
     def problems(self) -> int:
-        """Number of files, ids and conflicts to fix; hints and classes that never occur do not count."""
-        lists = (
-            *(self.without_partner, self.without_image, self.unreadable, self.mismatches),
-            *(self.out_of_range, self.conflicts),
-        )
+        """Number of files, ids, faults and conflicts to fix; hints and classes that never occur do not count."""
+        missing, files = (self.without_partner, self.without_image), (self.unreadable, self.mismatches, self.turned)
+        lists = (*missing, *files, self.lossy, self.out_of_range, self.faults, self.conflicts)
         return sum(map(len, lists)) + (self.error is not None)
 
     def as_dict(self) -> dict[str, Any]:
@@ -91,7 +97,11 @@ def report_on(name: str, data: dict[str, Any], listing: Listing, readings: Itera
     for reading in sorted(readings, key=lambda reading: reading.sample.image):
         report.checked += 1
         report.unreadable += [{'file': path, 'reason': reason} for path, reason in reading.faults.items()]
-        report.mismatches += _mismatches(reading, listing.enlarged)
+        turned = _turned(reading, listing.rules)
+        report.turned += turned
+        report.mismatches += [] if turned else _mismatches(reading, listing.enlarged, listing.rules)
+        if reading.lossy:
+            report.lossy.append({'file': reading.sample.label, 'reason': reading.lossy})
         if size := reading.sizes.get(reading.sample.image):
             report.width, report.height = (
                 (min(side, *(known or ())), max(side, *(known or ()))) if known else (side, side)
@@ -107,16 +117,33 @@ def report_on(name: str, data: dict[str, Any], listing: Listing, readings: Itera
         report.out_of_range = [{'id': raw, 'pixels': pixels[raw], 'files': files[raw]} for raw in sorted(files)]
         _count_classes(report, listing.rules, images)
         report.hints += shift_hints(report.raw_ids, listing.rules)
+        # Some of the files do not show that a class never occurs.
+        whole = report.checked == report.images
+        (report.faults if whole else report.hints).extend(unlearnable(report.raw_ids, listing.rules))
     return report
 
 
-def _mismatches(reading: Reading, enlarged: bool) -> Iterator[dict[str, Any]]:
+def _turned(reading: Reading, rules: LabelRules | None) -> list[dict[str, str]]:
+    """Returns the reason why the label of a turned image may not match it; empty if it does."""
+    sample = reading.sample
+    size, label = (reading.sizes.get(path) for path in (sample.image, sample.label))
+    if rules is None or size is None or label is None:
+        return []
+    try:
+        turn_label(reading.orientation, size[::-1], label[::-1], rules.drawn_on)
+    except ValueError as error:
+        return [{'image': sample.image, 'partner': sample.label, 'reason': f'{error}. {UPRIGHT}'}]
+    return []
+
+
+def _mismatches(reading: Reading, enlarged: bool, rules: LabelRules | None) -> Iterator[dict[str, Any]]:
     """Yields partners that differ in size from the image; a clean image may be larger if `enlarged`."""
     sample = reading.sample
     size = reading.sizes.get(sample.image)
+    stored = rules is not None and rules.drawn_on == 'stored' and reading.orientation in QUARTER_TURNS
     for partner in (sample.label, sample.clean):
         other = reading.sizes.get(partner)
-        if size is None or other is None or size == other:
+        if size is None or other is None or size == (other[::-1] if stored and partner == sample.label else other):
             continue
         if partner == sample.clean and enlarged and size[0] <= other[0] and size[1] <= other[1]:
             continue

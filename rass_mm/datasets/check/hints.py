@@ -1,8 +1,9 @@
-"""Detection of labels that look shifted by one, from the frequency of each id in a data set."""
+"""Detection of labels that look shifted by one, or that leave nothing to learn, from the frequency of each id."""
 
 from collections.abc import Mapping
 
 from rass_mm.datasets.check.listing import IGNORED, LabelRules
+from rass_mm.datasets.labels import background_hint
 from rass_mm.datasets.reallq_layout import LAYOUTS, LabelLayout
 
 
@@ -20,16 +21,32 @@ def shift_hints(raw_ids: Mapping[int, int], rules: LabelRules) -> list[str]:
     if rules.layout is not None:
         return _layout_hints(raw_ids, ids, rules)
     if not rules.reduce_zero_label and max(ids) == number:
-        return [
-            f'Ids reach {number}, which looks like 1 to {number} with 0 as background. If so, set '
-            'reduce_zero_label=True in the data set.'
-        ]
+        return [f'Ids reach {number}, but the classes are 0 to {number - 1}. {background_hint(number)}']
     if rules.reduce_zero_label and 0 in ids and max(ids) == number - 1 and len(ids) > number // 2:
         return [
             f'reduce_zero_label=True ignores id 0, but id {number} never occurs, which looks like classes 0 to '
             f'{number - 1}. Unless 0 is background, set reduce_zero_label=False in the data set.'
         ]
+    if rules.reduce_zero_label and number == 1 and 0 in ids:
+        return [f'Every counted pixel is {rules.classes[0] if rules.classes else "class 0"}. {background_hint(1)}']
     return []
+
+
+def unlearnable(raw_ids: Mapping[int, int], rules: LabelRules) -> list[str]:
+    """Returns the reasons why a model learns nothing from labels: all are ignored, or the other class is ignored."""
+    found = {rules.class_of(raw) for raw in raw_ids} - {None}
+    mask = set(raw_ids) == {0, IGNORED} and rules.num_classes != 1
+    fix = (
+        'Ids 0 and 255 look like a binary mask, but 255 is ignored. Save its foreground as id 1, and name the classes '
+        "of both ids, e.g. metainfo.classes=('background', 'foreground'), with reduce_zero_label=False."
+    )
+    if not found:
+        return [f'Every label pixel is ignored (ids {_few(raw_ids)}). {fix if mask else ""}'.strip()]
+    return [f'Only one class occurs, and all other pixels are ignored. {fix}'] if mask and len(found) == 1 else []
+
+
+def _few(ids: Mapping[int, int]) -> str:
+    return ', '.join(map(str, sorted(ids)[:5])) + (', ...' if len(ids) > 5 else '')
 
 
 def _layout_hints(raw_ids: Mapping[int, int], ids: set[int], rules: LabelRules) -> list[str]:

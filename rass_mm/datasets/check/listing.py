@@ -7,6 +7,7 @@ from typing import Any
 
 from mmseg.registry import DATASETS, TRANSFORMS
 
+from rass_mm.config.kinds import type_name
 from rass_mm.datasets.preflight import SUFFIXES, check_data_folders
 from rass_mm.datasets.reallq_layout import LabelLayout
 from rass_mm.errors import ConfigError, DataError
@@ -26,6 +27,7 @@ class LabelRules:
         ignore_index: class id of ignored pixels.
         label_map: original class id -> selected class id, for a data set with selected classes.
         layout: RealLQ's layout that corresponds to the label folder; None for other data sets and folder names.
+        drawn_on: for images with an EXIF orientation, see `LoadLabelStrict`.
     """
 
     classes: tuple[str, ...]
@@ -34,6 +36,7 @@ class LabelRules:
     ignore_index: int = IGNORED
     label_map: dict[int, int] | None = None
     layout: LabelLayout | None = None
+    drawn_on: str | None = None
 
     def class_of(self, raw: int) -> int | None:
         """Returns the class id of an id in a file, as computed by mmseg's loading; None if it is ignored."""
@@ -93,7 +96,7 @@ def list_dataset(config: dict[str, Any], loader: str) -> Listing:
         ConfigError: the data set is not registered or has no image folder.
     """
     check_data_folders({'dataset': config}, loader)
-    if DATASETS.get(config['type']) is None:
+    if isinstance(config['type'], str) and DATASETS.get(config['type']) is None:
         raise ConfigError(f"{loader}: {config['type']} is not registered. Add its package to 'custom_imports'.")
     dataset = DATASETS.build({**config, 'pipeline': [], 'lazy_init': True})
     prefixes = dataset.data_prefix
@@ -166,13 +169,14 @@ def _rules(dataset: Any, config: dict[str, Any], hints: list[str]) -> LabelRules
     if classes and num_classes != len(classes):
         hints.append(f'LoadLabelStrict has num_classes={num_classes}, but the data set has {len(classes)} classes.')
     ignore = step.get('ignore_index', dataset.ignore_index)
-    layout = getattr(dataset, 'label_layout', None)
-    return LabelRules(classes, num_classes, bool(dataset.reduce_zero_label), ignore, dataset.label_map, layout)
+    layout, drawn_on = getattr(dataset, 'label_layout', None), step.get('drawn_on')
+    reduced = bool(dataset.reduce_zero_label)
+    return LabelRules(classes, num_classes, reduced, ignore, dataset.label_map, layout, drawn_on)
 
 
 def _step(config: dict[str, Any], name: str) -> dict[str, Any] | None:
     steps = config.get('pipeline') or ()
-    return next((step for step in steps if str(step['type']).rpartition('.')[2] == name), None)
+    return next((step for step in steps if type_name(step) == name), None)
 
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:

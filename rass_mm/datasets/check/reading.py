@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from rass_mm.datasets.check.listing import Sample
+from rass_mm.datasets.labels import is_lossy, lossy_reason
 from rass_mm.datasets.loading import LoadImageStrict
 from rass_mm.errors import DataError
 from rass_mm.files.integrity import decode_fully
@@ -27,12 +28,16 @@ class Reading:
         faults: file -> reason why it cannot be used.
         sizes: file -> size, for readable files.
         pixels: label id as in the file -> number of pixels.
+        orientation: EXIF orientation of the image, 1 to 8.
+        lossy: reason why the format of the label does not keep ids, or None; its ids are not counted.
     """
 
     sample: Sample
     faults: dict[str, str]
     sizes: dict[str, Size]
     pixels: dict[int, int]
+    orientation: int = 1
+    lossy: str | None = None
 
 
 def read_samples(samples: list[Sample], workers: int, title: str) -> Iterator[Reading]:
@@ -50,42 +55,50 @@ def read_samples(samples: list[Sample], workers: int, title: str) -> Iterator[Re
 
 def read_sample(sample: Sample) -> Reading:
     """Reads all files of a sample completely, the image with the loader used in training."""
-    reading = Reading(sample, {}, {}, {})
-    for path, read in ((sample.image, image_size), (sample.clean, image_size), (sample.label, label_ids)):
-        if path is None:
-            continue
+    faults: dict[str, str] = {}
+    sizes: dict[str, Size] = {}
+    pixels: dict[int, int] = {}
+    orientation, lossy = 1, None
+    for path in filter(None, (sample.image, sample.clean, sample.label)):
         try:
-            found = read(path)
+            if path != sample.label:
+                sizes[path], turn = image_size(path)
+                orientation = turn if path == sample.image else orientation
+                continue
+            ids, lossy = label_ids(path)
         except DataError as error:
-            reading.faults[path] = str(error).removeprefix(path).lstrip(': ')
+            faults[path] = str(error).removeprefix(path).lstrip(': ')
             continue
-        if read is label_ids:
-            ids, counts = np.unique(found, return_counts=True)
-            reading.pixels.update(zip(ids.tolist(), counts.tolist(), strict=True))
-            found = found.shape[::-1]
-        reading.sizes[path] = found
-    return reading
+        sizes[path] = ids.shape[::-1]
+        if lossy is None:
+            found, counts = np.unique(ids, return_counts=True)
+            pixels.update(zip(found.tolist(), counts.tolist(), strict=True))
+    return Reading(sample, faults, sizes, pixels, orientation, lossy)
 
 
-def image_size(path: str) -> Size:
-    """Returns the size of an image as loaded in training, after decoding it completely.
+def image_size(path: str) -> tuple[Size, int]:
+    """Returns the size of an image as loaded in training, and its EXIF orientation, after decoding it completely.
 
     Raises:
         DataError: the file is missing, truncated, damaged or not an image.
     """
-    height, width = LoadImageStrict()({'img_path': path})['img_shape']
+    loaded = LoadImageStrict()({'img_path': path})
     decode_fully(Path(path).read_bytes(), path)  # the loader checks only the end of the file
-    return width, height
+    height, width = loaded['img_shape']
+    return (width, height), loaded['exif_orientation']
 
 
-def label_ids(path: str) -> np.ndarray:
-    """Returns the unchanged ids of a label file as (H, W) integers.
+def label_ids(path: str) -> tuple[np.ndarray, str | None]:
+    """Returns the unchanged ids of a label file as (H, W) integers, and why its format does not keep them, or None.
 
     Raises:
         DataError: the file is missing, truncated, damaged or a colour image.
     """
-    image = decode_fully(Path(path).read_bytes(), path)
+    data = Path(path).read_bytes()
+    image = decode_fully(data, path)
     label = np.asarray(image)
+    if is_lossy(image, data):
+        return label[..., 0] if label.ndim > 2 else label, lossy_reason(image)
     if label.ndim != 2 or label.dtype.kind not in 'bui':
         raise DataError(f'{path}: the image has mode {image.mode}, but a label must have one channel of class ids.')
-    return label.astype(np.int64)
+    return label.astype(np.int64), None

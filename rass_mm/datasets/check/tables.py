@@ -64,6 +64,9 @@ def _lists(report: DataReport) -> Iterable[tuple[str, Iterable[str]]]:
     yield 'Labels or clean images without image', report.without_image
     yield 'Unreadable files', (f'{entry["file"]}: {entry["reason"]}' for entry in report.unreadable)
     yield 'Different sizes, width x height', map(_mismatch, report.mismatches)
+    yield 'EXIF orientation and label', (f'{entry["partner"]}: {entry["reason"]}' for entry in report.turned)
+    yield 'Lossy label formats', (f'{entry["file"]}: {entry["reason"]}' for entry in report.lossy)
+    yield 'Labels as a whole', report.faults
     yield 'Label ids out of range', map(_out_of_range, report.out_of_range)
     yield 'Conflicts with the model', report.conflicts
 

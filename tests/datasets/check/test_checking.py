@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmseg.datasets import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS
 from PIL import Image
@@ -377,3 +378,32 @@ def test_ctrl_c_ends_with_130(root, monkeypatch, capsys):
     monkeypatch.setattr(check_data, 'check_config', interrupted)
     assert main(['check-data', str(dumped(root))]) == 130
     assert 'Interrupted' in capsys.readouterr().err
+
+
+def relabel(root, change):
+    for name in 'abcdef':
+        save(root, name, change(load(root, name)).astype(np.uint8))
+
+
+@pytest.mark.parametrize('classes', [['thing'], ['road', 'car', 'tree']])
+def test_the_fix_of_a_hint_leads_to_labels_without_that_hint(root, classes):
+    """Ids 0 to K of K named classes: naming the background is one fix, and with a single class the only one."""
+    number = len(classes)
+    relabel(root, lambda label: np.where(label == 255, 0, label) % (number + 1))
+    (hint,) = check(root, classes=classes).hints
+    assert ('reduce_zero_label=True' in hint) == (number > 1) and 'name' in hint
+    named = check(root, classes=['background', *classes])
+    assert (named.problems, named.hints) == (0, [])
+    reduced = check(root, classes=classes, reduce_zero_label=True)
+    assert bool(reduced.hints) == (number == 1) and reduced.problems == 0
+
+
+def test_labels_that_are_all_ignored_are_a_problem(root):
+    relabel(root, lambda label: np.full_like(label, 255))
+    report = check(root)
+    assert report.problems == 1 and 'Every label pixel is ignored' in report.faults[0]
+    assert check(root, limit=2).problems == 0 and 'ignored' in check(root, limit=2).hints[0]
+
+
+def test_a_class_as_type_is_checked_like_its_name(root):
+    assert check(root, type=BaseSegDataset).as_dict()['classes'] == check(root).as_dict()['classes']

@@ -1,0 +1,30 @@
+"""Identity of a test set: a hash of its files, wherever they lie."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from rass_mm.files.hashing import update_whole
+
+TRUTH = (('gt_path',), ('img_path', 'seg_map_path'))
+"""Keys of the files that identify a sample, in order of preference; a clean image identifies its degraded ones."""
+
+
+def data_hash(dataset: Any) -> str | None:
+    """Returns a hash of the files of a test set, which is equal for copies of it; None if it names no local files.
+
+    Pairs are identified by their clean images, because the degraded or restored ones differ between tests.
+
+    Args:
+        dataset: a built data set, or a wrapper with `get_data_info`.
+    """
+    digest, seen = hashlib.sha256(), 0
+    for index in range(len(dataset)):
+        info = dataset.get_data_info(index)
+        keys = next((keys for keys in TRUTH if info.get(keys[0])), ())
+        for file in (Path(info[key]) for key in keys if info.get(key)):
+            if file.is_file():
+                digest.update(f'{file.stem}:{file.stat().st_size}:'.encode())
+                update_whole(digest, file)
+                seen += 1
+    return digest.hexdigest()[:16] if seen else None

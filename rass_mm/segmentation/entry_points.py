@@ -1,0 +1,166 @@
+"""Entry points of mmengine and mmseg, adapted to configs with this package in their `custom_imports`.
+
+mmseg's tools, `init_model` and `MMSegInferencer` read configs and build runners without `rass_mm.apis`. They may have
+been imported before this package, which is then imported while they read the config, so that methods are wrapped and
+not names of modules.
+"""
+
+import copy
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import mmseg.apis.inference
+import numpy as np
+from mmcv.transforms import Compose, LoadImageFromFile
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from mmseg.apis import MMSegInferencer
+from mmseg.datasets.transforms import LoadAnnotations
+from mmseg.datasets.transforms.loading import InferencerLoader
+from mmseg.registry import TRANSFORMS
+from mmseg.visualization import SegLocalVisualizer
+
+from rass_mm.config.kinds import name_types
+from rass_mm.datasets.classes import follow_classes
+from rass_mm.datasets.loading import LoadImageStrict
+from rass_mm.datasets.preflight import drop_absent_labels, follow_clean_suffix
+from rass_mm.datasets.wrappers import leaf_paths
+from rass_mm.errors import RassError
+from rass_mm.segmentation.fine_tuning import use_fine_tuning
+
+HOOKS = ({'type': 'LabelsOnlyHook'}, {'type': 'LabelledClassesHook'})
+"""Hooks of every run."""
+
+
+def settle(config: dict[str, Any]) -> None:
+    """Settles what a config leaves open, in place: names of types, absent labels, suffix of clean images, classes, fine-tuning.
+
+    Raises:
+        ConfigError: the config contradicts its data set or itself.
+    """
+    name_types(config)
+    drop_absent_labels(config)
+    follow_clean_suffix(config)
+    follow_classes(config)
+    use_fine_tuning(config)
+
+
+def adapt_entry_points() -> None:
+    """Wraps `Config`, `Runner`, `inference_model`, `MMSegInferencer` and the visualizer."""
+    _wrap_config()
+    _wrap_runner()
+    _wrap_inference_model()
+    _wrap_inferencer()
+    _wrap_visualizer()
+
+
+def imports_rass_mm(config: Any) -> bool:
+    """Returns whether a config imports this package."""
+    imports = (config.get('custom_imports') or {}).get('imports') or ()
+    return 'rass_mm' in ([imports] if isinstance(imports, str) else imports)
+
+
+def _wrap_config() -> None:
+    build = Config.__init__
+
+    @functools.wraps(build)
+    def build_and_settle(self: Config, *args: Any, **kwargs: Any) -> None:
+        build(self, *args, **kwargs)
+        if not imports_rass_mm(self._cfg_dict):
+            return
+        settled = copy.deepcopy(self._cfg_dict)
+        try:
+            settle(settled)
+        except RassError:
+            return  # options may still be merged; the runner reports what remains
+        object.__setattr__(self, '_cfg_dict', settled)
+
+    Config.__init__ = build_and_settle
+
+
+def _wrap_runner() -> None:
+    build = Runner.__init__
+
+    @functools.wraps(build)
+    def settle_and_build(self: Runner, *args: Any, **kwargs: Any) -> None:
+        # `from_cfg` passes a copy of the config, and parts of this copy.
+        config = kwargs.get('cfg') or {}
+        if imports_rass_mm(config):
+            settle(config)
+            kwargs['custom_hooks'] = [*(kwargs.get('custom_hooks') or []), *map(dict, HOOKS)]
+        build(self, *args, **kwargs)
+
+    Runner.__init__ = settle_and_build
+
+
+def _wrap_inference_model() -> None:
+    prepare = mmseg.apis.inference._preprare_data
+
+    @functools.wraps(prepare)
+    def prepare_and_restore(imgs: Any, model: BaseModel) -> Any:
+        with _own_pipeline(model.cfg):
+            return prepare(imgs, model)
+
+    mmseg.apis.inference._preprare_data = prepare_and_restore
+
+
+@contextmanager
+def _own_pipeline(config: Config) -> Iterator[None]:
+    """Context manager in which `test_pipeline` may be changed, as mmseg does for arrays; it is restored afterwards."""
+    kept = config.get('test_pipeline')
+    if kept is None:
+        _, dataset = next(leaf_paths(config.get('test_dataloader'), 'test_dataloader'))
+        config.test_pipeline = dataset['pipeline']
+    config.test_pipeline = copy.deepcopy(config.test_pipeline)
+    try:
+        yield
+    finally:
+        config.test_pipeline = kept
+
+
+def _wrap_inferencer() -> None:
+    build = MMSegInferencer._init_pipeline
+
+    @functools.wraps(build)
+    def build_strict(self: MMSegInferencer, cfg: Any) -> Compose:
+        strict = _name_loaders_plainly(cfg)
+        pipeline = build(self, cfg)
+        for step in pipeline.transforms:
+            if strict is not None and isinstance(step, InferencerLoader):
+                step.from_file = LoadImageStrict(**strict)
+        return pipeline
+
+    MMSegInferencer._init_pipeline = build_strict
+
+
+def _name_loaders_plainly(config: Any) -> dict[str, Any] | None:
+    """Gives the strict loaders of a test pipeline the names that the inferencer looks for.
+
+    Returns:
+        the arguments of the strict image loader; None if the pipeline has another one.
+    """
+    _, dataset = next(leaf_paths(config.get('test_dataloader'), 'test_dataloader'))
+    steps, strict = [], None
+    for step in dataset['pipeline']:
+        kind = TRANSFORMS.get(step['type']) if isinstance(step['type'], str) else step['type']
+        if issubclass(kind, LoadAnnotations):
+            continue
+        if kind is LoadImageStrict:
+            strict = {key: value for key, value in step.items() if key != 'type'}
+        steps.append({**step, 'type': 'LoadImageFromFile'} if issubclass(kind, LoadImageFromFile) else step)
+    config.test_dataloader.dataset.pipeline = steps
+    return strict
+
+
+def _wrap_visualizer() -> None:
+    draw = SegLocalVisualizer.add_datasample
+
+    @functools.wraps(draw)
+    def draw_contiguous(self: SegLocalVisualizer, name: str, image: np.ndarray, *args: Any, **kwargs: Any) -> None:
+        # OpenCV refuses the layout of the images that mmseg's browse_dataset passes.
+        draw(self, name, np.ascontiguousarray(image), *args, **kwargs)
+
+    SegLocalVisualizer.add_datasample = draw_contiguous

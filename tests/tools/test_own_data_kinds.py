@@ -1,0 +1,192 @@
+"""Kinds of own data and configs: wrappers, classes as types, several evaluators, one class, binary masks, no labels."""
+
+import json
+import logging
+import re
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from PIL import Image
+
+import rass_mm
+from rass_mm.config import config_from_checkpoint
+from rass_mm.engine.checkpoints import load_local
+from rass_mm_cli.main import main
+
+SHORT = """
+train_cfg = dict(max_iters=2, val_interval=2)
+param_scheduler = []
+default_hooks = dict(checkpoint=dict(interval=2), logger=dict(interval=1))
+"""
+PLAIN = """
+_base_ = ['{shipped}']
+own = dict(type='BaseSegDataset', data_root='{root}', metainfo=dict(classes={classes}), img_suffix='.png')
+train_dataloader = dict(batch_size=2, dataset=dict(**own, {more}))
+val_dataloader = dict(batch_size=2, dataset=dict(**own, {more}))
+test_dataloader = val_dataloader
+"""
+WRAPPED = """
+_base_ = ['{shipped}']
+from mmengine.dataset import ConcatDataset, RepeatDataset
+from mmseg.datasets import BaseSegDataset
+from mmseg.evaluation import IoUMetric
+own = dict(type=BaseSegDataset, metainfo=dict(classes=('a', 'b', 'c')), img_suffix='.png')
+train = dict(**own, data_prefix=dict(img_path='img_dir/train', seg_map_path='ann_dir/train'), pipeline=_base_.train_pipeline)
+val = dict(**own, data_prefix=dict(img_path='img_lq/val', seg_map_path='ann_dir/val'), pipeline=_base_.test_pipeline)
+both = [dict(data_root='{root}/first', **train), dict(data_root='{root}/second', **train)]
+train_dataloader = dict(batch_size=2, dataset=dict(
+    _delete_=True, type=RepeatDataset, times=2, dataset=dict(type=ConcatDataset, datasets=both)))
+parts = [dict(data_root='{root}/first', **val), dict(data_root='{root}/second', **val)]
+val_dataloader = dict(batch_size=2, dataset=dict(_delete_=True, type=ConcatDataset, datasets=parts))
+test_dataloader = val_dataloader
+val_evaluator = [dict(type=IoUMetric, iou_metrics=['mIoU']), dict(type='IoUMetric', iou_metrics=['mFscore'], prefix='f')]
+test_evaluator = val_evaluator
+"""
+
+
+def write(root, count=2, label=lambda ids: ids % 3, seed=0):
+    """Writes images and label maps in blocks of 16 pixels for training and validation."""
+    rng = np.random.default_rng(seed)
+    for split, images in (('train', 'img_dir/train'), ('val', 'img_lq/val')):
+        for folder in (images, f'ann_dir/{split}'):
+            (root / folder).mkdir(parents=True)
+        for index in range(count):
+            name = f'{root.name}{index}.png'
+            Image.fromarray(rng.integers(0, 256, (96, 96, 3), dtype=np.uint8)).save(root / images / name)
+            ids = label(np.kron(rng.integers(0, 6, (6, 6)), np.ones((16, 16), int))).astype(np.uint8)
+            Image.fromarray(ids).save(root / 'ann_dir' / split / name)
+
+
+def config_file(folder, template, name='baselines/resnet_scenes_tiny.py', **values):
+    text = template.format(shipped=rass_mm.config_path(name), root=folder, **values)
+    (folder / 'own.py').write_text(text + SHORT)
+    return str(folder / 'own.py')
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def warnings():
+    """Messages of mmengine's loggers at WARNING and above, also of loggers made later."""
+    found = []
+
+    class Collect(logging.Handler):
+        def emit(self, record):
+            found.append(record.getMessage())
+
+    handler, build = Collect(logging.WARNING), MMLogger.__init__
+
+    def build_and_listen(self, *args, **kwargs):
+        build(self, *args, **kwargs)
+        self.addHandler(handler)
+
+    MMLogger.__init__ = build_and_listen
+    yield found
+    MMLogger.__init__ = build
+
+
+def test_wrappers_types_and_several_evaluators_work_in_every_command(tmp_path):
+    for name in ('first', 'second'):
+        write(tmp_path / name)
+    config, work = config_file(tmp_path, WRAPPED), tmp_path / 'work'
+    assert run('check-data', config, '--json', tmp_path / 'found.json', '--workers', 1) == 0
+    names = [part['name'] for part in json.loads((tmp_path / 'found.json').read_text())['data']]
+    assert names == ['train[0]', 'train[1]', 'val[0]', 'val[1]', 'test[0]', 'test[1]']
+    assert run('train', config, '--work-dir', work) == 0
+    stored = config_from_checkpoint(load_local(work / 'iter_2.pth'), 'iter_2.pth')
+    for kept in (stored, Config.fromfile(work / 'own.py')):
+        assert kept.model.decode_head.num_classes == 3 and kept.val_evaluator[0].type == 'IoUMetric'
+        assert kept.train_dataloader.dataset.dataset.datasets[1].type == 'BaseSegDataset'
+    assert run('test', config, work / 'iter_2.pth', '--work-dir', work / 'test', '--out', work / 'maps') == 0
+    record = json.loads((work / 'test' / 'metrics.json').read_text())
+    assert {'mIoU', 'f/mFscore'} <= record['metrics'].keys() and record['images'] == 4
+    assert 'first/img_lq/val' in record['protocol'] and 'second/img_lq/val' in record['protocol']
+    assert len(list((work / 'maps').glob('*.png'))) == 4
+    assert run('report', work / 'test', '--out', tmp_path / 'report.md') == 0
+    assert 'f/mFscore' in (tmp_path / 'report.md').read_text()
+
+
+def test_other_images_of_the_same_names_are_another_table(tmp_path):
+    records, metrics = [], {}
+    for name, seed in (('one', 0), ('copy', 0), ('other', 1)):
+        folder = tmp_path / name
+        write(folder / 'data', seed=seed)
+        (folder / 'own.py').write_text('')
+        config = config_file(folder, PLAIN, classes=('a', 'b', 'c'), more="data_root='data'").replace('\n', '')
+        text = (folder / 'own.py').read_text().replace(f"data_root='{folder}', ", '')
+        (folder / 'own.py').write_text(text.replace("data_root='data'", f"data_root='{folder}/data'"))
+        if name == 'one':
+            assert run('train', config, '--work-dir', tmp_path / 'work') == 0
+        assert run('test', config, tmp_path / 'work' / 'iter_2.pth', '--work-dir', folder / 'test') == 0
+        records.append(folder / 'test' / 'metrics.json')
+        metrics[name] = json.loads(records[-1].read_text())
+    assert metrics['one']['protocol'] == metrics['other']['protocol']
+    assert metrics['one']['test_set'] == metrics['copy']['test_set'] != metrics['other']['test_set']
+    assert run('report', *records, '--out', tmp_path / 'report.md') == 0
+    tables = [line for line in (tmp_path / 'report.md').read_text().splitlines() if line.startswith('| system')]
+    assert len(tables) == 2
+
+
+@pytest.mark.parametrize('kind', ['rass', 'resnet'])
+def test_one_class_trains(tmp_path, tiny_base, kind):
+    write(tmp_path, label=lambda ids: (ids > 2).astype(int))
+    name = {'rass': 'rass/rass_scenes_tiny.py', 'resnet': 'baselines/resnet_scenes_tiny.py'}[kind]
+    config = config_file(tmp_path, PLAIN, name, classes=('thing',), more='reduce_zero_label=True')
+    options = [f'model.backbone.base={tiny_base}'] if kind == 'rass' else ['log_level=INFO']
+    assert run('train', config, '--work-dir', tmp_path / 'work', '--cfg-options', *options) == 0
+    log = next((tmp_path / 'work').glob('*/*.log')).read_text()
+    losses = [float(value) for value in re.findall(r'Iter\(train\).* loss: ([\d.]+)', log)]
+    assert len(losses) == 2 and min(losses) > 0.01
+    weight = load_local(tmp_path / 'work' / 'iter_2.pth')['state_dict']['decode_head.conv_seg.weight']
+    assert len(weight) == 1 and weight.std() > 0
+
+
+@pytest.mark.parametrize('reduce', [False, True])
+def test_masks_of_0_and_255_are_a_problem_and_a_warning(tmp_path, capsys, warnings, reduce):
+    write(tmp_path, label=lambda ids: np.where(ids > 2, 255, 0))
+    config = config_file(tmp_path, PLAIN, classes=('background', 'thing'), more=f'reduce_zero_label={reduce}')
+    assert run('check-data', config, '--splits', 'train', '--workers', 1, '--json', tmp_path / 'found.json') == 1
+    (found,) = json.loads((tmp_path / 'found.json').read_text())['data']
+    assert len(found['faults']) == found['problems'] == 1 and 'binary mask' in found['faults'][0]
+    assert found['hints'] == []
+    if not reduce:
+        assert run('train', config, '--work-dir', tmp_path / 'work') == 0
+        assert any('1 of 2 classes (thing) have no labelled pixel' in message for message in warnings)
+
+
+def test_classes_that_are_never_predicted_do_not_raise_a_mean_in_silence(tmp_path, warnings):
+    write(tmp_path)
+    config = config_file(
+        tmp_path,
+        PLAIN
+        + "val_evaluator = dict(type='IoUMetric', iou_metrics=['mFscore'])\n"
+        + 'model = dict(decode_head=dict(dropout_ratio=0))\noptim_wrapper = dict(optimizer=dict(lr=0))\n',
+        classes=('a', 'b', 'c', 'd'),
+        more='',
+    )
+    assert (
+        run(
+            'train', config, '--work-dir', tmp_path / 'work', '--cfg-options', 'default_hooks.checkpoint.save_best=None'
+        )
+        == 0
+    )
+    assert any('have no labelled pixel' in message and '(d)' in message for message in warnings)
+
+
+def test_images_without_labels_are_predicted_but_not_scored(tmp_path, capsys):
+    write(tmp_path)
+    config = config_file(tmp_path, PLAIN, classes=('a', 'b', 'c'), more='')
+    assert run('train', config, '--work-dir', tmp_path / 'work') == 0
+    checkpoint, prefix = tmp_path / 'work' / 'iter_2.pth', 'test_dataloader.dataset.data_prefix.seg_map_path'
+    test = ['test', config, checkpoint, '--work-dir', tmp_path / 'test', '--out', tmp_path / 'maps', '--cfg-options']
+    assert run(*test, f'{prefix}=None', 'test_evaluator.format_only=True') == 0
+    assert len(list((tmp_path / 'maps').glob('*.png'))) == 2
+    for options, said in (([f'{prefix}=None'], 'has no labels'), ([f'{prefix}=nowhere'], 'nowhere does not exist')):
+        assert run(*test, *options) == 1
+        assert said in capsys.readouterr().err
+    assert run('train', config, '--cfg-options', 'train_dataloader.dataset.data_prefix.seg_map_path=None') == 1
+    assert 'train_dataloader.dataset has no labels' in capsys.readouterr().err
