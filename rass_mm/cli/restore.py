@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from rass_mm.cli.options import INTERRUPTED, add_device, add_dtype, add_restorer
+from rass_mm.cli.options import INTERRUPTED, add_device, add_dtype, add_max_pixels, add_restorer
 from rass_mm.devices import chosen_device, default_dtype
 from rass_mm.diffusion.base import find_base
 from rass_mm.diffusion.color import COLOR_FIXES
@@ -61,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         default=defaults.color_fix,
         help='match the colours of the source (default: none)',
     )
+    add_max_pixels(parser)
     add_device(parser)
     add_dtype(parser)
     parser.add_argument('--sheet', type=Path, help='also write a contact sheet of inputs and outputs to this picture')
@@ -98,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.sheet:
         check_sheet(arguments.sheet)
     try:
-        summary = restore_files(arguments.source, arguments.out, load, options, model)
+        summary = restore_files(arguments.source, arguments.out, load, options, model, arguments.max_pixels)
     except KeyboardInterrupt:
         Console(stderr=True).print('Interrupted. Finished images are kept; run the same command again to resume.')
         return INTERRUPTED

@@ -1,6 +1,7 @@
 """Contact sheet: thumbnails of all images, each beside its restored version."""
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def _pair(task: Task) -> np.ndarray:
     """Draws a cell, (h, w, 3) uint8 BGR."""
     pair = np.full((SIDE, 2 * SIDE + GAP, 3), 255, np.uint8)
     for left, file in ((0, task.source), (SIDE + GAP, task.target)):
-        thumb = _thumbnail(read_picture(file).pixels)
+        thumb = _thumbnail(read_picture(file, sys.maxsize).pixels)
         pair[: thumb.shape[0], left : left + thumb.shape[1]] = thumb
     return captioned(pair, task.name[-48:], border=GAP)
 
