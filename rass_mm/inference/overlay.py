@@ -1,5 +1,6 @@
 """Overlays of label maps over photos, with a legend of the classes that are present."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -59,7 +60,7 @@ def legend(width: int, names: Sequence[str], palette: Sequence[Color], shares: M
     entries = sorted(shares.items(), key=lambda item: (-item[1], item[0]))
     texts = [f'{names[label]}  {percent(share)}' for label, share in entries]
     widest = max((_font().getlength(text) for text in texts), default=0)
-    column = min(int(widest) + SWATCH + 3 * GAP, width)
+    column = min(math.ceil(widest) + SWATCH + 3 * GAP, width)
     columns = max(width // column, 1)
     lines = -(-len(texts) // columns)
     strip = Image.new('RGB', (width, lines * LINE + GAP), 'white')

@@ -124,7 +124,7 @@ def _prepare(plan: Plan) -> None:
     for folder in sorted({target.parent for task in plan.tasks for target in task.targets} | {plan.out}):
         _make_writable(folder)
     for kind, names in plan.left_out.items():
-        logger.warning('Left out: %d %s, e.g. %s', len(names), kind, names[0])
+        logger.warning('Left out: %s (%d), e.g. %s', kind, len(names), names[0])
 
 
 def _single(source: Path, out: Source) -> Plan:
