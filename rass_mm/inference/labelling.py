@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rass_mm.diffusion.tiling import windows
 from rass_mm.inference.modes import ModeChoice
 from rass_mm.segmentation import FileRestorer, RestoreThenSegment
+from rass_mm.segmentation.calibration import confidence as softmax_confidence
 from rass_mm.segmentation.rass import chunked, cut, sized
 from rass_mm.segmentation.rows import Labels, in_bands
 
@@ -181,7 +182,7 @@ def probability_of(model: nn.Module) -> Probability:
         return lambda scores: scores.amax(0) / scores.sum(0).clamp(min=1e-12)
     if getattr(model, 'out_channels', None) == 1:
         return lambda logits: _of_label(logits[0].sigmoid(), logits[0].sigmoid() > head.threshold)
-    return lambda logits: logits.float().softmax(0).amax(0)
+    return softmax_confidence
 
 
 def _of_label(probability: Tensor, positive: Tensor) -> Tensor:

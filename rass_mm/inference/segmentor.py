@@ -36,8 +36,8 @@ from rass_mm.segmentation import RestoreThenSegment
 
 Bases = str | os.PathLike | Sequence[str | os.PathLike]
 BASE_HINT = (
-    'A relative path in the config of a checkpoint is looked up in the current folder and in $RASS_MM_BASES. Pass the '
-    'folder of the base with --base (in Python: base=...), or set RASS_MM_BASES.'
+    'The config of a checkpoint names its base by the path it had in training. Pass the folder of the base with --base '
+    '(in Python: base=...), or set RASS_MM_BASES to the folder that holds it.'
 )
 
 
