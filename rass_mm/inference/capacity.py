@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-SEGMENT_BYTES, RESTORE_BYTES = 60, 44
+SEGMENT_BYTES, RESTORE_BYTES = 48, 32
 """Peak memory per pixel of an image beside the network, in bytes."""
 LIMITS = (Path('/sys/fs/cgroup/memory.max'), Path('/sys/fs/cgroup/memory.current'))
 

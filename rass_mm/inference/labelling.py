@@ -141,8 +141,9 @@ def _slid(model: nn.Module, inputs: Tensor, metas: list[dict]) -> Iterator[Tenso
         parts = model.encode_decode(crops, sized(metas * len(chunk), crops))
         if sums is None:
             sums, counts = (parts.new_zeros((1, channels, 0, width)) for channels in (parts.shape[1], 1))
-        missing = max(max(bottom for _, bottom, *_ in chunk) - start - sums.shape[2], 0)
-        sums, counts = F.pad(sums, (0, 0, 0, missing)), F.pad(counts, (0, 0, 0, missing))
+        missing = max(bottom for _, bottom, *_ in chunk) - start - sums.shape[2]
+        if missing > 0:  # padding copies the rows
+            sums, counts = F.pad(sums, (0, 0, 0, missing)), F.pad(counts, (0, 0, 0, missing))
         for part, (top, bottom, left, right) in zip(parts, chunk, strict=True):
             sums[..., top - start : bottom - start, left:right] += part
             counts[..., top - start : bottom - start, left:right] += 1

@@ -3,7 +3,9 @@
 Image files are decoded for a segmentor as mmseg decodes them, so that the label maps of all doors are equal.
 """
 
+import io
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import mmcv
@@ -12,10 +14,12 @@ from PIL import Image, ImageOps
 
 from rass_mm.errors import DataError
 from rass_mm.files.images import Picture, read_picture
-from rass_mm.files.integrity import MAX_PIXELS, check_complete, check_pixels
+from rass_mm.files.integrity import MAX_PIXELS, check_complete, check_pixels, without_pillow_limit
 
 Photo = str | os.PathLike | np.ndarray | Image.Image
 """An image file; an array (H, W) grey or (H, W, 3) RGB; or an image of Pillow."""
+TURNED_BY_MMCV = ('JPEG', 'MPO', 'PNG', 'TIFF', 'WEBP')
+ORIENTATION = 0x0112
 RANGE = {'uint8': 255, 'uint16': 65535, 'float32': 1, 'float64': 1}
 
 
@@ -41,13 +45,23 @@ def read_bgr(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, backend: str
     except DataError as error:
         raise DataError(f'{path}: {error}') from None
     check_complete(data, os.fspath(path))
-    try:
-        image = mmcv.imfrombytes(data, flag='color', backend=backend)
-    except Exception:  # OpenCV and Pillow raise almost any error on damaged bytes; read_picture names the reason
-        image = None
+    image = None
+    if _is_turned_by_mmcv(data):
+        with suppress(Exception):  # OpenCV and Pillow raise almost any error; read_picture names the reason
+            image = mmcv.imfrombytes(data, flag='color', backend=backend)
     if image is None or image.dtype != np.uint8 or image.ndim != 3:
         image = _bgr(read_picture(path, max_pixels).pixels)
     return image
+
+
+def _is_turned_by_mmcv(data: bytes) -> bool:
+    """Returns whether mmcv applies the EXIF orientation of an image file, or there is nothing to apply."""
+    try:
+        with without_pillow_limit():
+            image = Image.open(io.BytesIO(data))
+        return image.format in TURNED_BY_MMCV or image.getexif().get(ORIENTATION, 1) == 1
+    except Exception:  # a type that Pillow does not know has no EXIF data
+        return True
 
 
 def as_bgr(image: Photo, max_pixels: int = MAX_PIXELS, backend: str | None = 'cv2') -> np.ndarray:

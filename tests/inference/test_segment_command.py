@@ -5,6 +5,7 @@ import json
 import shutil
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 from tiny_segmentors import SCENES, shipped, write_checkpoint
 
 from rass_mm.files.manifest import MANIFEST
+from rass_mm.inference.manifest import Manifest
 from rass_mm_cli.main import main
 
 NAMES = ['a', 'deep', 'grey', 'sub/b', 'sub/turned', 'wide']
@@ -262,6 +264,24 @@ def test_a_checkpoint_whose_config_is_code_is_refused(trained, photos, tmp_path,
         message = capsys.readouterr().err
         assert key in message and 'refused' in message or 'not a registered name' in message, message
     assert not canary.exists() and not (tmp_path / 'out').exists()
+
+
+@pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='the memory is read from /proc')
+def test_memory_does_not_grow_with_the_number_of_photos(trained, tmp_path, monkeypatch):
+    (tmp_path / 'in').mkdir()
+    colors = np.random.default_rng(0).integers(0, 256, (100, 8, 8, 3), np.uint8)
+    for number, color in enumerate(colors):
+        side = 48 + number % 5 * 8  # sizes alternate
+        Image.fromarray(color).resize((64, side)).save(tmp_path / 'in' / f'{number:03}.png')
+    used, add = [], Manifest.add
+
+    def measuring(self, line):
+        add(self, line)
+        used.append(int(Path('/proc/self/statm').read_text().split()[1]) * 4096 / 2**20)
+
+    monkeypatch.setattr(Manifest, 'add', measuring)
+    assert segment(tmp_path / 'in', tmp_path / 'out', trained.plain.file) == 0
+    assert len(used) == 100 and used[-1] - used[20] < 20, used[::10]
 
 
 def test_more_than_255_classes_give_16_bit_label_maps(photos, tmp_path):

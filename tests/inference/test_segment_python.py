@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mmseg.apis import inference_model, init_model
-from PIL import Image
+from PIL import Image, features
 from tiny_segmentors import SCENES, shipped, write_checkpoint
 
 import rass_mm
@@ -17,6 +17,7 @@ from rass_mm.errors import BaseFolderError, CheckpointError, ConfigError, DataEr
 from rass_mm.inference import RestoreOptions, restore_files
 from rass_mm.inference.modes import SegmentOptions
 from rass_mm.inference.overlay import LINE, SWATCH, legend
+from rass_mm.inference.photos import read_bgr
 from rass_mm.inference.segment import segment_files
 from rass_mm_cli.main import main
 
@@ -58,6 +59,21 @@ def test_pillows_images_are_turned_like_files(segmentor, photos):
     file = photos / 'sub' / 'turned.jpg'
     assert segmentor.predict(file).labels.shape == (90, 60)
     assert segmentor.predict(Image.open(file)).labels.shape == (90, 60)
+
+
+@pytest.mark.parametrize('kind', ['AVIF', 'JPEG', 'PNG', 'WEBP', 'TIFF'])
+@pytest.mark.parametrize('orientation', [3, 6])
+def test_every_type_of_file_is_turned(tmp_path, kind, orientation):
+    if kind == 'AVIF' and not features.check('avif'):
+        pytest.skip('this Pillow has no AVIF')
+    upright = np.zeros((40, 24, 3), np.uint8)
+    upright[:20, :12] = 255  # the upper left quarter
+    stored = np.ascontiguousarray(np.rot90(upright, {3: 2, 6: 1}[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(tmp_path / 'photo', kind, exif=exif)
+    image = read_bgr(tmp_path / 'photo')
+    assert image.shape == upright.shape and np.abs(image.astype(int) - upright)[::5, ::5].max() < 60
 
 
 def test_a_grey_array_is_a_grey_file(segmentor, photos):
