@@ -29,15 +29,21 @@ class TooManyPixelsError(DataError):
 
 
 def check_pixels(data: bytes, most: int = MAX_PIXELS) -> None:
-    """Raises a TooManyPixelsError if an image file has more than `most` pixels. The pixels are not decoded.
+    """Checks that an image file has at most `most` pixels, without decoding them.
 
-    Bytes that Pillow cannot interpret are accepted; they are reported when they are decoded.
+    Bytes of a type that Pillow does not know are accepted.
+
+    Raises:
+        TooManyPixelsError: the image is too large.
+        DataError: the header is damaged. The message is the reason without the file name.
     """
     try:
         with without_pillow_limit():
             width, height = Image.open(io.BytesIO(data)).size
-    except Exception:  # on damaged bytes, Pillow raises almost any error
+    except UnidentifiedImageError:
         return
+    except Exception as error:  # on damaged bytes, Pillow raises almost any error
+        raise DataError(str(error)) from error
     if width * height > most:
         raise TooManyPixelsError(
             f'the image has {width}x{height} pixels ({width * height / 1e6:.1f} megapixels), more than the limit of '

@@ -8,8 +8,7 @@ from typing import Any
 from mmseg.registry import DATASETS
 from torch import nn
 
-from rass_mm.datasets.check.listing import leaf_datasets
-from rass_mm.datasets.classes import LOADERS, dataset_classes
+from rass_mm.datasets.classes import LOADERS, dataset_classes, leaf_datasets
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from rass_mm.files.integrity import MAX_PIXELS
 from rass_mm.inference.capacity import RESTORE_BYTES, fitting
 from rass_mm.inference.job import Note, Summary, Words, report_broken, run_tasks
 from rass_mm.inference.manifest import Manifest
-from rass_mm.inference.plan import Task, plan_files
+from rass_mm.inference.plan import Plan, Task, plan_files
 from rass_mm.inference.restore import Apply, RestoreOptions, restore_image
 
 logger = logging.getLogger(__name__)
@@ -62,8 +62,18 @@ def restore_files(
             are restored.
         ConfigError: the options do not suit the restorer.
     """
+    return restore_planned(plan_files(source, out), load, options, model, max_pixels)
+
+
+def restore_planned(
+    plan: Plan,
+    load: Callable[[], Restoring],
+    options: RestoreOptions,
+    model: Mapping[str, Any] | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Summary:
+    """Restores the images of a plan from `plan_files`; see `restore_files`."""
     start = time.monotonic()
-    plan = plan_files(source, out)
     manifest = None if plan.single else Manifest(plan, FORMAT, decisive(options), model or {})
     pending = [task for task in plan.tasks if manifest is None or not manifest.has(task)]
     logger.info('%d of %d images to restore', len(pending), len(plan.tasks))

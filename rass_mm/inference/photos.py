@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from rass_mm.errors import DataError
 from rass_mm.files.images import Picture, read_picture
-from rass_mm.files.integrity import MAX_PIXELS, check_complete, check_pixels, without_pillow_limit
+from rass_mm.files.integrity import MAX_PIXELS, TooManyPixelsError, check_complete, check_pixels, without_pillow_limit
 
 Photo = str | os.PathLike | np.ndarray | Image.Image
 """An image file; an array (H, W) grey or (H, W, 3) RGB; or an image of Pillow."""
@@ -42,8 +42,10 @@ def read_bgr(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, backend: str
         raise DataError(f'{path}: the image cannot be read ({error.strerror}).') from error
     try:
         check_pixels(data, max_pixels)
-    except DataError as error:
+    except TooManyPixelsError as error:
         raise DataError(f'{path}: {error}') from None
+    except DataError as error:
+        raise DataError(f'{path}: the image cannot be read ({error}). Copy it again or remove it.') from None
     check_complete(data, os.fspath(path))
     image = None
     if _is_turned_by_mmcv(data):

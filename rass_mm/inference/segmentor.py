@@ -19,8 +19,7 @@ from mmseg.registry import MODELS, TRANSFORMS
 from torch import nn
 
 from rass_mm.config import config_from_checkpoint, load_config
-from rass_mm.datasets.check.listing import leaf_datasets
-from rass_mm.datasets.classes import follow_classes
+from rass_mm.datasets.classes import follow_classes, leaf_datasets
 from rass_mm.devices import DTYPES, chosen_device
 from rass_mm.engine.checkpoints import load_local
 from rass_mm.engine.trained_state import TrainedStateMixin, check_tensors, tensors_of

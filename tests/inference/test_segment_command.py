@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import struct
 import zlib
@@ -208,6 +209,17 @@ def test_files_folders_and_patterns_can_be_listed(trained, photos, tmp_path):
     assert segment(sources, tmp_path / 'out', trained.plain.file) == 0
     made = sorted(path.name for path in (tmp_path / 'out' / 'labels').rglob('*.png'))
     assert made == ['a.png', 'b.png', 'turned.png', 'wide.png']
+
+
+def test_file_names_can_be_any_bytes(trained, photos, tmp_path):
+    (tmp_path / 'in').mkdir()
+    name = os.fsdecode(b'caf\xe9.png')
+    shutil.copy(photos / 'a.png', tmp_path / 'in' / name)
+    assert segment(tmp_path / 'in', tmp_path / 'out', trained.plain.file) == 0
+    assert (tmp_path / 'out' / 'labels' / name).is_file()
+    assert b'caf\xe9.png,75,91' in (tmp_path / 'out' / 'shares.csv').read_bytes()
+    (tmp_path / 'in' / name).write_text('text')
+    assert segment(tmp_path / 'in', tmp_path / 'out', trained.plain.file) == 1
 
 
 def bomb(side=20000):

@@ -79,7 +79,7 @@ def test_batches_change_no_more_than_rounding(trained, large):
 
 
 class Plain(nn.Module):
-    """What `ModeChoice` reads of a segmentor."""
+    """Has the attributes of a segmentor that `ModeChoice` reads."""
 
     def __init__(self, size=(96, 96), divisor=32, **settings):
         super().__init__()
