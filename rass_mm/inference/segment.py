@@ -76,7 +76,7 @@ def segment_files(
                 f'{type(segmentor.model).__name__}.'
             )
         logger.info('Mode: %s', segmentor.choice.described())
-        logger.info('Size: %s', fitting(SEGMENT_BYTES, max_pixels))
+        logger.info('Size: %s', fitting(SEGMENT_BYTES, max_pixels, segmentor.device))
         try:
             broken = run_tasks(pending, _work(segmentor, folders, max_pixels), manifest, WORDS)
         finally:  # also after an interruption

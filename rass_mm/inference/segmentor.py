@@ -23,9 +23,10 @@ from rass_mm.datasets.classes import follow_classes, leaf_datasets
 from rass_mm.devices import DTYPES, chosen_device
 from rass_mm.engine.checkpoints import load_local
 from rass_mm.engine.trained_state import TrainedStateMixin, check_tensors, tensors_of
-from rass_mm.errors import BaseFolderError, CheckpointError, ConfigError
+from rass_mm.errors import BaseFolderError, CheckpointError, ConfigError, DataError
 from rass_mm.files.hashing import content_hash, json_sha256
 from rass_mm.files.integrity import MAX_PIXELS
+from rass_mm.files.tensors import first_line
 from rass_mm.inference.classes import Palette, classes_of
 from rass_mm.inference.labelling import Maps, Watch, label_image
 from rass_mm.inference.modes import ModeChoice, SegmentOptions
@@ -71,6 +72,11 @@ class Segmentor:
         self.choice = ModeChoice(getattr(self.model, 'segmentor', self.model), options)
 
     @property
+    def device(self) -> torch.device:
+        """Device of the model."""
+        return next(self.model.parameters()).device
+
+    @property
     def restores(self) -> bool:
         """Whether the model restores images before it segments them."""
         return isinstance(self.model, RestoreThenSegment)
@@ -89,8 +95,7 @@ class Segmentor:
             max_pixels: largest number of pixels of a file, see `read_picture`.
 
         Raises:
-            DataError: an image cannot be read.
-            ConfigError: the device has too little memory.
+            DataError: an image cannot be read, the network fails on it, or memory is too small for it.
         """
         if isinstance(images, list | tuple):
             return [self.predict(image, max_pixels) for image in images]
@@ -98,19 +103,17 @@ class Segmentor:
         return self.segment(as_bgr(images, max_pixels, self.backend), path)
 
     def segment(self, image: np.ndarray, path: str | None = None, watch: Watch | None = None) -> Segmentation:
-        """Segments an image (H, W, 3), uint8 BGR; `watch` is called with the finished fraction."""
-        device = next(self.model.parameters()).device
+        """Segments an image (H, W, 3), uint8 BGR; `watch` is called with the finished fraction.
+
+        Raises:
+            DataError: the network fails on the image, or memory is too small for it.
+        """
         try:
-            with torch.autocast(device.type, getattr(torch, self.dtype), enabled=self.dtype != 'float32'):
+            with torch.autocast(self.device.type, getattr(torch, self.dtype), enabled=self.dtype != 'float32'):
                 data = self._prepared(image, path)
                 maps = label_image(self.model, data, self.choice, self.options.confidence, watch)
-        except (torch.cuda.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and 'memory' not in str(error):
-                raise
-            raise ConfigError(
-                f'Too little memory for an image of {image.shape[1]}x{image.shape[0]} pixels. Use a smaller batch size '
-                f"or window, or mode 'windows'."
-            ) from error
+        except (RuntimeError, MemoryError) as error:  # the errors of networks and of memory, CUDA's included
+            raise _failure(image, error) from error
         return self._result(image, maps)
 
     def _prepared(self, image: np.ndarray, path: str | None) -> dict[str, Any]:
@@ -131,6 +134,16 @@ class Segmentor:
         restored = None if maps.restored is None else maps.restored[..., ::-1]
         labels = maps.labels.astype(kind)
         return Segmentation(labels, self.classes, self.palette, image[..., ::-1], maps.confidence, restored)
+
+
+def _failure(image: np.ndarray, error: Exception) -> DataError:
+    size = f'{image.shape[1]}x{image.shape[0]} pixels'
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or 'memory' in str(error):
+        return DataError(
+            f'Too little memory for an image of {size}. Use windows (--mode windows), smaller ones (--window), or '
+            'fewer at a time (--batch-size).'
+        )
+    return DataError(f'The network fails on an image of {size} ({first_line(error)}).')
 
 
 def _built(steps: Sequence[Mapping[str, Any]]) -> tuple[str, bool, list[Any]]:
@@ -187,6 +200,11 @@ class SegmentorSource:
             model = MODELS.build(_without_pretrained(self.config))
         except BaseFolderError as error:
             raise BaseFolderError(f'{error}\n{BASE_HINT}') from None
+        except (KeyError, TypeError) as error:  # mmengine's errors for an unknown type and unknown arguments
+            raise ConfigError(
+                f'The model of the config cannot be built: {first_line(error)}. Pass the config it was trained with. '
+                'Its custom_imports must name the module that registers the model.'
+            ) from error
         if not isinstance(model, BaseSegmentor):
             raise ConfigError(
                 f'{self.checkpoint} holds a {type(model).__name__}, which is not a segmentor. To restore images, use '

@@ -1,6 +1,7 @@
 """`rass_mm.load_segmentor` and `rass_mm.load_restorer` in Python programs."""
 
 import os
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -212,6 +213,32 @@ def test_a_restorer_needs_no_attribute_of_itself(tiny_base, adapter, photos, tmp
     found[0].save(tmp_path / 'one.png')
     restore_files(file, tmp_path / 'same.png', lambda: restorer.network, restorer.options)
     assert (tmp_path / 'one.png').read_bytes() == (tmp_path / 'same.png').read_bytes()
+
+
+def test_an_image_that_the_network_cannot_take_does_not_end_the_job(trained, photos, tmp_path, monkeypatch):
+    segmentor = rass_mm.load_segmentor(trained.plain.file, device='cpu')
+    forward = segmentor.model.backbone.forward
+
+    def failing(images):
+        if images.shape[2:] == (64, 64):
+            raise RuntimeError('Kernel size can not be greater than actual input size')
+        return forward(images)
+
+    monkeypatch.setattr(segmentor.model.backbone, 'forward', failing)
+    with pytest.raises(DataError, match=r'1 of 6(.|\n)*deep\.png: The network fails on an image of 64x64(.|\n)*Kernel'):
+        segment_files(photos, tmp_path / 'out', lambda: segmentor, SegmentOptions())
+    assert len(list((tmp_path / 'out' / 'labels').rglob('*.png'))) == 5
+    monkeypatch.setattr(segmentor.model.backbone, 'forward', Mock(side_effect=MemoryError))
+    with pytest.raises(DataError, match='Too little memory(.|\n)*--window'):
+        segmentor.predict(photos / 'a.png')
+
+
+def test_a_model_that_cannot_be_built_is_named(trained, tmp_path):
+    for option, said in ({'model.type': 'Unheard'}, 'Unheard'), ({'model.backbone.unheard': 1}, 'unheard'):
+        config = trained.plain.config.copy()
+        config.merge_from_dict(option)
+        with pytest.raises(ConfigError, match=f'cannot be built(.|\n)*{said}'):
+            rass_mm.load_segmentor(trained.plain.file, config, device='cpu')
 
 
 def test_the_package_has_no_other_names():
