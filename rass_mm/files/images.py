@@ -82,13 +82,19 @@ def read_picture(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Pictu
         check_pixels(data, max_pixels)
         header = _header(data)
         array = _decoded(data, header)
-        if header is not None and header.format in ANIMATED and getattr(header, 'n_frames', 1) > 1:
-            logger.warning('%s has %d frames. Only the first one is used.', path, header.n_frames)
+        if header is not None:
+            warn_of_frames(path, header)
     except TooManyPixelsError as error:
         raise DataError(f'{path}: {error}') from None
     except Exception as error:  # on damaged bytes, Pillow's decoders raise almost any error, e.g. TypeError
         raise DataError(f'{path}: the image cannot be read ({error}). Copy it again or remove it.') from error
     return _picture(array, header)
+
+
+def warn_of_frames(path: str | os.PathLike, header: Image.Image) -> None:
+    """Logs a warning if an image file is an animation, of which only the first frame is read."""
+    if header.format in ANIMATED and getattr(header, 'n_frames', 1) > 1:
+        logger.warning('%s has %d frames. Only the first one is used.', path, header.n_frames)
 
 
 def _header(data: bytes) -> Image.Image | None:

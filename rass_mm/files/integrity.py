@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from rass_mm.errors import DataError
 
@@ -18,6 +18,9 @@ TAIL = 64
 
 MAX_PIXELS = 89_478_485
 """Default limit of the pixels of an image: that of Pillow, a quarter of a GiB with three channels."""
+
+MAX_TEXT = 2**26
+"""Longest text of a PNG file that is accepted, in bytes."""
 
 
 class UnknownImageError(DataError):
@@ -54,12 +57,16 @@ def check_pixels(data: bytes, most: int = MAX_PIXELS) -> None:
 
 @contextmanager
 def without_pillow_limit() -> Iterator[None]:
-    """Context manager. Inside the block, Pillow opens images of any size: their size is checked by `check_pixels`."""
-    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    """Context manager. Inside the block, Pillow accepts images of any size and long texts in PNG files.
+
+    The size is checked by `check_pixels`. Some editors write texts of several MB, e.g. the workflow that made an image.
+    """
+    before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+    Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, MAX_TEXT
     try:
         yield
     finally:
-        Image.MAX_IMAGE_PIXELS = before
+        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = before
 
 
 def decoded(data: bytes) -> Image.Image:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import mmcv
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rass_mm.errors import DataError
-from rass_mm.files.images import Picture, read_picture
+from rass_mm.files.images import Picture, read_picture, warn_of_frames
 from rass_mm.files.integrity import MAX_PIXELS, TooManyPixelsError, check_complete, check_pixels, without_pillow_limit
 
 Photo = str | os.PathLike | np.ndarray | Image.Image
@@ -47,23 +47,24 @@ def read_bgr(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, backend: str
     except DataError as error:
         raise DataError(f'{path}: the image cannot be read ({error}). Copy it again or remove it.') from None
     check_complete(data, os.fspath(path))
-    image = None
-    if _is_turned_by_mmcv(data):
+    image, header = None, _header(data)
+    if header is None or header.format in TURNED_BY_MMCV or header.getexif().get(ORIENTATION, 1) == 1:
         with suppress(Exception):  # OpenCV and Pillow raise almost any error; read_picture names the reason
             image = mmcv.imfrombytes(data, flag='color', backend=backend)
     if image is None or image.dtype != np.uint8 or image.ndim != 3:
-        image = _bgr(read_picture(path, max_pixels).pixels)
+        return _bgr(read_picture(path, max_pixels).pixels)
+    if header is not None:
+        warn_of_frames(path, header)
     return image
 
 
-def _is_turned_by_mmcv(data: bytes) -> bool:
-    """Returns whether mmcv applies the EXIF orientation of an image file, or there is nothing to apply."""
+def _header(data: bytes) -> Image.Image | None:
+    """Returns the image opened but not decoded; None for a type that Pillow does not know."""
     try:
         with without_pillow_limit():
-            image = Image.open(io.BytesIO(data))
-        return image.format in TURNED_BY_MMCV or image.getexif().get(ORIENTATION, 1) == 1
-    except Exception:  # a type that Pillow does not know has no EXIF data
-        return True
+            return Image.open(io.BytesIO(data))
+    except UnidentifiedImageError:
+        return None
 
 
 def as_bgr(image: Photo, max_pixels: int = MAX_PIXELS, backend: str | None = 'cv2') -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from mmseg.apis import inference_model, init_model
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from tiny_segmentors import SCENES, shipped, write_checkpoint
 
 from rass_mm.files.manifest import MANIFEST
@@ -220,6 +220,18 @@ def test_file_names_can_be_any_bytes(trained, photos, tmp_path):
     assert b'caf\xe9.png,75,91' in (tmp_path / 'out' / 'shares.csv').read_bytes()
     (tmp_path / 'in' / name).write_text('text')
     assert segment(tmp_path / 'in', tmp_path / 'out', trained.plain.file) == 1
+
+
+def test_animations_and_long_texts_are_no_damage(trained, photos, tmp_path, caplog):
+    (tmp_path / 'in').mkdir()
+    image, info = Image.open(photos / 'a.png'), PngImagePlugin.PngInfo()
+    info.add_text('workflow', 'x' * 3_000_000, zip=True)
+    image.save(tmp_path / 'in' / 'text.png', pnginfo=info)
+    image.save(tmp_path / 'in' / 'moving.gif', save_all=True, append_images=[image.rotate(90)])
+    assert segment(tmp_path / 'in', tmp_path / 'out', trained.plain.file) == 0
+    assert np.array_equal(labels(tmp_path / 'out', 'text'), mmsegs(trained.plain, photos / 'a.png')[0])
+    assert labels(tmp_path / 'out', 'moving').shape == (91, 75)
+    assert 'moving.gif has 2 frames' in caplog.text
 
 
 def bomb(side=20000):

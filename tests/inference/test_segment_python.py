@@ -17,7 +17,7 @@ from rass_mm.diffusion.restorer import OneStepRestorer
 from rass_mm.errors import BaseFolderError, CheckpointError, ConfigError, DataError
 from rass_mm.inference import RestoreOptions, restore_files
 from rass_mm.inference.modes import SegmentOptions
-from rass_mm.inference.overlay import LINE, SWATCH, legend
+from rass_mm.inference.overlay import GAP, LINE, legend
 from rass_mm.inference.photos import read_bgr
 from rass_mm.inference.segment import segment_files
 from rass_mm_cli.main import main
@@ -119,20 +119,20 @@ def test_the_overlay_is_the_photo_in_the_colours_of_the_labels(segmentor, photos
     assert np.array_equal(found.overlay(opacity=0)[0, 0], found.image[0, 0])
 
 
-def test_a_legend_of_150_classes_shows_every_colour_and_name():
+def test_a_legend_of_150_classes_shows_every_colour_and_the_whole_name():
     names = [f'a class of number {i}' for i in range(150)]
     palette = [(i, 255 - i, 7 * i % 256) for i in range(150)]
-    strip = legend(1600, names, palette, {i: (150 - i) / 11325 for i in range(150)})
-    assert strip.shape[1] == 1600 and strip.shape[0] < 1600
-    lines = (strip.shape[0] - 8) // LINE
-    lefts = np.flatnonzero((strip[8 + SWATCH // 2] == palette[0]).all(-1) | False)
-    assert lefts.size and lefts[0] < 2 * SWATCH
-    found = {tuple(color) for color in strip.reshape(-1, 3)}
-    assert set(palette) <= found
-    dark = (strip.max(-1) < 90).reshape(strip.shape[0], 1600)
-    for line in range(lines):  # every line has text: ink right of the swatches of the first column
-        rows = slice(8 + line * LINE, 8 + (line + 1) * LINE)
-        assert dark[rows, 40:150].sum() > 50
+    strip = legend(1600, names, palette, dict.fromkeys(range(150), 1 / 150))
+    assert strip.shape[1] == 1600 and strip.shape[0] < 800
+    for label in range(150):
+        alone = legend(1600, names, palette, {label: 1 / 150})
+        columns = np.flatnonzero((alone < 255).any((0, 2)))
+        width = columns[-1] - columns[0]  # of its colour, name and share
+        assert width > 150
+        rows, lefts = np.nonzero((strip == palette[label]).all(-1))
+        top, left = rows.min() - GAP - 1, lefts.min() - GAP - 1
+        cell = strip[top + GAP : top + GAP + LINE - 4, left + GAP : left + GAP + width]
+        assert np.array_equal(cell, alone[GAP : GAP + LINE - 4, GAP : GAP + width]), names[label]
 
 
 def test_the_shell_and_python_give_the_same(trained, segmentor, photos, tmp_path):
