@@ -32,7 +32,7 @@ except Exception as error:  # a broken library may raise any error, e.g. OSError
     raise InstallationError(explained) from error
 
 __all__ = ['__version__', 'config_path', 'load_restorer', 'load_segmentor']
-LAZY = {'load_restorer': 'rass_mm.inference.restorer', 'load_segmentor': 'rass_mm.inference.segmentor'}
+LAZY = {'load_restorer': 'rass_mm.inference.restorer', 'load_segmentor': 'rass_mm.inference.loading'}
 """Names that are imported on first use, and their modules."""
 
 

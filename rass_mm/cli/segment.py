@@ -8,9 +8,10 @@ from rich.console import Console
 
 from rass_mm.cli.options import INTERRUPTED, add_device, add_max_pixels, add_overrides, positive
 from rass_mm.devices import DTYPES, chosen_device
+from rass_mm.inference.loading import read_segmentor
 from rass_mm.inference.modes import MODES, SegmentOptions
 from rass_mm.inference.segment import segment_files
-from rass_mm.inference.segmentor import Segmentor, read_segmentor
+from rass_mm.inference.segmentor import Segmentor
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

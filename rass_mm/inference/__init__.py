@@ -1,8 +1,8 @@
 """Segmentation and restoration of image files of any size and number.
 
-What restores depends on torch, NumPy, OpenCV, Pillow and the diffusion core, but not on mmseg or mmagic. What segments
-(`segmentor`, `segment`, `labelling`, `modes`, `classes`) also depends on mmseg, `photos` on mmcv; these are imported on
-their own.
+What restores depends on torch, NumPy, OpenCV, Pillow and the diffusion core, but not on mmseg or mmagic. The modules
+that segment (`loading`, `segmentor`, `segment`, `labelling`, `modes`, `classes`) also depend on mmseg, and `photos` on
+mmcv. They are not imported here.
 """
 
 from rass_mm.inference.folder import RestoreSummary, restore_files

@@ -8,8 +8,8 @@ from torch import nn
 
 from rass_mm.errors import ConfigError
 from rass_mm.inference import labelling
+from rass_mm.inference.loading import load_segmentor
 from rass_mm.inference.modes import ModeChoice, SegmentOptions
-from rass_mm.inference.segmentor import load_segmentor
 
 SLIDE = ConfigDict(mode='slide', crop_size=(96, 96), stride=(64, 64))
 
