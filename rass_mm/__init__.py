@@ -2,8 +2,12 @@
 
 Importing this package registers its models, data sets, transforms and hooks for segmentation. An mmseg config therefore
 needs only `custom_imports = dict(imports=['rass_mm'], allow_failed_imports=False)`. mmagic is not imported here,
-because a broken installation for restoration must never break segmentation.
+because a broken installation for restoration must never break segmentation. `load_segmentor` and `load_restorer` are
+imported on first use.
 """
+
+import importlib
+from typing import Any
 
 from rass_mm.errors import InstallationError
 from rass_mm.version import __version__
@@ -27,4 +31,12 @@ except Exception as error:  # a broken library may raise any error, e.g. OSError
         raise
     raise InstallationError(explained) from error
 
-__all__ = ['__version__', 'config_path']
+__all__ = ['__version__', 'config_path', 'load_restorer', 'load_segmentor']
+LAZY = {'load_restorer': 'rass_mm.inference.restorer', 'load_segmentor': 'rass_mm.inference.loading'}
+"""Names that are imported on first use, and their modules."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in LAZY:
+        return getattr(importlib.import_module(LAZY[name]), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

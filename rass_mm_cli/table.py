@@ -24,13 +24,14 @@ class Command:
         return f'{package}.{self.name.replace("-", "_")}'
 
 
-TRAINING, IMAGES, DATA = 'Train and test', 'Restore images', 'Data'
+TRAINING, IMAGES, DATA = 'Train and test', 'Segment and restore images', 'Data'
 WEIGHTS, MEASURING, INSTALLATION = 'Weights', 'Measure', 'Installation'
 COMMANDS = {
     command.name: command
     for command in (
         Command('train', 'train a config (same as tools/train.py)', TRAINING),
         Command('test', 'test a checkpoint (same as tools/test.py)', TRAINING),
+        Command('segment', 'segment image files of any size with a trained checkpoint', IMAGES),
         Command('restore', 'restore image files of any size with a trained adapter', IMAGES),
         Command('attention', 'draw where a restorer attends to each class name', IMAGES),
         Command('check-data', 'read all images and labels of a config and report errors', DATA),

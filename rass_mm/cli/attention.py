@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 from rich.console import Console
 
-from rass_mm.cli.options import add_device, add_dtype, add_restorer, names
+from rass_mm.cli.options import add_device, add_dtype, add_max_pixels, add_restorer, names
 from rass_mm.devices import chosen_device, default_dtype
 from rass_mm.diffusion.adapters import read_adapter
 from rass_mm.diffusion.attention import SECOND_HALF
@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         default=list(SECOND_HALF),
         help=f'blocks of the UNet, comma-separated (default: {",".join(SECOND_HALF)})',
     )
+    add_max_pixels(parser)
     add_device(parser)
     add_dtype(parser)
     parser.set_defaults(run=run)
@@ -58,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     base = find_base(arguments.base)
     restorer = load_restorer(adapter, base, device=str(device), dtype=dtype)
     for source, target in targets.items():
-        image = read_picture(source).pixels
+        image = read_picture(source, arguments.max_pixels).pixels
         maps = iterate_attention(restorer, image, classes, arguments.layers)
         chosen = {name: values for name, values in maps if name in wanted} if wanted else dict(strongest(maps))
         write_bytes(target, cv2.imencode('.png', attention_page(image, chosen)[..., ::-1])[1].tobytes())

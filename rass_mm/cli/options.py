@@ -16,6 +16,7 @@ from rass_mm.config import load_config
 from rass_mm.degradation.recipe import OSEDIFF, VERSIONS
 from rass_mm.devices import DTYPES
 from rass_mm.errors import RassError
+from rass_mm.files.integrity import MAX_PIXELS
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
@@ -64,6 +65,18 @@ def add_dtype(parser: argparse.ArgumentParser) -> None:
     """Adds the option --dtype."""
     parser.add_argument(
         '--dtype', choices=DTYPES, help='precision (default: bfloat16 on a CUDA device that supports it, else float32)'
+    )
+
+
+def add_max_pixels(parser: argparse.ArgumentParser) -> None:
+    """Adds the option --max-pixels."""
+    parser.add_argument(
+        '--max-pixels',
+        type=positive,
+        default=MAX_PIXELS,
+        metavar='N',
+        help=f'largest number of pixels of an image; larger ones are reported and not decoded (default: {MAX_PIXELS}, '
+        f'about {MAX_PIXELS / 1e6:.0f} megapixels)',
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from rass_mm.cli.options import INTERRUPTED, add_device, add_dtype, add_restorer
+from rass_mm.cli.options import INTERRUPTED, add_device, add_dtype, add_max_pixels, add_restorer
 from rass_mm.devices import chosen_device, default_dtype
 from rass_mm.diffusion.base import find_base
 from rass_mm.diffusion.color import COLOR_FIXES
@@ -16,7 +16,7 @@ from rass_mm.diffusion.latent_tiles import SCHEMES
 from rass_mm.diffusion.restorer import load_restorer
 from rass_mm.errors import RassError
 from rass_mm.files.hashing import content_hash
-from rass_mm.inference.folder import Restoring, restore_files
+from rass_mm.inference.folder import Restoring, restore_planned
 from rass_mm.inference.plan import plan_files
 from rass_mm.inference.restore import RestoreOptions
 from rass_mm.inference.sheet import check_sheet, write_sheet
@@ -61,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         default=defaults.color_fix,
         help='match the colours of the source (default: none)',
     )
+    add_max_pixels(parser)
     add_device(parser)
     add_dtype(parser)
     parser.add_argument('--sheet', type=Path, help='also write a contact sheet of inputs and outputs to this picture')
@@ -96,9 +97,12 @@ def run(arguments: argparse.Namespace) -> int:
         return load_restorer(**parts, **given, latent_tiles=options.scheme == 'osediff')
 
     if arguments.sheet:
-        check_sheet(arguments.sheet)
+        check_sheet(arguments.sheet)  # before folders are created
+    plan = plan_files(arguments.source, arguments.out)
+    if arguments.sheet:
+        check_sheet(arguments.sheet, plan.tasks)
     try:
-        summary = restore_files(arguments.source, arguments.out, load, options, model)
+        summary = restore_planned(plan, load, options, model, arguments.max_pixels)
     except KeyboardInterrupt:
         Console(stderr=True).print('Interrupted. Finished images are kept; run the same command again to resume.')
         return INTERRUPTED
@@ -106,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.sheet:
             # Written even if some images failed. Errors are suppressed so that theirs is shown.
             with suppress(RassError):
-                write_sheet(arguments.sheet, plan_files(arguments.source, arguments.out).tasks)
+                write_sheet(arguments.sheet, plan.tasks)
     Console().print(
         f'{arguments.out}: {summary.made} of {summary.images} images restored now ({summary.seconds:.1f} s)',
         markup=False,

@@ -16,7 +16,7 @@ from PIL import Image
 
 from rass_mm.errors import DataError
 from rass_mm.files.atomic import write_bytes
-from rass_mm.files.integrity import UnknownImageError, decoded
+from rass_mm.files.integrity import MAX_PIXELS, TooManyPixelsError, UnknownImageError, check_pixels, decoded
 from rass_mm.files.orientation import turned
 
 logger = logging.getLogger(__name__)
@@ -67,21 +67,35 @@ class Picture:
     profile: bytes | None
 
 
-def read_picture(path: str | os.PathLike) -> Picture:
+def read_picture(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Picture:
     """Reads an image file and applies its EXIF orientation. Of an animation, only the first frame is read.
 
+    Args:
+        path: the file.
+        max_pixels: largest number of pixels; a larger image is not decoded.
+
     Raises:
-        DataError: the file is missing, not an image, truncated or damaged, or its pixel type has no known range.
+        DataError: the file is missing, not an image, too large, truncated or damaged, or its pixel type has no known
+            range.
     """
     try:
         data = Path(path).read_bytes()
+        check_pixels(data, max_pixels)
         header = _header(data)
         array = _decoded(data, header)
-        if header is not None and header.format in ANIMATED and getattr(header, 'n_frames', 1) > 1:
-            logger.warning('%s has %d frames. Only the first one is restored.', path, header.n_frames)
+        if header is not None:
+            warn_of_frames(path, header)
+    except TooManyPixelsError as error:
+        raise DataError(f'{path}: {error}') from None
     except Exception as error:  # on damaged bytes, Pillow's decoders raise almost any error, e.g. TypeError
         raise DataError(f'{path}: the image cannot be read ({error}). Copy it again or remove it.') from error
     return _picture(array, header)
+
+
+def warn_of_frames(path: str | os.PathLike, header: Image.Image) -> None:
+    """Logs a warning if an image file is an animation, of which only the first frame is read."""
+    if header.format in ANIMATED and getattr(header, 'n_frames', 1) > 1:
+        logger.warning('%s has %d frames. Only the first one is used.', path, header.n_frames)
 
 
 def _header(data: bytes) -> Image.Image | None:

@@ -1,11 +1,13 @@
-"""Checks that the bytes of an image file are complete.
+"""Checks that the bytes of an image file are complete, and that they do not contain too many pixels.
 
 OpenCV silently fills the missing part of a truncated JPEG with grey, whereas Pillow raises an error.
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from rass_mm.errors import DataError
 
@@ -14,8 +16,57 @@ ENDINGS = {b'\xff\xd8\xff': b'\xff\xd9', b'\x89PNG': b'IEND'}
 TAIL = 64
 
 
+MAX_PIXELS = 89_478_485
+"""Default limit of the pixels of an image: that of Pillow, a quarter of a GiB with three channels."""
+
+MAX_TEXT = 2**26
+"""Longest text of a PNG file that is accepted, in bytes."""
+
+
 class UnknownImageError(DataError):
     """The bytes are not an image of a type that Pillow supports."""
+
+
+class TooManyPixelsError(DataError):
+    """The image is larger than the limit."""
+
+
+def check_pixels(data: bytes, most: int = MAX_PIXELS) -> None:
+    """Checks that an image file has at most `most` pixels, without decoding them.
+
+    Bytes of a type that Pillow does not know are accepted.
+
+    Raises:
+        TooManyPixelsError: the image is too large.
+        DataError: the header is damaged. The message is the reason without the file name.
+    """
+    try:
+        with without_pillow_limit():
+            width, height = Image.open(io.BytesIO(data)).size
+    except UnidentifiedImageError:
+        return
+    except Exception as error:  # on damaged bytes, Pillow raises almost any error
+        raise DataError(str(error)) from error
+    if width * height > most:
+        raise TooManyPixelsError(
+            f'the image has {width}x{height} pixels ({width * height / 1e6:.1f} megapixels), more than the limit of '
+            f'{most / 1e6:.1f} megapixels, and was not decoded. If it is not damaged, raise the limit: --max-pixels '
+            f'{width * height} (in Python: max_pixels).'
+        )
+
+
+@contextmanager
+def without_pillow_limit() -> Iterator[None]:
+    """Context manager. Inside the block, Pillow accepts images of any size and long texts in PNG files.
+
+    The size is checked by `check_pixels`. Some editors write texts of several MB, e.g. the workflow that made an image.
+    """
+    before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+    Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, MAX_TEXT
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = before
 
 
 def decoded(data: bytes) -> Image.Image:
@@ -26,8 +77,9 @@ def decoded(data: bytes) -> Image.Image:
         DataError: the file is truncated or damaged. The message is the reason without the file name.
     """
     try:
-        image = Image.open(io.BytesIO(data))
-        image.load()
+        with without_pillow_limit():
+            image = Image.open(io.BytesIO(data))
+            image.load()
     except UnidentifiedImageError as error:  # Pillow's message contains a memory address
         raise UnknownImageError('not an image of a known type') from error
     except Exception as error:  # on damaged bytes, Pillow's decoders raise almost any error, e.g. TypeError

@@ -1,6 +1,8 @@
-"""Restoration of image files of any size and number with a network that restores windows.
+"""Segmentation and restoration of image files of any size and number.
 
-Depends on torch, NumPy, OpenCV, Pillow and the diffusion core, but not on mmseg or mmagic.
+What restores depends on torch, NumPy, OpenCV, Pillow and the diffusion core, but not on mmseg or mmagic. The modules
+that segment (`loading`, `segmentor`, `segment`, `labelling`, `modes`, `classes`) also depend on mmseg, and `photos` on
+mmcv. They are not imported here.
 """
 
 from rass_mm.inference.folder import RestoreSummary, restore_files

@@ -1,4 +1,4 @@
-"""Manifest of an output folder, with which a stopped restoration resumes and never mixes two settings.
+"""Manifest of an output folder, with which a stopped job resumes and never mixes two settings.
 
 It has one JSON object per line: a header, then a line per finished image with the size and modification time of its
 source. Each line is appended when its image is finished.
@@ -6,39 +6,35 @@ source. Each line is appended when its image is finished.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from rass_mm.errors import DataError
 from rass_mm.files.images import WRITABLE
 from rass_mm.files.manifest import MANIFEST, append_line, read_manifest, remove_leftovers, write_manifest
 from rass_mm.inference.plan import Plan, Task
-from rass_mm.inference.restore import RestoreOptions
 from rass_mm.version import __version__
 
-FORMAT = 'rass_mm restored images, 2'
-"""Format version. Version 1 enlarged with OpenCV's bicubic kernel, version 2 with Pillow's; a folder has only one."""
 DECISIVE = ('format', 'source', 'options', 'model')
+SUFFIXES = (*WRITABLE, '.csv', '.json')
 
 
 class Manifest:
     """The finished images of an output folder.
 
     Args:
-        plan: what is to be restored.
-        options: see `RestoreOptions`; the batch size is ignored, because it does not change the result.
+        plan: what is to be processed.
+        format: kind and version of the outputs; a folder has only one.
+        options: settings that change the outputs; must be JSON-serializable.
         model: values that identify the network; must be JSON-serializable.
 
     Raises:
         DataError: the folder contains results of other settings or another source, or files of unknown origin.
     """
 
-    def __init__(self, plan: Plan, options: RestoreOptions, model: Mapping[str, Any]) -> None:
+    def __init__(self, plan: Plan, format: str, options: Mapping[str, Any], model: Mapping[str, Any]) -> None:
         self.path = plan.out / MANIFEST
-        settings = {name: value for name, value in asdict(options).items() if name != 'batch'}
-        source = str(plan.root.resolve())
-        self.header = {'format': FORMAT, 'source': source, 'options': settings, 'model': dict(model)}
-        self.header = json.loads(json.dumps({**self.header, 'version': __version__}))
+        header = {'format': format, 'source': plan.source, 'options': dict(options), 'model': dict(model)}
+        self.header = json.loads(json.dumps({**header, 'version': __version__}))
         self.lines = self._read() if self.path.exists() else {}
         if not self.path.exists():
             _refuse_foreign(plan)
@@ -57,11 +53,12 @@ class Manifest:
     def has(self, task: Task) -> bool:
         """Checks whether the image is finished and its source is unchanged."""
         line = self.lines.get(task.name)
-        return line is not None and line == source_line(task) and task.target.is_file()
+        same = line is not None and source_line(task).items() <= line.items()
+        return same and all(target.is_file() for target in task.targets)
 
     def begin(self) -> None:
         """Prepares the folder for more images: rewrites the manifest and removes leftovers of a killed run."""
-        remove_leftovers(self.path.parent, WRITABLE)
+        remove_leftovers(self.path.parent, SUFFIXES)
         write_manifest(self.path, self.header, self.lines.values())
 
     def add(self, line: dict) -> None:
@@ -77,7 +74,7 @@ def source_line(task: Task) -> dict:
 
 
 def _refuse_foreign(plan: Plan) -> None:
-    foreign = next((task.target for task in plan.tasks if task.target.exists()), None)
+    foreign = next((target for task in plan.tasks for target in task.targets if target.exists()), None)
     if foreign is not None:
         raise DataError(
             f'{foreign} would be overwritten, but {plan.out} has no {MANIFEST} that records how it was made. Choose an '

@@ -1,12 +1,12 @@
-"""Input and output files of a restoration, checked before anything is loaded."""
+"""Input and output files of a job on images, checked before anything is loaded."""
 
 import glob
 import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,35 +17,66 @@ logger = logging.getLogger(__name__)
 
 WILDCARD = re.compile(r'[*?[]')
 
+Source = str | os.PathLike
+Outputs = Callable[[str], Sequence[str]]
+"""Maps the name of an image to the names of its outputs, relative to the output folder; the main one is the first."""
+
 
 class Task(NamedTuple):
-    """One image: its name relative to the source root, its name relative to the output folder, and both paths."""
+    """One image: its name relative to the source root, its main output relative to the output folder, and the paths.
+
+    `others` are the paths of further outputs.
+    """
 
     name: str
     output: str
     source: Path
     target: Path
+    others: tuple[Path, ...] = ()
+
+    @property
+    def targets(self) -> tuple[Path, ...]:
+        """Paths of all outputs, the main one first."""
+        return (self.target, *self.others)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Images to restore.
+    """Images to process.
 
     Args:
-        root: folder that the image names are relative to.
+        roots: folders that the image names are relative to.
         out: folder that the output names are relative to.
         tasks: the images, sorted by name.
         single: whether the source is a single file, given by name.
+        left_out: files that are not images, by kind, e.g. 'files of type .txt'.
     """
 
-    root: Path
+    roots: tuple[Path, ...]
     out: Path
     tasks: list[Task]
     single: bool = False
+    left_out: Mapping[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def source(self) -> str | list[str]:
+        """The resolved root, or a list of several roots."""
+        roots = sorted({str(root.resolve()) for root in self.roots})
+        return roots[0] if len(roots) == 1 else roots
 
 
-def plan_files(source: str | os.PathLike, out: str | os.PathLike) -> Plan:
-    """Lists the images and their outputs, and creates the output folders.
+@dataclass(frozen=True)
+class _Found:
+    """Images below a root. `deep` is whether subfolders were searched; a file given by name has None."""
+
+    root: Path
+    names: list[str]
+    deep: bool | None
+    left_out: Mapping[str, list[str]] = field(default_factory=dict)
+
+
+def plan_files(source: Source, out: Source) -> Plan:
+    """Lists the images to restore and their outputs, and creates the output folders.
 
     Args:
         source: an image; a folder, searched with its subfolders; or a pattern such as `photos/**/*.jpg`. With a
@@ -56,10 +87,8 @@ def plan_files(source: str | os.PathLike, out: str | os.PathLike) -> Plan:
         DataError: no image was found, two of them have the same output, or an output would overwrite a source; `out`
             is inside the searched folder, is a file, or is not writable.
     """
-    found = _single(Path(source), out) if Path(source).is_file() else _several(Path(source), Path(out))
-    _refuse_overwriting(found.tasks)
-    for folder in sorted({task.target.parent for task in found.tasks} | {found.out}):
-        _make_writable(folder)
+    found = _single(Path(source), out) if Path(source).is_file() else _planned([source], Path(out), restored_name)
+    _prepare(found)
     changed = [task for task in found.tasks if Path(task.name).suffix != Path(task.output).suffix]
     if changed and not found.single:
         logger.warning(
@@ -68,19 +97,64 @@ def plan_files(source: str | os.PathLike, out: str | os.PathLike) -> Plan:
     return found
 
 
-def _single(source: Path, out: str | os.PathLike) -> Plan:
+def plan_outputs(sources: Source | Sequence[Source], out: Source, outputs: Outputs) -> Plan:
+    """Lists images with several outputs each below one folder, and creates the output folders.
+
+    Args:
+        sources: an image, a folder, a pattern, or a list of them; see `plan_files`.
+        out: the output folder.
+        outputs: names of the outputs of an image.
+
+    Raises:
+        DataError: see `plan_files`.
+    """
+    listed = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
+    plan = _planned(listed, Path(out), outputs)
+    _prepare(plan)
+    return plan
+
+
+def restored_name(name: str) -> tuple[str]:
+    """Returns the name of the restored image: that of its source, with a suffix that can be written."""
+    return (Path(name).with_suffix(output_suffix(Path(name).suffix)).as_posix(),)
+
+
+def _prepare(plan: Plan) -> None:
+    _refuse_overwriting(plan.tasks)
+    for folder in sorted({target.parent for task in plan.tasks for target in task.targets} | {plan.out}):
+        _make_writable(folder)
+    for kind, names in plan.left_out.items():
+        logger.warning('Left out: %s (%d), e.g. %s', kind, len(names), names[0])
+
+
+def _single(source: Path, out: Source) -> Plan:
     target = Path(out)
     if target.is_dir() or os.fspath(out).endswith(os.sep) or not target.suffix:
-        task = _task(source.parent, target, source.name)
+        task = _task(source.parent, target, source.name, restored_name)
         if Path(task.output).suffix != source.suffix:
             logger.warning('%s is written as %s: its own file type cannot be written', source, task.target)
-        return Plan(source.parent, target, [task], single=True)
+        return Plan((source.parent,), target, [task], single=True)
     if target.suffix.lower() not in WRITABLE:
         raise DataError(f'{target}: cannot write images of type {target.suffix}. Use one of {", ".join(WRITABLE)}.')
-    return Plan(source.parent, target.parent, [Task(source.name, target.name, source, target)], single=True)
+    return Plan((source.parent,), target.parent, [Task(source.name, target.name, source, target)], single=True)
 
 
-def _several(source: Path, out: Path) -> Plan:
+def _planned(sources: Sequence[Source], out: Path, outputs: Outputs) -> Plan:
+    found = [_found(Path(source)) for source in sources]
+    for part in found:
+        _refuse_inside(part, out)
+    tasks = {task.source: task for part in found for task in _tasks(part, out, outputs)}  # a file is listed once
+    ordered = sorted(tasks.values(), key=lambda task: task.name)
+    left_out: dict[str, list[str]] = {}
+    for part in found:
+        for kind, names in part.left_out.items():
+            left_out.setdefault(kind, []).extend(names)
+    return Plan(tuple(part.root for part in found), out, ordered, left_out=left_out)
+
+
+def _found(source: Path) -> _Found:
+    if source.is_file():
+        return _Found(source.parent, [source.name], None)
     if source.is_dir():
         root, deep, paths = source, True, source.rglob('*')
     elif WILDCARD.search(str(source)):
@@ -88,15 +162,19 @@ def _several(source: Path, out: Path) -> Plan:
         paths = map(Path, glob.iglob(str(source), recursive=True))
     else:
         raise DataError(f'{source} does not exist. Pass an image, a folder of images, or a pattern in quotes.')
-    names = _image_names(root, paths)
+    names, left_out = _image_names(root, paths)
     if not names:
         raise DataError(f'No images found in {source}; searched for {", ".join(READABLE)}.')
-    if out.resolve() == root.resolve() or (deep and root.resolve() in out.resolve().parents):
+    return _Found(root, names, deep, left_out)
+
+
+def _refuse_inside(found: _Found, out: Path) -> None:
+    root, folder = found.root.resolve(), out.resolve()
+    if found.deep is not None and (folder == root or (found.deep and root in folder.parents)):
         raise DataError(
-            f'The output folder {out} is in the image folder {root}, so the next run would restore the restored images '
-            'again. Choose an output folder outside it.'
+            f'The output folder {out} is in the image folder {found.root}, so the next run would process its own '
+            'outputs. Choose an output folder outside it.'
         )
-    return Plan(root, out, [_task(root, out, name) for name in names])
 
 
 def _fixed_part(pattern: Path) -> Path:
@@ -105,14 +183,39 @@ def _fixed_part(pattern: Path) -> Path:
     return Path(*pattern.parts[:first])
 
 
-def _image_names(root: Path, paths: Iterable[Path]) -> list[str]:
-    images = (path for path in paths if path.suffix.lower() in READABLE and not path.name.startswith('.'))
-    return sorted({path.relative_to(root).as_posix() for path in images if path.is_file()})
+def _image_names(root: Path, paths: Iterable[Path]) -> tuple[list[str], dict[str, list[str]]]:
+    """Returns the names of the images, sorted, and the names of all other files by kind."""
+    names, others = set(), {}
+    for path in paths:
+        name = path.relative_to(root).as_posix()
+        kind = _kind(path)
+        if kind is None:
+            names.add(name)
+        elif kind:
+            others.setdefault(kind, set()).add(name)
+    return sorted(names), {kind: sorted(found) for kind, found in sorted(others.items())}
 
 
-def _task(root: Path, out: Path, name: str) -> Task:
-    output = Path(name).with_suffix(output_suffix(Path(name).suffix)).as_posix()
-    return Task(name, output, root / name, out / output)
+def _kind(path: Path) -> str | None:
+    """Returns why a path is not an image: an empty string for a folder, None for an image."""
+    if path.is_dir():
+        return ''
+    if path.name.startswith('.'):
+        return 'hidden files'
+    if not path.is_file():
+        return 'broken links or special files'
+    if path.suffix.lower() not in READABLE:
+        return f'files of type {path.suffix.lower()}' if path.suffix else 'files without a suffix'
+    return None
+
+
+def _tasks(found: _Found, out: Path, outputs: Outputs) -> list[Task]:
+    return [_task(found.root, out, name, outputs) for name in found.names]
+
+
+def _task(root: Path, out: Path, name: str, outputs: Outputs) -> Task:
+    output, *others = outputs(name)
+    return Task(name, output, root / name, out / output, tuple(out / other for other in others))
 
 
 def _refuse_overwriting(tasks: list[Task]) -> None:
@@ -122,8 +225,9 @@ def _refuse_overwriting(tasks: list[Task]) -> None:
         other = owners.setdefault(task.output, task)
         if other is not task:
             raise DataError(f'{other.source} and {task.source} would both become {task.target}. Rename one of them.')
-        if task.target.resolve() in sources:
-            raise DataError(f'{task.target} is one of the images to restore. Choose another output.')
+        for target in task.targets:
+            if target.resolve() in sources:
+                raise DataError(f'{target} is one of the images to process. Choose another output.')
 
 
 def _make_writable(folder: Path) -> None:

@@ -73,15 +73,20 @@ class RestoreOptions:
 
 
 def restore_image(
-    image: np.ndarray, apply: Apply, options: RestoreOptions, multiple: int = 64, depth: str = 'float32'
+    image: np.ndarray,
+    apply: Apply,
+    options: RestoreOptions | None = None,
+    multiple: int | None = None,
+    depth: str = 'float32',
 ) -> np.ndarray:
     """Restores one image.
 
     Args:
         image: (H, W, 3) float32 RGB in [0, 1], of any size.
-        apply: the network; it receives windows on the CPU and moves them to its device.
-        options: see `RestoreOptions`.
-        multiple: number that the sides of the network's input must be multiples of (64 for Stable Diffusion).
+        apply: the network, e.g. a `Restorer`; it receives windows on the CPU and moves them to its device.
+        options: see `RestoreOptions`; None uses its defaults.
+        multiple: number that the sides of the network's input must be multiples of. None uses `apply.size_multiple`,
+            or 64, that of Stable Diffusion, if the network has no such attribute.
         depth: pixel type of the image file (`Picture.depth`). 'uint8' is enlarged in 8 bits, as in the published
             restorers; other types are enlarged in full precision.
 
@@ -94,6 +99,8 @@ def restore_image(
         ConfigError: the options do not suit the network, the network changes the shape, or its device has too little
             memory for a batch.
     """
+    options = options or RestoreOptions()
+    multiple = multiple or getattr(apply, 'size_multiple', 64)
     source = _source(image, options, depth)
     window, overlap = options.tiling(multiple) if options.scheme == 'windows' else _whole(source, multiple)
     try:

@@ -1,6 +1,7 @@
 """Contact sheet: thumbnails of all images, each beside its restored version."""
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,15 +18,23 @@ PAIRS_PER_ROW = 4
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp')
 
 
-def check_sheet(path: str | os.PathLike) -> Path:
-    """Returns the path of the sheet if its suffix is that of an image.
+def check_sheet(path: str | os.PathLike, tasks: Sequence[Task] = ()) -> Path:
+    """Returns the path of the sheet if it is that of a picture and of no other file of the job.
+
+    Args:
+        path: the image file to write.
+        tasks: the images of the job.
 
     Raises:
-        DataError: the suffix is not one of `SUFFIXES`.
+        DataError: the suffix is not one of `SUFFIXES`, or the sheet would overwrite an image or an output.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise DataError(f'{path}: a contact sheet is a picture. Use one of the suffixes {", ".join(SUFFIXES)}.')
+    for task in tasks:
+        for role, file in (('one of the images', task.source), ('the output of one of the images', task.target)):
+            if file.resolve() == path.resolve():
+                raise DataError(f'The contact sheet {path} is {role}. Choose another --sheet.')
     return path
 
 
@@ -46,7 +55,7 @@ def _pair(task: Task) -> np.ndarray:
     """Draws a cell, (h, w, 3) uint8 BGR."""
     pair = np.full((SIDE, 2 * SIDE + GAP, 3), 255, np.uint8)
     for left, file in ((0, task.source), (SIDE + GAP, task.target)):
-        thumb = _thumbnail(read_picture(file).pixels)
+        thumb = _thumbnail(read_picture(file, sys.maxsize).pixels)
         pair[: thumb.shape[0], left : left + thumb.shape[1]] = thumb
     return captioned(pair, task.name[-48:], border=GAP)
 

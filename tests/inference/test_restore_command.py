@@ -118,6 +118,15 @@ def test_invalid_options_are_reported_before_the_model_is_loaded(files, loads, c
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('sheet', ['in/image.png', 'out/image.png', 'in/../in/image.png'])
+def test_the_contact_sheet_overwrites_no_image(files, loads, capsys, sheet):
+    before = (files / 'in' / 'image.png').read_bytes()
+    assert restore(files, '--sheet', str(files / sheet)) == 1 and not loads.given
+    assert 'Choose another --sheet' in capsys.readouterr().err
+    assert (files / 'in' / 'image.png').read_bytes() == before and not (files / 'out' / 'image.png').exists()
+    assert restore(files, '--sheet', str(files / 'out' / 'sheet.png')) == 0 and (files / 'out' / 'sheet.png').exists()
+
+
 def test_an_output_below_a_file_is_refused(files, loads, capsys):
     assert restore(files, out='scr.safetensors/out') == 1 and not loads.given
     assert 'Cannot write' in capsys.readouterr().err

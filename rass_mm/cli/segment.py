@@ -1,0 +1,100 @@
+"""`rass-mm segment`: segmentation of image files of any size and number."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from rich.console import Console
+
+from rass_mm.cli.options import INTERRUPTED, add_device, add_max_pixels, add_overrides, positive
+from rass_mm.devices import DTYPES, chosen_device
+from rass_mm.inference.loading import read_segmentor
+from rass_mm.inference.modes import MODES, SegmentOptions
+from rass_mm.inference.segment import segment_files
+from rass_mm.inference.segmentor import Segmentor
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Adds the arguments of `rass-mm segment`."""
+    parser.add_argument(
+        'sources',
+        metavar='IN',
+        nargs='+',
+        help="image, folder (searched recursively) or pattern in quotes, e.g. 'photos/*.jpg'; several are allowed",
+    )
+    parser.add_argument(
+        'out',
+        metavar='OUT',
+        type=Path,
+        help='output folder for labels/, overlays/, shares.csv and shares.json. Outputs have the size of the photo '
+        'after it is turned upright by its EXIF orientation',
+    )
+    parser.add_argument('--checkpoint', type=Path, required=True, help='checkpoint of a trained segmentor')
+    parser.add_argument(
+        '--config',
+        help='config file, or name of a shipped config (default: the config in the checkpoint, read as data)',
+    )
+    parser.add_argument('--base', type=Path, help='Stable Diffusion folder (default: that of the config)')
+    parser.add_argument(
+        '--confidence', action='store_true', help='also write the 8-bit probability of each label to confidence/'
+    )
+    parser.add_argument(
+        '--restored', action='store_true', help='also write the restored images to restored/ (RestoreThenSegment only)'
+    )
+    parser.add_argument(
+        '--mode',
+        choices=MODES,
+        default='auto',
+        help='auto: as in the config, but large images always in windows; windows: every image that is larger than '
+        'one; whole: never windows (slow, and much memory for large images) (default: auto)',
+    )
+    parser.add_argument('--window', type=positive, help='side of a window in pixels (default: that of the config)')
+    parser.add_argument(
+        '--overlap', type=int, help='overlap of neighbouring windows in pixels (default: of the config, or a third)'
+    )
+    parser.add_argument(
+        '--batch-size', type=positive, metavar='N', help='windows of an image per batch (default: of the config, or 1)'
+    )
+    add_max_pixels(parser)
+    add_device(parser)
+    parser.add_argument(
+        '--dtype',
+        choices=DTYPES,
+        default='float32',
+        help='precision; float32 gives the labels of mmseg, the others are faster on a GPU (default: float32)',
+    )
+    add_overrides(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Segments the images and prints a summary; returns the exit status (130 after Ctrl-C).
+
+    Raises:
+        RassError: an error that the user can fix; finished images are kept.
+    """
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    names = ('mode', 'window', 'overlap', 'batch_size', 'confidence')
+    options = SegmentOptions(**{name: getattr(arguments, name) for name in names})
+    device = chosen_device(arguments.device)
+    source = read_segmentor(arguments.checkpoint, arguments.config, arguments.base, arguments.cfg_options)
+
+    def load() -> Segmentor:
+        return source.build(device, arguments.dtype, options)
+
+    identity = {**source.identity(), 'dtype': arguments.dtype}
+    try:
+        summary = segment_files(
+            arguments.sources, arguments.out, load, options, identity, arguments.restored, arguments.max_pixels
+        )
+    except KeyboardInterrupt:
+        Console(stderr=True).print('Interrupted. Finished images are kept; run the same command again to resume.')
+        return INTERRUPTED
+    Console().print(
+        f'{arguments.out}: {summary.made} of {summary.images} images segmented now ({summary.seconds:.1f} s)',
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 0

@@ -1,0 +1,41 @@
+"""Estimate of the largest image that fits into memory."""
+
+import os
+from pathlib import Path
+
+import torch
+
+SEGMENT_BYTES, RESTORE_BYTES = 48, 32
+"""Peak memory per pixel of an image beside the network, in bytes."""
+LIMITS = (Path('/sys/fs/cgroup/memory.max'), Path('/sys/fs/cgroup/memory.current'))
+
+
+def available_memory() -> int | None:
+    """Returns the memory in bytes that this process can still use; None if the system does not say."""
+    try:
+        lines = Path('/proc/meminfo').read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith('MemAvailable'))
+    except (OSError, StopIteration):
+        return os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') if hasattr(os, 'sysconf') else None
+    try:
+        most, used = (int(file.read_text()) for file in LIMITS)
+    except (OSError, ValueError):  # no container, or 'max'
+        return free
+    return max(min(free, most - used), 0)
+
+
+def fitting(bytes_per_pixel: float, max_pixels: int, device: torch.device | None = None) -> str:
+    """Returns a sentence on the largest image: the smaller of the limit and of what fits into the free memory.
+
+    Args:
+        bytes_per_pixel: memory that a pixel takes.
+        max_pixels: the limit.
+        device: the device that holds whole images; None if images stay in main memory.
+    """
+    free = available_memory()
+    if device is not None and device.type == 'cuda' and free is not None:
+        free = min(free, torch.cuda.mem_get_info(device)[0])
+    most = max_pixels / 1e6
+    if free is None or free / bytes_per_pixel >= max_pixels:
+        return f'images of up to {most:.1f} megapixels (--max-pixels)'
+    return f'images of about {free / bytes_per_pixel / 1e6:.1f} megapixels fit into memory (limit: {most:.1f})'

@@ -1,0 +1,84 @@
+"""Class names and colours of a trained segmentor."""
+
+import colorsys
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmseg.registry import DATASETS
+from torch import nn
+
+from rass_mm.datasets.classes import LOADERS, dataset_classes, leaf_datasets
+
+logger = logging.getLogger(__name__)
+
+Palette = list[tuple[int, int, int]]
+GOLDEN = 0.618034
+"""Fraction of the colour circle between neighbouring classes: no two of them have similar hues."""
+
+
+def classes_of(segmentor: nn.Module, meta: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[list[str], Palette]:
+    """Returns names and colours by label of a segmentor.
+
+    They are looked up in the checkpoint, in the data sets of the config, and in the model. Labels without a name are
+    called 'class 0' etc.; colours that are not stored are drawn from the colour circle. A model with a single channel
+    has the labels 0 (background) and 1.
+
+    Args:
+        segmentor: a segmentor of mmseg.
+        meta: `meta` of its checkpoint.
+        config: its config.
+    """
+    stored = meta.get('dataset_meta') or {}
+    names = list(stored.get('classes') or meta.get('CLASSES') or _config_classes(config) or _own_classes(segmentor))
+    palette = stored.get('palette') or meta.get('PALETTE') or _data_palette(config)
+    single = getattr(segmentor, 'out_channels', None) == 1
+    count = 2 if single else getattr(segmentor, 'out_channels', None) or len(names)
+    colors = [tuple(map(int, color)) for color in palette] if _is_palette(palette, len(names)) else None
+    if single and len(names) == 1:
+        names, colors = ['background', *names], [(0, 0, 0), *colors] if colors else None
+    if len(names) != count:
+        if names:
+            logger.warning(
+                'The model predicts %d classes, but %d names are known. Names are not used.', count, len(names)
+            )
+        names, colors = [f'class {label}' for label in range(count)], None
+    return names, colors or drawn_palette(count)
+
+
+def drawn_palette(count: int) -> Palette:
+    """Returns colours with distinct hues for a number of classes."""
+    colors = []
+    for label in range(count):
+        shade = (0.65, 0.95), (0.9, 0.65), (0.45, 0.8)
+        red, green, blue = colorsys.hsv_to_rgb(label * GOLDEN % 1, *shade[label % 3])
+        colors.append((round(255 * red), round(255 * green), round(255 * blue)))
+    return colors
+
+
+def _is_palette(palette: Any, count: int) -> bool:
+    return isinstance(palette, Sequence) and not isinstance(palette, str) and len(palette) == count > 0
+
+
+def _datasets(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    loaders = [(config.get(name) or {}).get('dataset') for name in LOADERS[::-1]]
+    return [leaf for dataset in loaders if dataset for _, leaf in leaf_datasets(dataset, 'dataset')]
+
+
+def _config_classes(config: Mapping[str, Any]) -> list[str]:
+    return next((names for names in map(dataset_classes, _datasets(config)) if names), [])
+
+
+def _data_palette(config: Mapping[str, Any]) -> Any:
+    for dataset in _datasets(config):
+        palette = (dataset.get('metainfo') or {}).get('palette')
+        kind = dataset.get('type')
+        known = DATASETS.get(kind) if isinstance(kind, str) else kind
+        palette = palette or getattr(known, 'METAINFO', {}).get('palette')
+        if palette:
+            return palette
+    return None
+
+
+def _own_classes(segmentor: nn.Module) -> Sequence[str]:
+    return getattr(segmentor, 'classes', None) or ()

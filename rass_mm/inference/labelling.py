@@ -1,0 +1,213 @@
+"""Label maps and confidences of one image, with bounded memory, for any segmentor of mmseg."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmseg.models.decode_heads import Mask2FormerHead, MaskFormerHead
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from rass_mm.diffusion.tiling import windows
+from rass_mm.inference.modes import ModeChoice
+from rass_mm.segmentation import FileRestorer, RestoreThenSegment
+from rass_mm.segmentation.calibration import confidence as softmax_confidence
+from rass_mm.segmentation.rass import chunked, cut, sized
+from rass_mm.segmentation.rows import Labels, in_bands
+
+MOST_LOGITS = 2**26
+"""Most logits that mmseg's own `predict` may keep, 256 MiB in float32; of a larger image they are computed in rows."""
+Probability = Callable[[Tensor], Tensor]
+"""Maps logits (K, h, w) to the probability (h, w) of the predicted label."""
+Watch = Callable[[float], None]
+"""Called with the finished fraction of an image."""
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Results for one image.
+
+    Args:
+        labels: (H, W) int64 class ids at the original size of the image.
+        confidence: (H, W) uint8, the probability of the label in 1/255; None if it was not requested.
+        restored: (h, w, 3) uint8 BGR, what a `RestoreThenSegment` segmented; None for other models.
+    """
+
+    labels: np.ndarray
+    confidence: np.ndarray | None
+    restored: np.ndarray | None
+
+
+@torch.no_grad()
+def label_image(
+    model: nn.Module, data: dict[str, Any], choice: ModeChoice, confidence: bool = False, watch: Watch | None = None
+) -> Maps:
+    """Segments one image.
+
+    Args:
+        model: a segmentor of mmseg in eval mode.
+        data: `inputs` and `data_samples` of the test pipeline, a list of one each.
+        choice: the mode.
+        confidence: whether to compute the confidence.
+        watch: shows the progress.
+    """
+    prepared = model.data_preprocessor(data, False)
+    restored = None
+    if isinstance(model, RestoreThenSegment):
+        with _restoring_windows(model.restorer, choice, tuple(prepared['inputs'][0].shape[-2:])):
+            restored = model.restore(prepared['inputs'])[0]
+        model = model.segmentor
+        prepared = model.data_preprocessor({'inputs': [restored], 'data_samples': prepared['data_samples']}, False)
+        restored = restored.permute(1, 2, 0).contiguous().cpu().numpy()
+    inputs, samples = prepared['inputs'], prepared['data_samples']
+    with _test_settings(model, choice.settings(tuple(inputs.shape[-2:]))):
+        labels, confidences = _maps(model, inputs, samples, confidence, watch or (lambda fraction: None))
+    return Maps(labels.cpu().numpy().astype(np.int64), None if confidences is None else confidences.numpy(), restored)
+
+
+@contextmanager
+def _test_settings(model: nn.Module, settings: Any) -> Iterator[None]:
+    before, model.test_cfg = model.test_cfg, settings
+    try:
+        yield
+    finally:
+        model.test_cfg = before
+
+
+@contextmanager
+def _restoring_windows(restorer: nn.Module, choice: ModeChoice, size: tuple[int, int]) -> Iterator[None]:
+    """Context manager. Inside the block, a restorer of whole images restores a large image in windows."""
+    if not (isinstance(restorer, FileRestorer) and restorer.window is None and choice.is_large(size)):
+        yield
+        return
+    multiple = restorer.restorer.size_multiple
+    before = restorer.window, restorer.overlap
+    window = -(-max(choice.window) // multiple) * multiple
+    restorer.window, restorer.overlap = window, min(max(window // 3 // multiple, 1) * multiple, window - multiple)
+    try:
+        yield
+    finally:
+        restorer.window, restorer.overlap = before
+
+
+def _maps(
+    model: nn.Module, inputs: Tensor, samples: list[SegDataSample], confidence: bool, watch: Watch
+) -> tuple[Tensor, Tensor | None]:
+    """Returns labels (H, W) and confidences (H, W), uint8 on the CPU."""
+    metas = [sample.metainfo for sample in samples]
+    bands = _bands(model, inputs, samples, metas)
+    if bands is None:
+        return _predicted(model, inputs, samples, confidence)
+    head = _head(model)
+    threshold = None if model.out_channels > 1 else head.threshold
+    labels = ConfidentLabels(tuple(inputs.shape[2:]), metas[0], model.align_corners, threshold)
+    labels.probability = probability_of(model) if confidence else None
+    for band in bands:
+        labels.add(band[0])
+        watch(labels.seen / inputs.shape[2])
+    return labels.finished()[0], labels.confidence()
+
+
+def _bands(
+    model: nn.Module, inputs: Tensor, samples: list[SegDataSample], metas: list[dict]
+) -> Iterator[Tensor] | None:
+    """Returns the logits in bands of rows, or None if mmseg's own `predict` computes them within the limit."""
+    if hasattr(model, 'logit_bands'):
+        return model.logit_bands(inputs, metas, model.prompt(inputs, samples))
+    if not (hasattr(model, 'encode_decode') and hasattr(model, 'out_channels')):
+        return None
+    sizes = (tuple(inputs.shape[-2:]), tuple(metas[0].get('ori_shape', inputs.shape[-2:])[:2]))
+    batched = model.test_cfg.get('mode') == 'slide' and model.test_cfg.get('window_batch', 1) > 1
+    if not batched and model.out_channels * max(map(math.prod, sizes)) <= MOST_LOGITS:
+        return None
+    if model.test_cfg.get('mode') == 'slide':
+        return _slid(model, inputs, metas)
+    logits = model.encode_decode(inputs, sized(metas, inputs))
+    return in_bands(lambda top, bottom: logits[..., top:bottom, :], inputs.shape[2])
+
+
+def _slid(model: nn.Module, inputs: Tensor, metas: list[dict]) -> Iterator[Tensor]:
+    """Yields the rows of mmseg's sliding inference, the mean over windows, as soon as no later window covers them."""
+    settings, (height, width) = model.test_cfg, inputs.shape[2:]
+    grid = windows((height, width), tuple(settings.crop_size), tuple(settings.stride))
+    start, sums = 0, None
+    for chunk, done in chunked(grid, settings.get('window_batch', 1), height):
+        crops = cut(inputs, chunk)
+        parts = model.encode_decode(crops, sized(metas * len(chunk), crops))
+        if sums is None:
+            sums, counts = (parts.new_zeros((1, channels, 0, width)) for channels in (parts.shape[1], 1))
+        missing = max(bottom for _, bottom, *_ in chunk) - start - sums.shape[2]
+        if missing > 0:  # padding copies the rows
+            sums, counts = F.pad(sums, (0, 0, 0, missing)), F.pad(counts, (0, 0, 0, missing))
+        for part, (top, bottom, left, right) in zip(parts, chunk, strict=True):
+            sums[..., top - start : bottom - start, left:right] += part
+            counts[..., top - start : bottom - start, left:right] += 1
+        if done > start:
+            yield sums[..., : done - start, :] / counts[..., : done - start, :]
+            sums, counts = (kept[..., done - start :, :].clone() for kept in (sums, counts))
+            start = done
+
+
+def _predicted(
+    model: nn.Module, inputs: Tensor, samples: list[SegDataSample], confidence: bool
+) -> tuple[Tensor, Tensor | None]:
+    sample = model.predict(inputs, samples)[0]
+    labels = sample.pred_sem_seg.data[0]
+    if not confidence:
+        return labels, None
+    logits = sample.seg_logits.data
+    # mmseg stores the probability, not the logit, of a single channel.
+    probability = _of_label(logits[0], labels > 0) if len(logits) == 1 else probability_of(model)(logits)
+    return labels, _eight_bits(probability)
+
+
+def _head(model: nn.Module) -> nn.Module:
+    head = model.decode_head
+    return head[-1] if isinstance(head, nn.ModuleList) else head
+
+
+def probability_of(model: nn.Module) -> Probability:
+    """Returns the function that computes the probability of the predicted label from the logits of a model.
+
+    For heads that classify pixels it is the maximum of the softmax over the classes (the sigmoid for a single channel).
+    Heads that classify masks (MaskFormer, Mask2Former) have scores instead of logits, one sum of mask probabilities per
+    class. For them it is the largest score divided by the sum of all scores.
+    """
+    head = _head(model)
+    if isinstance(head, MaskFormerHead | Mask2FormerHead):
+        return lambda scores: scores.amax(0) / scores.sum(0).clamp(min=1e-12)
+    if getattr(model, 'out_channels', None) == 1:
+        return lambda logits: _of_label(logits[0].sigmoid(), logits[0].sigmoid() > head.threshold)
+    return softmax_confidence
+
+
+def _of_label(probability: Tensor, positive: Tensor) -> Tensor:
+    return torch.where(positive, probability, 1 - probability)
+
+
+def _eight_bits(probability: Tensor) -> Tensor:
+    return probability.clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
+
+
+class ConfidentLabels(Labels):
+    """`Labels` that also keeps the 8-bit confidence of each pixel, if `probability` is set."""
+
+    probability: Probability | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.confidences: list[Tensor] = []
+
+    def _decided(self, logits: Tensor) -> Tensor:
+        if self.probability is not None:
+            self.confidences.append(_eight_bits(self.probability(logits)))
+        return super()._decided(logits)
+
+    def confidence(self) -> Tensor | None:
+        """Returns (H, W) uint8 on the CPU; None without `probability`."""
+        return torch.cat(self.confidences) if self.confidences else None

@@ -1,0 +1,207 @@
+"""Loading of trained segmentors: checkpoint, config, base and weights."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmengine.runner.checkpoint import load_state_dict
+from mmseg.models.segmentors import BaseSegmentor
+from mmseg.registry import MODELS
+from torch import nn
+
+from rass_mm.config import config_from_checkpoint, load_config
+from rass_mm.datasets.classes import follow_classes, leaf_datasets
+from rass_mm.devices import DTYPES, chosen_device
+from rass_mm.engine.checkpoints import load_local
+from rass_mm.engine.trained_state import TrainedStateMixin, check_tensors, tensors_of
+from rass_mm.errors import BaseFolderError, CheckpointError, ConfigError
+from rass_mm.files.hashing import content_hash, json_sha256
+from rass_mm.files.tensors import first_line
+from rass_mm.inference.classes import classes_of
+from rass_mm.inference.modes import SegmentOptions
+from rass_mm.inference.segmentor import Segmentor, inner_segmentor
+from rass_mm.segmentation import RestoreThenSegment
+
+Bases = str | os.PathLike | Sequence[str | os.PathLike]
+BASE_HINT = (
+    'The config of a checkpoint names its base by the path it had in training. Pass the folder of the base with --base '
+    '(in Python: base=...), or set RASS_MM_BASES to the folder that holds it.'
+)
+
+
+@dataclass(frozen=True)
+class SegmentorSource:
+    """A checkpoint and its config, read but not yet built.
+
+    Args:
+        checkpoint: the file.
+        loaded: its content.
+        config: the config.
+    """
+
+    checkpoint: Path
+    loaded: dict[str, Any]
+    config: Config
+
+    def identity(self) -> dict[str, Any]:
+        """Returns hashes that identify weights, model and test pipeline in a manifest."""
+        settings = json.loads(json.dumps([self.config.model.to_dict(), self._steps()], default=str))
+        adapters = [
+            Path(part[key])
+            for part in _dicts(self.config.model)
+            for key in ('scr_adapter', 'adapter')
+            if isinstance(part.get(key), str)
+        ]
+        hashes = [content_hash(adapter) for adapter in adapters]
+        return {'checkpoint': content_hash(self.checkpoint), 'config': json_sha256(settings)[:16], 'adapters': hashes}
+
+    def build(self, device: torch.device, dtype: str = 'float32', options: SegmentOptions | None = None) -> Segmentor:
+        """Builds the model, loads its weights and moves it to a device.
+
+        Raises:
+            BaseFolderError, AdapterError, ConfigError: the base, an adapter or the config cannot be used.
+            CheckpointError: the weights do not fit the config.
+        """
+        init_default_scope(self.config.get('default_scope') or 'mmseg')
+        try:
+            model = MODELS.build(_without_pretrained(self.config))
+        except BaseFolderError as error:
+            raise BaseFolderError(f'{error}\n{BASE_HINT}') from None
+        except (KeyError, TypeError) as error:  # mmengine's errors for an unknown type and unknown arguments
+            raise ConfigError(
+                f'The model of the config cannot be built: {first_line(error)}. Pass the config it was trained with. '
+                'Its custom_imports must name the module that registers the model.'
+            ) from error
+        if not isinstance(model, BaseSegmentor):
+            raise ConfigError(
+                f'{self.checkpoint} holds a {type(model).__name__}, which is not a segmentor. To restore images, use '
+                'rass-mm restore (rass_mm.load_restorer).'
+            )
+        model = revert_sync_batchnorm(model)
+        load_weights(model, self.loaded, self.checkpoint)
+        names, palette = classes_of(inner_segmentor(model), self.loaded.get('meta') or {}, self.config)
+        return Segmentor(model.to(device).eval(), self._steps(), names, palette, dtype, options)
+
+    def _steps(self) -> list[Any]:
+        """Returns the test pipeline."""
+        dataset = (self.config.get('test_dataloader') or {}).get('dataset')
+        found = [leaf.get('pipeline') for _, leaf in leaf_datasets(dataset, 'dataset')] if dataset else []
+        steps = next((pipeline for pipeline in (*found, self.config.get('test_pipeline')) if pipeline), None)
+        return list(steps or [{'type': 'LoadImageFromFile'}, {'type': 'PackSegInputs'}])
+
+
+def read_segmentor(
+    checkpoint: str | os.PathLike,
+    config: str | os.PathLike | Config | None = None,
+    base: Bases | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> SegmentorSource:
+    """Reads a checkpoint and its config without building the model.
+
+    Args:
+        checkpoint: a file written by training or by `rass-mm convert`.
+        config: a config, its file, or the name of a shipped one; None reads the config in the checkpoint, which is
+            data and never executed, see `config_from_checkpoint`.
+        base: base folder, or several in order of preference, instead of that in the config.
+        overrides: config values by dotted key.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read safely.
+        ConfigError: there is no config, it is refused, or it has no model or no base.
+    """
+    path = Path(checkpoint).expanduser()
+    loaded = load_local(path, 'cpu')
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f'{path} holds a {type(loaded).__name__}, but a checkpoint is a mapping of names.')
+    if config is None:
+        content = config_from_checkpoint(loaded, str(path))
+    else:
+        content = config if isinstance(config, Config) else load_config(config)
+        follow_classes(content)
+    if overrides:
+        content.merge_from_dict(dict(overrides))
+    if not isinstance(content.get('model'), Mapping):
+        raise ConfigError(f'The config of {path} has no model. Pass the config it was trained with.')
+    if base is not None:
+        _set_base(content.model, base)
+    return SegmentorSource(path, loaded, content)
+
+
+def load_segmentor(
+    checkpoint: str | os.PathLike,
+    config: str | os.PathLike | Config | None = None,
+    base: Bases | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | None = None,
+    options: SegmentOptions | None = None,
+) -> Segmentor:
+    """Loads a trained segmentor for images of any size: any segmentor of mmseg.
+
+    Args:
+        checkpoint: see `read_segmentor`.
+        config: see `read_segmentor`.
+        base: see `read_segmentor`.
+        device: e.g. 'cpu' or 'cuda:1'; None uses CUDA if it is available.
+        dtype: 'float32' (None), whose labels equal those of mmseg, or 'bfloat16' or 'float16' for autocast.
+        options: see `SegmentOptions`; None uses its defaults.
+
+    Raises:
+        CheckpointError, ConfigError, BaseFolderError, AdapterError: see `read_segmentor` and `SegmentorSource.build`.
+    """
+    dtype = dtype or 'float32'
+    if dtype not in DTYPES:
+        raise ConfigError(f'dtype is {dtype!r}, but it must be one of {", ".join(DTYPES)}.')
+    place = chosen_device(None if device is None else str(device))
+    return read_segmentor(checkpoint, config, base).build(place, dtype, options)
+
+
+def load_weights(model: nn.Module, loaded: dict[str, Any], checkpoint: Path) -> None:
+    """Loads the weights of a checkpoint, all of them.
+
+    mmengine's loader only logs tensors that are missing, and the model would predict with random weights.
+
+    Raises:
+        CheckpointError: tensors are missing, unknown, or of another shape.
+    """
+    given = loaded.get('state_dict', loaded)
+    state = type(given)((name.removeprefix('module.'), value) for name, value in given.items())
+    if not isinstance(model, TrainedStateMixin | RestoreThenSegment):  # those check names and shapes themselves
+        own = tensors_of(model.state_dict())
+        needed = {key: value for key, value in own.items() if key in state or not key.endswith('num_batches_tracked')}
+        check_tensors(dict(state), needed, f'{checkpoint} does not fit the model of its config; nothing was loaded')
+    load_state_dict(model, state, strict=False, logger='current')
+
+
+def _without_pretrained(config: Config) -> ConfigDict:
+    """Returns the model's config with its data preprocessor and without initial weights, which are not needed."""
+    model = ConfigDict(config.model.to_dict())
+    for part in _dicts(model):
+        if part.get('pretrained'):
+            part['pretrained'] = None
+    if config.get('data_preprocessor') and not model.get('data_preprocessor'):
+        model.data_preprocessor = config.data_preprocessor
+    return model
+
+
+def _dicts(value: Any) -> Iterator[dict[str, Any]]:
+    """Yields a nested config and all dicts in it."""
+    if isinstance(value, dict):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        yield from _dicts(item)
+
+
+def _set_base(model: ConfigDict, base: Bases) -> None:
+    parts = [part for part in _dicts(model) if 'base' in part]
+    if not parts:
+        raise ConfigError(f'A base was given, but the model ({model.get("type")}) has none. Remove base (--base).')
+    folders = [base] if isinstance(base, str | os.PathLike) else base
+    for part in parts:
+        part['base'] = [os.fspath(folder) for folder in folders]

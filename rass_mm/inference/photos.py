@@ -1,0 +1,120 @@
+"""Images for prediction: files, arrays and Pillow images, always upright.
+
+Image files are decoded for a segmentor as mmseg decodes them, so that the label maps of all doors are equal.
+"""
+
+import io
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import mmcv
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from rass_mm.errors import DataError
+from rass_mm.files.images import Picture, read_picture, warn_of_frames
+from rass_mm.files.integrity import MAX_PIXELS, TooManyPixelsError, check_complete, check_pixels, without_pillow_limit
+
+Photo = str | os.PathLike | np.ndarray | Image.Image
+"""An image file; an array (H, W) grey or (H, W, 3) RGB; or an image of Pillow."""
+TURNED_BY_MMCV = ('JPEG', 'MPO', 'PNG', 'TIFF', 'WEBP')
+ORIENTATION = 0x0112
+RANGE = {'uint8': 255, 'uint16': 65535, 'float32': 1, 'float64': 1}
+
+
+def read_bgr(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, backend: str | None = 'cv2') -> np.ndarray:
+    """Reads an image file as (H, W, 3) uint8 BGR with mmcv, turned upright by its EXIF orientation.
+
+    16 bits are reduced to 8 and alpha is dropped. A type that mmcv cannot decode is read with `read_picture`.
+
+    Args:
+        path: the file.
+        max_pixels: see `read_picture`.
+        backend: mmcv's decoder.
+
+    Raises:
+        DataError: the file is missing, too large, truncated, damaged, or not an image.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f'{path}: the image cannot be read ({error.strerror}).') from error
+    try:
+        check_pixels(data, max_pixels)
+    except TooManyPixelsError as error:
+        raise DataError(f'{path}: {error}') from None
+    except DataError as error:
+        raise DataError(f'{path}: the image cannot be read ({error}). Copy it again or remove it.') from None
+    check_complete(data, os.fspath(path))
+    image, header = None, _header(data)
+    if header is None or header.format in TURNED_BY_MMCV or header.getexif().get(ORIENTATION, 1) == 1:
+        with suppress(Exception):  # OpenCV and Pillow raise almost any error; read_picture names the reason
+            image = mmcv.imfrombytes(data, flag='color', backend=backend)
+    if image is None or image.dtype != np.uint8 or image.ndim != 3:
+        return _bgr(read_picture(path, max_pixels).pixels)
+    if header is not None:
+        warn_of_frames(path, header)
+    return image
+
+
+def _header(data: bytes) -> Image.Image | None:
+    """Returns the image opened but not decoded; None for a type that Pillow does not know."""
+    try:
+        with without_pillow_limit():
+            return Image.open(io.BytesIO(data))
+    except UnidentifiedImageError:
+        return None
+
+
+def as_bgr(image: Photo, max_pixels: int = MAX_PIXELS, backend: str | None = 'cv2') -> np.ndarray:
+    """Returns a photo as (H, W, 3) uint8 BGR.
+
+    Raises:
+        DataError: the file cannot be read, or the array is not an image.
+    """
+    if isinstance(image, str | os.PathLike):
+        return read_bgr(image, max_pixels, backend)
+    pixels = _rgb(image)
+    if pixels.dtype == np.uint8:
+        return np.ascontiguousarray(pixels[..., ::-1])
+    return _bgr(pixels.astype(np.float32) / RANGE[pixels.dtype.name])
+
+
+def as_picture(image: Photo, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Returns a photo as a `Picture`; an array or an image of Pillow has no alpha and no profile.
+
+    Raises:
+        DataError: the file cannot be read, or the array is not an image.
+    """
+    if isinstance(image, str | os.PathLike):
+        return read_picture(image, max_pixels)
+    pixels = _rgb(image)
+    depth = pixels.dtype.name if pixels.dtype.kind == 'u' else 'float32'
+    grey = isinstance(image, np.ndarray) and image.ndim == 2
+    return Picture(pixels.astype(np.float32) / RANGE[pixels.dtype.name], None, grey, depth, None)
+
+
+def _rgb(image: np.ndarray | Image.Image) -> np.ndarray:
+    """Returns (H, W, 3) RGB in the type of the array."""
+    if isinstance(image, Image.Image):
+        return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
+    if not isinstance(image, np.ndarray):
+        raise DataError(
+            f'A {type(image).__name__} is not an image. Pass a path, a NumPy array or an image of Pillow, or a list.'
+        )
+    pixels = np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise DataError(f'The array has the shape {image.shape}. Pass (H, W, 3) RGB or (H, W) grey.')
+    if pixels.dtype.name not in RANGE:
+        raise DataError(f'The array has the type {image.dtype}. Pass uint8, uint16, or float32 in [0, 1].')
+    if pixels.dtype.kind == 'f' and not (pixels.min() >= 0 and pixels.max() <= 1):  # NaN is neither
+        raise DataError(
+            f'The array ranges from {pixels.min():g} to {pixels.max():g}. Values of floating point must be in [0, 1]; '
+            'convert levels of 0 to 255 to uint8.'
+        )
+    return pixels
+
+
+def _bgr(pixels: np.ndarray) -> np.ndarray:
+    return np.rint(pixels[..., ::-1] * 255).astype(np.uint8)

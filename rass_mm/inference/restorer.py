@@ -1,0 +1,82 @@
+"""A trained restorer for photos: one object that is loaded once and predicts on files, arrays and Pillow images."""
+
+import os
+from collections.abc import Sequence
+
+import torch
+
+from rass_mm.devices import chosen_device, default_dtype
+from rass_mm.diffusion import restorer as diffusion
+from rass_mm.diffusion.adapters import AdapterSource
+from rass_mm.files.integrity import MAX_PIXELS
+from rass_mm.inference.photos import Photo, as_picture
+from rass_mm.inference.restore import RestoreOptions, restore_image
+from rass_mm.inference.results import Restoration
+
+
+class PhotoRestorer:
+    """A restorer with the options of its restorations, as returned by `load_restorer`.
+
+    Args:
+        network: a `Restorer` of the diffusion core.
+        options: see `RestoreOptions`.
+    """
+
+    def __init__(self, network: diffusion.Restorer, options: RestoreOptions) -> None:
+        self.network, self.options = network, options
+
+    def predict(self, images: Photo | Sequence[Photo], max_pixels: int = MAX_PIXELS) -> Restoration | list[Restoration]:
+        """Restores one image, or each image of a list.
+
+        Args:
+            images: an image file, an array, or an image of Pillow; or a list of them. Arrays are RGB, not BGR as in
+                mmseg: (H, W, 3) or grey (H, W), uint8, uint16, or float32 in [0, 1].
+            max_pixels: largest number of pixels of a file, see `read_picture`.
+
+        Raises:
+            DataError: an image cannot be read.
+            AdapterError: the network returns NaN or infinity.
+            ConfigError: the options do not suit the network, or its device has too little memory.
+        """
+        if isinstance(images, list | tuple):
+            return [self.predict(image, max_pixels) for image in images]
+        picture = as_picture(images, max_pixels)
+        return Restoration(restore_image(picture.pixels, self.network, self.options, depth=picture.depth), picture)
+
+
+def load_restorer(
+    adapter: AdapterSource,
+    base: str | os.PathLike | Sequence[str | os.PathLike],
+    autoencoder: str | os.PathLike | None = None,
+    ends: str = 'decoder',
+    device: str | torch.device | None = None,
+    dtype: str | None = None,
+    options: RestoreOptions | None = None,
+) -> PhotoRestorer:
+    """Loads a trained restorer for images of any size.
+
+    Args:
+        adapter: an adapter file written by training (`scr_*.safetensors`), or its content.
+        base: the base folder it was trained on, or several folders in order of preference.
+        autoencoder: folder of a tiny autoencoder that replaces the VAE's decoder; None keeps the VAE.
+        ends: with `autoencoder`, the replaced ends: 'decoder' or 'both'.
+        device: e.g. 'cpu' or 'cuda:1'; None uses CUDA if it is available.
+        dtype: 'float32', 'bfloat16' or 'float16'; None uses bfloat16 on a CUDA device that supports it, else float32.
+        options: see `RestoreOptions`; None uses its defaults.
+
+    Raises:
+        AdapterError: the file cannot be used, is not a restorer, or was trained on another base.
+        BaseFolderError, ConfigError: the base, the autoencoder, the device or the dtype cannot be used.
+    """
+    options = options or RestoreOptions()
+    place = chosen_device(None if device is None else str(device))
+    network = diffusion.load_restorer(
+        adapter,
+        base,
+        autoencoder,
+        ends,
+        device=str(place),
+        dtype=dtype or default_dtype(place),
+        latent_tiles=options.scheme == 'osediff',
+    )
+    return PhotoRestorer(network, options)

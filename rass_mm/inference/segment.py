@@ -1,0 +1,109 @@
+"""Segmentation of many image files in a job that can be stopped at any time and resumed."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rass_mm.errors import ConfigError
+from rass_mm.files.atomic import write_bytes
+from rass_mm.files.integrity import MAX_PIXELS
+from rass_mm.inference.capacity import SEGMENT_BYTES, fitting
+from rass_mm.inference.job import Note, Summary, Words, report_broken, run_tasks
+from rass_mm.inference.manifest import Manifest
+from rass_mm.inference.modes import SegmentOptions
+from rass_mm.inference.photos import read_bgr
+from rass_mm.inference.plan import Task, plan_outputs
+from rass_mm.inference.results import Segmentation, image_png
+from rass_mm.inference.segmentor import Segmentor
+from rass_mm.inference.shares import has_shares, write_shares
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 'rass_mm label maps, 1'
+WORDS = Words('segmenting', 'segmented')
+LABELS, OVERLAYS, CONFIDENCE, RESTORED = 'labels', 'overlays', 'confidence', 'restored'
+"""Folders of the outputs, below the output folder."""
+
+
+def segment_files(
+    sources: str | os.PathLike | Sequence[str | os.PathLike],
+    out: str | os.PathLike,
+    load: Callable[[], Segmentor],
+    options: SegmentOptions,
+    model: Mapping[str, Any] | None = None,
+    restored: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> Summary:
+    """Segments images, folders with their subfolders, and patterns.
+
+    Outputs are PNG files below `out`, with the relative path and the name of their source: `labels/` has class ids with
+    a palette (16-bit grey for more than 255 classes), `overlays/` the labels over the photo with a legend,
+    `confidence/` the 8-bit probability of each label, and `restored/` the images that the segmentor saw. `shares.csv`
+    and `shares.json` have the share of each class per image. A manifest in `out` records finished images: repeating the
+    call segments only images that are missing or have changed, and a call with other settings raises an error.
+
+    Args:
+        sources: image, folder or pattern, or a list of them.
+        out: the output folder.
+        load: returns the segmentor; called after all checks, and only if there are images to segment.
+        options: see `SegmentOptions`.
+        model: hashes and other values that identify the segmentor, for the manifest.
+        restored: whether to write restored images; requires a model that restores.
+        max_pixels: see `read_picture`.
+
+    Raises:
+        DataError: see `plan_outputs` and `Manifest`. Also raised if some images failed; it lists them, and all others
+            are segmented.
+        ConfigError: the options do not suit the segmentor.
+    """
+    start = time.monotonic()
+    folders = [LABELS, OVERLAYS, *[CONFIDENCE] * options.confidence, *[RESTORED] * restored]
+    plan = plan_outputs(sources, out, lambda name: [f'{folder}/{_as_png(name)}' for folder in folders])
+    settings = {**asdict(options), 'restored': restored}
+    manifest = Manifest(plan, FORMAT, settings, model or {})
+    pending = [task for task in plan.tasks if not manifest.has(task)]
+    logger.info('%d of %d images to segment', len(pending), len(plan.tasks))
+    if pending or not has_shares(plan.out):
+        segmentor = load()
+        segmentor.use(options)
+        if restored and not segmentor.restores:
+            raise ConfigError(
+                f'--restored needs a model that restores images first (RestoreThenSegment), but this one is a '
+                f'{type(segmentor.model).__name__}.'
+            )
+        logger.info('Mode: %s', segmentor.choice.described())
+        logger.info('Size: %s', fitting(SEGMENT_BYTES, max_pixels, segmentor.device))
+        try:
+            broken = run_tasks(pending, _work(segmentor, folders, max_pixels), manifest, WORDS)
+        finally:  # also after an interruption
+            write_shares(plan.out, manifest.lines.values(), segmentor.classes)
+        report_broken(broken, plan, WORDS)
+    return Summary(len(plan.tasks), len(pending), time.monotonic() - start)
+
+
+def _as_png(name: str) -> str:
+    return Path(name).with_suffix('.png').as_posix()
+
+
+def _work(segmentor: Segmentor, folders: Sequence[str], max_pixels: int) -> Callable[[Task, Note], dict[str, Any]]:
+    def work(task: Task, note: Note) -> dict[str, Any]:
+        image = read_bgr(task.source, max_pixels, segmentor.backend)
+        found = segmentor.segment(image, os.fspath(task.source), lambda done: note(f'{100 * done:.0f} %'))
+        for folder, target in zip(folders, task.targets, strict=True):
+            _write(found, folder, target)
+        height, width = found.labels.shape
+        return {'width': width, 'height': height, 'pixels': found.counts}
+
+    return work
+
+
+def _write(found: Segmentation, folder: str, target: Path) -> None:
+    if folder == LABELS:
+        found.save(target)
+        return
+    images = {OVERLAYS: found.overlay, CONFIDENCE: lambda: found.confidence, RESTORED: lambda: found.restored}
+    write_bytes(target, image_png(images[folder]()))

@@ -1,0 +1,50 @@
+"""Tables of the class shares of all images of a folder, as CSV and JSON."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rass_mm.files.atomic import write_bytes, write_text
+
+CSV, JSON = 'shares.csv', 'shares.json'
+
+
+def write_shares(out: Path, lines: Iterable[Mapping[str, Any]], classes: Sequence[str]) -> None:
+    """Writes `shares.csv` and `shares.json` to the output folder.
+
+    The CSV has a row per image and a column per class, the JSON only the classes that are present. Shares are fractions
+    of the pixels of an image.
+
+    Args:
+        out: the output folder.
+        lines: manifest lines with `image`, `width`, `height` and `pixels`, the number of pixels by class id.
+        classes: class names by id.
+    """
+    ordered = sorted(lines, key=lambda line: line['image'])
+    rows = [_row(line, len(classes)) for line in ordered]
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator='\n').writerows([['image', 'width', 'height', *classes], *rows])
+    write_bytes(out / CSV, buffer.getvalue().encode('utf-8', 'surrogateescape'))  # file names can be any bytes
+    images = {line['image']: _entry(line, classes) for line in ordered}
+    write_text(out / JSON, json.dumps({'classes': list(classes), 'images': images}, indent=1))
+
+
+def has_shares(out: Path) -> bool:
+    """Checks whether both tables exist."""
+    return (out / CSV).is_file() and (out / JSON).is_file()
+
+
+def _row(line: Mapping[str, Any], count: int) -> list[Any]:
+    total = line['width'] * line['height']
+    pixels = {int(label): number for label, number in line['pixels'].items()}
+    return [line['image'], line['width'], line['height'], *(f'{pixels.get(i, 0) / total:.6g}' for i in range(count))]
+
+
+def _entry(line: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    total = line['width'] * line['height']
+    present = sorted(((number, int(label)) for label, number in line['pixels'].items()), key=lambda item: -item[0])
+    shares = [{'id': label, 'class': classes[label], 'share': round(number / total, 6)} for number, label in present]
+    return {'width': line['width'], 'height': line['height'], 'shares': shares}
