@@ -23,6 +23,7 @@ from rass_mm.datasets.preflight import check_data_folders, check_labels
 from rass_mm.datasets.wrappers import leaf_paths
 from rass_mm.degradation.versions import lq_steps, step_version
 from rass_mm.devices import device_name, has_accelerator
+from rass_mm.engine.launchers import check_launcher
 from rass_mm.engine.pretrained import check_pretrained
 from rass_mm.engine.records import command_line
 from rass_mm.errors import ConfigError
@@ -46,10 +47,12 @@ def prepare_config(
     everywhere. Distributed runs without a GPU use gloo.
 
     Raises:
-        ConfigError: the config sets other classes than those of its data set, or both `fine_tune` and `load_from`.
+        ConfigError: the config sets other classes than those of its data set, or both `fine_tune` and `load_from`, or
+            this process was not started by `launcher`.
     """
     check_fine_tuning(config)
     settle(config)
+    check_launcher(launcher)
     config.launcher = launcher
     config.work_dir = work_dir or config.get('work_dir') or f'./work_dirs/{stem}'
     if config.get('optim_wrapper') is not None:
@@ -96,15 +99,24 @@ def train(config: Config, resume: bool | str = False) -> Runner:
 
     Args:
         config: a prepared config.
-        resume: True resumes from the last checkpoint in the work dir; a path resumes from that checkpoint.
+        resume: True resumes from the last checkpoint in the work dir, and so does `resume = True` in the config; a path
+            resumes from that checkpoint.
 
     Raises:
         DataError, BaseFolderError, CheckpointError, ConfigError: the data, base, weights or config are invalid; raised
             before the first iteration.
     """
-    config.resume = bool(resume)
+    resume = resume or bool(config.get('resume'))
     if isinstance(resume, str):
         config.load_from = resume
+    elif resume and config.get('load_from'):
+        # mmengine would take the file of `load_from` for the run to resume.
+        raise ConfigError(
+            f'load_from is {config.load_from}, and the run is to be resumed; only one is possible. To resume the run '
+            f'in {config.work_dir}, add --cfg-options load_from=None. To resume that file, pass it: --resume '
+            f'{config.load_from}. To start a new run from its weights, leave --resume away.'
+        )
+    config.resume = bool(resume)
     for name in ('train_dataloader', 'val_dataloader'):
         check_data_folders(config.get(name), name)
         check_labels(config, name)

@@ -28,5 +28,9 @@ class ConfigError(RassError, ValueError):
     """A config requests something that does not exist, or its settings are inconsistent."""
 
 
+class TrainingError(RassError, RuntimeError):
+    """A training run cannot continue, because its losses or weights are NaN or infinite."""
+
+
 class InstallationError(RassError, ImportError):
     """A required package is missing, broken or has an incompatible version."""

@@ -4,14 +4,18 @@ Importing this package registers them with mmengine.
 """
 
 from rass_mm.engine import checkpoints, remote  # noqa: F401  (registers the safe loaders and the atomic backend)
+from rass_mm.engine.finite import FiniteTrainingHook
 from rass_mm.engine.loop import ResumableIterLoop
 from rass_mm.engine.parameter_groups import NormDecayOptimWrapperConstructor
+from rass_mm.engine.schedules import ResumedScheduleHook
 from rass_mm.engine.seeding import IterationSeedHook, SeededSampler, SeedSample
 
 __all__ = [
+    'FiniteTrainingHook',
     'IterationSeedHook',
     'NormDecayOptimWrapperConstructor',
     'ResumableIterLoop',
+    'ResumedScheduleHook',
     'SeedSample',
     'SeededSampler',
 ]

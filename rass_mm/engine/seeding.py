@@ -6,6 +6,7 @@ restarts.
 """
 
 import itertools
+import math
 import random
 from collections.abc import Iterator, Sized
 from typing import Any
@@ -43,7 +44,7 @@ def mixed_seed(*parts: int) -> int:
 
 @DATA_SAMPLERS.register_module()
 class SeededSampler(Sampler):
-    """Infinite sampler in which the n-th draw depends only on the seed and n.
+    """Sampler in which the n-th draw depends only on the seed and n.
 
     Draws are distributed over the ranks in turn, as in mmengine's `InfiniteSampler`.
 
@@ -51,25 +52,34 @@ class SeededSampler(Sampler):
         dataset: any object with a length.
         shuffle: whether to draw a new permutation in each epoch; otherwise samples are in order.
         seed: None uses a random seed that is shared by all processes.
+        infinite: whether the draws never end, as iteration-based loops need it. Otherwise an iteration over the sampler
+            ends after an epoch (see `set_epoch`), in which each rank has the same number of draws.
     """
 
-    def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None) -> None:
+    def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None, infinite: bool = True) -> None:
         self.rank, self.world_size = get_dist_info()
         self.size = len(dataset)
         self.shuffle = shuffle
         self.seed = sync_random_seed() if seed is None else seed
+        self.infinite = infinite
         self.first = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Starts at the first draw of an epoch; has no effect on infinite draws."""
+        if not self.infinite:
+            self.first = epoch * len(self)
 
     def skip(self, draws: int) -> None:
         """Starts at draw number `draws` of this process, without loading earlier samples."""
         self.first = draws
 
     def __len__(self) -> int:
-        return self.size
+        return self.size if self.infinite else math.ceil(self.size / self.world_size)
 
     def __iter__(self) -> Iterator[Draw]:
         epoch, order = -1, []
-        for draw in itertools.count(self.first * self.world_size + self.rank, self.world_size):
+        draws = itertools.count(self.first * self.world_size + self.rank, self.world_size)
+        for draw in draws if self.infinite else itertools.islice(draws, len(self)):
             if draw // self.size != epoch:
                 epoch = draw // self.size
                 order = self._order(epoch)

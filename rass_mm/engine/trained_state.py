@@ -28,17 +28,31 @@ class TrainedStateMixin(nn.Module):
     `merged_adapters` and `classes`. It is stored as UTF-8 bytes in a uint8 tensor, because checkpoint tools expect only
     tensors.
 
-    `state_dict()` excludes frozen parameters and the buffers of modules without trained parameters. Loading checks
-    provenance, names and shapes before any value is copied, also with `strict=False`. A submodule with this mixin, such
-    as a backbone, leaves the provenance to the outer module.
+    `state_dict()` excludes frozen parameters and the buffers of modules without trained parameters. Frozen are those
+    without gradients at the end of the constructor, which calls `settle_frozen`. Copies that are frozen later, such as
+    a moving average or a model for export, therefore keep their weights; a parameter that is unfrozen later is saved.
+    Loading checks provenance, names and shapes before any value is copied, also with `strict=False`. A submodule with
+    this mixin, such as a backbone, leaves the provenance to the outer module.
     """
 
     provenance: dict[str, Any]
+    _frozen: frozenset[str] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.register_state_dict_post_hook(_keep_trained)
         self.register_load_state_dict_post_hook(_forget_frozen)
+
+    def settle_frozen(self) -> None:
+        """Records which tensors are frozen; to be called at the end of the constructor."""
+        self._frozen = frozenset(frozen_keys(self))
+
+    def left_out(self) -> set[str]:
+        """Returns the names that the state dict excludes: frozen tensors, and the provenance of submodules."""
+        parts = [name for name, part in self.named_modules() if name and isinstance(part, TrainedStateMixin)]
+        frozen = set(frozen_keys(self) if self._frozen is None else self._frozen)
+        frozen -= {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        return frozen | {f'{name}.{PROVENANCE}' for name in parts}
 
     def get_extra_state(self) -> Tensor:
         """Provenance as a uint8 tensor."""
@@ -147,18 +161,12 @@ def frozen_keys(module: nn.Module) -> set[str]:
     return keys
 
 
-def _left_out(module: nn.Module) -> set[str]:
-    """Returns the names that the state dict excludes: frozen tensors, and the provenance of submodules."""
-    parts = [name for name, part in module.named_modules() if name and isinstance(part, TrainedStateMixin)]
-    return frozen_keys(module) | {f'{name}.{PROVENANCE}' for name in parts}
-
-
-def _keep_trained(module: nn.Module, state: dict[str, Tensor], prefix: str, _metadata: dict) -> None:
-    for key in _left_out(module):
+def _keep_trained(module: TrainedStateMixin, state: dict[str, Tensor], prefix: str, _metadata: dict) -> None:
+    for key in module.left_out():
         state.pop(prefix + key, None)
 
 
-def _forget_frozen(module: nn.Module, incompatible: Any) -> None:
+def _forget_frozen(module: TrainedStateMixin, incompatible: Any) -> None:
     """Removes excluded names from the missing keys that torch and mmengine report."""
-    left_out = tuple(_left_out(module))
+    left_out = tuple(module.left_out())
     incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if not key.endswith(left_out)]

@@ -28,15 +28,20 @@ from rass_mm.datasets.classes import follow_classes
 from rass_mm.datasets.loading import LoadImageStrict
 from rass_mm.datasets.preflight import drop_absent_labels, follow_clean_suffix
 from rass_mm.datasets.wrappers import leaf_paths
+from rass_mm.engine.loop import end_epochs
 from rass_mm.errors import RassError
 from rass_mm.segmentation.fine_tuning import use_fine_tuning
 
-HOOKS = ({'type': 'LabelsOnlyHook'}, {'type': 'LabelledClassesHook'})
+HOOKS = tuple(
+    {'type': name} for name in ('LabelsOnlyHook', 'LabelledClassesHook', 'FiniteTrainingHook', 'ResumedScheduleHook')
+)
 """Hooks of every run."""
 
 
 def settle(config: dict[str, Any]) -> None:
-    """Settles what a config leaves open, in place: names of types, absent labels, suffix of clean images, classes, fine-tuning.
+    """Settles what a config leaves open, in place.
+
+    These are names of types, absent labels, the suffix of clean images, classes, fine-tuning, and the end of epochs.
 
     Raises:
         ConfigError: the config contradicts its data set or itself.
@@ -46,6 +51,7 @@ def settle(config: dict[str, Any]) -> None:
     follow_clean_suffix(config)
     follow_classes(config)
     use_fine_tuning(config)
+    end_epochs(config)
 
 
 def adapt_entry_points() -> None:

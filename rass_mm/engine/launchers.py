@@ -1,0 +1,35 @@
+"""Check of the environment that a launcher of distributed jobs sets up."""
+
+import os
+
+from rass_mm.errors import ConfigError
+
+NEEDED = {
+    'pytorch': ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
+    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
+    'mpi': ('OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'MASTER_ADDR'),
+}
+"""Launcher -> environment variables that it sets for each process."""
+STARTS = {
+    'pytorch': 'torchrun, e.g. tools/dist_train.sh CONFIG PROCESSES',
+    'slurm': 'srun',
+    'mpi': 'mpirun, with MASTER_ADDR exported',
+}
+
+
+def check_launcher(launcher: str) -> None:
+    """Checks that this process was started by a launcher.
+
+    Args:
+        launcher: 'none', or a key of `NEEDED`.
+
+    Raises:
+        ConfigError: environment variables of the launcher are missing.
+    """
+    missing = [name for name in NEEDED.get(launcher, ()) if name not in os.environ]
+    if missing:
+        raise ConfigError(
+            f'--launcher {launcher}: the environment variable{"s" * (len(missing) > 1)} {", ".join(missing)} '
+            f'{"are" if len(missing) > 1 else "is"} not set, so this process was not started by that launcher. Start '
+            f'it with {STARTS[launcher]}, or use --launcher none.'
+        )
