@@ -75,7 +75,9 @@ class LabelledClassesHook(Hook):
         if not names or not any(labelled):
             return
         self.unlabelled = [name for name, count in zip(names, labelled, strict=False) if not count]
-        missed = [name for name, *counts in zip(names, labelled, predicted, strict=False) if counts[0] and not counts[1]]
+        missed = [
+            name for name, *counts in zip(names, labelled, predicted, strict=False) if counts[0] and not counts[1]
+        ]
         if not is_main_process():
             return
         if len(self.unlabelled) == len(names):

@@ -27,7 +27,12 @@ train_dataloader = dict(dataset=dict(**own, img_suffix='.jpg'))
 val_dataloader = dict(dataset=dict(**own, img_suffix='.png'))
 test_dataloader = val_dataloader
 """
-KINDS = {'rass': 'rass/rass_scenes_tiny.py', 'resnet': 'baselines/resnet_scenes_tiny.py'}
+KINDS = {
+    'rass': 'rass/rass_scenes_tiny.py',
+    'mask2former': 'rass/rass_scenes_tiny_mask2former.py',
+    'plain': 'diffusion/fcn_diffusion-tiny_1xb8-170_scenes-96x96.py',
+    'resnet': 'baselines/resnet_scenes_tiny.py',
+}
 SIZES = ((37, 61), (96, 96), (130, 75))
 
 
@@ -47,7 +52,7 @@ def trained(tmp_path_factory, tiny_base):
     init_default_scope('mmseg')
     for kind, name in KINDS.items():
         text = TEN_LINES.format(shipped=rass_mm.config_path(name), root=folder, classes=CLASSES)
-        base = f"model = dict(backbone=dict(base='{tiny_base}'))\n" if kind == 'rass' else ''
+        base = f"model = dict(backbone=dict(base='{tiny_base}'))\n" if kind != 'resnet' else ''
         (folder / f'{kind}.py').write_text(text + base)
         config = Config.fromfile(folder / f'{kind}.py')
         torch.manual_seed(0)
@@ -74,7 +79,7 @@ def test_paths_arrays_and_lists_give_the_same_labels_and_logits(trained, photos,
             assert np.array_equal(labels(other), labels(result))
         assert result.seg_logits.data.shape == (3, *size) and labels(result).shape == size
         assert np.array_equal(result.seg_logits.data.argmax(0).numpy(), labels(result))
-    if kind == 'rass':
+    if kind in ('rass', 'mask2former'):
         for result, other in zip(by_path, inference_model(model, photos), strict=True):
             assert np.array_equal(labels(result), labels(other))
     show_result_pyplot(model, photos[0], by_path[0], show=False, out_file=str(tmp_path / 'shown.png'))
@@ -151,7 +156,10 @@ def test_more_logits_than_the_limit_are_an_error_that_names_the_switch(trained, 
 
 def test_plain_prediction_keeps_no_logits_and_loops_neither(trained):
     model = init_model(*trained['rass'], device='cpu')
-    data = {'inputs': [torch.zeros(3, 64, 64, dtype=torch.uint8)], 'data_samples': [SegDataSample(metainfo={'ori_shape': (64, 64)})]}
+    data = {
+        'inputs': [torch.zeros(3, 64, 64, dtype=torch.uint8)],
+        'data_samples': [SegDataSample(metainfo={'ori_shape': (64, 64)})],
+    }
     hook, runner = logits.LabelsOnlyHook(), type('Runner', (), {'model': model})
     for before, after in ((hook.before_val, hook.after_val), (hook.before_test, hook.after_test)):
         before(runner)
