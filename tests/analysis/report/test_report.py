@@ -366,7 +366,7 @@ def test_claims_refer_to_existing_configs():
 
 @pytest.mark.parametrize('kind', [RASS, CURVE])
 def test_another_test_set_is_another_table(kind, tmp_path):
-    """Two test sets may have the same name and number of images. Records made before the hash are a set of their own."""
+    """Two test sets may have the same name and number of images. Records without a hash are a set of their own."""
     files = []
     for number, value in enumerate(['a', 'a', 'b', None]):
         content = copy.deepcopy(kind)
