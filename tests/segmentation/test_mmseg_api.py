@@ -1,6 +1,7 @@
 """mmseg's own API on the shipped configs: `init_model`, `inference_model`, `MMSegInferencer`, `show_result_pyplot`."""
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,7 +105,7 @@ def test_the_inferencer_gives_the_labels_of_inference_model(trained, photos, kin
 
 
 def test_the_inferencer_refuses_a_truncated_photo(trained, photos, tmp_path):
-    data = open(photos[1], 'rb').read()
+    data = Path(photos[1]).read_bytes()
     (tmp_path / 'cut.png').write_bytes(data[: len(data) // 2])
     with pytest.raises(rass_mm.errors.DataError, match=r'cut\.png'):
         MMSegInferencer(*trained['rass'], device='cpu')(str(tmp_path / 'cut.png'))
@@ -172,7 +173,7 @@ def test_plain_prediction_keeps_no_logits_and_loops_neither(trained):
 
 
 def test_a_config_with_contradictions_is_left_to_the_runner(trained, tmp_path):
-    text = open(trained['resnet'][0]).read() + 'model = dict(decode_head=dict(num_classes=7))\n'
+    text = Path(trained['resnet'][0]).read_text() + 'model = dict(decode_head=dict(num_classes=7))\n'
     (tmp_path / 'wrong.py').write_text(text)
     config = Config.fromfile(tmp_path / 'wrong.py')
     assert config.model.decode_head.num_classes == 7
