@@ -2,14 +2,17 @@
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from commands import python
 from mmengine.config import Config, ConfigDict
+from mmengine.evaluator import DumpResults
 from mmengine.registry import init_default_scope
 from mmseg.apis import MMSegInferencer, inference_model, init_model, show_result_pyplot
+from mmseg.evaluation import IoUMetric
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -63,6 +66,12 @@ def trained(tmp_path_factory, tiny_base):
         torch.save({'meta': meta, 'message_hub': hub, 'state_dict': model.state_dict()}, folder / f'{kind}.pth')
         made[kind] = (str(folder / f'{kind}.py'), str(folder / f'{kind}.pth'))
     return made
+
+
+def running(model, *metrics):
+    """Stand-in for a runner with the attributes that the hook reads."""
+    loop = SimpleNamespace(evaluator=SimpleNamespace(metrics=metrics))
+    return SimpleNamespace(model=model, val_loop=loop, test_loop=loop)
 
 
 def labels(result):
@@ -161,15 +170,26 @@ def test_plain_prediction_keeps_no_logits_and_loops_neither(trained):
         'inputs': [torch.zeros(3, 64, 64, dtype=torch.uint8)],
         'data_samples': [SegDataSample(metainfo={'ori_shape': (64, 64)})],
     }
-    hook, runner = logits.LabelsOnlyHook(), type('Runner', (), {'model': model})
+    hook, runner = logits.LabelsOnlyHook(), running(model, IoUMetric())
     for before, after in ((hook.before_val, hook.after_val), (hook.before_test, hook.after_test)):
         before(runner)
         assert 'seg_logits' not in model.test_step(copy.deepcopy(data))[0]
         after(runner)
         assert 'seg_logits' in model.test_step(copy.deepcopy(data))[0]
     wrapped = MODELS.build({'type': 'SegTTAModel', 'module': model})
-    hook.before_test(type('Runner', (), {'model': wrapped}))
+    hook.before_test(running(wrapped, IoUMetric()))
     assert 'seg_logits' in model.test_step(copy.deepcopy(data))[0]
+
+
+@pytest.mark.parametrize('declared', [True, False, None])
+def test_evaluators_that_may_read_logits_get_them(trained, declared):
+    model, metric = init_model(*trained['rass'], device='cpu'), DumpResults('unused.pkl')
+    if declared is not None:
+        metric.needs_logits = declared
+    logits.LabelsOnlyHook().before_val(running(model, IoUMetric(), metric))
+    data = {'inputs': [torch.zeros(3, 64, 64, dtype=torch.uint8)]}
+    sample = model.test_step({**data, 'data_samples': [SegDataSample(metainfo={'ori_shape': (64, 64)})]})[0]
+    assert ('seg_logits' in sample) == (declared is not False)
 
 
 def test_a_config_with_contradictions_is_left_to_the_runner(trained, tmp_path):
