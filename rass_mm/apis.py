@@ -34,7 +34,10 @@ from rass_mm.segmentation.fine_tuning import check_fine_tuning
 from rass_mm.segmentation.labelled_classes import LabelledClassesHook
 
 RESULT = 'metrics.json'
-"""File that a test writes to its work dir: metrics, protocol, command, checkpoint, data, recipe, seed and versions."""
+"""File that a test writes to its work dir: metrics, protocol, command, checkpoint, data, recipe, seed and versions.
+
+`test_set` is a hash of the images and labels. `unlabelled_classes` are left out of mmseg's means, or count as 0.
+"""
 
 
 def prepare_config(

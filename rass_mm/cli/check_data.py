@@ -12,9 +12,9 @@ from rass_mm.cli.options import INTERRUPTED, add_config, add_overrides
 from rass_mm.config import load_config
 from rass_mm.datasets.check.run import SPLITS, check_config
 from rass_mm.datasets.check.tables import print_report
-from rass_mm.segmentation.entry_points import settle
 from rass_mm.errors import ConfigError
 from rass_mm.files.atomic import write_text
+from rass_mm.segmentation.entry_points import settle
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

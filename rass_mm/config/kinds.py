@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mmengine.config import Config
+
 from rass_mm.config.registries import registered_name
 
 
@@ -25,6 +27,7 @@ def name_types(config: Any) -> None:
     A config with names only can be dumped, stored in a checkpoint and compared. A class that is not registered is named
     by its module, which mmengine imports.
     """
+    config = config._cfg_dict if isinstance(config, Config) else config
     items = dict.items(config) if isinstance(config, dict) else enumerate(config)
     for key, value in list(items):
         if isinstance(value, type):

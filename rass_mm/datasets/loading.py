@@ -171,7 +171,7 @@ class LoadCleanImage(BaseTransform):
     Args:
         lq: name of the folder of degraded images in `img_path`.
         clean: name of the folder of clean images, which replaces `lq`.
-        suffix: suffix of clean files, by default that of `clean_val` in the config; None keeps that of the degraded file.
+        suffix: suffix of clean files, which follows the config's `clean_val`; None keeps that of the degraded file.
         upscale: whether to enlarge `img` (bicubic) to the size of the clean image if it is smaller.
         backend: library of the bicubic filter: 'pillow' as in the published restorers (see `rass_mm.files.resizing`),
             or 'cv2' as in the published bicubic scores.

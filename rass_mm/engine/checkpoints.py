@@ -7,6 +7,7 @@ import json
 import os
 from typing import Any
 
+import numpy as np
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import load_file
@@ -39,7 +40,7 @@ def load_local(filename: str | os.PathLike, map_location: Any = None, *_: Any, *
 
 
 def _read_safetensors(filename: str) -> dict[str, Any]:
-    """Reads a converted checkpoint in mmengine's format; `meta` has the class names that `init_model` requires."""
+    """Reads a converted checkpoint in mmengine's format; `meta` has what `init_model` and the visualizer require."""
     try:
         state = load_file(filename)
     except Exception as error:  # safetensors has its own error type without a common base class
@@ -51,7 +52,9 @@ def _read_safetensors(filename: str) -> dict[str, Any]:
             'or pass it to rass-mm restore --adapter.'
         )
     classes = json.loads(bytes(state['_extra_state'].tolist()))['classes']
-    return {'state_dict': state, 'meta': {'dataset_meta': {'classes': classes}}}
+    # mmseg's visualizer requires a palette; it is drawn as mmseg does for a data set without one.
+    palette = np.random.RandomState(42).randint(0, 255, size=(len(classes), 3)).tolist()  # noqa: NPY002
+    return {'state_dict': state, 'meta': {'dataset_meta': {'classes': classes, 'palette': palette}}}
 
 
 @register_backend('atomic_local')

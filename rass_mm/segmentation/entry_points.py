@@ -29,7 +29,6 @@ from rass_mm.datasets.loading import LoadImageStrict
 from rass_mm.datasets.preflight import drop_absent_labels, follow_clean_suffix
 from rass_mm.datasets.wrappers import leaf_paths
 from rass_mm.engine.loop import end_epochs
-from rass_mm.errors import RassError
 from rass_mm.segmentation.fine_tuning import use_fine_tuning
 
 HOOKS = tuple(
@@ -41,7 +40,7 @@ HOOKS = tuple(
 def settle(config: dict[str, Any]) -> None:
     """Settles what a config leaves open, in place.
 
-    These are names of types, absent labels, the suffix of clean images, classes, fine-tuning, and the end of epochs.
+    These are the names of types, absent labels, the suffix of clean images, the classes, fine-tuning and the end of epochs.
 
     Raises:
         ConfigError: the config contradicts its data set or itself.
@@ -80,8 +79,8 @@ def _wrap_config() -> None:
         settled = copy.deepcopy(self._cfg_dict)
         try:
             settle(settled)
-        except RassError:
-            return  # options may still be merged; the runner reports what remains
+        except Exception:  # a broken value may raise any error; options may still be merged, and the runner reports it
+            return
         object.__setattr__(self, '_cfg_dict', settled)
 
     Config.__init__ = build_and_settle
@@ -152,11 +151,12 @@ def _name_loaders_plainly(config: Any) -> dict[str, Any] | None:
     steps, strict = [], None
     for step in dataset['pipeline']:
         kind = TRANSFORMS.get(step['type']) if isinstance(step['type'], str) else step['type']
-        if issubclass(kind, LoadAnnotations):
+        bases = kind.__mro__ if isinstance(kind, type) else ()
+        if LoadAnnotations in bases:
             continue
         if kind is LoadImageStrict:
             strict = {key: value for key, value in step.items() if key != 'type'}
-        steps.append({**step, 'type': 'LoadImageFromFile'} if issubclass(kind, LoadImageFromFile) else step)
+        steps.append({**step, 'type': 'LoadImageFromFile'} if LoadImageFromFile in bases else step)
     config.test_dataloader.dataset.pipeline = steps
     return strict
 

@@ -75,7 +75,8 @@ class LabelledClassesHook(Hook):
         if not names or not any(labelled):
             return
         self.unlabelled = [name for name, count in zip(names, labelled, strict=False) if not count]
-        missed = [name for name, *counts in zip(names, labelled, predicted, strict=False) if counts[0] and not counts[1]]
+        counted = zip(names, labelled, predicted, strict=False)
+        missed = [name for name, label, prediction in counted if label and not prediction]
         if not is_main_process():
             return
         if len(self.unlabelled) == len(names):

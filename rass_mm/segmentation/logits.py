@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from mmseg.evaluation import IoUMetric
 from torch import nn
 
 from rass_mm.errors import ConfigError
@@ -71,19 +73,35 @@ def each_size(step: Callable[[dict[str, Any]], list], data: dict[str, Any]) -> l
 
 @HOOKS.register_module()
 class LabelsOnlyHook(Hook):
-    """Makes validation and tests drop the logits, except under test-time augmentation, which merges them."""
+    """Makes validation and tests drop the logits, unless something may read them.
+
+    They are kept for test-time augmentation, which merges them, and for evaluators that are not known to read labels
+    only: any but mmseg's, and those whose attribute `needs_logits` is not False.
+    """
 
     def before_val(self, runner: Runner) -> None:
-        """Stops keeping the logits."""
-        self._set(runner, not any(isinstance(module, BaseTTAModel) for module in runner.model.modules()))
+        """Stops keeping the logits of validation images."""
+        self._set(runner, labels_suffice(runner.val_loop.evaluator.metrics))
 
     def after_val(self, runner: Runner) -> None:
         """Returns to the behaviour before."""
         self._set(runner, False)
 
-    before_test, after_test = before_val, after_val
+    def before_test(self, runner: Runner) -> None:
+        """Stops keeping the logits of test images."""
+        augmented = any(isinstance(module, BaseTTAModel) for module in runner.model.modules())
+        self._set(runner, not augmented and labels_suffice(runner.test_loop.evaluator.metrics))
+
+    def after_test(self, runner: Runner) -> None:
+        """Returns to the behaviour before."""
+        self._set(runner, False)
 
     def _set(self, runner: Runner, only: bool) -> None:
         for module in runner.model.modules():
             if hasattr(module, KEPT):
                 setattr(module, LABELS_ONLY, only)
+
+
+def labels_suffice(metrics: Sequence[BaseMetric]) -> bool:
+    """Returns whether all metrics are known to read the labels of predictions and not their logits."""
+    return all(isinstance(metric, IoUMetric) or not getattr(metric, 'needs_logits', True) for metric in metrics)

@@ -8,7 +8,7 @@ from mmseg.registry import MODELS
 from PIL import Image
 
 from rass_mm.apis import prepare_config
-from rass_mm.config import load_config
+from rass_mm.config import check_config_data, load_config
 from rass_mm.engine.checkpoints import load_local
 from rass_mm.engine.pretrained import check_pretrained
 from rass_mm.engine.trained_state import tensors_of
@@ -134,6 +134,12 @@ def test_a_second_start_is_refused(tiny_base):
     pytest.importorskip('mmagic')
     with pytest.raises(ConfigError, match=r'model\.start'):
         settle(load_config('scr/scr_scenes_tiny.py', {'fine_tune': 'a.pth'}))
+
+
+def test_a_config_that_is_data_starts_from_files_below_it_only(tmp_path):
+    with pytest.raises(ConfigError, match='fine_tune='):
+        check_config_data({'fine_tune': '/elsewhere/rass.pth'}, 'own.json', [tmp_path])
+    check_config_data({'fine_tune': str(tmp_path / 'rass.pth')}, 'own.json', [tmp_path])
 
 
 CONFIG = """

@@ -1,14 +1,18 @@
 """mmseg's own API on the shipped configs: `init_model`, `inference_model`, `MMSegInferencer`, `show_result_pyplot`."""
 
 import copy
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from commands import python
 from mmengine.config import Config, ConfigDict
+from mmengine.evaluator import DumpResults
 from mmengine.registry import init_default_scope
 from mmseg.apis import MMSegInferencer, inference_model, init_model, show_result_pyplot
+from mmseg.evaluation import IoUMetric
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -27,7 +31,12 @@ train_dataloader = dict(dataset=dict(**own, img_suffix='.jpg'))
 val_dataloader = dict(dataset=dict(**own, img_suffix='.png'))
 test_dataloader = val_dataloader
 """
-KINDS = {'rass': 'rass/rass_scenes_tiny.py', 'resnet': 'baselines/resnet_scenes_tiny.py'}
+KINDS = {
+    'rass': 'rass/rass_scenes_tiny.py',
+    'mask2former': 'rass/rass_scenes_tiny_mask2former.py',
+    'plain': 'diffusion/fcn_diffusion-tiny_1xb8-170_scenes-96x96.py',
+    'resnet': 'baselines/resnet_scenes_tiny.py',
+}
 SIZES = ((37, 61), (96, 96), (130, 75))
 
 
@@ -47,7 +56,7 @@ def trained(tmp_path_factory, tiny_base):
     init_default_scope('mmseg')
     for kind, name in KINDS.items():
         text = TEN_LINES.format(shipped=rass_mm.config_path(name), root=folder, classes=CLASSES)
-        base = f"model = dict(backbone=dict(base='{tiny_base}'))\n" if kind == 'rass' else ''
+        base = f"model = dict(backbone=dict(base='{tiny_base}'))\n" if kind != 'resnet' else ''
         (folder / f'{kind}.py').write_text(text + base)
         config = Config.fromfile(folder / f'{kind}.py')
         torch.manual_seed(0)
@@ -57,6 +66,12 @@ def trained(tmp_path_factory, tiny_base):
         torch.save({'meta': meta, 'message_hub': hub, 'state_dict': model.state_dict()}, folder / f'{kind}.pth')
         made[kind] = (str(folder / f'{kind}.py'), str(folder / f'{kind}.pth'))
     return made
+
+
+def running(model, *metrics):
+    """Stand-in for a runner with the attributes that the hook reads."""
+    loop = SimpleNamespace(evaluator=SimpleNamespace(metrics=metrics))
+    return SimpleNamespace(model=model, val_loop=loop, test_loop=loop)
 
 
 def labels(result):
@@ -74,7 +89,7 @@ def test_paths_arrays_and_lists_give_the_same_labels_and_logits(trained, photos,
             assert np.array_equal(labels(other), labels(result))
         assert result.seg_logits.data.shape == (3, *size) and labels(result).shape == size
         assert np.array_equal(result.seg_logits.data.argmax(0).numpy(), labels(result))
-    if kind == 'rass':
+    if kind in ('rass', 'mask2former'):
         for result, other in zip(by_path, inference_model(model, photos), strict=True):
             assert np.array_equal(labels(result), labels(other))
     show_result_pyplot(model, photos[0], by_path[0], show=False, out_file=str(tmp_path / 'shown.png'))
@@ -99,7 +114,7 @@ def test_the_inferencer_gives_the_labels_of_inference_model(trained, photos, kin
 
 
 def test_the_inferencer_refuses_a_truncated_photo(trained, photos, tmp_path):
-    data = open(photos[1], 'rb').read()
+    data = Path(photos[1]).read_bytes()
     (tmp_path / 'cut.png').write_bytes(data[: len(data) // 2])
     with pytest.raises(rass_mm.errors.DataError, match=r'cut\.png'):
         MMSegInferencer(*trained['rass'], device='cpu')(str(tmp_path / 'cut.png'))
@@ -151,20 +166,34 @@ def test_more_logits_than_the_limit_are_an_error_that_names_the_switch(trained, 
 
 def test_plain_prediction_keeps_no_logits_and_loops_neither(trained):
     model = init_model(*trained['rass'], device='cpu')
-    data = {'inputs': [torch.zeros(3, 64, 64, dtype=torch.uint8)], 'data_samples': [SegDataSample(metainfo={'ori_shape': (64, 64)})]}
-    hook, runner = logits.LabelsOnlyHook(), type('Runner', (), {'model': model})
+    data = {
+        'inputs': [torch.zeros(3, 64, 64, dtype=torch.uint8)],
+        'data_samples': [SegDataSample(metainfo={'ori_shape': (64, 64)})],
+    }
+    hook, runner = logits.LabelsOnlyHook(), running(model, IoUMetric())
     for before, after in ((hook.before_val, hook.after_val), (hook.before_test, hook.after_test)):
         before(runner)
         assert 'seg_logits' not in model.test_step(copy.deepcopy(data))[0]
         after(runner)
         assert 'seg_logits' in model.test_step(copy.deepcopy(data))[0]
     wrapped = MODELS.build({'type': 'SegTTAModel', 'module': model})
-    hook.before_test(type('Runner', (), {'model': wrapped}))
+    hook.before_test(running(wrapped, IoUMetric()))
     assert 'seg_logits' in model.test_step(copy.deepcopy(data))[0]
 
 
+@pytest.mark.parametrize('declared', [True, False, None])
+def test_evaluators_that_may_read_logits_get_them(trained, declared):
+    model, metric = init_model(*trained['rass'], device='cpu'), DumpResults('unused.pkl')
+    if declared is not None:
+        metric.needs_logits = declared
+    logits.LabelsOnlyHook().before_val(running(model, IoUMetric(), metric))
+    data = {'inputs': [torch.zeros(3, 64, 64, dtype=torch.uint8)]}
+    sample = model.test_step({**data, 'data_samples': [SegDataSample(metainfo={'ori_shape': (64, 64)})]})[0]
+    assert ('seg_logits' in sample) == (declared is not False)
+
+
 def test_a_config_with_contradictions_is_left_to_the_runner(trained, tmp_path):
-    text = open(trained['resnet'][0]).read() + 'model = dict(decode_head=dict(num_classes=7))\n'
+    text = Path(trained['resnet'][0]).read_text() + 'model = dict(decode_head=dict(num_classes=7))\n'
     (tmp_path / 'wrong.py').write_text(text)
     config = Config.fromfile(tmp_path / 'wrong.py')
     assert config.model.decode_head.num_classes == 7

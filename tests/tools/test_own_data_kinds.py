@@ -33,7 +33,8 @@ from mmengine.dataset import ConcatDataset, RepeatDataset
 from mmseg.datasets import BaseSegDataset
 from mmseg.evaluation import IoUMetric
 own = dict(type=BaseSegDataset, metainfo=dict(classes=('a', 'b', 'c')), img_suffix='.png')
-train = dict(**own, data_prefix=dict(img_path='img_dir/train', seg_map_path='ann_dir/train'), pipeline=_base_.train_pipeline)
+train_prefix = dict(img_path='img_dir/train', seg_map_path='ann_dir/train')
+train = dict(**own, data_prefix=train_prefix, pipeline=_base_.train_pipeline)
 val = dict(**own, data_prefix=dict(img_path='img_lq/val', seg_map_path='ann_dir/val'), pipeline=_base_.test_pipeline)
 both = [dict(data_root='{root}/first', **train), dict(data_root='{root}/second', **train)]
 train_dataloader = dict(batch_size=2, dataset=dict(
@@ -41,7 +42,8 @@ train_dataloader = dict(batch_size=2, dataset=dict(
 parts = [dict(data_root='{root}/first', **val), dict(data_root='{root}/second', **val)]
 val_dataloader = dict(batch_size=2, dataset=dict(_delete_=True, type=ConcatDataset, datasets=parts))
 test_dataloader = val_dataloader
-val_evaluator = [dict(type=IoUMetric, iou_metrics=['mIoU']), dict(type='IoUMetric', iou_metrics=['mFscore'], prefix='f')]
+of_f_scores = dict(type='IoUMetric', iou_metrics=['mFscore'], prefix='f')
+val_evaluator = [dict(type=IoUMetric, iou_metrics=['mIoU']), of_f_scores]
 test_evaluator = val_evaluator
 """
 

@@ -6,19 +6,23 @@ import re
 import numpy as np
 import pages
 import pytest
+import torch
 from commands import ROOT
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
 from PIL import Image
 
 import rass_mm
+from rass_mm.config import load_config
 from rass_mm_cli.main import main
 
 PAGE = ROOT / 'docs' / 'own_data.md'
 TINY = {
     'rass/rass_ade20k_lq.py': 'rass/rass_scenes_tiny.py',
     'scr/scr_ade20k.py': 'scr/scr_scenes_tiny.py',
-    'work_dirs/rass_ade20k_lq/iter_160000.pth': 'work_dirs/mine/iter_2.pth',
     '20000': '2',
 }
+TRAINED = 'work_dirs/rass_ade20k_lq/iter_160000.pth'
 SHORT = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'train_dataloader.batch_size=2']
 SHORT += ['default_hooks.checkpoint.interval=2', 'param_scheduler=None']
 SCRIPTS = {'tools/train.py': 'train', 'tools/test.py': 'test', 'tools/make_lq_dataset.py': 'make-lq'}
@@ -69,6 +73,10 @@ def place(tmp_path, tiny_base, monkeypatch):
     for name, text in pages.named_files(PAGE).items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(tiny(text).replace('../configs', str(rass_mm.config_path())))
+    config = load_config('rass/rass_scenes_tiny.py')  # of 12 classes, to fine-tune from
+    init_default_scope('mmseg')
+    (tmp_path / TRAINED).parent.mkdir(parents=True)
+    torch.save({'meta': {}, 'state_dict': MODELS.build(config.model).state_dict()}, tmp_path / TRAINED)
     return tmp_path
 
 

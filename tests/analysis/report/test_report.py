@@ -362,3 +362,21 @@ def test_claims_refer_to_existing_configs():
     for begin in claims.SEGMENTORS:
         assert any(claimed_cost(stem) for stem in stems if stem.startswith(begin)), begin
     assert {'scr_ade20k_pairs', 'osediff_sd21_pairs', 'pairs_as_they_are'} <= stems
+
+
+@pytest.mark.parametrize('kind', [RASS, CURVE])
+def test_another_test_set_is_another_table(kind, tmp_path):
+    """Two test sets may have the same name and number of images. Records without a hash are a set of their own."""
+    files = []
+    for number, value in enumerate(['a', 'a', 'b', None]):
+        content = copy.deepcopy(kind)
+        content['seed' if kind is RASS else 'name'] = str(number)
+        (content['data'] if kind is CURVE else content).update(
+            {} if value is None else {'sha256' if kind is CURVE else 'test_set': value}
+        )
+        files.append(tmp_path / f'{number}.json')
+        files[-1].write_text(json.dumps(content))
+    assert main(['report', *map(str, files), '--out', str(tmp_path / 'report.md')]) == 0
+    tables = (tmp_path / 'report.md').read_text().split('| system')[1:]
+    rows = [[line for line in table.splitlines()[2:] if line.startswith('|')] for table in tables]
+    assert [len(lines) for lines in rows] == [2, 1, 1]
