@@ -1,4 +1,4 @@
-"""Search of folders: links are followed as by mmseg, cycles end, patterns match as `glob`, nothing hashes to nothing."""
+"""Search of folders: links are followed as by mmseg, cycles end, patterns match as `glob`, nothing has no hash."""
 
 import glob
 import hashlib
