@@ -44,10 +44,10 @@ def files_sha256(files: Sequence[Path]) -> str:
     """Returns the SHA-256 over the names, sizes and contents of files, in the given order, in hex.
 
     Raises:
-        ConfigError: there are no files, whose hash would identify nothing.
+        ConfigError: the list is empty, and its hash would identify nothing.
     """
     if not files:
-        raise ConfigError('There are no files to identify by a hash. Pass at least one.')
+        raise ConfigError('The list of files is empty, so that its hash would identify nothing. Pass at least one file.')
     digest = hashlib.sha256()
     for file in files:
         digest.update(os.fsencode(f'{file.name}:{file.stat().st_size}:'))

@@ -97,7 +97,7 @@ def test_nothing_has_no_hash(tmp_path):
     (tmp_path / 'folder' / 'unet.safetensors').symlink_to(tmp_path / 'absent')
     with pytest.raises(ConfigError, match=r'unet\.safetensors is a broken link'):
         content_hash(tmp_path / 'folder')
-    with pytest.raises(ConfigError, match='no files'):
+    with pytest.raises(ConfigError, match='list of files is empty'):
         files_sha256([])
 
 
