@@ -47,7 +47,7 @@ def files_sha256(files: Sequence[Path]) -> str:
         ConfigError: the list is empty, and its hash would identify nothing.
     """
     if not files:
-        raise ConfigError('The list of files is empty, so that its hash would identify nothing. Pass at least one file.')
+        raise ConfigError('The list of files is empty, so its hash would identify nothing. Pass at least one file.')
     digest = hashlib.sha256()
     for file in files:
         digest.update(os.fsencode(f'{file.name}:{file.stat().st_size}:'))
