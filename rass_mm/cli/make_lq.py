@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rass_mm.cli.options import INTERRUPTED, add_recipe_version
+from rass_mm.cli.options import INTERRUPTED, add_max_pixels, add_recipe_version
 from rass_mm.degradation.builder import build_lq_dataset
 from rass_mm.degradation.jpeg import CHROMA
 from rass_mm.degradation.recipe import OSEDIFF, override
@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         default='png',
         help='file type of the copies: lossless PNG (default), or keep the type of each image',
     )
+    add_max_pixels(parser)
     add_recipe_version(parser, 'continues copies that have no version')
     parser.add_argument(
         '--jpeg-chroma',
@@ -49,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     recipe = override(OSEDIFF, {'version': arguments.recipe_version, 'jpeg_chroma': arguments.jpeg_chroma})
     places = (arguments.images, arguments.out)
     try:
-        summary = build_lq_dataset(*places, arguments.seed, arguments.workers, recipe, suffix)
+        summary = build_lq_dataset(*places, arguments.seed, arguments.workers, recipe, suffix, arguments.max_pixels)
     except KeyboardInterrupt:
         Console(stderr=True).print('Interrupted. Finished images are kept; run the same command again to resume.')
         return INTERRUPTED

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rass_mm.analysis.report.recorded_tests import report
 from rass_mm.analysis.report.records import read_records
+from rass_mm.errors import DataError
 from rass_mm.files.atomic import write_text
 
 
@@ -28,9 +29,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Writes or prints the report; returns 0.
 
     Raises:
-        DataError: a record is unreadable, given twice, or of an unknown kind.
+        DataError: a record is unreadable, given twice, or of an unknown kind, or --out is one of the records.
     """
     records = read_records(arguments.records)
+    if arguments.out and arguments.out.resolve() in {record.path.resolve() for record in records}:
+        raise DataError(f'--out {arguments.out} is one of the records and would be overwritten. Choose another file.')
     text = report(records, arguments.title)
     if arguments.out is None:
         sys.stdout.write(text)

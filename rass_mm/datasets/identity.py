@@ -1,6 +1,7 @@
 """Identity of a test set: a hash of its files, wherever they lie."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def data_hash(dataset: Any) -> str | None:
         keys = next((keys for keys in TRUTH if info.get(keys[0])), ())
         for file in (Path(info[key]) for key in keys if info.get(key)):
             if file.is_file():
-                digest.update(f'{file.stem}:{file.stat().st_size}:'.encode())
+                digest.update(os.fsencode(f'{file.stem}:{file.stat().st_size}:'))
                 update_whole(digest, file)
                 seen += 1
     return digest.hexdigest()[:16] if seen else None

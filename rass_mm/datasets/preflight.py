@@ -8,6 +8,7 @@ from rass_mm.config.kinds import as_list, type_name
 from rass_mm.datasets.reallq_layout import IMAGES, layouts_in
 from rass_mm.datasets.wrappers import leaf_paths
 from rass_mm.errors import DataError
+from rass_mm.files.walking import walk
 
 SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
 
@@ -112,9 +113,7 @@ def _check_images(dataset: Mapping[str, Any], prefix: str, name: str, path: str)
         raise DataError(f'{name}: the image folder {folder} does not exist. Put the data there or set {option}.{hint}')
     suffix = dataset.get('img_suffix')
     wanted = {suffix} if suffix else SUFFIXES
-    if not any(
-        path.suffix in wanted or path.name.endswith(tuple(wanted)) for path in folder.rglob('*') if path.is_file()
-    ):
+    if not any(path.name.endswith(tuple(wanted)) and path.is_file() for path in walk(folder)):
         raise DataError(
             f'{name}: the folder {folder} holds no image that ends in {", ".join(sorted(wanted))}. '
             f'Add images, set {option}, or set {path}.img_suffix to the suffix of your images.'

@@ -6,6 +6,7 @@ from pathlib import Path
 from mmengine.logging import print_log
 
 from rass_mm.errors import DataError
+from rass_mm.files.walking import walk
 
 IMAGES = 'images/validation'
 
@@ -103,7 +104,7 @@ def chosen_labels(
 
 
 def _label_files(folder: Path, suffix: str) -> int:
-    return sum(file.name.endswith(suffix) for file in folder.rglob('*')) if folder.is_dir() else 0
+    return sum(file.name.endswith(suffix) for file in walk(folder)) if folder.is_dir() else 0
 
 
 def _state(folder: Path, suffix: str) -> str:

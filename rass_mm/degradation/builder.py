@@ -23,8 +23,9 @@ from rass_mm.degradation.versions import manifest_version
 from rass_mm.errors import ConfigError, DataError
 from rass_mm.files.atomic import write_bytes
 from rass_mm.files.hashing import json_sha256
-from rass_mm.files.integrity import decoded
+from rass_mm.files.integrity import MAX_PIXELS, check_pixels, decoded
 from rass_mm.files.manifest import MANIFEST, append_line, read_manifest, remove_leftovers, write_manifest
+from rass_mm.files.walking import chosen_files, described_left_out, walk
 from rass_mm.parallel import run_jobs, watched
 from rass_mm.version import __version__
 
@@ -62,6 +63,7 @@ class _Task(NamedTuple):
     output: str
     seed: int
     recipe: Recipe
+    max_pixels: int = MAX_PIXELS
 
 
 def build_lq_dataset(
@@ -71,17 +73,19 @@ def build_lq_dataset(
     workers: int = 1,
     recipe: Recipe = OSEDIFF,
     suffix: str | None = '.png',
+    max_pixels: int = MAX_PIXELS,
 ) -> BuildSummary:
     """Writes a degraded copy of all images in a folder and keeps their relative paths. A killed run can be resumed.
 
     Args:
-        images: Folder of clean images, searched including its subfolders.
+        images: Folder of clean images, searched including its subfolders. Linked folders are followed.
         out: Folder for the degraded images and `manifest.jsonl`.
         seed: Seed of the whole copy.
         workers: Number of processes; 1 uses this process.
         recipe: The recipe to draw from. Pass `override(OSEDIFF, {'version': 1})` to continue a copy of version 1.
         suffix: File type of the copies. None keeps the type of each image, which for JPEG adds one compression of
             quality 100 that the manifest does not list.
+        max_pixels: Largest number of pixels of an image; a larger image is reported and not decoded.
 
     Returns:
         A summary of the run.
@@ -95,7 +99,7 @@ def build_lq_dataset(
     images, out = Path(images), Path(out)
     if workers < 1:
         raise ConfigError(f'The number of workers is {workers}, but it must be at least 1.')
-    tasks = _plan(images, out, seed, recipe, suffix)
+    tasks = [task._replace(max_pixels=max_pixels) for task in _plan(images, out, seed, recipe, suffix)]
     header = _header(images, seed, recipe, suffix)
     lines = _resume(out, header, tasks)
     pending = [task for task in tasks if task.image not in lines]
@@ -133,10 +137,12 @@ def _plan(images: Path, out: Path, seed: int, recipe: Recipe, suffix: str | None
         )
     if suffix is not None and suffix.lower() not in EXTENSIONS:
         raise ConfigError(f'Images of type {suffix} cannot be written. Choose one of {", ".join(EXTENSIONS)}.')
-    found = (path.relative_to(images) for path in images.rglob('*') if path.suffix.lower() in EXTENSIONS)
-    names = sorted(path.as_posix() for path in found if not path.name.startswith('.') and (images / path).is_file())
+    names, left_out = chosen_files(images, walk(images), EXTENSIONS)
+    for line in described_left_out(left_out):
+        logger.warning(line)
     if not names:
         raise DataError(f'No images in {images} or its subfolders. Supported types: {", ".join(EXTENSIONS)}.')
+    _refuse_linked(images, names, out)
     tasks, owners = [], {}
     for name in names:
         output = name if suffix is None else Path(name).with_suffix(suffix).as_posix()
@@ -147,7 +153,25 @@ def _plan(images: Path, out: Path, seed: int, recipe: Recipe, suffix: str | None
             )
         owners[output] = name
         tasks.append(_Task(images / name, out / output, name, output, image_seed(seed, name), recipe))
+    sources = {task.source.resolve() for task in tasks}
+    overwritten = next((task.target for task in tasks if task.target.resolve() in sources), None)
+    if overwritten is not None:
+        raise DataError(f'{overwritten} is one of the images to degrade. Choose another output folder.')
     return tasks
+
+
+def _refuse_linked(images: Path, names: list[str], out: Path) -> None:
+    """Raises a DataError if a link leads from the image folder into the output folder."""
+    folder = out.resolve()
+    if folder in images.resolve().parents:
+        return
+    for place in sorted({(images / name).parent for name in names}):
+        at = place.resolve()
+        if folder == at or folder in at.parents:
+            raise DataError(
+                f'{place} is a link into the output folder {out}. The next run would degrade the degraded images '
+                'again. Choose another output folder, or remove the link.'
+            )
 
 
 def _header(images: Path, seed: int, recipe: Recipe, suffix: str | None) -> dict:
@@ -271,7 +295,7 @@ def _degrade_file(task: _Task) -> tuple[str, dict | None, str]:
     """Degrades one image. Returns its name, its manifest line or None, and the reason if the image cannot be used."""
     options = [cv2.IMWRITE_JPEG_QUALITY, 100] if task.target.suffix.lower() in ('.jpg', '.jpeg') else []
     try:
-        image, digest = read_image(task.source)
+        image, digest = read_image(task.source, task.max_pixels)
         parameters = draw(task.recipe, np.random.default_rng(task.seed), *image.shape[:2])
         encoded = cv2.imencode(task.target.suffix, apply(image, parameters), options)[1]
     except (DataError, cv2.error) as error:  # OpenCV's error: the image is larger than the file type allows
@@ -281,11 +305,12 @@ def _degrade_file(task: _Task) -> tuple[str, dict | None, str]:
     return task.image, line, ''
 
 
-def read_image(path: Path) -> tuple[np.ndarray, str]:
+def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, str]:
     """Reads an image like mmseg's loader, but refuses damaged files.
 
     Args:
         path: The image file.
+        max_pixels: Largest number of pixels; a larger image is not decoded.
 
     Returns:
         The image, (H, W, 3) uint8 BGR, and the SHA-256 of the file.
@@ -295,6 +320,7 @@ def read_image(path: Path) -> tuple[np.ndarray, str]:
     """
     try:
         data = path.read_bytes()
+        check_pixels(data, max_pixels)
         decoded(data)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except (OSError, cv2.error) as error:

@@ -2,13 +2,17 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rass_mm.errors import ConfigError
+from rass_mm.files.walking import walk
 
 BLOCK = SAMPLE = 2**20
+IDENTIFYING = ('.safetensors', '.json')
+"""Suffixes of the files that identify a folder of weights."""
 
 
 def update_whole(digest: Any, path: Path) -> None:
@@ -37,10 +41,16 @@ def file_sha256(path: Path) -> str:
 
 
 def files_sha256(files: Sequence[Path]) -> str:
-    """Returns the SHA-256 over the names, sizes and contents of files, in the given order, in hex."""
+    """Returns the SHA-256 over the names, sizes and contents of files, in the given order, in hex.
+
+    Raises:
+        ConfigError: the list is empty, and its hash would identify nothing.
+    """
+    if not files:
+        raise ConfigError('The list of files is empty, so its hash would identify nothing. Pass at least one file.')
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f'{file.name}:{file.stat().st_size}:'.encode())
+        digest.update(os.fsencode(f'{file.name}:{file.stat().st_size}:'))
         update_whole(digest, file)
     return digest.hexdigest()
 
@@ -54,23 +64,30 @@ def content_hash(path: Path | None) -> Any:
     """Returns a short hash that identifies a weights file, or the configs and weights of a folder.
 
     The hash covers the name, the size, and the first and last MiB of each file. This is fast and sufficient to
-    distinguish trained weights. For None, returns None.
+    distinguish trained weights. Linked files and folders are followed. For None, returns None.
 
     Raises:
-        ConfigError: the file or folder does not exist.
+        ConfigError: the file or folder does not exist, is empty, or has a broken link in place of such a file.
     """
     if path is None:
         return None
     if not path.exists():
         raise ConfigError(f'{path} does not exist. Pass the file or folder that contains the weights.')
-    files = [path] if path.is_file() else sorted(file for file in path.rglob('*') if _is_weights_or_config(file))
+    files = [path] if path.is_file() else sorted(file for file in walk(path) if file.suffix in IDENTIFYING)
+    _check_contents(path, files)
     digest = hashlib.sha256()
     for file in files:
         name = '' if path.is_file() else file.relative_to(path).as_posix()  # renaming an adapter does not change it
-        digest.update(f'{name}:{file.stat().st_size}:'.encode())
+        digest.update(os.fsencode(f'{name}:{file.stat().st_size}:'))
         update_sampled(digest, file)
     return digest.hexdigest()[:16]
 
 
-def _is_weights_or_config(path: Path) -> bool:
-    return path.suffix in ('.safetensors', '.json') and path.is_file()
+def _check_contents(path: Path, files: Sequence[Path]) -> None:
+    """Raises a ConfigError if a hash of the files would be that of nothing, or of a part of them."""
+    broken = [file for file in files if not file.is_file()]
+    if broken:
+        raise ConfigError(f'{broken[0]} is a broken link or not a file. Restore the file it stands for.')
+    if not any(file.stat().st_size for file in files):
+        contents = 'is empty' if path.is_file() else f'contains no weights or configs ({", ".join(IDENTIFYING)})'
+        raise ConfigError(f'{path} {contents}. Pass the file or folder that contains the weights.')

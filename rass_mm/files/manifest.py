@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rass_mm.files.atomic import write_text
+from rass_mm.files.walking import walk
 
 MANIFEST = 'manifest.jsonl'
 Record = dict[str, Any]
@@ -62,6 +63,6 @@ def remove_leftovers(folder: Path, suffixes: Iterable[str]) -> None:
     """
     endings = '|'.join(suffix.lstrip('.') for suffix in ('.jsonl', *suffixes))
     leftover = re.compile(rf'\..+-\w{{8}}\.({endings})')
-    for path in folder.rglob('.*'):
-        if leftover.fullmatch(path.name):
+    for path in walk(folder):
+        if leftover.fullmatch(path.name) and path.is_file():
             path.unlink(missing_ok=True)

@@ -1,17 +1,17 @@
 """Input and output files of a job on images, checked before anything is loaded."""
 
-import glob
 import logging
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from rass_mm.errors import DataError
 from rass_mm.files.images import READABLE, WRITABLE, output_suffix
+from rass_mm.files.walking import ANY_DEPTH, LeftOut, chosen_files, described_left_out, matching, merged, walk
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Plan:
     out: Path
     tasks: list[Task]
     single: bool = False
-    left_out: Mapping[str, list[str]] = field(default_factory=dict)
+    left_out: LeftOut = field(default_factory=dict)
 
     @property
     def source(self) -> str | list[str]:
@@ -72,7 +72,7 @@ class _Found:
     root: Path
     names: list[str]
     deep: bool | None
-    left_out: Mapping[str, list[str]] = field(default_factory=dict)
+    left_out: LeftOut = field(default_factory=dict)
 
 
 def plan_files(source: Source, out: Source) -> Plan:
@@ -123,8 +123,8 @@ def _prepare(plan: Plan) -> None:
     _refuse_overwriting(plan.tasks)
     for folder in sorted({target.parent for task in plan.tasks for target in task.targets} | {plan.out}):
         _make_writable(folder)
-    for kind, names in plan.left_out.items():
-        logger.warning('Left out: %s (%d), e.g. %s', kind, len(names), names[0])
+    for line in described_left_out(plan.left_out):
+        logger.warning(line)
 
 
 def _single(source: Path, out: Source) -> Plan:
@@ -145,10 +145,7 @@ def _planned(sources: Sequence[Source], out: Path, outputs: Outputs) -> Plan:
         _refuse_inside(part, out)
     tasks = {task.source: task for part in found for task in _tasks(part, out, outputs)}  # a file is listed once
     ordered = sorted(tasks.values(), key=lambda task: task.name)
-    left_out: dict[str, list[str]] = {}
-    for part in found:
-        for kind, names in part.left_out.items():
-            left_out.setdefault(kind, []).extend(names)
+    left_out = merged(part.left_out for part in found)
     return Plan(tuple(part.root for part in found), out, ordered, left_out=left_out)
 
 
@@ -156,13 +153,12 @@ def _found(source: Path) -> _Found:
     if source.is_file():
         return _Found(source.parent, [source.name], None)
     if source.is_dir():
-        root, deep, paths = source, True, source.rglob('*')
+        root, deep, paths = source, True, walk(source)
     elif WILDCARD.search(str(source)):
-        root, deep = _fixed_part(source), '**' in source.parts
-        paths = map(Path, glob.iglob(str(source), recursive=True))
+        root, deep, paths = _fixed_part(source), ANY_DEPTH in source.parts, matching(source)
     else:
         raise DataError(f'{source} does not exist. Pass an image, a folder of images, or a pattern in quotes.')
-    names, left_out = _image_names(root, paths)
+    names, left_out = chosen_files(root, paths, READABLE)
     if not names:
         raise DataError(f'No images found in {source}; searched for {", ".join(READABLE)}.')
     return _Found(root, names, deep, left_out)
@@ -175,38 +171,19 @@ def _refuse_inside(found: _Found, out: Path) -> None:
             f'The output folder {out} is in the image folder {found.root}, so the next run would process its own '
             'outputs. Choose an output folder outside it.'
         )
+    folders = {(found.root / name).parent for name in found.names} if found.deep is not None else ()
+    linked = next((place for place in folders if folder in (at := place.resolve()).parents or folder == at), None)
+    if linked is not None and folder not in root.parents:
+        raise DataError(
+            f'{linked} is a link into the output folder {out}, so the next run would process its own outputs. Choose '
+            'another output folder, or remove the link.'
+        )
 
 
 def _fixed_part(pattern: Path) -> Path:
     """Returns the folders of a pattern before its first wildcard."""
     first = next(number for number, part in enumerate(pattern.parts) if WILDCARD.search(part))
     return Path(*pattern.parts[:first])
-
-
-def _image_names(root: Path, paths: Iterable[Path]) -> tuple[list[str], dict[str, list[str]]]:
-    """Returns the names of the images, sorted, and the names of all other files by kind."""
-    names, others = set(), {}
-    for path in paths:
-        name = path.relative_to(root).as_posix()
-        kind = _kind(path)
-        if kind is None:
-            names.add(name)
-        elif kind:
-            others.setdefault(kind, set()).add(name)
-    return sorted(names), {kind: sorted(found) for kind, found in sorted(others.items())}
-
-
-def _kind(path: Path) -> str | None:
-    """Returns why a path is not an image: an empty string for a folder, None for an image."""
-    if path.is_dir():
-        return ''
-    if path.name.startswith('.'):
-        return 'hidden files'
-    if not path.is_file():
-        return 'broken links or special files'
-    if path.suffix.lower() not in READABLE:
-        return f'files of type {path.suffix.lower()}' if path.suffix else 'files without a suffix'
-    return None
 
 
 def _tasks(found: _Found, out: Path, outputs: Outputs) -> list[Task]:

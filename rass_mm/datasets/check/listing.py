@@ -11,6 +11,7 @@ from rass_mm.config.kinds import type_name
 from rass_mm.datasets.preflight import SUFFIXES, check_data_folders
 from rass_mm.datasets.reallq_layout import LabelLayout
 from rass_mm.errors import ConfigError, DataError
+from rass_mm.files.walking import chosen_files, described_left_out, walk
 
 IGNORED = 255
 """Value to which mmseg maps id 0 with `reduce_zero_label`."""
@@ -135,6 +136,8 @@ def _labelled(found: list[dict], folders: tuple[Path, str | None], dataset: Any,
     unused = [file for file in _files(images, tuple(SUFFIXES)) if not file.name.endswith(dataset.img_suffix)]
     if unused and labels != str(images):
         hints.append(f'{len(unused)} files in {images} are not used: they do not end in {dataset.img_suffix}.')
+    _, left_out = chosen_files(images, walk(images), (*SUFFIXES, dataset.img_suffix.lower()))
+    hints += described_left_out(left_out) if labels != str(images) else []
     rules = None if labels is None else _rules(dataset, config, hints)
     enlarged = bool(cleaner and cleaner.upscale)
     return dataclasses.replace(_complete(samples, without_image, rules, enlarged, hints), labels=labels)
@@ -180,4 +183,4 @@ def _step(config: dict[str, Any], name: str) -> dict[str, Any] | None:
 
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    return sorted(file for file in folder.rglob('*') if file.name.endswith(suffixes) and file.is_file())
+    return sorted(file for file in walk(folder) if file.name.endswith(suffixes) and file.is_file())
