@@ -278,7 +278,9 @@ TINY = {
 
 
 def test_the_commands_that_train_the_small_configs_run_as_written(tmp_path):
-    (block,) = (block for block in pages.blocks(ROOT / 'docs' / 'getting_started.md', 'bash') if 'make-base' in block.text)
+    (block,) = (
+        block for block in pages.blocks(ROOT / 'docs' / 'getting_started.md', 'bash') if 'make-base' in block.text
+    )
     commands = pages.command_lines(block.text)
     assert [tuple(words[:2]) in TINY for words in commands] == [True] * 6
     programs = {'rass-mm': [ENTRY if ENTRY.exists() else ROOT / 'rass_mm' / '__main__.py'], 'python': []}

@@ -92,7 +92,7 @@ class LoadLabelStrict(LoadAnnotations):
             raise DataError(f'{path} is a colour image ({image.mode}), but a label must have one channel of class ids.')
         if label.max() > 255:
             wrong = np.unique(label[label > 255])[:8].tolist()
-            raise DataError(f'{path} holds label ids {wrong}, but ids above 255 are not supported.')
+            raise DataError(f'{path} contains label ids {wrong}, but ids above 255 are not supported.')
 
     def _check_size(self, label: np.ndarray, results: dict[str, Any]) -> None:
         size = results.get('ori_shape')
@@ -111,7 +111,7 @@ class LoadLabelStrict(LoadAnnotations):
         if wrong == [self.num_classes] and not results.get('reduce_zero_label'):
             hint = 'If ids are 1 to num_classes with 0 as background, set reduce_zero_label=True in the data set.'
         raise DataError(
-            f'{results["seg_map_path"]} holds label ids {wrong[:8]}, but 0 to {self.num_classes - 1} and '
+            f'{results["seg_map_path"]} contains label ids {wrong[:8]}, but 0 to {self.num_classes - 1} and '
             f'{self.ignore_index} (ignored) are valid (reduce_zero_label={bool(results.get("reduce_zero_label"))}). '
             f'{hint}'
         )

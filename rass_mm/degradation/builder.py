@@ -151,7 +151,7 @@ def _plan(images: Path, out: Path, seed: int, recipe: Recipe, suffix: str | None
 
 
 def _header(images: Path, seed: int, recipe: Recipe, suffix: str | None) -> dict:
-    """Returns the first line of the manifest, which holds everything a copy depends on except the images."""
+    """Returns the first line of the manifest, which contains everything that a copy depends on, except the images."""
     settings = json.loads(json.dumps(asdict(recipe)))  # lists instead of tuples, as read from a manifest
     # Values that older manifests imply are left out, so that the fingerprint equals the one in those manifests.
     stated = {name: value for name, value in settings.items() if name not in IMPLIED or value != IMPLIED[name]}
@@ -282,7 +282,7 @@ def _degrade_file(task: _Task) -> tuple[str, dict | None, str]:
 
 
 def read_image(path: Path) -> tuple[np.ndarray, str]:
-    """Reads an image like mmseg's loader, but refuses damaged files.
+    """Reads an image like mmseg's loader, but raises an error for damaged files.
 
     Args:
         path: The image file.
