@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 from commands import ROOT, python, tools
+from mmseg.apis import init_model
 from mmseg.registry import DATASETS, MODELS
 
 from experiments import cli as experiments_cli
@@ -277,7 +278,8 @@ TINY = {
 """Options appended to the commands of a page, so that they run in seconds."""
 
 
-def test_the_commands_that_train_the_small_configs_run_as_written(tmp_path):
+def test_the_commands_that_train_the_small_configs_run_as_written(tmp_path, monkeypatch):
+    """Then the config in the work folder resumes the training and serves mmseg's API."""
     (block,) = (
         block for block in pages.blocks(ROOT / 'docs' / 'getting_started.md', 'bash') if 'make-base' in block.text
     )
@@ -289,15 +291,23 @@ def test_the_commands_that_train_the_small_configs_run_as_written(tmp_path):
         if '--cfg-options' in words:
             words.append(f'visualizer.name=command{number}')  # a process can have only one visualizer with this name
     (tmp_path / 'tools').symlink_to(ROOT / 'tools')
+    work = tmp_path / 'work_dirs' / 'rass_scenes_tiny'
+    more = ['train_cfg.max_iters=3', 'train_cfg.val_interval=3', 'visualizer.name=resumed']
+    commands.append(['python', 'tools/train.py', work / 'rass_scenes_tiny.py', '--resume', '--cfg-options', *more])
     done = tools(*([*programs[program], *rest] for program, *rest in commands), cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    work = tmp_path / 'work_dirs' / 'rass_scenes_tiny'
+    assert 'resumed epoch: 0, iter: 2' in done.stdout + done.stderr
     adapter = load_config(work / 'rass_scenes_tiny.py').model.backbone.scr_adapter
     assert (tmp_path / adapter).is_file()
-    assert read_provenance(load_local(work / 'iter_170.pth')['state_dict'][PROVENANCE])['merged_adapters']
+    checkpoint = load_local(work / 'iter_170.pth')
+    assert checkpoint['meta']['iter'] == 3
+    assert read_provenance(checkpoint['state_dict'][PROVENANCE])['merged_adapters']
     assert 0 <= json.loads((work / 'metrics.json').read_text())['metrics']['mIoU'] <= 100
     assert len(list((tmp_path / 'label_maps').glob('*.png'))) == len(list((tmp_path / 'pictures').rglob('*.png'))) == 2
     assert load_config(work / 'rass_scenes_tiny.py').load_from is None  # the test keeps the config of the training
+    monkeypatch.chdir(tmp_path)  # the paths in the config are relative
+    model = init_model(str(work / 'rass_scenes_tiny.py'), str(work / 'iter_170.pth'), device='cpu')
+    assert model.provenance['merged_adapters']
 
 
 @pytest.mark.parametrize('command', ['configs', 'doctor'])

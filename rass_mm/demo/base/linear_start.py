@@ -56,7 +56,7 @@ def principal_components(images: Tensor, count: int, generator: torch.Generator)
 
 
 def _start_encoder(vae: AutoencoderKL, rows: Tensor) -> None:
-    """Sets the strided convolutions: pixels to 2x2 patches (12 channels), these to K components, `rows` (K, 4, 4, 3)."""
+    """Sets the strided convolutions: pixels to 2x2 patches (12 channels) to K components, `rows` (K, 4, 4, 3)."""
     encoder, count, groups = vae.encoder, len(rows), vae.config.norm_num_groups
     _pass_through(encoder.conv_in, CHANNELS)
     halve, quarter = (block.downsamplers[0].conv for block in encoder.down_blocks[:2])
