@@ -169,7 +169,7 @@ def test(
         show_predictions(config, wait_time)
     if tta:
         use_tta(config)
-    runner = Runner.from_cfg(config)
+    runner = Runner.from_cfg(_renamed(config))
     if checkpoint is None and any(parameter.requires_grad for parameter in runner.model.parameters()):
         raise ConfigError(missing_checkpoint(config, 'CHECKPOINT'))
     metrics = {key: float(value) for key, value in runner.test().items()}
@@ -179,6 +179,19 @@ def test(
         record |= {'test_set': data_hash(runner.test_dataloader.dataset), 'unlabelled_classes': unlabelled(runner)}
         write_text(Path(config.work_dir) / RESULT, json.dumps(record, indent=2))
     return metrics
+
+
+def _renamed(config: Config) -> Config:
+    """Returns the config with `_test` appended to its file name.
+
+    The runner dumps its config to the work dir under that name. The name of a training's config would replace the one
+    that the training left there.
+    """
+    if config.filename is None:
+        return config
+    file = Path(config.filename)
+    name = str(file.with_name(f'{file.stem}_test{file.suffix}'))
+    return Config(config.to_dict(), cfg_text=config.text or config.pretty_text, filename=name)
 
 
 def needs_checkpoint(config: Config) -> bool:

@@ -22,7 +22,7 @@ FILES = (
 )
 """Files of a base that this package reads, grouped by part."""
 SHELF = 'RASS_MM_BASES'
-"""Environment variable with the folder that holds the bases."""
+"""Environment variable with the folder that contains the bases."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The two families of OpenMMLab packages: the originals, and maintained forks with the same import names.
 
-pip does not know that they exclude each other: if both are installed, the files of one overwrite those of the other.
+pip allows both in one environment, although the files of one then overwrite those of the other.
 """
 
 import importlib.metadata
@@ -22,7 +22,7 @@ def distribution(name: str) -> str:
 
 
 def has_forks() -> bool:
-    """Checks whether a fork is installed whose original is not."""
+    """Checks whether a fork is installed without its original."""
     return any(distribution(name) != name for name in FORKS)
 
 

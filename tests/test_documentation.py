@@ -2,9 +2,12 @@
 
 import importlib
 import importlib.util
+import json
 import pkgutil
 import re
+import sys
 from functools import cache, reduce
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import cv2
@@ -13,7 +16,8 @@ import pages
 import pytest
 import torch
 import yaml
-from commands import ROOT, python
+from commands import ROOT, python, tools
+from mmseg.apis import init_model
 from mmseg.registry import DATASETS, MODELS
 
 from experiments import cli as experiments_cli
@@ -21,6 +25,8 @@ from rass_mm import __version__
 from rass_mm.config import load_config
 from rass_mm.diffusion.base import read_base
 from rass_mm.diffusion.prompts import NOBODY
+from rass_mm.engine.checkpoints import load_local
+from rass_mm.engine.trained_state import PROVENANCE, read_provenance
 from rass_mm.errors import ConfigError
 from rass_mm_cli.parser import CommandParser
 from rass_mm_cli.table import COMMANDS
@@ -76,14 +82,23 @@ def test_links_lead_somewhere(page):
 def test_commands_parse(page, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(experiments_cli, 'guarded', lambda arguments: 0)
-    shown = pages.named_files(page)
+    found = []
     for block in pages.blocks(page, 'bash'):
         for words in pages.command_lines(block.text):
             try:
-                arguments = parsed(words)
+                found.append(parsed(words))
             except SystemExit:
                 pytest.fail(f'{page}:{block.line}: {" ".join(words)}\n{capsys.readouterr().err}')
-            check_configs(arguments, shown)
+    shown = pages.named_files(page)
+    dumped = dict(map(dumped_config, (arguments for arguments in found if hasattr(arguments, 'resume'))))
+    for arguments in found:
+        check_configs(arguments, shown, dumped)
+
+
+def dumped_config(training):
+    """(path of the config that a training writes into its work folder, config of the training)."""
+    file = Path(training.config)
+    return str(Path(training.work_dir or Path('work_dirs', file.stem)) / file.name), training.config
 
 
 def parsed(words):
@@ -114,10 +129,10 @@ def make_targets():
     return set(re.search(r'^\.PHONY: (.*)', (ROOT / 'Makefile').read_text(), re.M)[1].split())
 
 
-def check_configs(arguments, shown):
-    """The configs of a command exist, and so does what its overrides are to change."""
+def check_configs(arguments, shown, dumped):
+    """Configs of a command exist, or the page shows them or writes them by training; overridden keys exist too."""
     files = [getattr(arguments, 'config', None), *getattr(arguments, 'against', [])]
-    for file in files:
+    for file in (dumped.get(file, file) for file in files):
         if file is None or file in shown:
             continue
         config, overrides = config_of(file), getattr(arguments, 'cfg_options', None) or {}
@@ -148,13 +163,13 @@ def test_an_unknown_program_would_be_found(words):
 
 def test_an_unknown_config_would_be_found():
     with pytest.raises(ConfigError, match='No file .* no shipped config'):
-        check_configs(parsed(['rass-mm', 'train', 'rass/rass_scene_tiny.py']), {})
+        check_configs(parsed(['rass-mm', 'train', 'rass/rass_scene_tiny.py']), {}, {})
 
 
 def test_a_wrong_override_would_be_found():
     arguments = parsed(['rass-mm', 'train', 'rass/rass_scenes_tiny.py', '--cfg-options', 'model.backbon.base=x'])
     with pytest.raises(KeyError):
-        check_configs(arguments, {})
+        check_configs(arguments, {}, {})
 
 
 @by_page
@@ -249,6 +264,50 @@ def test_options_in_the_text_exist(page):
     for token in pages.inlines(page, 'code_inline'):
         for option in re.findall(r'(?<!\S)--[a-z][a-z-]*', token.content):
             assert option in known_options() | FOREIGN_OPTIONS, f'{page}: {token.content}'
+
+
+ENTRY = Path(sys.executable).parent / 'rass-mm'
+FEW = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'train_dataloader.batch_size=2']
+TINY = {
+    ('rass-mm', 'make-scenes'): ['--train', '4', '--val', '2', '--workers', '1'],
+    ('rass-mm', 'make-lq'): ['--workers', '1'],
+    ('rass-mm', 'make-base'): ['--scenes', '4', '--vae-steps', '2', '--unet-steps', '2'],
+    ('python', 'tools/train.py'): ['--cfg-options', *FEW, 'default_hooks.checkpoint.filename_tmpl=iter_170.pth'],
+    ('python', 'tools/test.py'): ['--cfg-options'],
+}
+"""Options appended to the commands of a page, so that they run in seconds."""
+
+
+def test_the_commands_that_train_the_small_configs_run_as_written(tmp_path, monkeypatch):
+    """Then the config in the work folder resumes the training and serves mmseg's API."""
+    (block,) = (
+        block for block in pages.blocks(ROOT / 'docs' / 'getting_started.md', 'bash') if 'make-base' in block.text
+    )
+    commands = pages.command_lines(block.text)
+    assert [tuple(words[:2]) in TINY for words in commands] == [True] * 6
+    programs = {'rass-mm': [ENTRY if ENTRY.exists() else ROOT / 'rass_mm' / '__main__.py'], 'python': []}
+    for number, words in enumerate(commands):
+        words += TINY[tuple(words[:2])]
+        if '--cfg-options' in words:
+            words.append(f'visualizer.name=command{number}')  # a process can have only one visualizer with this name
+    (tmp_path / 'tools').symlink_to(ROOT / 'tools')
+    work = tmp_path / 'work_dirs' / 'rass_scenes_tiny'
+    more = ['train_cfg.max_iters=3', 'train_cfg.val_interval=3', 'visualizer.name=resumed']
+    commands.append(['python', 'tools/train.py', work / 'rass_scenes_tiny.py', '--resume', '--cfg-options', *more])
+    done = tools(*([*programs[program], *rest] for program, *rest in commands), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    assert 'resumed epoch: 0, iter: 2' in done.stdout + done.stderr
+    adapter = load_config(work / 'rass_scenes_tiny.py').model.backbone.scr_adapter
+    assert (tmp_path / adapter).is_file()
+    checkpoint = load_local(work / 'iter_170.pth')
+    assert checkpoint['meta']['iter'] == 3
+    assert read_provenance(checkpoint['state_dict'][PROVENANCE])['merged_adapters']
+    assert 0 <= json.loads((work / 'metrics.json').read_text())['metrics']['mIoU'] <= 100
+    assert len(list((tmp_path / 'label_maps').glob('*.png'))) == len(list((tmp_path / 'pictures').rglob('*.png'))) == 2
+    assert load_config(work / 'rass_scenes_tiny.py').load_from is None  # the test keeps the config of the training
+    monkeypatch.chdir(tmp_path)  # the paths in the config are relative
+    model = init_model(str(work / 'rass_scenes_tiny.py'), str(work / 'iter_170.pth'), device='cpu')
+    assert model.provenance['merged_adapters']
 
 
 @pytest.mark.parametrize('command', ['configs', 'doctor'])

@@ -1,7 +1,7 @@
 """Finds wording that this project does not use and prints a replacement: python tools/check_english.py [FILE ...].
 
 It reads docstrings, comments and string literals of Python files and the text of Markdown files. `make lint` runs it on
-all files under version control. The words come from CONTRIBUTING.md's section on English.
+all files under version control. CONTRIBUTING.md (5. Style) describes the English of this project.
 """
 
 import ast
@@ -30,7 +30,7 @@ BANNED = (
     (r'\bfor ever\b', 'forever, without limit'),
     (r'\bat hand\b', 'available'),
     (r'\bwhat for\b', 'why'),
-    (r'\bnot be told from\b', 'cannot be distinguished from'),
+    (r'\b(can)?not be told from\b', 'cannot be distinguished from'),
     (r'\bof old\b|\bby and by\b|\blest\b|\bwhereby\b|\bthereof\b|\btherein\b', 'plain words'),
     (r'\bknows neither\b', 'does not depend on'),
     (r'\bweigh(s|ed)? (all )?alike\b', 'equal weights'),

@@ -101,8 +101,8 @@ def _read_base(name: Any, file: Path, chain: tuple[Path, ...]) -> dict[str, Any]
         base = _found_base(str(name), file.parent)
     if base is None:
         raise ConfigError(
-            f'{file}: _base_={name!r} is refused. A .json or .yaml config can inherit from .json and .yaml files in '
-            f"its own folder or below it, and from shipped configs by name, e.g. 'rass/rass_scenes_tiny.py'. {AS_PY}"
+            f'{file}: _base_={name!r} is not allowed. A .json or .yaml config can inherit from .json and .yaml files '
+            f"in its own folder or below it, and from shipped configs by name, e.g. 'rass/rass_scenes_tiny.py'. {AS_PY}"
         )
     if base.suffix in SUFFIXES:
         return read_config_data(base, chain)[0]

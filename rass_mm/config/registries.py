@@ -76,7 +76,7 @@ def _tree(node: Registry) -> Iterator[Registry]:
 def stop_importing() -> None:
     """Stops the registries of this process from importing anything by a name that is not registered.
 
-    Called when a config that is data is read. The rules for data cover the keys whose values are looked up in a
+    Called when a data config is read. The rules for data cover the keys whose values are looked up in a
     registry. However, a class may look up an argument with another key, and a name may be looked up in a registry in
     which it is not registered.
     """

@@ -52,7 +52,7 @@ def check_config_data(config: dict, source: str, folders: Sequence[Path] = (), r
     The rules apply at any depth:
 
     - A `type` (and any other key of `NAME_KEYS`) is a registered name, with or without a scope, e.g. `IoUMetric` or
-      `mmdet.CrossEntropyLoss`. Dotted paths, even into a known package, and the names in `EXECUTES` are refused.
+      `mmdet.CrossEntropyLoss`. Dotted paths, even into a known package, and the names in `EXECUTES` are not allowed.
     - `default_scope` and `_scope_` name a known scope.
     - `custom_imports` names only modules of `MODULES`.
     - Initial weights (`WEIGHT_KEYS`) are local files below one of `folders` or below the current folder.
@@ -111,11 +111,11 @@ def check_imports(config: dict) -> None:
 
 def _import(path: str, value: Any) -> None:
     if not isinstance(value, dict) or not set(value) <= {'imports', 'allow_failed_imports'}:
-        raise _BrokenRuleError(f'{path}={value!r} is refused. Set only imports=[...] and allow_failed_imports.')
+        raise _BrokenRuleError(f'{path}={value!r} is not allowed. Set only imports=[...] and allow_failed_imports.')
     names = value.get('imports') or []
     for index, name in enumerate(names if isinstance(names, list | tuple) else [names]):
         if name not in MODULES:
-            raise _BrokenRuleError(f'{path}.imports[{index}]={name!r} is refused. Allowed: {", ".join(MODULES)}.')
+            raise _BrokenRuleError(f'{path}.imports[{index}]={name!r} is not allowed. Use only {", ".join(MODULES)}.')
         load_scope(name)
         try:
             importlib.import_module(name)
@@ -132,7 +132,7 @@ def _check_entry(path: str, key: Any, value: Any, folders: Sequence[Path]) -> No
     elif not isinstance(value, str | int | float | list | tuple | set | None):
         raise _BrokenRuleError(f'{path} is a {type(value).__name__}. Write it as a number or, in quotes, as a string.')
     if key in CODE_KEYS and value:
-        raise _BrokenRuleError(f'{path}={value!r} is refused: {key} {CODE_KEYS[key]}.')
+        raise _BrokenRuleError(f'{path}={value!r} is not allowed: {key} {CODE_KEYS[key]}.')
     if isinstance(value, str):
         _check_string(path, key, value, folders)
 
@@ -142,13 +142,14 @@ def _check_string(path: str, key: Any, value: str, folders: Sequence[Path]) -> N
         _check_name(path, value)
     elif URL.match(value):
         raise _BrokenRuleError(
-            f'{path}={value!r} is refused. A config that is data may name only local files. Download the file first.'
+            f'{path}={value!r} is not allowed. A config that is data may name only local files. Download the file '
+            'first.'
         )
     elif value.lower().endswith(('.pkl', '.pickle')) or (str(key).endswith('backend') and value == 'pickle'):
-        raise _BrokenRuleError(f'{path}={value!r} is refused because reading a pickle file can run any code.')
+        raise _BrokenRuleError(f'{path}={value!r} is not allowed because reading a pickle file can run arbitrary code.')
     elif key in WEIGHT_KEYS and outside(value, folders):
         places = ' or '.join(dict.fromkeys(str(folder) for folder in (*folders, Path.cwd())))
-        raise _BrokenRuleError(f'{path}={value!r} is refused. Initial weights must be in {places} or below.')
+        raise _BrokenRuleError(f'{path}={value!r} is not allowed. Initial weights must be in {places} or below.')
 
 
 def _check_name(path: str, name: str) -> None:
@@ -156,13 +157,13 @@ def _check_name(path: str, name: str) -> None:
     if entry is None:
         raise _BrokenRuleError(
             f'{path}={name!r} is not a registered name. In a config that is data, it must be the name of a registered '
-            f"class, with or without its scope ('IoUMetric', 'mmdet.CrossEntropyLoss'). Dotted paths are refused."
+            f"class, with or without its scope ('IoUMetric', 'mmdet.CrossEntropyLoss'). Dotted paths are not allowed."
         )
     reason = EXECUTES.get(name.rpartition('.')[2])
     if any(parent.__name__ == 'DiffusionPipeline' for parent in getattr(entry, '_module_cls', object).__mro__):
         reason = 'imports modules that are named in its folder'
     if reason:
-        raise _BrokenRuleError(f'{path}={name!r} is refused because it {reason}.')
+        raise _BrokenRuleError(f'{path}={name!r} is not allowed because it {reason}.')
 
 
 def _check_keys(path: str, key: Any, value: dict) -> None:
@@ -174,7 +175,7 @@ def _check_keys(path: str, key: Any, value: dict) -> None:
     if key in ('backend_args', 'file_client_args') and not (
         'prefix' not in value and value.get('backend', 'local') in BACKENDS
     ):
-        raise _BrokenRuleError(f'{path}={value!r} is refused. Set backend to one of {", ".join(BACKENDS)}.')
+        raise _BrokenRuleError(f'{path}={value!r} is not allowed. Set backend to one of {", ".join(BACKENDS)}.')
 
 
 def outside(name: str, folders: Sequence[Path]) -> bool:

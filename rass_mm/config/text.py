@@ -24,7 +24,7 @@ def config_from_checkpoint(checkpoint: dict[str, Any], source: str) -> Config:
         source: the file of the checkpoint, for messages.
 
     Raises:
-        ConfigError: the checkpoint contains no config, or `config_from_text` refuses it.
+        ConfigError: the checkpoint contains no config, or `config_from_text` rejects it.
     """
     text = _inside(checkpoint, 'message_hub', 'runtime_info', 'cfg') or _inside(checkpoint, 'meta', 'cfg')
     if not isinstance(text, str):
@@ -56,14 +56,15 @@ def config_from_text(text: str, source: str) -> Config:
     try:
         content = {name: value for line in ast.parse(text).body for name, value in [_assignment(line)]}
     except (_NotLiteralError, SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
-        raise ConfigError(f'{source}: the config text is refused: {error or "nested too deeply"}. {OWN_FILE}') from None
+        fault = error or 'nested too deeply'
+        raise ConfigError(f'{source}: the config text cannot be used: {fault}. {OWN_FILE}') from None
     content = _without_foreign_weights(content)
     check_config_data(content, source, remedy=OWN_FILE)
     return Config(content, cfg_text=text)
 
 
 class _NotLiteralError(Exception):
-    """The text contains code where a literal is expected."""
+    """Error raised if the text contains code where a literal is expected."""
 
 
 def _assignment(line: ast.stmt) -> tuple[str, Any]:

@@ -85,8 +85,8 @@ def _check_tag(event: Any, source: str) -> None:
     tag = getattr(event, 'tag', None)
     if tag not in TAGS:
         raise ConfigError(
-            f'{source}:{_line(event)}: the YAML tag {tag!r} is refused because tags can create Python objects and run '
-            'code. Write the value as plain YAML.'
+            f'{source}:{_line(event)}: the YAML tag {tag!r} is not allowed because tags can create Python objects and '
+            'run code. Write the value as plain YAML.'
         )
 
 

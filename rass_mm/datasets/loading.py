@@ -119,7 +119,7 @@ class LoadLabelStrict(LoadAnnotations):
             raise DataError(f'{path} is a colour image ({image.mode}), but a label must have one channel of class ids.')
         if label.max() > 255:
             wrong = np.unique(label[label > 255])[:8].tolist()
-            raise DataError(f'{path} holds label ids {wrong}, but ids above 255 are not supported.')
+            raise DataError(f'{path} contains label ids {wrong}, but ids above 255 are not supported.')
 
     def _upright(self, label: np.ndarray, results: dict[str, Any]) -> np.ndarray:
         """Turns a label map that was drawn on the stored pixels of a turned image."""
@@ -149,7 +149,7 @@ class LoadLabelStrict(LoadAnnotations):
         if wrong == [self.num_classes] and not results.get('reduce_zero_label'):
             hint = background_hint(self.num_classes)
         raise DataError(
-            f'{results["seg_map_path"]} holds label ids {wrong[:8]}, but 0 to {self.num_classes - 1} and '
+            f'{results["seg_map_path"]} contains label ids {wrong[:8]}, but 0 to {self.num_classes - 1} and '
             f'{self.ignore_index} (ignored) are valid (reduce_zero_label={bool(results.get("reduce_zero_label"))}). '
             f'{hint}'
         )

@@ -175,7 +175,7 @@ def _refuse_linked(images: Path, names: list[str], out: Path) -> None:
 
 
 def _header(images: Path, seed: int, recipe: Recipe, suffix: str | None) -> dict:
-    """Returns the first line of the manifest, which holds everything a copy depends on except the images."""
+    """Returns the first line of the manifest, which contains everything that a copy depends on, except the images."""
     settings = json.loads(json.dumps(asdict(recipe)))  # lists instead of tuples, as read from a manifest
     # Values that older manifests imply are left out, so that the fingerprint equals the one in those manifests.
     stated = {name: value for name, value in settings.items() if name not in IMPLIED or value != IMPLIED[name]}
@@ -306,7 +306,7 @@ def _degrade_file(task: _Task) -> tuple[str, dict | None, str]:
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, str]:
-    """Reads an image like mmseg's loader, but refuses damaged files.
+    """Reads an image like mmseg's loader, but raises an error for damaged files.
 
     Args:
         path: The image file.

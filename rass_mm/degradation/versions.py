@@ -1,6 +1,6 @@
 """Recipe versions in the headers of manifests and in configs.
 
-A manifest without a version is of version 1. A config without a version uses the default.
+A manifest without a version has version 1. A config without a version uses the default.
 """
 
 from collections.abc import Iterator, Mapping

@@ -24,7 +24,7 @@ class Costs:
         self.found = json.loads(self.file.read_text()) if self.file.is_file() else {}
 
     def begin(self, stem: str) -> None:
-        """Counts a start of a training run."""
+        """Records the start of a training run."""
         self._change(stem, starts=self.found.get(stem, {}).get('starts', 0) + 1)
 
     def end(self, stem: str, seconds: float) -> None:

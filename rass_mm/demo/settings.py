@@ -11,9 +11,9 @@ from rass_mm.errors import ConfigError
 from rass_mm.files.atomic import write_text
 
 PROCEDURE = 2
-"""Version of what the demo does; raise it when results in older folders no longer belong to the same table."""
+"""Version of the demo; increase it if results in older folders are no longer comparable."""
 SETTINGS = 'demo.json'
-"""File in a demo's folder that says whose results lie there."""
+"""File in the demo's folder that records the settings of its results."""
 
 
 @dataclass(frozen=True)

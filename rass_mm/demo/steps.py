@@ -8,7 +8,7 @@ from rass_mm.demo.base.shipped import shipped_base
 from rass_mm.demo.settings import DemoSettings
 
 ADAPTER = 'scr_adapter.safetensors'
-"""What the restorer's training leaves in its work folder for RASS and for restoring files."""
+"""Adapter file that the training of the restorer writes to its work folder, for RASS and `rass-mm restore`."""
 MODES = ('restore', 'ceiling')
 SPLITS = {'degraded': ('img_lq/val', '.png'), 'clean': ('img_dir/val', '.png')}
 """Split of the validation scenes -> folder and suffix of its images."""
@@ -33,7 +33,7 @@ RASS = System('RASS, no SCR', 'rass/rass_scenes_tiny.py')
 RASS_SCR = System('RASS with SCR', 'rass/rass_scenes_tiny.py', suffix='-scr')
 BASELINE = System('baseline (ResNet)', 'baselines/resnet_scenes_tiny.py')
 LONGER = System('baseline (ResNet), longer', 'baselines/resnet_scenes_tiny.py', suffix='-longer')
-"""The row at equal seconds: the ResNet with more training steps."""
+"""Row at equal seconds: the ResNet with more training steps."""
 R2S = System('R2S: SCR, then baseline', 'baselines/resnet_scenes_tiny_r2s.py')
 SYSTEMS = (BASELINE, LONGER, R2S, RASS, RASS_SCR)
 

@@ -29,7 +29,7 @@ from rass_mm.metrics.iou import mean_iou
 from rass_mm.protocol import copy_version
 
 TRAINED = {BASELINE: (BASELINE,), LONGER: (LONGER,), R2S: (SCR, BASELINE), RASS: (RASS,), RASS_SCR: (SCR, RASS_SCR)}
-"""System -> the trainings it needs, the base's aside."""
+"""System -> the training runs that it requires, in addition to that of the base."""
 
 
 def demo_table(out: Path, settings: DemoSettings) -> str:

@@ -144,7 +144,7 @@ class OneStepRestorer(nn.Module):
             (B, 3, H, W) RGB around [-1, 1], not clamped.
 
         Raises:
-            DataError: a side is not such a multiple.
+            DataError: a side is not a multiple of the required number.
         """
         latent = self.encode(images, self.autoencoder.stride if latent_tiles else self.size_multiple)
         return self.decode(self.restore_latent(latent, context, latent_tiles))

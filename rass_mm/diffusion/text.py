@@ -53,7 +53,7 @@ class TextEncoder(nn.Module):
         return self.model(input_ids=ids.to(self.model.device)).last_hidden_state
 
     def encode_texts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Encodes whole texts to context tokens (B, T, C), and returns the position (B,) of each end token, too."""
+        """Encodes whole texts to context tokens (B, T, C), and returns the position (B,) of each end token as well."""
         framed = [self.framed(self.token_ids(text)) for text in texts]
         ends = torch.tensor([len(self.token_ids(text)) + 1 for text in texts])
         return self.encode(torch.tensor(framed)), ends

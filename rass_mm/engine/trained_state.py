@@ -103,7 +103,9 @@ def check_provenance(found: dict[str, Any], own: dict[str, Any], classes: bool =
         raise CheckpointError(
             f'The checkpoint was trained with other adapters merged into the base.\n'
             f'  checkpoint: {found["merged_adapters"]}\n'
-            f'  this model: {own["merged_adapters"]}\nSet model.backbone.scr_adapter to the file it was trained with.'
+            f'  this model: {own["merged_adapters"]}\n'
+            f'Set model.backbone.scr_adapter to the file it was trained with, or use the config in the work dir of its '
+            f'training.'
         )
     if classes and found['classes'] != own['classes']:
         raise CheckpointError(

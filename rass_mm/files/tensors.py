@@ -41,7 +41,7 @@ def read_tensors(filename: str | os.PathLike, map_location: Any = None, mmap: bo
 def tensors_only() -> Iterator[None]:
     """Context manager. Inside the block, the safe reader accepts tensors, containers, numbers and strings only.
 
-    mmengine's training state is refused. After the block exits, it is accepted again.
+    mmengine's training state is not allowed. After the block exits, it is allowed again.
     """
     allowed = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
@@ -74,9 +74,8 @@ def _refusal(filename: str, error: Exception) -> str:
         or first_line(error)
     )
     return (
-        f'Checkpoint {filename} is refused because it contains Python objects that could run code when loaded: '
-        f'{named}. '
-        f'Nothing was loaded. If you trust its author, convert it to plain tensors where it was created: '
+        f'Checkpoint {filename} was not loaded because it contains Python objects that could run code: {named}. '
+        f'If you trust its author, convert it to plain tensors where it was created: '
         f"torch.save({{'state_dict': model.state_dict()}}, path)."
     )
 

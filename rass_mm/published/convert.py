@@ -72,7 +72,7 @@ def convert(
 
     A file of OSEDiff or SCR becomes one adapter file `out` (safetensors). A file of RASS becomes a folder `out` with
     `rass.safetensors` and, if the file contains them, the weights of the merged base in `base/`. A report that lists
-    every tensor is written beside them.
+    every tensor is written next to them.
 
     Args:
         source: the published file.
@@ -85,13 +85,13 @@ def convert(
         scr_adapter: converted adapter to record as merged, for a RASS file without the UNet's base weights.
 
     Raises:
-        CheckpointError: the file is unsafe, damaged, of another layout, rank or width, or has an unknown tensor.
+        CheckpointError: the file is unsafe, damaged, has another layout, rank or width, or contains an unknown tensor.
         BaseFolderError: the base cannot be used.
         ConfigError: `out` exists.
     """
     out = Path(out)
     if out.exists():
-        raise ConfigError(f'{out} already exists, and nothing is overwritten. Choose another name or remove it.')
+        raise ConfigError(f'{out} already exists and is not overwritten. Choose another name or remove it.')
     kind, content = read_published(source, kind)
     found = read_base(base)
     provenance = {'file': Path(source).name, 'sha256': file_sha256(Path(source)), 'kind': kind}
@@ -111,7 +111,7 @@ def _write_restorer(
         raise ConfigError(f'{out}: a restorer becomes one file. Choose a name that ends in .safetensors.')
     report = out.with_suffix('.' + REPORT)
     if report.exists():
-        raise ConfigError(f'{report} already exists, and nothing is overwritten. Choose another name or remove it.')
+        raise ConfigError(f'{report} already exists and is not overwritten. Choose another name or remove it.')
     mapped = map_restorer(kind, content, base, form)
     _check_finite(mapped.tensors)
     recipe = mapped.header['recipe']
@@ -130,7 +130,7 @@ def _write_restorer(
 def _check_finite(tensors: Mapping[str, Tensor]) -> None:
     bad = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
-        raise CheckpointError(f'{bad[0]} holds NaN or infinity ({len(bad)} tensors in all). The file is unusable.')
+        raise CheckpointError(f'{bad[0]} contains NaN or infinity ({len(bad)} tensors in total). The file is unusable.')
 
 
 def _write_segmentor(

@@ -42,7 +42,7 @@ def collect_lora(tensors: Mapping[str, Tensor], model: nn.Module, what: str) -> 
         what: name of the network in error messages, e.g. 'UNet'.
 
     Raises:
-        CheckpointError: a layer is unknown, adapted twice, of another width or incomplete, or the ranks differ.
+        CheckpointError: a layer is unknown, adapted twice or incomplete, or has another width, or the ranks differ.
     """
     part = LoraPart()
     for key, value in tensors.items():
@@ -67,7 +67,7 @@ def _common_rank(part: LoraPart, what: str) -> int:
         ranks.setdefault(value.shape[0 if '.lora_A.' in name else 1], part.sources[name])
     if len(ranks) > 1:
         listed = ', '.join(f'{rank} ({key})' for rank, key in sorted(ranks.items()))
-        raise CheckpointError(f'{what}: LoRA tensors of different ranks: {listed}. All must have one rank.')
+        raise CheckpointError(f'{what}: the LoRA tensors have different ranks: {listed}. All must have the same rank.')
     return next(iter(ranks), 0)
 
 
@@ -87,7 +87,7 @@ def _check_layer(part: LoraPart, layer: str, model: nn.Module, what: str) -> Non
         if tuple(tensor.shape) != shape:
             raise CheckpointError(
                 f'{what}: {layer}.lora_{side} has shape {tuple(tensor.shape)}, but this base needs {shape}: the file '
-                f'was made for a base of another width. Set --base to the Stable Diffusion folder it was made for '
+                f'was made for a base with another width. Set --base to the Stable Diffusion folder it was made for '
                 f'(2.1-base for the published files).'
             )
 

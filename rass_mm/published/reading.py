@@ -34,8 +34,8 @@ def read_published(path: str | os.PathLike, kind: str | None = None) -> tuple[st
     foreign = _foreign(content)
     if foreign:
         raise CheckpointError(
-            f'{path} is refused: besides tensors, containers, numbers and strings it contains {foreign}. Nothing was '
-            'loaded. Use the file as published by its authors.'
+            f'{path} was not loaded because it contains {foreign}. Only tensors, containers, numbers and strings are '
+            'allowed. Use the file as published by its authors.'
         )
     found = _kind(content)
     if found is None:

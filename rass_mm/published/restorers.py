@@ -49,7 +49,7 @@ def map_restorer(kind: str, content: dict[str, Any], base: DiffusionBase, form: 
         form: 'residual' or 'x0'; None uses x0 at timestep 999 for OSEDiff and the residual form at 1 for SCR.
 
     Raises:
-        CheckpointError: a tensor is unknown or of another width, ranks are mixed or wrong, or parts are missing.
+        CheckpointError: a tensor is unknown or has another width, ranks are mixed or wrong, or parts are missing.
     """
     form = form or ('x0' if kind == OSEDIFF else 'residual')
     models = models_on_meta(base)
@@ -67,7 +67,7 @@ def map_restorer(kind: str, content: dict[str, Any], base: DiffusionBase, form: 
         if name not in handled:
             entry = name.split('/')[0]
             if entry in (UNET, VAE_ENTRY) and not (entry == VAE_ENTRY and kind != OSEDIFF):
-                raise CheckpointError(f'{name} is unknown: it is neither LoRA of a known layer nor conv_in.')
+                raise CheckpointError(f'{name} is unknown: it belongs neither to a known LoRA layer nor to conv_in.')
             left_out[name] = f'{kind} has no use for the entry {entry}'
     left_out |= {
         f'{entry} (no tensors)': 'not a setting that is known'
@@ -92,7 +92,7 @@ def _collect(
     """Collects the adapter of one network; adds its tensors to `used` and `left_out`."""
     absent = [name for name in (entry, *lists) if name not in content]
     if absent:
-        raise CheckpointError(f'The file has no entry {absent[0]!r}: it is incomplete or of another layout.')
+        raise CheckpointError(f'The file has no entry {absent[0]!r}. It is incomplete or has another layout.')
     part = collect_lora(content[entry], model, entry)
     if not part.tensors:
         raise CheckpointError(f'{entry} contains no LoRA tensors, so there is nothing to convert.')

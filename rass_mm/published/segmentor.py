@@ -87,7 +87,7 @@ def map_segmentor(model: Mapping[str, Tensor], unet: nn.Module) -> MappedSegment
         CheckpointError: some tensors are unknown (the message counts them and names the first), or the LoRA does not
             fit the UNet.
     """
-    result, homeless = MappedSegmentor(), []
+    result, unmapped = MappedSegmentor(), []
     for key, value in model.items():
         place = _place(key)
         reason = next((why for start, why in LEFT_OUT.items() if key.startswith(start)), None)
@@ -98,15 +98,15 @@ def map_segmentor(model: Mapping[str, Tensor], unet: nn.Module) -> MappedSegment
         elif key.startswith(UNET) and '.lora_' in key:
             pass  # added together below
         elif place is None:
-            homeless.append(key)
+            unmapped.append(key)
         else:
             part, name = place
             (result.trained if part == 'trained' else result.base.setdefault(part, {}))[name] = value
             result.used[key] = name if part == 'trained' else f'base/{part}/{name}'
-    if homeless:
+    if unmapped:
         raise CheckpointError(
-            f'{len(homeless)} tensors of the file have no place in a RASS model; the first are '
-            f'{", ".join(homeless[:4])}. The layout of the file is not the one that the released code writes.'
+            f'{len(unmapped)} tensors of the file have no counterpart in a RASS model, e.g. '
+            f'{", ".join(unmapped[:4])}. The layout of the file is not the one that the released code writes.'
         )
     _add_lora(model, unet, result)
     return result

@@ -48,7 +48,7 @@ def resized_rows(
 
 
 def source_rows(height: int, target: int, top: int, bottom: int, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns, for each target row, the two source rows it lies between and its distance from the first of them."""
+    """Returns, for each target row, the two adjacent source rows and its distance from the first of them."""
     rows = torch.arange(top, bottom, dtype=torch.float64)
     if align_corners:
         place = rows * ((height - 1) / max(target - 1, 1))
@@ -129,7 +129,7 @@ class Labels:
         self.kept = rows[:, -1:].clone()  # a row of the result may lie between this one and the next
 
     def _paint(self, rows: Tensor, first: int, last: int) -> None:
-        """Computes the labels of the rows that lie between the source rows `first` and `last`."""
+        """Computes the labels of the rows between the source rows `first` and `last`."""
         _, high, _ = source_rows(self.inner[0], self.target[0], self.painted, self.target[0], self.align_corners)
         ready = self.painted + int((high < last).sum())
         step = max(1, CHUNK_VALUES // (len(rows) * max(self.target[1], rows.shape[-1])))

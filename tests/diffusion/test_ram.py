@@ -353,7 +353,7 @@ class Bomb:
 def test_weights_with_code_are_refused_and_not_run(which, tagger, weights, tmp_path):
     torch.save({'model': {}, 'config': Bomb(tmp_path / 'exploded')}, weights[which])
     made = tagger(condition=weights['dape'])
-    with pytest.raises(CheckpointError, match=f'{which}.pth is refused'):
+    with pytest.raises(CheckpointError, match=f'{which}.pth was not loaded'):
         made.tags(RED[None])
     assert not (tmp_path / 'exploded').exists()
 

@@ -141,13 +141,14 @@ def test_tools_name_themselves_in_their_help(tool):
     assert done.returncode == 0 and done.stdout.startswith(f'usage: tools/{tool}')
 
 
-def test_show_without_a_display_says_so(tmp_path):
+def test_show_without_a_display_says_so(scenes, tmp_path):
     done = python(
         *('-m', 'rass_mm_cli', 'test', 'baselines/resnet_scenes_tiny.py', 'none.pth', '--show', '--wait-time', '0.1'),
-        *('--work-dir', tmp_path, '--cfg-options', f'test_dataloader.dataset.data_root={tmp_path}'),
+        *('--work-dir', tmp_path, '--cfg-options', f'test_dataloader.dataset.data_root={scenes}'),
         env={'MPLBACKEND': 'Agg', 'DISPLAY': ''},
     )
     assert done.returncode == 1 and 'Traceback' not in done.stderr
+    assert '--show needs a display, but none was found. Write the pictures with --show-dir DIR.' in done.stderr
 
 
 def test_the_table_needs_nothing_but_the_standard_library(tmp_path):

@@ -216,7 +216,7 @@ def changed(content, change):
 
 
 BROKEN = {
-    'homeless': (lambda m: m.update({'sem_seg_head.pixel_decoder.new.weight': torch.ones(1)}), 'have no place'),
+    'homeless': (lambda m: m.update({'sem_seg_head.pixel_decoder.new.weight': torch.ones(1)}), 'have no counterpart'),
     'missing head tensor': (
         lambda m: m.pop('sem_seg_head.predictor.query_feat.weight'),
         '1 missing: decode_head.query_feat.weight',

@@ -1,4 +1,4 @@
-"""Published numbers of other systems, which a report shows beside measured ones.
+"""Published numbers of other systems, which a report shows next to measured ones.
 
 Nothing in this module was measured with this package. Values are text, as printed in their source.
 """
@@ -12,7 +12,7 @@ RASS_PAPER = 'Guan et al., arXiv 2602.14042 (IJCV 134(5):229, 2026)'
 OSEDIFF_PAPER = 'Wu et al., OSEDiff, arXiv 2406.08177'
 
 WAYS = ('dt', 'r2s', 'ft')
-"""Training on clean images, restoration before segmentation, training on degraded images."""
+"""Settings of the published table: clean training, restoration before segmentation, degraded training."""
 SEGMENTATION: dict[str, dict[str, tuple[str | None, str | None, str | None]]] = {
     'SegFormer': {'ADE20K-LQ': ('26.37', '44.34', '34.57'), 'RealLQ': ('22.54', '25.31', '22.63')},
     'Mask2Former': {'ADE20K-LQ': ('37.15', '45.64', '44.19'), 'RealLQ': ('33.15', '34.83', '34.41')},

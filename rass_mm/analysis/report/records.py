@@ -38,7 +38,7 @@ class Record:
 
     @property
     def kind(self) -> str:
-        """One of `KINDS`."""
+        """Kind of the record, one of `KINDS`."""
         return kind_of(self.content)
 
 

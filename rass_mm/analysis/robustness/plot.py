@@ -22,7 +22,7 @@ MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X')
 COLUMNS = 3
 TICKS = 6
 LETTERS = 12
-"""Letters of the title per inch."""
+"""Number of title characters per inch."""
 
 
 def draw_curves(path: Path, curves: Sequence[Curve]) -> None:

@@ -51,7 +51,7 @@ def passes(jobs: int, iterations: int, warmup: int) -> int:
 def measure(
     jobs: Sequence[Job], iterations: int, warmup: int, advance: Callable[[], Any] = lambda: None
 ) -> list[Measured]:
-    """Counts the operations of each job, warms all jobs up and times them in turns, first whole, then by stage.
+    """Counts the operations of each job, warms all jobs up and times them in turns, first as a whole, then by stage.
 
     Args:
         jobs: the jobs to measure.

@@ -17,7 +17,7 @@ from rass_mm.errors import DataError
 from rass_mm.files.hashing import json_sha256
 
 SCENE_STREAM = 1_000_000_007
-"""First scene seed of the base's own images; data set splits draw theirs from hashed sequences."""
+"""Seed of the first scene that a base is trained on. The seeds of data set splits are hashes."""
 PRESENT = 0.01
 """Share of a crop that a class must cover to be named in its caption."""
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 PATCH, CHANNELS = 4, 3
 CONSTANT = 8.0
-"""Size of the constants that hold the group norms; much larger than the unit spread of the signals beside them."""
+"""Size of the constants that determine the group norms; much larger than the signals, which have unit deviation."""
 SMALL_LOG_VARIANCE = -8.0
 
 
@@ -56,7 +56,7 @@ def principal_components(images: Tensor, count: int, generator: torch.Generator)
 
 
 def _start_encoder(vae: AutoencoderKL, rows: Tensor) -> None:
-    """Sets both strided convolutions: pixels to 2x2 patches (12 channels) to K components, `rows` (K, 4, 4, 3)."""
+    """Sets the strided convolutions: pixels to 2x2 patches (12 channels) to K components, `rows` (K, 4, 4, 3)."""
     encoder, count, groups = vae.encoder, len(rows), vae.config.norm_num_groups
     _pass_through(encoder.conv_in, CHANNELS)
     halve, quarter = (block.downsamplers[0].conv for block in encoder.down_blocks[:2])
@@ -98,7 +98,7 @@ def _start_decoder(vae: AutoencoderKL, colors: Tensor) -> None:
 
 
 def _hold_norm(entry: nn.Conv2d, norm: nn.GroupNorm, groups: int, count: int) -> list[int]:
-    """Makes a group norm linear by constants in every group; returns the first of the two channels per signal.
+    """Makes a group norm linear with constants in each group; returns the first of the two channels of each signal.
 
     The last two channels of a group are the constant and its negative. Signals fill the other channels in order. The
     scale of the norm is compensated.

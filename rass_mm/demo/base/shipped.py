@@ -14,13 +14,13 @@ from rass_mm.files.atomic import write_text
 from rass_mm.files.hashing import file_sha256
 
 RECORD = 'shipped.json'
-"""File beside the weights: commands, seed, seconds and hashes."""
+"""File next to the weights, with the commands, seed, seconds and hashes."""
 COMMANDS = (
     'rass-mm make-base bases/scenes-tiny',
     'rass-mm make-base bases/scenes --scenes 4096 --start bases/scenes-tiny --fresh-unet --vae-steps 900 '
     '--vae-rate 6e-4 --unet-crop 16 --unet-batch 16 --snr-gamma 5 --unet-steps 10000',
 )
-"""The commands that train it. With one thread (`OMP_NUM_THREADS=1`) the weights are the same bit for bit."""
+"""Commands that train the base. With one thread (`OMP_NUM_THREADS=1`), the weights are reproducible bit for bit."""
 
 
 def shipped_base() -> Path:
@@ -29,7 +29,7 @@ def shipped_base() -> Path:
 
 
 def shipped_record() -> dict[str, Any]:
-    """Returns how the shipped base was made: `commands`, `seed`, CPU `seconds`, `weights` and file hashes."""
+    """Returns the record of the shipped base: `commands`, `seed`, CPU `seconds`, `weights` and file hashes."""
     return json.loads((SMALL_BASE / RECORD).read_text(encoding='utf-8'))
 
 

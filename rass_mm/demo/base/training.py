@@ -74,11 +74,11 @@ class BaseRecipe:
 
 @dataclass(frozen=True)
 class Start:
-    """Small base whose weights initialize the training; its latent scale is kept together with its latents or UNet."""
+    """Small base that provides the initial weights. Its latent scale is kept if its autoencoder or UNet is."""
 
     base: DiffusionBase
     fresh_unet: bool = False
-    """Takes the autoencoder only; UNet and text encoder begin at random weights."""
+    """Whether to use only the autoencoder. UNet and text encoder then start from random weights."""
 
     @property
     def record(self) -> dict[str, Any]:
@@ -166,10 +166,10 @@ def _locked(file: Path) -> Iterator[None]:
 
 
 def _copy_base(cached: Path, folder: Path, key: str) -> None:
-    """Copies a finished base to an absent or empty folder, or keeps the same base that another command wrote there.
+    """Copies a finished base to an absent or empty folder, or keeps an identical base that another command wrote there.
 
     Raises:
-        BaseFolderError: another command wrote something else to the folder in the meantime.
+        BaseFolderError: another command wrote other files to the folder in the meantime.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f'.{folder.name}-', dir=folder.parent) as temporary:

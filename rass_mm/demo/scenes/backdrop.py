@@ -133,7 +133,7 @@ def paint_mountain(stage: Stage, share: float, depth: float) -> None:
 
 
 def paint_hill(stage: Stage, share: float, albedo: np.ndarray) -> None:
-    """Paints a smooth distant meadow, labelled grass."""
+    """Paints a smooth distant meadow, labelled as grass."""
     camera, light = stage.camera, stage.light
     top = camera.horizon - camera.height * share * np.maximum(0, 0.5 + 0.7 * _skyline(stage, 1.6, 6.0))
     start, mask = _below(stage, top)

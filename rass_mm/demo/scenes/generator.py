@@ -164,7 +164,7 @@ def _already_written(out: Path, settings: dict) -> bool:
 
 
 def _refuse_foreign_files(out: Path, counts: dict[str, int]) -> None:
-    """Raises a DataError for files of other origin, which the data set would read as scenes."""
+    """Raises a DataError if the folder contains other files, which the data set would read as scenes."""
     ours = {f'{split}/{index:05d}.png' for split, count in counts.items() for index in range(count)}
     for folder in (out / 'img_dir', out / 'ann_dir'):
         files = (path for path in folder.rglob('*') if path.is_file() and not path.name.startswith('.'))

@@ -13,7 +13,7 @@ FAR = 300.0  # in metres; farther ground does not change
 
 @dataclass(frozen=True)
 class Lane:
-    """Strip along the curve x = offset + slope * z + bend * z**2; `across` exchanges x and z."""
+    """Strip along the curve x = offset + slope * z + bend * z**2; `across` swaps x and z."""
 
     offset: float
     slope: float
@@ -54,7 +54,7 @@ class Lake:
 
 @dataclass(frozen=True)
 class Terrain:
-    """Layout of the ground. `base` is the class of areas without strip or lake; colours are RGB albedos."""
+    """Layout of the ground. `base` is the class outside strips and lakes; colours are RGB albedos."""
 
     roads: tuple[Lane, ...]
     paths: tuple[Lane, ...]

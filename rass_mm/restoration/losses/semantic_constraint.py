@@ -19,10 +19,10 @@ from rass_mm.errors import ConfigError
 
 FORMS = ('ratio', 'mse', 'dice')
 IGNORED = 255
-"""Label id that is no class, as mmseg loads and pads labels."""
+"""Label id of unlabelled pixels and padding in mmseg."""
 MIN_AREA = 0.005
 EPS = 1e-8
-"""Keeps quotients finite."""
+"""Added to denominators to avoid a division by 0."""
 
 
 @dataclass(frozen=True)

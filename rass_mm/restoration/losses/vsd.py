@@ -21,7 +21,7 @@ NEGATIVE_PROMPT = (
 
 @MODELS.register_module()
 class VSDLoss(nn.Module):
-    """Moves restored latents towards the distribution of the base (OSEDiff, arXiv 2406.08177; DMD, 2311.18828).
+    """Variational score distillation loss of OSEDiff (arXiv 2406.08177; DMD, arXiv 2311.18828) on restored latents.
 
     At a random timestep t, the clean latent is estimated twice from the noisy z_t = add_noise(z_H, t): x_reg by the
     critic, which models the outputs of the restorer, and x_fix by the frozen base with guidance against the negative

@@ -266,7 +266,7 @@ def test_files_that_cannot_be_drawn_are_named(curve, tmp_path, capsys):
     [
         (['{checkpoint}'], 'Pass CONFIG and CHECKPOINT to test, or --plot'),
         ([RESNET, 'no.pth', '{data}'], 'Checkpoint no.pth does not exist'),
-        ([RESNET, '{checkpoint}', '--severities', '2', '{data}'], '--severities: 2.0 is not in 0..1'),
+        ([RESNET, '{checkpoint}', '--severities', '2', '{data}'], '--severities: 2.0 is not in the range 0 to 1'),
         ([RESNET, '{checkpoint}', '--limit', '0', '{data}'], '--limit is 0'),
         ([RESNET, '{checkpoint}', '--name', 'a/b', '{data}'], 'Remove the slashes'),
         ([RESNET, '{checkpoint}', '{data}', 'clean_val=None'], 'clean_val.img_path=FOLDER_BELOW_DATA_ROOT'),
