@@ -20,6 +20,7 @@ COMMON = [
     'transformers>=4.57',
     'accelerate',
     'safetensors>=0.4',
+    'filelock',
     'pillow',
     'rich',
 ]

@@ -40,7 +40,8 @@ HOOKS = tuple(
 def settle(config: dict[str, Any]) -> None:
     """Settles what a config leaves open, in place.
 
-    These are the names of types, absent labels, the suffix of clean images, the classes, fine-tuning and the end of epochs.
+    These are the names of types, absent labels, the suffix of clean images, the classes, fine-tuning and the end of
+    epochs.
 
     Raises:
         ConfigError: the config contradicts its data set or itself.
