@@ -24,12 +24,12 @@ class DataError(RassError, ValueError):
     """An image, a label file or a data folder cannot be used."""
 
 
+class TrainingError(DataError):
+    """Training diverged: a loss or a weight is NaN or infinite."""
+
+
 class ConfigError(RassError, ValueError):
     """A config requests something that does not exist, or its settings are inconsistent."""
-
-
-class TrainingError(RassError, RuntimeError):
-    """A training run cannot continue, because its losses or weights are NaN or infinite."""
 
 
 class InstallationError(RassError, ImportError):

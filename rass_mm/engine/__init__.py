@@ -7,15 +7,16 @@ from rass_mm.engine import checkpoints, remote  # noqa: F401  (registers the saf
 from rass_mm.engine.finite import FiniteTrainingHook
 from rass_mm.engine.loop import ResumableIterLoop
 from rass_mm.engine.parameter_groups import NormDecayOptimWrapperConstructor
-from rass_mm.engine.schedules import ResumedScheduleHook
-from rass_mm.engine.seeding import IterationSeedHook, SeededSampler, SeedSample
+from rass_mm.engine.schedule import ConfigScheduleHook
+from rass_mm.engine.seeding import EpochSamplerHook, IterationSeedHook, SeededSampler, SeedSample
 
 __all__ = [
+    'ConfigScheduleHook',
+    'EpochSamplerHook',
     'FiniteTrainingHook',
     'IterationSeedHook',
     'NormDecayOptimWrapperConstructor',
     'ResumableIterLoop',
-    'ResumedScheduleHook',
     'SeedSample',
     'SeededSampler',
 ]

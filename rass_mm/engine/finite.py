@@ -1,72 +1,98 @@
-"""Hook that stops a training run at the first loss or weight that is NaN or infinite."""
+"""Stops training at the first NaN or infinite value, before such weights reach a checkpoint."""
 
 import math
-from numbers import Number
+from collections.abc import Mapping
 from typing import Any
 
-import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.logging import MessageHub
+from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner, find_latest_checkpoint
 from torch import Tensor
 
 from rass_mm.errors import TrainingError
 
-ADVICE = (
-    'Lower the learning rate (optim_wrapper.optimizer.lr), clip the gradients '
-    '(optim_wrapper.clip_grad.max_norm=1.0), or check the data with rass-mm check-data.'
+REMEDY = (
+    'Lower the learning rate, set optim_wrapper.clip_grad, train in bfloat16 or float32 instead of float16, and check '
+    'the images and labels of this batch.'
 )
 
 
 @HOOKS.register_module()
 class FiniteTrainingHook(Hook):
-    """Stops training at a loss that is NaN or infinite, and never saves or validates weights that are.
+    """Hook that raises an error if a loss is not finite, or before weights that are not finite are used or saved.
 
-    One optimizer step with such a loss makes all weights NaN. mmengine then continues to train, and can save the result
-    as the best checkpoint.
+    A gradient can overflow although its loss is finite. The weights are therefore checked before each validation and
+    each checkpoint, and no earlier checkpoint is removed for one that is not finite.
     """
 
-    priority = 'VERY_HIGH'  # before the hooks that log and save
+    priority = 'ABOVE_NORMAL'  # before the hooks that log, average and save
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
-    ) -> None:
-        """Checks the losses of an iteration.
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Checks the losses of an iteration, and the weights if a checkpoint is due.
 
         Raises:
-            TrainingError: a loss is NaN or infinite.
+            TrainingError: a loss or a tensor is not finite.
         """
-        for name, value in (outputs or {}).items():
-            if 'loss' in name and not _finite(value):
-                raise TrainingError(
-                    f'{name} is {float(value)} in iteration {runner.iter + 1}, so training stopped. '
-                    f'{_kept(runner)} {ADVICE}'
-                )
+        check_losses({name: value for name, value in (outputs or {}).items() if 'loss' in name})
+        if any(_saves_now(hook, runner) for hook in runner.hooks):
+            self._check(runner)
 
-    def before_val_epoch(self, runner: Runner) -> None:
-        """Checks the weights before a validation, whose scores would be those of a broken model."""
-        if runner.iter > 0:
-            self._check(runner, dict(runner.model.named_parameters()))
+    def after_train_epoch(self, runner: Any) -> None:
+        """Checks the weights at the end of an epoch."""
+        self._check(runner)
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Checks the weights before a checkpoint is written."""
-        self._check(runner, checkpoint['state_dict'])
+    def before_val_epoch(self, runner: Any) -> None:
+        """Checks the weights before a validation, whose best checkpoint replaces the earlier one."""
+        self._check(runner)
 
-    def _check(self, runner: Runner, tensors: dict[str, Tensor]) -> None:
-        broken = [name for name, value in tensors.items() if not _finite(value)]
-        if broken:
-            raise TrainingError(
-                f'{len(broken)} of {len(tensors)} weights are NaN or infinite after iteration {runner.iter}, e.g. '
-                f'{broken[0]}, so training stopped and they were not saved. {_kept(runner)} {ADVICE}'
-            )
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Checks all weights that are about to be saved."""
+        check_weights(checkpoint['state_dict'])
+
+    def _check(self, runner: Any) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        check_weights({name: value for name, value in model.named_parameters() if value.requires_grad})
 
 
-def _finite(value: Any) -> bool:
-    if isinstance(value, Tensor):
-        return not value.is_floating_point() or bool(torch.isfinite(value).all())
-    return not isinstance(value, Number) or math.isfinite(value)
+def check_losses(losses: Mapping[str, Any]) -> None:
+    """Raises a TrainingError that names the iteration, the losses and the last checkpoint, if one is not finite.
+
+    Args:
+        losses: name -> number, or tensor of one element. Other values are ignored.
+    """
+    numbers = {
+        name: float(value)
+        for name, value in losses.items()
+        if isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
+    }
+    if not all(map(math.isfinite, numbers.values())):
+        shown = ', '.join(f'{name} {value:.4g}' for name, value in numbers.items())
+        raise TrainingError(f'{_place()}: the loss is not finite ({shown}). {_last()} {REMEDY}')
 
 
-def _kept(runner: Runner) -> str:
-    last = find_latest_checkpoint(runner.work_dir)
-    return f'The last checkpoint is {last}.' if last else 'No checkpoint was written.'
+def check_weights(state: Mapping[str, Any]) -> None:
+    """Raises a TrainingError if a floating-point tensor of a state dict has NaN or infinite values."""
+    values = {name: value for name, value in state.items() if isinstance(value, Tensor) and value.is_floating_point()}
+    wrong = [name for name, value in values.items() if not value.isfinite().all()]
+    if wrong:
+        raise TrainingError(
+            f'{_place()}: {len(wrong)} of {len(values)} tensors have values that are not finite, e.g. {wrong[0]}, so '
+            f'they are not saved. {_last()} {REMEDY}'
+        )
+
+
+def _saves_now(hook: Hook, runner: Any) -> bool:
+    if not isinstance(hook, CheckpointHook) or hook.by_epoch:
+        return False
+    return hook.every_n_train_iters(runner, hook.interval, hook.save_begin) or hook.is_last_train_iter(runner)
+
+
+def _place() -> str:
+    iteration = MessageHub.get_current_instance().get_info('iter')
+    return 'Training stopped' if iteration is None else f'Training stopped in iteration {iteration + 1}'
+
+
+def _last() -> str:
+    last = MessageHub.get_current_instance().get_info('last_ckpt')
+    return f'The last checkpoint is {last}.' if last else 'No checkpoint was written before.'

@@ -1,4 +1,4 @@
-"""Training loops: one that resumes without reading the data of earlier iterations, and samplers that suit the loop."""
+"""Training loop that resumes without reading the data of earlier iterations."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,16 +7,7 @@ from mmengine.registry import LOOPS
 from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 
-from rass_mm.config.kinds import type_name
 from rass_mm.engine.seeding import SeededSampler
-
-
-def end_epochs(config: dict[str, Any]) -> None:
-    """Makes the sampler of a config with an epoch-based loop end after each epoch, in place."""
-    loop, sampler = config.get('train_cfg') or {}, (config.get('train_dataloader') or {}).get('sampler') or {}
-    by_epoch = type_name(loop) == 'EpochBasedTrainLoop' if 'type' in loop else loop.get('by_epoch')
-    if by_epoch and sampler and type_name(sampler) == 'SeededSampler':
-        sampler.setdefault('infinite', False)
 
 
 @LOOPS.register_module()

@@ -6,7 +6,6 @@ restarts.
 """
 
 import itertools
-import math
 import random
 from collections.abc import Iterator, Sized
 from typing import Any
@@ -17,6 +16,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.dist import get_dist_info, sync_random_seed
 from mmengine.hooks import Hook
 from mmengine.registry import DATA_SAMPLERS, HOOKS
+from mmengine.runner import EpochBasedTrainLoop
 from mmseg.registry import TRANSFORMS
 from torch.utils.data import Sampler
 
@@ -44,42 +44,46 @@ def mixed_seed(*parts: int) -> int:
 
 @DATA_SAMPLERS.register_module()
 class SeededSampler(Sampler):
-    """Sampler in which the n-th draw depends only on the seed and n.
+    """Sampler without end in which the n-th draw depends only on the seed and n.
 
-    Draws are distributed over the ranks in turn, as in mmengine's `InfiniteSampler`.
+    In a loop over epochs, `EpochSamplerHook` makes each epoch end. Draws are distributed over the ranks in turn, as in
+    mmengine's `InfiniteSampler`.
 
     Args:
         dataset: any object with a length.
         shuffle: whether to draw a new permutation in each epoch; otherwise samples are in order.
         seed: None uses a random seed that is shared by all processes.
-        infinite: whether the draws never end, as iteration-based loops need it. Otherwise an iteration over the sampler
-            ends after an epoch (see `set_epoch`), in which each rank has the same number of draws.
     """
 
-    def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None, infinite: bool = True) -> None:
+    def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None) -> None:
         self.rank, self.world_size = get_dist_info()
         self.size = len(dataset)
         self.shuffle = shuffle
         self.seed = sync_random_seed() if seed is None else seed
-        self.infinite = infinite
         self.first = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Starts at the first draw of an epoch; has no effect on infinite draws."""
-        if not self.infinite:
-            self.first = epoch * len(self)
+        self.endless = True
 
     def skip(self, draws: int) -> None:
         """Starts at draw number `draws` of this process, without loading earlier samples."""
         self.first = draws
 
+    def start_epoch(self, epoch: int) -> None:
+        """Yields only the draws of one epoch from now on, for loops over epochs. It ends after `len(self)` draws.
+
+        With several processes, the last draws of an epoch are those of the next one, so that all have equally many.
+        """
+        self.endless = False
+        self.skip(epoch * len(self))
+
     def __len__(self) -> int:
-        return self.size if self.infinite else math.ceil(self.size / self.world_size)
+        """Returns the number of draws of this process in an epoch."""
+        return -(-self.size // self.world_size)
 
     def __iter__(self) -> Iterator[Draw]:
         epoch, order = -1, []
-        draws = itertools.count(self.first * self.world_size + self.rank, self.world_size)
-        for draw in draws if self.infinite else itertools.islice(draws, len(self)):
+        first = self.first * self.world_size + self.rank
+        draws = itertools.count(first, self.world_size)
+        for draw in draws if self.endless else itertools.islice(draws, len(self)):
             if draw // self.size != epoch:
                 epoch = draw // self.size
                 order = self._order(epoch)
@@ -119,3 +123,16 @@ class IterationSeedHook(Hook):
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
+
+
+@HOOKS.register_module()
+class EpochSamplerHook(Hook):
+    """Hook that makes a `SeededSampler` end after each epoch of an `EpochBasedTrainLoop`, and resume at an epoch."""
+
+    priority = 'VERY_HIGH'
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Sets the sampler to the draws of this epoch."""
+        sampler = getattr(runner.train_dataloader, 'sampler', None)
+        if isinstance(runner.train_loop, EpochBasedTrainLoop) and isinstance(sampler, SeededSampler):
+            sampler.start_epoch(runner.epoch)

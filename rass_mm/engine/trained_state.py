@@ -5,6 +5,7 @@ of the frozen ones, so that loading a checkpoint with another base raises an err
 """
 
 import json
+from abc import ABCMeta
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,38 +22,40 @@ OWN_CONFIG = (
 )
 
 
-class TrainedStateMixin(nn.Module):
+class _SettledWhenBuilt(ABCMeta):
+    """Metaclass that calls `settle` after the constructors of all classes of a `TrainedStateMixin`."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        model = super().__call__(*args, **kwargs)
+        model.settle()
+        return model
+
+
+class TrainedStateMixin(nn.Module, metaclass=_SettledWhenBuilt):
     """Mixin for a state dict with trained tensors and provenance; must precede the framework's base class.
 
     The module must have a property `provenance`: a JSON-serialisable dict with the keys `base` (an identity),
     `merged_adapters` and `classes`. It is stored as UTF-8 bytes in a uint8 tensor, because checkpoint tools expect only
     tensors.
 
-    `state_dict()` excludes frozen parameters and the buffers of modules without trained parameters. Frozen are those
-    without gradients at the end of the constructor, which calls `settle_frozen`. Copies that are frozen later, such as
-    a moving average or a model for export, therefore keep their weights; a parameter that is unfrozen later is saved.
-    Loading checks provenance, names and shapes before any value is copied, also with `strict=False`. A submodule with
-    this mixin, such as a backbone, leaves the provenance to the outer module.
+    `state_dict()` excludes the parameters that are frozen when the constructor returns, and the buffers of modules
+    without trained parameters. Freezing or copying the model later changes nothing, so averaged models, frozen copies
+    and exports have the same tensors; training a parameter that was frozen is an error. Loading checks provenance,
+    names and shapes before any value is copied, also with `strict=False`. A submodule with this mixin, such as a
+    backbone, leaves the provenance to the outer module.
     """
 
     provenance: dict[str, Any]
-    _frozen: frozenset[str] | None = None
+    frozen_when_built: frozenset[str] = frozenset()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.register_state_dict_post_hook(_keep_trained)
         self.register_load_state_dict_post_hook(_forget_frozen)
 
-    def settle_frozen(self) -> None:
-        """Records which tensors are frozen; to be called at the end of the constructor."""
-        self._frozen = frozenset(frozen_keys(self))
-
-    def left_out(self) -> set[str]:
-        """Returns the names that the state dict excludes: frozen tensors, and the provenance of submodules."""
-        parts = [name for name, part in self.named_modules() if name and isinstance(part, TrainedStateMixin)]
-        frozen = set(frozen_keys(self) if self._frozen is None else self._frozen)
-        frozen -= {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        return frozen | {f'{name}.{PROVENANCE}' for name in parts}
+    def settle(self) -> None:
+        """Stores the names of the tensors that are frozen now, which `state_dict()` excludes from now on."""
+        self.frozen_when_built = frozenset(frozen_keys(self))
 
     def get_extra_state(self) -> Tensor:
         """Provenance as a uint8 tensor."""
@@ -163,12 +166,30 @@ def frozen_keys(module: nn.Module) -> set[str]:
     return keys
 
 
-def _keep_trained(module: TrainedStateMixin, state: dict[str, Tensor], prefix: str, _metadata: dict) -> None:
-    for key in module.left_out():
+def _left_out(module: nn.Module) -> set[str]:
+    """Returns the names that the state dict excludes: frozen tensors, and the provenance of submodules."""
+    parts = [name for name, part in module.named_modules() if name and isinstance(part, TrainedStateMixin)]
+    return module.frozen_when_built | {f'{name}.{PROVENANCE}' for name in parts}
+
+
+def _check_still_frozen(module: nn.Module) -> None:
+    named = module.named_parameters()
+    trained = sorted(name for name, value in named if value.requires_grad and name in module.frozen_when_built)
+    if trained:
+        raise CheckpointError(
+            f'{type(module).__name__} was built with frozen parameters that require gradients now, so its state dict '
+            f'would lack them: {_few(trained)}. Freeze them again, or choose what is trained in the config (e.g. '
+            "model.backbone.train_parameters='unet')."
+        )
+
+
+def _keep_trained(module: nn.Module, state: dict[str, Tensor], prefix: str, _metadata: dict) -> None:
+    _check_still_frozen(module)
+    for key in _left_out(module):
         state.pop(prefix + key, None)
 
 
-def _forget_frozen(module: TrainedStateMixin, incompatible: Any) -> None:
+def _forget_frozen(module: nn.Module, incompatible: Any) -> None:
     """Removes excluded names from the missing keys that torch and mmengine report."""
-    left_out = tuple(module.left_out())
+    left_out = tuple(_left_out(module))
     incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if not key.endswith(left_out)]

@@ -7,6 +7,8 @@ from mmagic.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
+from rass_mm.engine.finite import check_weights
+
 ADAPTER = 'scr_adapter.safetensors'
 
 
@@ -31,4 +33,5 @@ class SaveAdapterHook(Hook):
     def _write(self, runner: Any) -> None:
         if runner.rank == 0:
             model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            check_weights({name: value for name, value in model.named_parameters() if value.requires_grad})
             model.save_adapter(Path(runner.work_dir) / ADAPTER)

@@ -11,7 +11,8 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import Tensor, nn
 
-from rass_mm.errors import ConfigError, DataError
+from rass_mm.engine.finite import check_losses
+from rass_mm.errors import ConfigError
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -70,14 +71,10 @@ def update(wrapper: OptimWrapper, loss: Tensor, parts: dict[str, Tensor]) -> Non
         parts: named parts of the loss, for the message.
 
     Raises:
-        DataError: the loss is not finite; no parameter was changed.
+        TrainingError: the loss is not finite; no parameter was changed.
     """
     if not torch.isfinite(loss):
-        shown = ', '.join(f'{name} {float(value):.4g}' for name, value in parts.items())
-        raise DataError(
-            f'The loss is not finite ({shown}). Lower the learning rate, train in bfloat16 or float32 instead of '
-            f'float16, and check the images of this batch. The last checkpoint is intact.'
-        )
+        check_losses({'loss': loss, **parts})
     wrapper.backward(wrapper.scale_loss(loss))
     if wrapper.should_update():
         gradients = [p.grad for group in wrapper.param_groups for p in group['params'] if p.grad is not None]

@@ -119,7 +119,6 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         self.register_buffer('alphas', alphas, persistent=False)
         if score is not None:
             self.register_buffer('negative', self._encoded(score.negative_prompt), persistent=False)
-        self.settle_frozen()
 
     @property
     def provenance(self) -> dict[str, Any]:

@@ -96,7 +96,6 @@ class DiffusionBackbone(TrainedStateMixin, BaseModule):
         self.classes = class_names(classes or [])
         default = {'type': 'ClassTokens' if self.classes else 'EmptyPrompt'}
         self.prompt = build_prompt(prompt or default, self.base, self.classes)
-        self.settle_frozen()
 
     @property
     def provenance(self) -> dict[str, Any]:

@@ -28,11 +28,14 @@ from rass_mm.datasets.classes import follow_classes
 from rass_mm.datasets.loading import LoadImageStrict
 from rass_mm.datasets.preflight import drop_absent_labels, follow_clean_suffix
 from rass_mm.datasets.wrappers import leaf_paths
-from rass_mm.engine.loop import end_epochs
 from rass_mm.segmentation.fine_tuning import use_fine_tuning
 
 HOOKS = tuple(
-    {'type': name} for name in ('LabelsOnlyHook', 'LabelledClassesHook', 'FiniteTrainingHook', 'ResumedScheduleHook')
+    {'type': name}
+    for name in (
+        *('LabelsOnlyHook', 'LabelledClassesHook'),
+        *('FiniteTrainingHook', 'ConfigScheduleHook', 'EpochSamplerHook'),
+    )
 )
 """Hooks of every run."""
 
@@ -40,8 +43,7 @@ HOOKS = tuple(
 def settle(config: dict[str, Any]) -> None:
     """Settles what a config leaves open, in place.
 
-    These are the names of types, absent labels, the suffix of clean images, the classes, fine-tuning and the end of
-    epochs.
+    These are the names of types, absent labels, the suffix of clean images, the classes and fine-tuning.
 
     Raises:
         ConfigError: the config contradicts its data set or itself.
@@ -51,7 +53,6 @@ def settle(config: dict[str, Any]) -> None:
     follow_clean_suffix(config)
     follow_classes(config)
     use_fine_tuning(config)
-    end_epochs(config)
 
 
 def adapt_entry_points() -> None:

@@ -75,7 +75,6 @@ class RASS(TrainedStateMixin, EncoderDecoder):
         if neck is not None:
             sizes = {'in_channels': self.backbone.channels, 'in_strides': self.backbone.strides}
             self.neck = MODELS.build({**neck, **sizes})
-        self.settle_frozen()
 
     @property
     def prompt(self) -> nn.Module:

@@ -187,3 +187,20 @@ def test_draws_of_a_sample_an_epoch_and_an_iteration_share_no_seed(monkeypatch):
     monkeypatch.setattr(seeding, 'get_dist_info', lambda: (0, 1))
     samples = {draw.seed for draw in islice(SeededSampler(range(SIZE), seed=5, shuffle=False), 20)}
     assert len(set(seen)) == 40 and not samples & set(seen)
+
+
+@pytest.mark.parametrize('world', [1, 2, 3])
+@pytest.mark.parametrize('epoch', [0, 1, 4])
+def test_an_epoch_ends_and_has_the_draws_of_the_endless_order(monkeypatch, world, epoch):
+    alone = [*islice(SeededSampler(range(SIZE), seed=5), 60)]
+    length = -(-SIZE // world)
+    parts = []
+    for rank in range(world):
+        monkeypatch.setattr(seeding, 'get_dist_info', lambda rank=rank: (rank, world))
+        sampler = SeededSampler(range(SIZE), seed=5)
+        sampler.start_epoch(epoch)
+        parts.append([*sampler])
+        assert len(sampler) == len(parts[-1]) == length
+    drawn = [draw for turn in zip(*parts, strict=True) for draw in turn]
+    first = epoch * length * world
+    assert [(draw, draw.seed) for draw in drawn] == [(draw, draw.seed) for draw in alone[first : first + len(drawn)]]
