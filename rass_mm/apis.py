@@ -32,6 +32,7 @@ from rass_mm.protocol import protocol_line, recipe_versions
 from rass_mm.segmentation.entry_points import settle
 from rass_mm.segmentation.fine_tuning import check_fine_tuning
 from rass_mm.segmentation.labelled_classes import LabelledClassesHook
+from rass_mm.segmentation.outputs import name_outputs
 
 RESULT = 'metrics.json'
 """File that a test writes to its work dir: metrics, protocol, command, checkpoint, data, recipe, seed and versions.
@@ -172,6 +173,7 @@ def test(
     runner = Runner.from_cfg(_renamed(config))
     if checkpoint is None and any(parameter.requires_grad for parameter in runner.model.parameters()):
         raise ConfigError(missing_checkpoint(config, 'CHECKPOINT'))
+    name_outputs(runner, out, show_dir, checkpoint)
     metrics = {key: float(value) for key, value in runner.test().items()}
     images = len(runner.test_dataloader.dataset)
     if is_main_process():
@@ -250,22 +252,16 @@ def restores(config: Config) -> bool:
 
 
 def write_outputs(config: Config, out: str | None, show_dir: str | None) -> None:
-    """Sets up a config to write results to `out` (label maps or restored images) and pictures to `show_dir`.
+    """Sets up the evaluator of a restorer to write restored images to `out` and pictures to `show_dir`.
 
-    Of several evaluators, the first one for images or label maps writes.
+    Segmentors write their outputs in hooks, see `name_outputs`.
     """
     evaluators = as_list(config.test_evaluator)
-    writes = [type_name(part) == 'RestorationMetrics' or type_name(part).endswith('IoUMetric') for part in evaluators]
-    first = writes.index(True) if True in writes else 0
-    if restores(config):
-        evaluators[first] = {**evaluators[first], 'output_dir': out, 'show_dir': show_dir}
-    elif out:
-        evaluators[first] = {**evaluators[first], 'output_dir': out, 'keep_results': True}
+    for number, evaluator in enumerate(evaluators):
+        if type_name(evaluator) == 'RestorationMetrics':
+            evaluators[number] = {**evaluator, 'output_dir': out, 'show_dir': show_dir}
+            break
     config.test_evaluator = evaluators if len(evaluators) > 1 else evaluators[0]
-    if show_dir and not restores(config):
-        hook = config.default_hooks.get('visualization') or {'type': 'SegVisualizationHook'}
-        config.default_hooks.visualization = {**hook, 'draw': True, 'interval': 1}
-        config.visualizer = {**config.visualizer, 'save_dir': show_dir}
 
 
 def show_predictions(config: Config, wait_time: float) -> None:

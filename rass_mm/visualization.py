@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from rass_mm.files.atomic import atomic_path
+from rass_mm.files.atomic import write_bytes
 
 SCALE = 2
 GAP = 6
@@ -46,9 +46,11 @@ def write_bgr(target: Path, image: np.ndarray) -> None:
     Raises:
         OSError: OpenCV cannot write the file.
     """
-    with atomic_path(target) as temporary:
-        if not cv2.imwrite(str(temporary), image):
-            raise OSError(f'{target} could not be written')
+    try:
+        encoded = cv2.imencode(Path(target).suffix, image)[1]
+    except cv2.error as error:
+        raise OSError(f'{target} could not be written ({error})') from error
+    write_bytes(target, encoded.tobytes())  # OpenCV itself cannot write to names that are not UTF-8
 
 
 def comparison_page(

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import importlib.util
+import io
 import runpy
 import sys
 from collections.abc import Sequence
@@ -50,6 +51,8 @@ def run_command(name: str, argv: Sequence[str] | None = None, program: str | Non
         program: program name in help and errors; None uses `rass-mm NAME`.
     """
     command = COMMANDS[name]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')  # file names may contain bytes that are not UTF-8
     try:
         module = importlib.import_module(command.module)
         guarded = importlib.import_module('rass_mm.cli.options').guarded if module is not doctor else _unguarded

@@ -19,7 +19,7 @@ from PIL import Image
 
 from rass_mm.datasets.labels import background_hint, is_lossy, lossy_reason
 from rass_mm.errors import ConfigError, DataError
-from rass_mm.files.integrity import check_complete
+from rass_mm.files.integrity import check_complete, without_pillow_limit
 from rass_mm.files.orientation import DRAWN_ON, orientation_of, turn_label, turned
 from rass_mm.files.resizing import resized
 
@@ -100,26 +100,33 @@ class LoadLabelStrict(LoadAnnotations):
         except FileNotFoundError:
             raise DataError(f'{path} does not exist: image {results.get("img_path")} has no label.') from None
         check_complete(data, path)
-        self._check_depth(data, path)
-        results = super().transform(results)
-        label = results['gt_seg_map'] = self._upright(results['gt_seg_map'], results)
+        with without_pillow_limit():
+            width, height = self._check_depth(data, path)
+            results = super().transform(results)
+        label = results['gt_seg_map'].reshape(height, width)  # mmseg removes sides of one pixel
+        label = results['gt_seg_map'] = self._upright(label, results)
         self._check_size(label, results)
         self._check_ids(label, results)
         return results
 
-    def _check_depth(self, data: bytes, path: str) -> None:
-        """Checks for a lossy format, ids above 255, which mmseg's cast to uint8 would wrap, and several channels."""
+    def _check_depth(self, data: bytes, path: str) -> tuple[int, int]:
+        """Checks for a lossy format, ids above 255, which mmseg's cast to uint8 would wrap, and several channels.
+
+        Returns:
+            the width and height of the label map.
+        """
         image = Image.open(io.BytesIO(data))
         if is_lossy(image, data):
             raise DataError(f'{path}: {lossy_reason(image)}')
         if image.mode in ('1', 'L', 'P'):
-            return
+            return image.size
         label = np.asarray(image)
         if label.ndim > 2:
             raise DataError(f'{path} is a colour image ({image.mode}), but a label must have one channel of class ids.')
         if label.max() > 255:
             wrong = np.unique(label[label > 255])[:8].tolist()
             raise DataError(f'{path} contains label ids {wrong}, but ids above 255 are not supported.')
+        return image.size
 
     def _upright(self, label: np.ndarray, results: dict[str, Any]) -> np.ndarray:
         """Turns a label map that was drawn on the stored pixels of a turned image."""

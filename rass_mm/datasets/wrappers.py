@@ -30,3 +30,20 @@ def _leaves(config: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, 
         yield from _leaves(config['dataset'], f'{path}.dataset')
     else:
         yield path, config
+
+
+def image_folders(dataset: Any) -> Iterator[str]:
+    """Yields the image folders of a built data set, and of those inside wrappers."""
+    for part in getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]:
+        if part is not None:
+            yield from image_folders(part)
+    prefixes = getattr(dataset, 'data_prefix', None) or {}
+    folder = prefixes.get('img_path', prefixes.get('img'))
+    if folder:
+        yield folder
+
+
+def data_infos(dataset: Any) -> Iterator[dict[str, Any]]:
+    """Yields the description of each sample of a built data set, without loading its files."""
+    for index in range(len(dataset)):
+        yield dataset.get_data_info(index)

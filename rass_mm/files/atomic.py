@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+LONGEST = 40
+"""Characters of the target's name in the temporary name, which must not exceed the limit of the file system."""
+
 
 @contextmanager
 def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
@@ -18,7 +21,7 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix='.' + target.stem + '-', suffix=target.suffix, dir=target.parent)
+    handle, name = tempfile.mkstemp(prefix=f'.{target.stem[:LONGEST]}-', suffix=target.suffix, dir=target.parent)
     os.close(handle)
     temporary = Path(name)
     try:

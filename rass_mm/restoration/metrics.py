@@ -15,6 +15,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from rass_mm.errors import ConfigError, DataError
+from rass_mm.files.naming import relative_name
 from rass_mm.metrics import perceptual, quality
 from rass_mm.visualization import captioned, write_bgr
 
@@ -39,7 +40,7 @@ class RestorationMetrics(BaseMetric):
     Args:
         scores: any of PSNR, SSIM, NIQE, and with the package pyiqa LPIPS, DISTS, MUSIQ, MANIQA, CLIPIQA, FID. Scores
             that compare with the clean image skip images without one; it is an error if no image has one.
-        output_dir: folder for restored images, written as PNG with the stem of the input. Required for FID, which also
+        output_dir: folder for restored images, written as PNG under the path of the input. Required for FID, which also
             writes the clean images to the subfolder `clean`.
         show_dir: folder for pictures of each image with its input and its clean image.
         input_scores: whether to report scores of the degraded input against the clean image too, e.g. `input_PSNR`.
@@ -67,6 +68,8 @@ class RestorationMetrics(BaseMetric):
         self.input_scores = input_scores
         self.device = torch.device('cpu')  # device of the perceptual networks, which is that of the restored images
         self._networks: dict[str, perceptual.PerceptualMetric] = {}
+        self.image_root: Path | None = None
+        """Folder that the names of written images are relative to; None names them by their stem alone."""
         self._paths: dict[str, str] = {}
         self._check_metrics()
 
@@ -159,7 +162,7 @@ class RestorationMetrics(BaseMetric):
     def _unique_name(self, path: str | None) -> str:
         if path is None:
             return f'{get_rank()}-{len(self.results):06d}'
-        name = Path(path).stem
+        name = Path(path).stem if self.image_root is None else relative_name(path, self.image_root, '')
         if self.output_dir or self.show_dir:
             other = self._paths.setdefault(name, path)
             if other != path:
@@ -181,8 +184,8 @@ class RestorationMetrics(BaseMetric):
             restored, clean = Path(folder) / 'restored', Path(folder) / 'clean'
             for place, source in ((restored, self.output_dir), (clean, self.output_dir / 'clean')):
                 place.mkdir()
-                for name in set(names):
-                    (place / f'{name}.png').symlink_to((source / f'{name}.png').resolve())
+                for number, name in enumerate(sorted(set(names))):
+                    (place / f'{number}.png').symlink_to((source / f'{name}.png').resolve())
             return perceptual.fid(restored, clean, self.device)
 
 

@@ -1,0 +1,61 @@
+"""Names of output files that keep the folders of their sources, so that no two sources share one."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from rass_mm.errors import DataError
+
+FilePath = str | os.PathLike
+
+
+def common_root(folders: Iterable[FilePath], paths: Iterable[FilePath]) -> Path:
+    """Returns the folder that output names are relative to.
+
+    Args:
+        folders: image folders of the data sets.
+        paths: all image files. If one of them is outside `folders`, the root is the common folder of all files.
+    """
+    places = {os.path.abspath(folder) for folder in folders}
+    parents = {os.path.dirname(os.path.abspath(path)) for path in paths}
+    root = os.path.commonpath(places) if places else None
+    if root is None or any(os.path.commonpath((root, parent)) != root for parent in parents):
+        root = os.path.commonpath(parents or {os.getcwd()})
+    return Path(root)
+
+
+def relative_name(path: FilePath, root: FilePath, suffix: str) -> str:
+    """Returns the path of a source relative to `root`, with another suffix; a source elsewhere keeps its name only."""
+    place = Path(os.path.abspath(path))
+    inside = place.is_relative_to(root)
+    return (place.relative_to(root) if inside else Path(place.name)).with_suffix(suffix).as_posix()
+
+
+def output_names(paths: Iterable[FilePath], root: FilePath, suffix: str) -> dict[str, str]:
+    """Returns source -> output name.
+
+    Raises:
+        DataError: two sources have the same output.
+    """
+    names, owners = {}, {}
+    for path in map(os.fspath, paths):
+        names[path] = relative_name(path, root, suffix)
+        other = owners.setdefault(names[path], path)
+        if other != path:
+            raise DataError(f'{other} and {path} would both become {names[path]}. Rename one of them.')
+    return names
+
+
+def refuse_inputs(targets: Iterable[FilePath], inputs: Iterable[FilePath], option: str) -> None:
+    """Raises a DataError if a file to write is one of the inputs, also under another name or through a link.
+
+    Args:
+        targets: files to write.
+        inputs: files that are read.
+        option: the option that names the targets, for the message.
+    """
+    known: Mapping[str, FilePath] = {os.path.realpath(path): path for path in inputs}
+    for target in targets:
+        found = known.get(os.path.realpath(target))
+        if found is not None:
+            raise DataError(f'{option} would overwrite the input {found}. Choose another path.')

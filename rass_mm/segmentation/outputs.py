@@ -1,0 +1,102 @@
+"""Writes the predictions of a test: label maps, and pictures of the predictions over the images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mmcv
+import numpy as np
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from rass_mm.datasets.wrappers import data_infos, image_folders
+from rass_mm.files.naming import common_root, output_names, refuse_inputs
+from rass_mm.visualization import write_bgr
+
+
+def name_outputs(runner: Runner, out: str | None, show_dir: str | None, checkpoint: str | None) -> None:
+    """Gives each image of a test its own name in `out` and `show_dir`: its path below the image folder.
+
+    Raises:
+        DataError: two images have the same name, or an output would overwrite an input.
+    """
+    if not (out or show_dir):
+        return
+    samples = list(data_infos(runner.test_dataloader.dataset))
+    paths = [info['img_path'] for info in samples if info.get('img_path')]
+    root = common_root(image_folders(runner.test_dataloader.dataset), paths)
+    names = output_names(paths, root, '.png')
+    inputs = [info[key] for info in samples for key in ('img_path', 'seg_map_path', 'gt_path') if info.get(key)]
+    for option, folder in (('--out', out), ('--show-dir', show_dir)):
+        if folder:
+            refuse_inputs(
+                (Path(folder) / name for name in names.values()), [*inputs, *filter(None, [checkpoint])], option
+            )
+    scorers = [metric for metric in runner.test_evaluator.metrics if hasattr(metric, 'image_root')]
+    for metric in scorers:
+        metric.image_root = root
+    if scorers:
+        return
+    if out:
+        runner.register_hook(LabelMapHook(out, names))
+    if show_dir:
+        runner.register_hook(PredictionPictureHook(show_dir, names))
+
+
+class LabelMapHook(Hook):
+    """Hook that writes the predicted class ids of each image as PNG, with 16 bits if an id is above 255.
+
+    With `reduce_zero_label`, ids are those of the label files (class + 1), as in mmseg.
+
+    Args:
+        folder: the output folder.
+        names: image path -> name in the folder.
+    """
+
+    def __init__(self, folder: str, names: dict[str, str]) -> None:
+        self.folder, self.names = Path(folder), names
+
+    def after_test_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
+    ) -> None:
+        """Writes the label maps of a batch."""
+        for sample in outputs or ():
+            labels = sample.pred_sem_seg.data.squeeze(0).cpu().numpy() + int(sample.get('reduce_zero_label', False))
+            depth = np.uint8 if labels.max(initial=0) < 256 else np.uint16
+            write_bgr(self.folder / self.names[sample.img_path], labels.astype(depth))
+
+
+class PredictionPictureHook(Hook):
+    """Hook that draws each image with its label and its prediction, with the visualizer of the config.
+
+    Args:
+        folder: the output folder.
+        names: image path -> name in the folder.
+    """
+
+    def __init__(self, folder: str, names: dict[str, str]) -> None:
+        self.folder, self.names = Path(folder), names
+
+    def after_test_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
+    ) -> None:
+        """Draws the images of a batch."""
+        backends, runner.visualizer._vis_backends = runner.visualizer._vis_backends, {'memory': _Memory()}
+        try:
+            for sample in outputs or ():
+                image = mmcv.imfrombytes(Path(sample.img_path).read_bytes(), channel_order='rgb')
+                runner.visualizer.add_datasample('test', image, data_sample=sample, step=batch_idx)
+                drawn = runner.visualizer._vis_backends['memory'].image
+                write_bgr(self.folder / self.names[sample.img_path], np.ascontiguousarray(drawn[..., ::-1]))
+        finally:
+            runner.visualizer._vis_backends = backends
+
+
+class _Memory:
+    """Visualization backend that keeps the last picture, (H, W, 3) RGB."""
+
+    image: np.ndarray
+
+    def add_image(self, name: str, image: np.ndarray, step: int = 0, **_: Any) -> None:
+        """Keeps a picture. mmengine's own backend passes the name to OpenCV, which fails if it is not UTF-8."""
+        self.image = image
