@@ -18,7 +18,7 @@ import transformers.utils.logging
 from mmengine.logging.history_buffer import HistoryBuffer
 
 from rass_mm.version import __version__
-from rass_mm_cli.families import distribution
+from rass_mm_cli.families import distribution, has_forks
 
 RECORDED_PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmsegmentation', 'diffusers', 'peft')
 
@@ -36,6 +36,18 @@ def prepare() -> None:
     """Makes mmengine, mmcv, mmseg and mmdet work with the installed versions of torch and numpy."""
     allow_training_state()
     quiet_loading()
+    replace_imaug()
+
+
+def replace_imaug() -> None:
+    """Adds placeholders for imaug, which a fork of mmdet imports for one transform of lane detection.
+
+    imaug requires an older numpy and a second OpenCV. Without it, mmengine fails to look up names in mmdet's registries.
+    """
+    if has_forks() and importlib.util.find_spec('imaug') is None:
+        for name in ('imaug', 'imaug.augmenters'):
+            sys.modules.setdefault(name, types.ModuleType(name))
+        sys.modules['imaug'].augmenters = sys.modules['imaug.augmenters']
 
 
 def quiet_loading() -> None:

@@ -52,6 +52,8 @@ def shipped(name):
 
 @pytest.mark.parametrize('path', LEAVES, ids=lambda path: path.stem)
 def test_config_builds_without_weights(path, tmp_path):
+    if path.parent.name == 'scr':
+        pytest.importorskip('mmagic', reason='mmagic (rass_mm[restoration]) is not installed')
     config = Config.fromfile(str(path))
     init_default_scope('mmseg')
     model = config.model
@@ -160,6 +162,7 @@ def test_dt_and_ft_of_a_baseline_differ_in_the_degradation_of_training_images_on
 @pytest.mark.parametrize('data', ['ade20k_lq', 'reallq'])
 @pytest.mark.parametrize('model', BASELINES)
 def test_r2s_of_a_baseline_is_its_dt_behind_the_restorer(model, data):
+    pytest.importorskip('mmagic', reason='mmagic (rass_mm[restoration]) is not installed')
     dt, r2s = (plain(shipped(f'baselines/{model}_{kind}_{data}.py')) for kind in ('dt', 'r2s'))
     whole, inner = r2s.pop('model'), dt.pop('model')
     assert whole['segmentor'] == inner and set(whole) == {'type', 'restorer', 'segmentor'}

@@ -272,6 +272,8 @@ def converted_command(content, tmp_path, base, config, *options):
     ],
 )
 def test_config_of_another_model_is_refused(content, tiny_base, tmp_path, capsys, name, message):
+    if name.startswith('scr/'):
+        pytest.importorskip('mmagic', reason='mmagic (rass_mm[restoration]) is not installed')
     assert converted_command(content, tmp_path, tiny_base, name) == 1
     assert message in capsys.readouterr().err
 
