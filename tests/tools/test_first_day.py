@@ -1,0 +1,120 @@
+"""A user's first day, from an empty directory with the wheel only."""
+
+import json
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from commands import python, run
+from PIL import Image
+
+CLASSES = ('sky', 'field', 'road', 'house')
+COLORS = np.array([(120, 180, 240), (60, 140, 50), (90, 90, 90), (170, 80, 60)], np.uint8)
+CONFIG = """\
+_base_ = ['{shipped}']
+mine = dict(type='BaseSegDataset', data_root='data', metainfo=dict(classes={classes}))
+split = dict(img_path='images', seg_map_path='labels')
+train_dataloader = dict(dataset=dict(**mine, img_suffix='.jpg', seg_map_suffix='.png', data_prefix=split))
+val_dataloader = dict(dataset=dict(**mine, img_suffix='.jpg', seg_map_suffix='.png', data_prefix=split))
+test_dataloader = val_dataloader
+model = dict(backbone=dict(base='base'))
+"""
+PREDICT = """
+import json
+import numpy as np
+from mmseg.apis import MMSegInferencer, inference_model, init_model
+
+config, checkpoint, *photos = {arguments!r}
+model = init_model(config, checkpoint, device='cpu')
+inferencer = MMSegInferencer(config, checkpoint, device='cpu')
+import rass_mm
+
+segmentor = rass_mm.load_segmentor(checkpoint, device='cpu')
+doors = {{
+    'inference_model': lambda photo: inference_model(model, photo).pred_sem_seg.data[0].numpy(),
+    'inferencer': lambda photo: inferencer(photo, return_datasamples=True).pred_sem_seg.data[0].numpy(),
+    'predict': lambda photo: segmentor.predict(photo).labels,
+}}
+for name, door in doors.items():
+    np.savez(name + '.npz', **{{str(number): door(photo) for number, photo in enumerate(photos)}})
+"""
+
+
+def photo(rng, height, width):
+    """Returns a photo with noise, and its label map: bands of sky, field and road, and some houses."""
+    labels = np.repeat(np.sort(rng.integers(0, 3, height))[:, None], width, 1).astype(np.uint8)
+    for _ in range(3):
+        top, left = rng.integers(0, height - 8), rng.integers(0, width - 8)
+        labels[top : top + 8, left : left + 8] = 3
+    noise = rng.normal(0, 12, (height, width, 3))
+    return (COLORS[labels] + noise).clip(0, 255).astype(np.uint8), labels
+
+
+@pytest.fixture(scope='module')
+def day(wheel_site, tmp_path_factory):
+    """The directory after a training of four iterations, and the environment."""
+    here, rng = tmp_path_factory.mktemp('first day'), np.random.default_rng(0)
+    for folder in ('data/images', 'data/labels', 'photos/more'):
+        (here / folder).mkdir(parents=True)
+    for number in range(12):
+        pixels, labels = photo(rng, 96, 112)
+        Image.fromarray(pixels).save(here / 'data' / 'images' / f'{number:02}.jpg', quality=95)
+        Image.fromarray(labels).save(here / 'data' / 'labels' / f'{number:02}.png')
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(photo(rng, 61, 90)[0]).save(here / 'photos' / 'turned.jpg', exif=turned, quality=95)
+    Image.fromarray(photo(rng, 130, 333)[0]).save(here / 'photos' / 'wide.png')
+    Image.fromarray(photo(rng, 75, 53)[0]).save(here / 'photos' / 'more' / 'odd.webp', lossless=True)
+    Image.fromarray(photo(rng, 64, 64)[0]).convert('L').save(here / 'photos' / 'grey.png')
+    environment = {'PYTHONPATH': str(wheel_site), 'PYTHONDONTWRITEBYTECODE': '1'}
+    found = python('-c', FIND, cwd=here, env=environment)
+    assert found.returncode == 0, found.stderr
+    shipped, base = json.loads(found.stdout.splitlines()[-1])
+    assert str(wheel_site) in shipped
+    (here / 'base').symlink_to(base)
+    (here / 'mine.py').write_text(CONFIG.format(shipped=shipped, classes=CLASSES))
+    commands = [
+        ['check-data', 'mine.py', '--splits', 'train'],
+        [
+            'train',
+            'mine.py',
+            '--work-dir',
+            'work',
+            '--cfg-options',
+            'train_cfg.max_iters=4',
+            'train_cfg.val_interval=9',
+        ],
+        ['segment', 'photos', 'out', '--checkpoint', 'work/iter_4.pth', '--device', 'cpu'],
+    ]
+    for command in commands:
+        done = run(sys.executable, '-m', 'rass_mm_cli', *command, cwd=here, env=environment)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return here, environment
+
+
+FIND = """
+import json, rass_mm
+from rass_mm.demo.base.shipped import shipped_base
+print(json.dumps([str(rass_mm.config_path('rass/rass_scenes_tiny.py')), str(shipped_base())]))
+"""
+
+
+def test_the_config_has_ten_lines_at_most():
+    assert len(CONFIG.splitlines()) <= 10
+
+
+def test_four_doors_give_the_same_labels(day):
+    here, environment = day
+    photos = ['photos/turned.jpg', 'photos/wide.png', 'photos/more/odd.webp', 'photos/grey.png']
+    code = PREDICT.format(arguments=['mine.py', 'work/iter_4.pth', *photos])
+    done = python('-W', 'ignore', '-c', code, cwd=here, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    sizes = [(90, 61), (130, 333), (75, 53), (64, 64)]  # the first one upright
+    for number, (path, size) in enumerate(zip(photos, sizes, strict=True)):
+        relative = path.removeprefix('photos/').rpartition('.')[0]
+        shell = cv2.imread(str(here / 'out' / 'labels' / f'{relative}.png'), cv2.IMREAD_UNCHANGED)
+        ids = np.asarray(Image.open(here / 'out' / 'labels' / f'{relative}.png'))
+        assert shell is not None and ids.shape == size and len(np.unique(ids)) >= 3
+        for door in ('inference_model', 'inferencer', 'predict'):
+            assert np.array_equal(np.load(here / f'{door}.npz')[str(number)], ids), (door, path)
