@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from rass_mm.datasets.wrappers import data_infos, image_folders
+from rass_mm.errors import ConfigError
 from rass_mm.files.naming import common_root, output_names, refuse_inputs
 from rass_mm.visualization import write_bgr
 
@@ -19,7 +20,11 @@ def name_outputs(runner: Runner, out: str | None, show_dir: str | None, checkpoi
 
     Raises:
         DataError: two images have the same name, or an output would overwrite an input.
+        ConfigError: a metric only writes label maps (`format_only`), and there is no folder for them.
     """
+    for metric in runner.test_evaluator.metrics:
+        if getattr(metric, 'format_only', False):
+            _write_nothing(metric, out)
     if not (out or show_dir):
         return
     samples = list(data_infos(runner.test_dataloader.dataset))
@@ -41,6 +46,14 @@ def name_outputs(runner: Runner, out: str | None, show_dir: str | None, checkpoi
         runner.register_hook(LabelMapHook(out, names))
     if show_dir:
         runner.register_hook(PredictionPictureHook(show_dir, names))
+
+
+def _write_nothing(metric: Any, out: str | None) -> None:
+    """Leaves the label maps of a metric that only writes them to `LabelMapHook`; mmseg names them by stem alone."""
+    if not (out or metric.output_dir):
+        raise ConfigError('format_only writes label maps and measures nothing. Pass a folder for them: --out DIR.')
+    if metric.output_dir is None:
+        metric.compute_metrics = lambda results: {}
 
 
 class LabelMapHook(Hook):

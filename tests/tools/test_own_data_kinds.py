@@ -107,7 +107,7 @@ def test_wrappers_types_and_several_evaluators_work_in_every_command(tmp_path):
     record = json.loads((work / 'test' / 'metrics.json').read_text())
     assert {'mIoU', 'f/mFscore'} <= record['metrics'].keys() and record['images'] == 4
     assert 'first/img_lq/val' in record['protocol'] and 'second/img_lq/val' in record['protocol']
-    assert len(list((work / 'maps').glob('*.png'))) == 4
+    assert len(list((work / 'maps').rglob('*.png'))) == 4
     assert run('report', work / 'test', '--out', tmp_path / 'report.md') == 0
     assert 'f/mFscore' in (tmp_path / 'report.md').read_text()
 
