@@ -184,7 +184,7 @@ def test_demo_end_to_end(tmp_path):
     """Every command of the demo, at 8 scenes and about 20 steps."""
     run_demo(tmp_path / 'out', TINY)
     table = (tmp_path / 'out' / 'table.md').read_text()
-    assert shipped_record()['weights'] in table and 'seed 1' in table and '| 21 + 22 |' in table and '| 23 ' in table
+    assert shipped_record()['weights'] in table and 'seed 1' in table and '| 21 + 22 |' in table and ' 23 |' in table
     assert cv2.imread(str(tmp_path / 'out' / 'pictures.png')) is not None
     for system, seed in ((SCR, 1), (RASS_SCR, 1)):
         log = (tmp_path / 'out' / 'logs' / f'train-{system.stem}.log').read_text()
