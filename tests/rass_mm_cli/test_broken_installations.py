@@ -4,11 +4,11 @@ Each environment is a virtual environment with links to the packages of this one
 or broken.
 """
 
+import importlib.util
 import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from commands import ROOT, run
 
 from rass_mm_cli import packages
 
-SITE = Path(sysconfig.get_paths()['purelib'])
+SITE = Path(importlib.util.find_spec('torch').origin).parent.parent
 LIBRARIES = {'torch': 'torch', 'mmcv': 'mmcv', 'mmsegmentation': 'mmseg', 'diffusers': 'diffusers'}
 """Distribution -> folder."""
 pytestmark = pytest.mark.slow
