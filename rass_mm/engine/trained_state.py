@@ -4,8 +4,8 @@ A diffusion backbone has 900 M frozen and 4 M trained parameters. Checkpoints co
 of the frozen ones, so that loading a checkpoint with another base raises an error instead of predicting noise.
 """
 
+import functools
 import json
-from abc import ABCMeta
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,16 +22,7 @@ OWN_CONFIG = (
 )
 
 
-class _SettledWhenBuilt(ABCMeta):
-    """Metaclass that calls `settle` after the constructors of all classes of a `TrainedStateMixin`."""
-
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        model = super().__call__(*args, **kwargs)
-        model.settle()
-        return model
-
-
-class TrainedStateMixin(nn.Module, metaclass=_SettledWhenBuilt):
+class TrainedStateMixin(nn.Module):
     """Mixin for a state dict with trained tensors and provenance; must precede the framework's base class.
 
     The module must have a property `provenance`: a JSON-serialisable dict with the keys `base` (an identity),
@@ -47,6 +38,20 @@ class TrainedStateMixin(nn.Module, metaclass=_SettledWhenBuilt):
 
     provenance: dict[str, Any]
     frozen_when_built: frozenset[str] = frozenset()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Calls `settle` at the end of each constructor; that of the class itself ends last."""
+        super().__init_subclass__(**kwargs)
+        if '__init__' not in cls.__dict__:
+            return
+        build = cls.__init__
+
+        @functools.wraps(build)
+        def build_and_settle(self: TrainedStateMixin, *args: Any, **keywords: Any) -> None:
+            build(self, *args, **keywords)
+            self.settle()
+
+        cls.__init__ = build_and_settle
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
