@@ -27,6 +27,8 @@ def name_outputs(runner: Runner, out: str | None, show_dir: str | None, checkpoi
             _write_nothing(metric, out)
     if not (out or show_dir):
         return
+    for folder in filter(None, (out, show_dir)):
+        Path(folder).mkdir(parents=True, exist_ok=True)  # before minutes of prediction, in case it cannot be created
     samples = list(data_infos(runner.test_dataloader.dataset))
     paths = [info['img_path'] for info in samples if info.get('img_path')]
     root = common_root(image_folders(runner.test_dataloader.dataset), paths)
