@@ -50,6 +50,6 @@ def _check_images(dataset: Mapping[str, Any], prefix: str, name: str) -> None:
         path.suffix in wanted or path.name.endswith(tuple(wanted)) for path in folder.rglob('*') if path.is_file()
     ):
         raise DataError(
-            f'{name}: the folder {folder} holds no image that ends in {", ".join(sorted(wanted))}. '
+            f'{name}: the folder {folder} contains no images that end in {", ".join(sorted(wanted))}. '
             f'Add images, set {option}, or set {name}.dataset.img_suffix to the suffix of your images.'
         )

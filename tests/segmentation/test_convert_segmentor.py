@@ -228,7 +228,7 @@ BROKEN = {
     'part of the vae': (lambda m: m.pop(f'{FEATURES}sd.vae.quant_conv.weight'), 'vae in the file does not fit'),
     'not finite': (
         lambda m: m.update({'sem_seg_head.predictor.query_feat.weight': torch.full((30, 64), torch.nan)}),
-        'decode_head.query_feat.weight holds NaN or infinity',
+        'decode_head.query_feat.weight contains NaN or infinity',
     ),
     'no merged unet': (
         lambda m: [m.pop(key) for key in list(m) if '.sd.unet.' in key and 'lora_' not in key and 'conv_in' not in key],
