@@ -43,7 +43,7 @@ def test_empty_folder_names_itself_suffix_and_options(root):
 
 def test_images_of_another_suffix_do_not_count(root):
     (root / 'images' / 'train' / 'a.jpg').touch()
-    assert 'ends in .png' in refusal(loader(root, img_suffix='.png'))
+    assert 'end in .png' in refusal(loader(root, img_suffix='.png'))
     check_data_folders(loader(root, img_suffix='.jpg'), 'train_dataloader')
 
 
