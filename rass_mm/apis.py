@@ -186,8 +186,8 @@ def test(
 def _renamed(config: Config) -> Config:
     """Returns the config with `_test` appended to its file name.
 
-    The runner dumps its config to the work dir under that name. The name of a training's config would replace the one
-    that the training left there.
+    The runner of a test dumps its config to the work dir under that name. Without the suffix, it would overwrite the
+    config that the training wrote there.
     """
     if config.filename is None:
         return config

@@ -86,7 +86,7 @@ def progress_bar(*more: ProgressColumn, counted: bool = True) -> Progress:
 
     Args:
         more: additional columns on the right.
-        counted: whether 'done/total' is shown beside the bar.
+        counted: whether 'done/total' is shown next to the bar.
     """
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     count = [MofNCompleteColumn()] if counted else []

@@ -1,4 +1,4 @@
-"""Atomic writes: a file is written under a temporary name beside the target and then renamed.
+"""Atomic writes: a file is written under a temporary name next to the target and then renamed.
 
 The target is therefore either complete or absent.
 """

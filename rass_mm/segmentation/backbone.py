@@ -29,12 +29,12 @@ class DiffusionBackbone(TrainedStateMixin, BaseModule):
 
     Args:
         base: Stable Diffusion folder in diffusers layout, or several in order of preference.
-        expect: what the base must be, see `read_base`.
+        expect: requirements on the base, see `read_base`.
         scr_adapter: adapter file of a trained restorer, merged into the UNet before the new LoRA; None leaves it out.
         adapter: `rank` and `alpha` of the new LoRA.
         features: names of the features, see `rass_mm.diffusion.features`.
         train_parameters: 'adapter', 'unet' or 'nothing'.
-        timestep: the timestep the UNet is told.
+        timestep: the timestep passed to the UNet.
         sample_latent: draw the latent instead of taking the posterior's mode.
         gradient_checkpointing: recompute the UNet's activations in the backward pass.
         resize_features: accept sides that are multiples of the VAE's stride (8) only, see `DiffusionExtractor`.

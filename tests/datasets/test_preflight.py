@@ -37,13 +37,13 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
 
 def test_empty_folder_names_itself_suffix_and_options(root):
     message = refusal(loader(root, img_suffix='.png'))
-    assert f'{root}/images/train holds no image that ends in .png' in message
+    assert f'{root}/images/train contains no images that end in .png' in message
     assert 'train_dataloader.dataset.data_root=' in message and 'train_dataloader.dataset.img_suffix' in message
 
 
 def test_images_of_another_suffix_do_not_count(root):
     (root / 'images' / 'train' / 'a.jpg').touch()
-    assert 'ends in .png' in refusal(loader(root, img_suffix='.png'))
+    assert 'end in .png' in refusal(loader(root, img_suffix='.png'))
     check_data_folders(loader(root, img_suffix='.jpg'), 'train_dataloader')
 
 

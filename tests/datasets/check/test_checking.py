@@ -224,7 +224,7 @@ def test_an_empty_folder_is_a_problem(root):
     for file in (root / 'images').iterdir():
         file.unlink()
     report = check(root)
-    assert report.problems == 1 and 'holds no image that ends in' in report.error
+    assert report.problems == 1 and 'contains no images that end in' in report.error
 
 
 def test_a_limit_reads_the_first_images_and_still_finds_missing_files(root):
