@@ -116,5 +116,5 @@ def _check_images(dataset: Mapping[str, Any], prefix: str, name: str, path: str)
     if not any(path.name.endswith(tuple(wanted)) and path.is_file() for path in walk(folder)):
         raise DataError(
             f'{name}: the folder {folder} contains no images that end in {", ".join(sorted(wanted))}. '
-            f'Add images, set {option}, or set {name}.dataset.img_suffix to the suffix of your images.'
+            f'Add images, set {option}, or set {path}.img_suffix to the suffix of your images.'
         )
