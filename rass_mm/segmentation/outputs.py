@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import mmcv
 import numpy as np
 from mmengine.hooks import Hook
@@ -11,8 +12,8 @@ from mmengine.runner import Runner
 
 from rass_mm.datasets.wrappers import data_infos, image_folders
 from rass_mm.errors import ConfigError
+from rass_mm.files.atomic import write_bytes
 from rass_mm.files.naming import common_root, output_names, refuse_inputs
-from rass_mm.visualization import write_bgr
 
 
 def name_outputs(runner: Runner, out: str | None, show_dir: str | None, checkpoint: str | None) -> None:
@@ -20,7 +21,7 @@ def name_outputs(runner: Runner, out: str | None, show_dir: str | None, checkpoi
 
     Raises:
         DataError: two images have the same name, or an output would overwrite an input.
-        ConfigError: a metric only writes label maps (`format_only`), and there is no folder for them.
+        ConfigError: a metric only writes label maps (`format_only`), and no folder is given for them.
     """
     for metric in runner.test_evaluator.metrics:
         if getattr(metric, 'format_only', False):
@@ -78,7 +79,7 @@ class LabelMapHook(Hook):
         for sample in outputs or ():
             labels = sample.pred_sem_seg.data.squeeze(0).cpu().numpy() + int(sample.get('reduce_zero_label', False))
             depth = np.uint8 if labels.max(initial=0) < 256 else np.uint16
-            write_bgr(self.folder / self.names[sample.img_path], labels.astype(depth))
+            _write_png(self.folder / self.names[sample.img_path], labels.astype(depth))
 
 
 class PredictionPictureHook(Hook):
@@ -102,7 +103,7 @@ class PredictionPictureHook(Hook):
                 image = mmcv.imfrombytes(Path(sample.img_path).read_bytes(), channel_order='rgb')
                 runner.visualizer.add_datasample('test', image, data_sample=sample, step=batch_idx)
                 drawn = runner.visualizer._vis_backends['memory'].image
-                write_bgr(self.folder / self.names[sample.img_path], np.ascontiguousarray(drawn[..., ::-1]))
+                _write_png(self.folder / self.names[sample.img_path], np.ascontiguousarray(drawn[..., ::-1]))
         finally:
             runner.visualizer._vis_backends = backends
 
@@ -115,3 +116,7 @@ class _Memory:
     def add_image(self, name: str, image: np.ndarray, step: int = 0, **_: Any) -> None:
         """Keeps a picture. mmengine's own backend passes the name to OpenCV, which fails if it is not UTF-8."""
         self.image = image
+
+
+def _write_png(target: Path, pixels: np.ndarray) -> None:
+    write_bytes(target, cv2.imencode('.png', pixels)[1].tobytes())
