@@ -200,7 +200,7 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def installed_version(name: str) -> str | None:
-    """Returns the version of a package; None if it is absent. Any OpenCV build and a fork of a package count."""
+    """Returns the installed version of a package, of its fork, or of any build of OpenCV; None if it is absent."""
     names = [name, 'opencv-python', 'opencv-contrib-python'] if name.startswith('opencv') else [name]
     names += [families.FORKS[name][0]] if name in families.FORKS else []
     for candidate in names:

@@ -1,4 +1,4 @@
-"""Two-stage low-quality recipe: drawn parameters, mmseg transforms, and a data set builder."""
+"""Two-stage recipe for low-quality images: randomly drawn parameters, mmseg transforms, and a data set builder."""
 
 from rass_mm.degradation.transforms import FixedDegradation, LQDegradation
 

@@ -133,7 +133,7 @@ class RAMTagger(nn.Module):
         return image[:, :height, :width].float()
 
     def _ask(self, images: Sequence[Tensor]) -> list[list[str]]:
-        """Computes the tags of (3, h, w) images of any sizes with the network."""
+        """Computes the tags of (3, h, w) images, which can differ in size."""
         batch = torch.stack([prepared(image, self.image_size, self.antialias) for image in images])
         dtype = self._dtype_on(batch.device)
         network = self._loaded().to(batch.device, dtype)

@@ -1,4 +1,4 @@
-"""Search of folders for files, shared by all commands, and the files that a command leaves out, by kind."""
+"""Searches folders for files, for all commands, and groups the files that a command leaves out by kind."""
 
 import fnmatch
 import glob

@@ -85,7 +85,7 @@ def restore_planned(
 
 
 def decisive(options: RestoreOptions) -> dict[str, Any]:
-    """Returns the options that are recorded in the manifest. The batch size does not count as another setting."""
+    """Returns the options that are recorded in the manifest. The batch size is not one of them."""
     return {name: value for name, value in asdict(options).items() if name != 'batch'}
 
 

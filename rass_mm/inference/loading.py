@@ -142,14 +142,14 @@ def load_segmentor(
     dtype: str | None = None,
     options: SegmentOptions | None = None,
 ) -> Segmentor:
-    """Loads a trained segmentor for images of any size: any segmentor of mmseg.
+    """Loads a trained segmentor, which can be any mmseg segmentor, for images of any size.
 
     Args:
         checkpoint: see `read_segmentor`.
         config: see `read_segmentor`.
         base: see `read_segmentor`.
         device: e.g. 'cpu' or 'cuda:1'; None uses CUDA if it is available.
-        dtype: 'float32' (None), whose labels equal those of mmseg, or 'bfloat16' or 'float16' for autocast.
+        dtype: 'float32' (used if None) gives the same labels as mmseg; 'bfloat16' and 'float16' use autocast.
         options: see `SegmentOptions`; None uses its defaults.
 
     Raises:

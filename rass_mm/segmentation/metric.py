@@ -61,7 +61,7 @@ class MeanIoUMetric(IoUMetric):
 
 @METRICS.register_module()
 class PerClassIoUMetric(MeanIoUMetric):
-    """`MeanIoUMetric` with an additional entry `IoU`: percent per class, None for a class outside the mean."""
+    """`MeanIoUMetric` with an additional entry `IoU`: IoU of each class in percent, None if excluded from the mean."""
 
     def compute_metrics(self, results: list[tuple]) -> dict[str, Any]:
         """Computes the metrics and `IoU` from the same totals over all images."""

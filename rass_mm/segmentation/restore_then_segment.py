@@ -224,7 +224,7 @@ class RestoreThenSegment(BaseSegmentor):
 
 
 def build_frozen(config: dict[str, Any]) -> nn.Module:
-    """Builds a module from mmseg's registry, or another by scope, with the weights of its config, and freezes it."""
+    """Builds a module from mmseg's registry, or that of the scope in its type, loads its weights, and freezes it."""
     module = MODELS.build(config)
     if hasattr(module, 'init_weights'):
         module.init_weights()  # mmengine's modules read the file of their init_cfg here

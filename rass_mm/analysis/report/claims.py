@@ -77,7 +77,7 @@ def claimed(record: Mapping[str, Any]) -> tuple[dict[str, str], str | None]:
 
 
 def claimed_cost(config: str) -> dict[str, str]:
-    """Returns published speed and parameter counts of a config's system; empty if none are published."""
+    """Returns the published speed and parameter counts of the system in a config; empty if none are published."""
     system = _segmentor({'config': config})
     return COST.get(system[0], {}) if system else {}
 

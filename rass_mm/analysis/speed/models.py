@@ -117,8 +117,8 @@ def module_tensors(module: nn.Module) -> Iterator[Tensor]:
 def cast_parts(model: nn.Module) -> list[nn.Module]:
     """Returns the modules that store their weights in the variant's dtype and compute in it.
 
-    These are a whole restorer, and the frozen autoencoder and UNet of a RASS model. The rest of a segmentor keeps
-    float32 weights and runs under autocast, as in training.
+    For a restorer, this is the whole model; for a RASS model, the frozen autoencoder and UNet. The rest of a segmentor
+    keeps float32 weights and runs under autocast, as in training.
     """
     if hasattr(model, 'restorer'):
         restoring = [model.restorer] if isinstance(model.restorer, FileRestorer) else []

@@ -18,7 +18,7 @@ from rass_mm.parallel import progress_bar
 
 
 def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Runs the benchmark of a command line; returns the record, see `rass_mm.analysis.speed.report`."""
+    """Runs the benchmark that a command line describes and returns its record (see `rass_mm.analysis.speed.report`)."""
     variants = chosen_variants(arguments)
     device = chosen_device(arguments.device)
     if arguments.threads:

@@ -155,7 +155,7 @@ def draw_building(stage: Stage, pose: Pose, size: tuple[float, float, float], ga
 
 
 def _pitched_roof(stage: Stage, pose: Pose, size: tuple[float, float, float], style: dict) -> None:
-    """Draws two slopes with overhang and the gables, from far to near; must be called before drawing the walls."""
+    """Draws a pitched roof (overhanging slopes and gables), from far to near; must be called before the walls."""
     length, width, height = size[0] / 2, size[1] / 2, size[2]
     ridge = height + width * 0.75
     out = 0.35
