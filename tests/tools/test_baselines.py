@@ -5,6 +5,7 @@ import json
 import torch
 from commands import python
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 import rass_mm
@@ -58,4 +59,5 @@ def narrow_backbone():
     config = Config.fromfile(str(rass_mm.config_path(LEAF))).model.backbone
     options = {'embed_dims': 8, 'num_layers': [1] * 4, 'num_heads': [1, 1, 2, 2], 'init_cfg': None}
     torch.manual_seed(3)
+    init_default_scope('mmseg')
     return MODELS.build({**config, **options})
