@@ -6,7 +6,6 @@ A manifest without a version has version 1. A config without a version uses the 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rass_mm.config.kinds import type_name
 from rass_mm.degradation.recipe import OSEDIFF
 
 
@@ -24,7 +23,8 @@ def step_version(step: Mapping[str, Any]) -> int:
 def lq_steps(value: Any) -> Iterator[dict[str, Any]]:
     """Yields the `LQDegradation` steps in a part of a config, at any depth."""
     if isinstance(value, Mapping):
-        if type_name(value) == 'LQDegradation':
+        kind = value.get('type')  # a name, or a class
+        if getattr(kind, '__name__', str(kind)).rpartition('.')[2] == 'LQDegradation':
             yield value
         value = list(value.values())
     if isinstance(value, (list, tuple)):
