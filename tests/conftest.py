@@ -45,3 +45,20 @@ def scenes(tmp_path_factory):
     write_scenes(folder, {'train': 16, 'val': 4}, seed=0, size=(96, 96), workers=1)
     build_lq_dataset(folder / 'img_dir' / 'val', folder / 'img_lq' / 'val', seed=0, workers=1)
     return folder
+
+
+@pytest.fixture(scope='session')
+def adapter(tiny_base, tmp_path_factory):
+    """The file of a restorer with random values."""
+    from rass_mm.diffusion.base import read_base
+    from rass_mm.diffusion.restorer import OneStepRestorer
+
+    torch.manual_seed(1)
+    base = read_base(tiny_base)
+    model = OneStepRestorer(base)
+    for name, parameter in model.unet.named_parameters():
+        if 'lora_B' in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    path = tmp_path_factory.mktemp('adapter') / 'scr.safetensors'
+    model.save(path, base.identity, 'ClassTokens', ['sky', 'car', 'road'])
+    return path

@@ -16,6 +16,7 @@ from rass_mm.diffusion.restorer import load_restorer
 from rass_mm.errors import ConfigError, DataError
 from rass_mm.files.atomic import write_bytes
 from rass_mm.files.images import read_picture
+from rass_mm.files.naming import refuse_inputs
 from rass_mm.inference.attention import COUNT, adapter_classes, attention_page, iterate_attention, strongest
 
 
@@ -87,11 +88,9 @@ def page_targets(images: Sequence[Path], out: Path) -> dict[Path, Path]:
     """
     targets = {image: out / f'{image.stem}_attention.png' for image in images}
     owners: dict[Path, Path] = {}
-    sources = {image.resolve() for image in targets}
     for image, target in targets.items():
         other = owners.setdefault(target, image)
         if other is not image:
             raise DataError(f'{other} and {image} would both become {target}. Use a separate --out for each.')
-        if target.resolve() in sources:
-            raise DataError(f'{target} is one of the images. Choose another --out.')
+    refuse_inputs(targets.values(), targets, '--out')
     return targets

@@ -5,9 +5,7 @@ import logging
 import os
 from pathlib import Path
 
-from rich.console import Console
-
-from rass_mm.cli.options import INTERRUPTED, add_max_pixels, add_recipe_version
+from rass_mm.cli.options import add_max_pixels, add_recipe_version, finish_job
 from rass_mm.degradation.builder import build_lq_dataset
 from rass_mm.degradation.jpeg import CHROMA
 from rass_mm.degradation.recipe import OSEDIFF, override
@@ -49,16 +47,11 @@ def run(arguments: argparse.Namespace) -> int:
     suffix = '.png' if arguments.ext == 'png' else None
     recipe = override(OSEDIFF, {'version': arguments.recipe_version, 'jpeg_chroma': arguments.jpeg_chroma})
     places = (arguments.images, arguments.out)
-    try:
-        summary = build_lq_dataset(*places, arguments.seed, arguments.workers, recipe, suffix, arguments.max_pixels)
-    except KeyboardInterrupt:
-        Console(stderr=True).print('Interrupted. Finished images are kept; run the same command again to resume.')
-        return INTERRUPTED
-    Console().print(
-        f'{summary.images} images in {arguments.out} ({summary.made} made now, {summary.seconds:.1f} s); '
-        f'manifest: {summary.manifest}',
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+    rest = (arguments.seed, arguments.workers, recipe, suffix, arguments.max_pixels)
+    return finish_job(
+        lambda: build_lq_dataset(*places, *rest),
+        lambda made: (
+            f'{made.images} images in {arguments.out} ({made.made} made now, {made.seconds:.1f} s); '
+            f'manifest: {made.manifest}'
+        ),
     )
-    return 0

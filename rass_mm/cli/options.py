@@ -4,11 +4,13 @@ import argparse
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from mmengine.config import Config, DictAction
+from rich.console import Console
 
 from rass_mm import apis
 from rass_mm.cli.os_errors import explain_os_error
@@ -20,6 +22,7 @@ from rass_mm.files.integrity import MAX_PIXELS
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
+Job = TypeVar('Job')
 
 
 def guarded(arguments: argparse.Namespace) -> int:
@@ -120,6 +123,17 @@ def runner_config(arguments: argparse.Namespace, amp: bool = False) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(arguments.local_rank))
     config = load_config(arguments.config, arguments.cfg_options)
     return apis.prepare_config(config, arguments.launcher, amp, arguments.work_dir, Path(arguments.config).stem)
+
+
+def finish_job(job: Callable[[], Job], summary: Callable[[Job], str]) -> int:
+    """Runs a job that can be resumed and prints its summary; returns the exit status (130 after Ctrl-C)."""
+    try:
+        done = job()
+    except KeyboardInterrupt:
+        Console(stderr=True).print('Interrupted. Finished images are kept; run the same command again to resume.')
+        return INTERRUPTED
+    Console().print(summary(done), markup=False, highlight=False, soft_wrap=True)
+    return 0
 
 
 def positive(text: str) -> int:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rass_mm.analysis.report.recorded_tests import report
 from rass_mm.analysis.report.records import read_records
-from rass_mm.errors import DataError
 from rass_mm.files.atomic import write_text
+from rass_mm.files.naming import refuse_inputs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -32,8 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
         DataError: a record is unreadable, given twice, or of an unknown kind, or --out is one of the records.
     """
     records = read_records(arguments.records)
-    if arguments.out and arguments.out.resolve() in {record.path.resolve() for record in records}:
-        raise DataError(f'--out {arguments.out} is one of the records and would be overwritten. Choose another file.')
+    if arguments.out:
+        refuse_inputs([arguments.out], [record.path for record in records], '--out')
     text = report(records, arguments.title)
     if arguments.out is None:
         sys.stdout.write(text)

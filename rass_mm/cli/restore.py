@@ -6,9 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
-from rass_mm.cli.options import INTERRUPTED, add_device, add_dtype, add_max_pixels, add_restorer
+from rass_mm.cli.options import add_device, add_dtype, add_max_pixels, add_restorer, finish_job
 from rass_mm.devices import chosen_device, default_dtype
 from rass_mm.diffusion.base import find_base
 from rass_mm.diffusion.color import COLOR_FIXES
@@ -102,19 +101,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.sheet:
         check_sheet(arguments.sheet, plan.tasks)
     try:
-        summary = restore_planned(plan, load, options, model, arguments.max_pixels)
-    except KeyboardInterrupt:
-        Console(stderr=True).print('Interrupted. Finished images are kept; run the same command again to resume.')
-        return INTERRUPTED
+        return finish_job(
+            lambda: restore_planned(plan, load, options, model, arguments.max_pixels),
+            lambda job: f'{arguments.out}: {job.made} of {job.images} images restored now ({job.seconds:.1f} s)',
+        )
     finally:
         if arguments.sheet:
             # Written even if some images failed. Errors are suppressed so that theirs is shown.
             with suppress(RassError):
                 write_sheet(arguments.sheet, plan.tasks)
-    Console().print(
-        f'{arguments.out}: {summary.made} of {summary.images} images restored now ({summary.seconds:.1f} s)',
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
-    return 0

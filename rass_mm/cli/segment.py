@@ -4,9 +4,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from rich.console import Console
-
-from rass_mm.cli.options import INTERRUPTED, add_device, add_max_pixels, add_overrides, positive
+from rass_mm.cli.options import add_device, add_max_pixels, add_overrides, finish_job, positive
 from rass_mm.devices import DTYPES, chosen_device
 from rass_mm.inference.loading import read_segmentor
 from rass_mm.inference.modes import MODES, SegmentOptions
@@ -84,17 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
         return source.build(device, arguments.dtype, options)
 
     identity = {**source.identity(), 'dtype': arguments.dtype}
-    try:
-        summary = segment_files(
-            arguments.sources, arguments.out, load, options, identity, arguments.restored, arguments.max_pixels
-        )
-    except KeyboardInterrupt:
-        Console(stderr=True).print('Interrupted. Finished images are kept; run the same command again to resume.')
-        return INTERRUPTED
-    Console().print(
-        f'{arguments.out}: {summary.made} of {summary.images} images segmented now ({summary.seconds:.1f} s)',
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+    places = (arguments.sources, arguments.out)
+    return finish_job(
+        lambda: segment_files(*places, load, options, identity, arguments.restored, arguments.max_pixels),
+        lambda job: f'{arguments.out}: {job.made} of {job.images} images segmented now ({job.seconds:.1f} s)',
     )
-    return 0

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from rass_mm.datasets.wrappers import data_infos
 from rass_mm.files.hashing import update_whole
 
 TRUTH = (('gt_path',), ('img_path', 'seg_map_path'))
@@ -20,8 +21,7 @@ def data_hash(dataset: Any) -> str | None:
         dataset: a built data set, or a wrapper with `get_data_info`.
     """
     digest, seen = hashlib.sha256(), 0
-    for index in range(len(dataset)):
-        info = dataset.get_data_info(index)
+    for info in data_infos(dataset):
         keys = next((keys for keys in TRUTH if info.get(keys[0])), ())
         for file in (Path(info[key]) for key in keys if info.get(key)):
             if file.is_file():

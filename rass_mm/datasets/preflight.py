@@ -41,8 +41,8 @@ def check_labels(config: dict[str, Any], name: str) -> None:
     Raises:
         DataError: the data has no labels but they are needed, or the label folder does not exist.
     """
-    evaluators = as_list(config.get(name.replace('dataloader', 'evaluator')))
-    needed = name == 'train_dataloader' or any(not part.get('format_only') for part in evaluators)
+    evaluator, trains = name.replace('dataloader', 'evaluator'), name == 'train_dataloader'
+    needed = trains or any(not part.get('format_only') for part in as_list(config.get(evaluator)))
     for path, dataset in leaf_paths(config.get(name), name):
         prefixes = dataset.get('data_prefix') or {}
         steps = [type_name(step) for step in dataset.get('pipeline') or ()]
@@ -50,15 +50,10 @@ def check_labels(config: dict[str, Any], name: str) -> None:
             continue
         labels = prefixes.get('seg_map_path')
         if labels is None and needed:
-            without = (
-                ''
-                if name == 'train_dataloader'
-                else (
-                    f' To write predictions for images without labels, use rass-mm segment, or set '
-                    f'{name.replace("dataloader", "evaluator")}.format_only=True.'
-                )
+            without = f' For predictions without labels, use rass-mm segment, or set {evaluator}.format_only=True.'
+            raise DataError(
+                f'{path} has no labels. Set {path}.data_prefix.seg_map_path to their folder.{"" if trains else without}'
             )
-            raise DataError(f'{path} has no labels. Set {path}.data_prefix.seg_map_path to their folder.{without}')
         folder = Path(dataset.get('data_root') or '') / str(labels)
         if labels is not None and '://' not in str(labels) and not folder.is_dir():
             without = '' if needed else ' Images without labels need seg_map_path=None.'

@@ -6,30 +6,26 @@ from typing import Any
 
 def leaf_datasets(config: dict[str, Any], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields the configs inside wrappers such as `ConcatDataset` and `RepeatDataset`, with names like `train[0]`."""
-    if 'datasets' in config:
-        for number, part in enumerate(config['datasets']):
-            yield from leaf_datasets(part, f'{name}[{number}]')
-    elif 'dataset' in config:
-        yield from leaf_datasets(config['dataset'], name)
-    else:
-        yield name, config
+    for keys, leaf in _leaves(config):
+        yield name + ''.join(f'[{key}]' for key in keys if isinstance(key, int)), leaf
 
 
 def leaf_paths(loader: dict[str, Any] | None, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields the data sets of a dataloader config with their keys, e.g. `train_dataloader.dataset.datasets.0`."""
     dataset = (loader or {}).get('dataset')
-    if isinstance(dataset, dict):
-        yield from _leaves(dataset, f'{path}.dataset')
+    for keys, leaf in _leaves(dataset) if isinstance(dataset, dict) else ():
+        yield '.'.join(map(str, (path, 'dataset', *keys))), leaf
 
 
-def _leaves(config: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _leaves(config: dict[str, Any], keys: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple, dict[str, Any]]]:
+    """Yields the innermost configs with the keys that lead to them."""
     if 'datasets' in config:
         for number, part in enumerate(config['datasets']):
-            yield from _leaves(part, f'{path}.datasets.{number}')
+            yield from _leaves(part, (*keys, 'datasets', number))
     elif 'dataset' in config:
-        yield from _leaves(config['dataset'], f'{path}.dataset')
+        yield from _leaves(config['dataset'], (*keys, 'dataset'))
     else:
-        yield path, config
+        yield keys, config
 
 
 def image_folders(dataset: Any) -> Iterator[str]:

@@ -25,6 +25,7 @@ from rass_mm.files.atomic import write_bytes
 from rass_mm.files.hashing import json_sha256
 from rass_mm.files.integrity import MAX_PIXELS, check_pixels, decoded
 from rass_mm.files.manifest import MANIFEST, append_line, read_manifest, remove_leftovers, write_manifest
+from rass_mm.files.naming import linked_into
 from rass_mm.files.walking import chosen_files, described_left_out, walk
 from rass_mm.parallel import run_jobs, watched
 from rass_mm.version import __version__
@@ -142,7 +143,12 @@ def _plan(images: Path, out: Path, seed: int, recipe: Recipe, suffix: str | None
         logger.warning(line)
     if not names:
         raise DataError(f'No images in {images} or its subfolders. Supported types: {", ".join(EXTENSIONS)}.')
-    _refuse_linked(images, names, out)
+    linked = linked_into(images, names, out)
+    if linked is not None:
+        raise DataError(
+            f'{linked} is a link into the output folder {out}. The next run would degrade the degraded images again. '
+            'Choose another output folder, or remove the link.'
+        )
     tasks, owners = [], {}
     for name in names:
         output = name if suffix is None else Path(name).with_suffix(suffix).as_posix()
@@ -158,20 +164,6 @@ def _plan(images: Path, out: Path, seed: int, recipe: Recipe, suffix: str | None
     if overwritten is not None:
         raise DataError(f'{overwritten} is one of the images to degrade. Choose another output folder.')
     return tasks
-
-
-def _refuse_linked(images: Path, names: list[str], out: Path) -> None:
-    """Raises a DataError if a link leads from the image folder into the output folder."""
-    folder = out.resolve()
-    if folder in images.resolve().parents:
-        return
-    for place in sorted({(images / name).parent for name in names}):
-        at = place.resolve()
-        if folder == at or folder in at.parents:
-            raise DataError(
-                f'{place} is a link into the output folder {out}. The next run would degrade the degraded images '
-                'again. Choose another output folder, or remove the link.'
-            )
 
 
 def _header(images: Path, seed: int, recipe: Recipe, suffix: str | None) -> dict:

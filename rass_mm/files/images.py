@@ -17,7 +17,7 @@ from PIL import Image
 from rass_mm.errors import DataError
 from rass_mm.files.atomic import write_bytes
 from rass_mm.files.integrity import MAX_PIXELS, TooManyPixelsError, UnknownImageError, check_pixels, decoded
-from rass_mm.files.orientation import turned
+from rass_mm.files.orientation import exif_orientation, turned
 
 logger = logging.getLogger(__name__)
 
@@ -125,8 +125,7 @@ def _decoded(data: bytes, header: Image.Image | None) -> np.ndarray:
     if array.dtype.kind == 'f' and not (array.min() >= 0 and array.max() <= 1):  # NaN is neither
         raise DataError(f'its values range from {array.min():g} to {array.max():g}; the expected range is 0 to 1')
     # Both decoders apply the orientation of a TIFF themselves, but not that of any other type.
-    turn = 1 if header is None or header.format == 'TIFF' else header.getexif().get(0x0112, 1)
-    return turned(array, turn)
+    return array if header is None else turned(array, exif_orientation(header))
 
 
 def _plain_mode(header: Image.Image) -> str:

@@ -59,3 +59,18 @@ def refuse_inputs(targets: Iterable[FilePath], inputs: Iterable[FilePath], optio
         found = known.get(os.path.realpath(target))
         if found is not None:
             raise DataError(f'{option} would overwrite the input {found}. Choose another path.')
+
+
+def linked_into(root: Path, names: Iterable[str], out: Path) -> Path | None:
+    """Returns a folder of the named files that leads through a link into the folder `out`; None without one.
+
+    Args:
+        root: the folder that the names are relative to.
+        names: names of files below the root.
+        out: the output folder. If the root itself is inside of it, nothing is linked.
+    """
+    folder = out.resolve()
+    if folder in root.resolve().parents:
+        return None
+    places = sorted({(root / name).parent for name in names})
+    return next((place for place in places if place.resolve().is_relative_to(folder)), None)

@@ -16,7 +16,11 @@ def orientation_of(data: bytes) -> int:
     """Returns the EXIF orientation of an image file, 1 to 8; 1 (upright) without one."""
     if not any(mark in data for mark in MARKS):
         return 1
-    image = Image.open(io.BytesIO(data))
+    return exif_orientation(Image.open(io.BytesIO(data)))
+
+
+def exif_orientation(image: Image.Image) -> int:
+    """Returns the EXIF orientation to apply to an opened image, 1 to 8; 1 (upright) without one."""
     # Decoders apply the orientation of a TIFF themselves.
     found = 1 if image.format == 'TIFF' else image.getexif().get(ORIENTATION, 1)
     return found if found in range(1, 9) else 1

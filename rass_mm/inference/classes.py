@@ -8,7 +8,8 @@ from typing import Any
 from mmseg.registry import DATASETS
 from torch import nn
 
-from rass_mm.datasets.classes import LOADERS, dataset_classes, leaf_datasets
+from rass_mm.datasets.classes import LOADERS, dataset_classes
+from rass_mm.datasets.wrappers import leaf_paths
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +62,7 @@ def _is_palette(palette: Any, count: int) -> bool:
 
 
 def _datasets(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    loaders = [(config.get(name) or {}).get('dataset') for name in LOADERS[::-1]]
-    return [leaf for dataset in loaders if dataset for _, leaf in leaf_datasets(dataset, 'dataset')]
+    return [leaf for name in LOADERS[::-1] for _, leaf in leaf_paths(config.get(name), name)]
 
 
 def _config_classes(config: Mapping[str, Any]) -> list[str]:

@@ -67,7 +67,11 @@ def label_image(
     inputs, samples = prepared['inputs'], prepared['data_samples']
     with _test_settings(model, choice.settings(tuple(inputs.shape[-2:]))):
         labels, confidences = _maps(model, inputs, samples, confidence, watch or (lambda fraction: None))
-    return Maps(labels.cpu().numpy().astype(np.int64), None if confidences is None else confidences.numpy(), restored)
+    return Maps(
+        labels.cpu().numpy().astype(np.int64, copy=False),
+        None if confidences is None else confidences.numpy(),
+        restored,
+    )
 
 
 @contextmanager
@@ -182,8 +186,12 @@ def probability_of(model: nn.Module) -> Probability:
     if isinstance(head, MaskFormerHead | Mask2FormerHead):
         return lambda scores: scores.amax(0) / scores.sum(0).clamp(min=1e-12)
     if getattr(model, 'out_channels', None) == 1:
-        return lambda logits: _of_label(logits[0].sigmoid(), logits[0].sigmoid() > head.threshold)
+        return lambda logits: _of_sigmoid(logits[0].sigmoid(), head.threshold)
     return softmax_confidence
+
+
+def _of_sigmoid(probability: Tensor, threshold: float) -> Tensor:
+    return _of_label(probability, probability > threshold)
 
 
 def _of_label(probability: Tensor, positive: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from mmseg.registry import MODELS
 from torch import nn
 
 from rass_mm.config import config_from_checkpoint, load_config
-from rass_mm.datasets.classes import follow_classes, leaf_datasets
+from rass_mm.datasets.classes import follow_classes
+from rass_mm.datasets.wrappers import leaf_paths
 from rass_mm.devices import DTYPES, chosen_device
 from rass_mm.engine.checkpoints import load_local
 from rass_mm.engine.trained_state import TrainedStateMixin, check_tensors, tensors_of
@@ -91,8 +92,8 @@ class SegmentorSource:
 
     def _steps(self) -> list[Any]:
         """Returns the test pipeline."""
-        dataset = (self.config.get('test_dataloader') or {}).get('dataset')
-        found = [leaf.get('pipeline') for _, leaf in leaf_datasets(dataset, 'dataset')] if dataset else []
+        leaves = leaf_paths(self.config.get('test_dataloader'), 'test_dataloader')
+        found = [leaf.get('pipeline') for _, leaf in leaves]
         steps = next((pipeline for pipeline in (*found, self.config.get('test_pipeline')) if pipeline), None)
         return list(steps or [{'type': 'LoadImageFromFile'}, {'type': 'PackSegInputs'}])
 

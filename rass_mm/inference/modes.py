@@ -105,8 +105,7 @@ class ModeChoice:
         larger = any(side > own for side, own in zip(size, self.window, strict=True))
         if self.options.mode == 'windows' or self.options.window or self.options.overlap is not None:
             return larger or self.own_mode == 'slide'
-        if self.own_mode == 'whole':
-            return self.own_mode == 'whole' and self.is_large(size)
+        return self.own_mode == 'whole' and self.is_large(size)
 
     def is_large(self, size: Size) -> bool:
         """Returns whether an image has more than `WHOLE_WINDOWS` times the area of a window."""

@@ -15,11 +15,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from rass_mm.errors import DataError
 from rass_mm.files.images import Picture, read_picture, warn_of_frames
 from rass_mm.files.integrity import MAX_PIXELS, TooManyPixelsError, check_complete, check_pixels, without_pillow_limit
+from rass_mm.files.orientation import exif_orientation
 
 Photo = str | os.PathLike | np.ndarray | Image.Image
 """An image file; an array (H, W) grey or (H, W, 3) RGB; or an image of Pillow."""
 TURNED_BY_MMCV = ('JPEG', 'MPO', 'PNG', 'TIFF', 'WEBP')
-ORIENTATION = 0x0112
 RANGE = {'uint8': 255, 'uint16': 65535, 'float32': 1, 'float64': 1}
 
 
@@ -48,7 +48,7 @@ def read_bgr(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, backend: str
         raise DataError(f'{path}: the image cannot be read ({error}). Copy it again or remove it.') from None
     check_complete(data, os.fspath(path))
     image, header = None, _header(data)
-    if header is None or header.format in TURNED_BY_MMCV or header.getexif().get(ORIENTATION, 1) == 1:
+    if header is None or header.format in TURNED_BY_MMCV or exif_orientation(header) == 1:
         with suppress(Exception):  # OpenCV and Pillow raise almost any error; read_picture names the reason
             image = mmcv.imfrombytes(data, flag='color', backend=backend)
     if image is None or image.dtype != np.uint8 or image.ndim != 3:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from rass_mm.errors import DataError
 from rass_mm.files.images import READABLE, WRITABLE, output_suffix
+from rass_mm.files.naming import linked_into
 from rass_mm.files.walking import ANY_DEPTH, LeftOut, chosen_files, described_left_out, matching, merged, walk
 
 logger = logging.getLogger(__name__)
@@ -171,9 +172,8 @@ def _refuse_inside(found: _Found, out: Path) -> None:
             f'The output folder {out} is in the image folder {found.root}, so the next run would process its own '
             'outputs. Choose an output folder outside it.'
         )
-    folders = {(found.root / name).parent for name in found.names} if found.deep is not None else ()
-    linked = next((place for place in folders if folder in (at := place.resolve()).parents or folder == at), None)
-    if linked is not None and folder not in root.parents:
+    linked = linked_into(found.root, found.names, out) if found.deep is not None else None
+    if linked is not None:
         raise DataError(
             f'{linked} is a link into the output folder {out}, so the next run would process its own outputs. Choose '
             'another output folder, or remove the link.'

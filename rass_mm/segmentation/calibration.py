@@ -69,15 +69,13 @@ class CalibrationMetric(BaseMetric):
 
     def _totals(self, confidences: Tensor, correct: Tensor) -> Tensor:
         """Returns (3, bins) float64: pixels, sum of the confidence and number of correct pixels of each bin."""
-        confidences = confidences.double().cpu()
+        confidences, correct = confidences.double(), correct.double()
         index = (confidences * self.bins).long().clamp(max=self.bins - 1)
-        ones = torch.ones_like(confidences)
-        return torch.stack(
-            [
-                torch.zeros(self.bins, dtype=torch.float64).index_add_(0, index, values)
-                for values in (ones, confidences, correct.double().cpu())
-            ]
-        )
+        rows = []
+        for number in range(self.bins):  # sums on the device, and deterministic on any
+            inside = (index == number).double()
+            rows.append(torch.stack([inside.sum(), (inside * confidences).sum(), (inside * correct).sum()]))
+        return torch.stack(rows, 1).cpu()
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
         """Computes `ECE`, `confidence` and `accuracy` in per cent from the totals of all images."""

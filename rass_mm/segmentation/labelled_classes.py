@@ -46,8 +46,8 @@ class LabelledClassesHook(Hook):
             if not maps or any(value is None for value in maps.values()):  # of a restorer, or of images without labels
                 continue
             for key, value in maps.items():
-                ids = value.data.flatten().long().cpu()
-                self.counts[key] += torch.bincount(ids, minlength=IDS)[:IDS]
+                counts = torch.bincount(value.data.flatten().long(), minlength=IDS)[:IDS]
+                self.counts[key] += counts.cpu()  # counted on the device: the maps are large
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Reports the classes of the validation data."""

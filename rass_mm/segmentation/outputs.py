@@ -59,53 +59,52 @@ def _write_nothing(metric: Any, out: str | None) -> None:
         metric.compute_metrics = lambda results: {}
 
 
-class LabelMapHook(Hook):
-    """Hook that writes the predicted class ids of each image as PNG, with 16 bits if an id is above 255.
+class _ImageHook(Hook):
+    """Hook that writes one PNG per tested image.
+
+    Args:
+        folder: the output folder.
+        names: image path -> name in the folder.
+    """
+
+    def __init__(self, folder: str, names: dict[str, str]) -> None:
+        self.folder, self.names = Path(folder), names
+
+    def after_test_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
+    ) -> None:
+        """Writes the images of a batch."""
+        for sample in outputs or ():
+            pixels = self._pixels(runner, sample)
+            write_bytes(self.folder / self.names[sample.img_path], cv2.imencode('.png', pixels)[1].tobytes())
+
+    def _pixels(self, runner: Any, sample: Any) -> np.ndarray:
+        raise NotImplementedError
+
+
+class LabelMapHook(_ImageHook):
+    """Hook that writes the predicted class ids of each image, with 16 bits if an id is above 255.
 
     With `reduce_zero_label`, ids are those of the label files (class + 1), as in mmseg.
-
-    Args:
-        folder: the output folder.
-        names: image path -> name in the folder.
     """
 
-    def __init__(self, folder: str, names: dict[str, str]) -> None:
-        self.folder, self.names = Path(folder), names
-
-    def after_test_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
-    ) -> None:
-        """Writes the label maps of a batch."""
-        for sample in outputs or ():
-            labels = sample.pred_sem_seg.data.squeeze(0).cpu().numpy() + int(sample.get('reduce_zero_label', False))
-            depth = np.uint8 if labels.max(initial=0) < 256 else np.uint16
-            _write_png(self.folder / self.names[sample.img_path], labels.astype(depth))
+    def _pixels(self, runner: Any, sample: Any) -> np.ndarray:
+        labels = sample.pred_sem_seg.data.squeeze(0).cpu().numpy() + int(sample.get('reduce_zero_label', False))
+        return labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.uint16)
 
 
-class PredictionPictureHook(Hook):
-    """Hook that draws each image with its label and its prediction, with the visualizer of the config.
+class PredictionPictureHook(_ImageHook):
+    """Hook that draws each image with its label and its prediction, with the visualizer of the config."""
 
-    Args:
-        folder: the output folder.
-        names: image path -> name in the folder.
-    """
-
-    def __init__(self, folder: str, names: dict[str, str]) -> None:
-        self.folder, self.names = Path(folder), names
-
-    def after_test_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
-    ) -> None:
-        """Draws the images of a batch."""
-        backends, runner.visualizer._vis_backends = runner.visualizer._vis_backends, {'memory': _Memory()}
+    def _pixels(self, runner: Any, sample: Any) -> np.ndarray:
+        backends, memory = runner.visualizer._vis_backends, _Memory()
+        runner.visualizer._vis_backends = {'memory': memory}
         try:
-            for sample in outputs or ():
-                image = mmcv.imfrombytes(Path(sample.img_path).read_bytes(), channel_order='rgb')
-                runner.visualizer.add_datasample('test', image, data_sample=sample, step=batch_idx)
-                drawn = runner.visualizer._vis_backends['memory'].image
-                _write_png(self.folder / self.names[sample.img_path], np.ascontiguousarray(drawn[..., ::-1]))
+            image = mmcv.imfrombytes(Path(sample.img_path).read_bytes(), channel_order='rgb')
+            runner.visualizer.add_datasample('test', image, data_sample=sample)
         finally:
             runner.visualizer._vis_backends = backends
+        return np.ascontiguousarray(memory.image[..., ::-1])
 
 
 class _Memory:
@@ -116,7 +115,3 @@ class _Memory:
     def add_image(self, name: str, image: np.ndarray, step: int = 0, **_: Any) -> None:
         """Keeps a picture. mmengine's own backend passes the name to OpenCV, which fails if it is not UTF-8."""
         self.image = image
-
-
-def _write_png(target: Path, pixels: np.ndarray) -> None:
-    write_bytes(target, cv2.imencode('.png', pixels)[1].tobytes())

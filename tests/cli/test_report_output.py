@@ -12,4 +12,4 @@ def test_a_record_is_not_overwritten(tmp_path, capsys):
     (tmp_path / 'linked').symlink_to(tmp_path)
     for out in (file, tmp_path / 'linked' / 'metrics.json'):
         assert main(['report', str(file), '--out', str(out)]) == 1
-        assert 'is one of the records' in capsys.readouterr().err and file.read_bytes() == before
+        assert '--out would overwrite the input' in capsys.readouterr().err and file.read_bytes() == before

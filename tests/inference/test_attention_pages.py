@@ -166,7 +166,7 @@ def test_unknown_class_is_refused_with_the_list(adapter, tiny_base, file, tmp_pa
         ('text', 'broken.png: the image cannot be read'),
         ('absent', 'nowhere.png: the image cannot be read'),
         ('twins', 'would both become'),
-        ('source', 'is one of the images'),
+        ('source', '--out would overwrite the input'),
     ],
 )
 def test_images_that_cannot_be_shown_are_named(adapter, tiny_base, file, tmp_path, capsys, fault, message):

@@ -12,8 +12,6 @@ from PIL import Image, features
 from tiny_segmentors import SCENES, shipped, write_checkpoint
 
 import rass_mm
-from rass_mm.diffusion.base import read_base
-from rass_mm.diffusion.restorer import OneStepRestorer
 from rass_mm.errors import BaseFolderError, CheckpointError, ConfigError, DataError
 from rass_mm.inference import RestoreOptions, restore_files
 from rass_mm.inference.modes import SegmentOptions
@@ -28,20 +26,6 @@ R2S = 'baselines/resnet_scenes_tiny_r2s.py'
 @pytest.fixture(scope='module')
 def segmentor(trained):
     return rass_mm.load_segmentor(trained.plain.file, device='cpu')
-
-
-@pytest.fixture(scope='module')
-def adapter(tiny_base, tmp_path_factory):
-    """The file of a restorer with random values."""
-    torch.manual_seed(1)
-    base = read_base(tiny_base)
-    model = OneStepRestorer(base)
-    for name, parameter in model.unet.named_parameters():
-        if 'lora_B' in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    path = tmp_path_factory.mktemp('adapter') / 'scr.safetensors'
-    model.save(path, base.identity, 'ClassTokens', ['sky', 'car', 'road'])
-    return path
 
 
 def test_every_kind_of_input_gives_the_labels_of_mmseg(trained, segmentor, photos):

@@ -20,8 +20,7 @@ import rass_mm
 from rass_mm.apis import prepare_config
 from rass_mm.apis import test as run_test
 from rass_mm.config import load_config
-from rass_mm.diffusion.base import read_base
-from rass_mm.diffusion.restorer import OneStepRestorer, load_restorer
+from rass_mm.diffusion.restorer import load_restorer
 from rass_mm.errors import AdapterError, CheckpointError, ConfigError
 from rass_mm.inference import RestoreOptions, restore_files, restore_image
 from rass_mm.segmentation import FileRestorer
@@ -30,20 +29,6 @@ CONFIG = 'baselines/resnet_scenes_tiny_r2s.py'
 SLIDE = dict(mode='slide', crop_size=(64, 64), stride=(32, 48))
 IDENTITY = dict(type=torch.nn.Identity)
 READ = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
-
-
-@pytest.fixture(scope='module')
-def adapter(tiny_base, tmp_path_factory):
-    """The file of a restorer with random values."""
-    torch.manual_seed(1)
-    base = read_base(tiny_base)
-    model = OneStepRestorer(base)
-    for name, parameter in model.unet.named_parameters():
-        if 'lora_B' in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    path = tmp_path_factory.mktemp('adapter') / 'scr.safetensors'
-    model.save(path, base.identity, 'ClassTokens', ['sky', 'car', 'road'])
-    return path
 
 
 @pytest.fixture

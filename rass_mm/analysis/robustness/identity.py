@@ -8,6 +8,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
 from rass_mm.analysis.robustness.curve import FORMAT
+from rass_mm.datasets.wrappers import data_infos
 from rass_mm.diffusion.base import find_base
 from rass_mm.errors import CheckpointError, DataError
 from rass_mm.files.hashing import content_hash, file_sha256, files_sha256
@@ -38,7 +39,7 @@ def describe(
     dataset = config.test_dataloader.dataset
     init_default_scope(config.get('default_scope', 'mmseg'))
     built = DATASETS.build({**dataset, 'pipeline': []})
-    samples = [built.get_data_info(index) for index in range(len(built))]
+    samples = list(data_infos(built))
     files = [Path(sample[key]) for sample in samples for key in ('img_path', 'seg_map_path')]
     absent = [file for file in files if not file.is_file()]
     if absent:

@@ -95,10 +95,11 @@ class ConfiguredImages:
         from mmseg.registry import DATASETS
 
         from rass_mm.datasets.preflight import check_data_folders
+        from rass_mm.datasets.wrappers import data_infos
 
         check_data_folders({'dataset': self.dataset}, 'train_dataloader')
         dataset = DATASETS.build({**self.dataset, 'pipeline': []})
-        return [dataset.get_data_info(index) for index in range(len(dataset))], tuple(dataset.metainfo['classes'])
+        return list(data_infos(dataset)), tuple(dataset.metainfo['classes'])
 
 
 def _planes(image: np.ndarray) -> Tensor:

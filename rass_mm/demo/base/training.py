@@ -4,14 +4,10 @@ Training takes minutes on a CPU. The result is a Stable Diffusion folder in diff
 code as a full-size base. It is stored in the cache folder under a hash of its recipe and copied to the target folder.
 """
 
-import errno
 import json
 import logging
 import math
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +15,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler
-from filelock import FileLock, Timeout
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
+from rass_mm.demo.base.cached import copy_base, locked
 from rass_mm.demo.base.images import BaseImages, ConfiguredImages, cut, draw_scenes, random_crops
 from rass_mm.demo.base.linear_start import start_linear
 from rass_mm.diffusion.base import DiffusionBase, load_unet, load_vae, load_whole, read_base, weights_hash
@@ -144,48 +140,11 @@ def make_base(
         )
     cached = cache_folder() / 'bases' / key
     cached.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(cached.with_name(f'{key}.lock')):  # another command that makes the same base finishes first
+    with locked(cached.with_name(f'{key}.lock')):  # another command that makes the same base finishes first
         if not (cached / 'training.json').is_file():
             _BaseTraining(cached, recipe, key, source, start).run()
-    _copy_base(cached, folder, key)
+    copy_base(cached, folder, key)
     return json.loads(record.read_text())['losses']
-
-
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    lock = FileLock(file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        logger.warning('Another command is training this base. Waiting until it has finished.')
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _copy_base(cached: Path, folder: Path, key: str) -> None:
-    """Copies a finished base to an absent or empty folder, or keeps an identical base that another command wrote there.
-
-    Raises:
-        BaseFolderError: another command wrote other files to the folder in the meantime.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f'.{folder.name}-', dir=folder.parent) as temporary:
-        copy = Path(temporary) / folder.name
-        shutil.copytree(cached, copy, ignore=shutil.ignore_patterns('*.pt'))
-        try:
-            copy.rename(folder)  # replaces an empty folder
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-            record = folder / 'training.json'
-            if not record.is_file() or json.loads(record.read_text())['key'] != key:
-                raise BaseFolderError(
-                    f'{folder} was filled by another command while this base was trained. Choose a new folder and run '
-                    'the command again; the trained base is kept in the cache.'
-                ) from None
 
 
 class _BaseTraining:

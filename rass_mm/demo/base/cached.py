@@ -1,0 +1,54 @@
+"""Trained bases in the cache: a lock while one is trained, and copies of finished ones."""
+
+import errno
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from rass_mm.errors import BaseFolderError
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Context manager. Inside the block, no other command trains the base of this lock file; waits for it."""
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.warning('Another command is training this base. Waiting until it has finished.')
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def copy_base(cached: Path, folder: Path, key: str) -> None:
+    """Copies a finished base to an absent or empty folder, or keeps an identical base that another command wrote there.
+
+    Raises:
+        BaseFolderError: another command wrote other files to the folder in the meantime.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f'.{folder.name}-', dir=folder.parent) as temporary:
+        copy = Path(temporary) / folder.name
+        shutil.copytree(cached, copy, ignore=shutil.ignore_patterns('*.pt'))
+        try:
+            copy.rename(folder)  # replaces an empty folder
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            record = folder / 'training.json'
+            if not record.is_file() or json.loads(record.read_text())['key'] != key:
+                raise BaseFolderError(
+                    f'{folder} was filled by another command while this base was trained. Choose a new folder and run '
+                    'the command again; the trained base is kept in the cache.'
+                ) from None
