@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from rass_mm.errors import CheckpointError
+from rass_mm.files.contents import check_archive, check_contents
 
 
 def read_tensors(filename: str | os.PathLike, map_location: Any = None, mmap: bool = False) -> Any:
@@ -22,19 +23,24 @@ def read_tensors(filename: str | os.PathLike, map_location: Any = None, mmap: bo
         mmap: whether the values of a zip file stay on the disk until they are used.
 
     Raises:
-        CheckpointError: the file is damaged, or contains Python objects that are not allowed. The message names them.
+        CheckpointError: the file is damaged, contains Python objects that are not allowed (the message names them), or
+            is much larger than it looks, see `check_contents`.
     """
     filename = os.fspath(filename)
     zipped = zipfile.is_zipfile(filename)
     with open(filename, 'rb') as file:
         if file.read(2) == b'PK' and not zipped:  # torch would read a truncated zip file as a pickle
             raise damaged(filename, 'the end of the file is missing')
+    if zipped:
+        check_archive(filename)
     try:
-        return torch.load(filename, map_location=map_location, weights_only=True, mmap=mmap and zipped)
+        content = torch.load(filename, map_location=map_location, weights_only=True, mmap=mmap and zipped)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(filename, error)) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # on instructions that make no sense, the unpickler raises almost any error
         raise damaged(filename, first_line(error)) from None
+    check_contents(content, filename)
+    return content
 
 
 @contextmanager
