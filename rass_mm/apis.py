@@ -121,6 +121,7 @@ def train(config: Config, resume: bool | str = False) -> Runner:
             f'{config.load_from}. To start a new run from its weights, leave --resume away.'
         )
     config.resume = bool(resume)
+    _keep_config_file(config)
     for name in ('train_dataloader', 'val_dataloader'):
         check_data_folders(config.get(name), name)
         check_labels(config, name)
@@ -181,6 +182,21 @@ def test(
         record |= {'test_set': data_hash(runner.test_dataloader.dataset), 'unlabelled_classes': unlabelled(runner)}
         write_text(Path(config.work_dir) / RESULT, json.dumps(record, indent=2))
     return metrics
+
+
+def _keep_config_file(config: Config) -> None:
+    """Raises a ConfigError if the copy of the config in the work dir would replace the config file itself.
+
+    A file that an earlier run wrote there may be replaced.
+    """
+    file = Path(config.filename or '')
+    if not file.is_file() or file.resolve() != (Path(config.work_dir) / file.name).resolve():
+        return
+    if file.read_text(encoding='utf-8') != Config.fromfile(file).pretty_text:
+        raise ConfigError(
+            f'Training writes the complete config to {config.work_dir}/{file.name}, which is your config file. Choose '
+            'another --work-dir.'
+        )
 
 
 def _renamed(config: Config) -> Config:

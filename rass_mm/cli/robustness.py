@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
         '--seed', type=int, default=0, help='seed of the draws; must be equal for comparable models (default: 0)'
     )
+    parser.add_argument('--calibration', action='store_true', help='measure the expected calibration error as well')
     add_recipe_version(parser, 'continues earlier tests and compares with them')
     parser.add_argument(
         '--compare', nargs='+', type=Path, default=[], metavar='JSON', help='earlier results to show with this model'

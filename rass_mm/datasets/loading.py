@@ -19,12 +19,14 @@ from PIL import Image
 
 from rass_mm.datasets.labels import background_hint, is_lossy, lossy_reason
 from rass_mm.errors import ConfigError, DataError
-from rass_mm.files.integrity import check_complete, without_pillow_limit
+from rass_mm.files.integrity import MAX_PIXELS, check_complete, check_size, without_pillow_limit
 from rass_mm.files.orientation import DRAWN_ON, orientation_of, turn_label, turned
 from rass_mm.files.resizing import resized
 
 AS_STORED = ('unchanged', 'color_ignore_orientation', 'grayscale_ignore_orientation')
 """Values of `color_type` with which mmcv does not apply the EXIF orientation."""
+PART = 2**24
+"""Pixels of a label map that are counted at a time."""
 UPRIGHT = (
     'Save the image upright (Pillow: ImageOps.exif_transpose) with a label map that matches it, or set '
     "LoadLabelStrict's drawn_on='displayed' or drawn_on='stored' for all label maps of the data set."
@@ -36,19 +38,28 @@ class LoadImageStrict(LoadImageFromFile):
     """mmcv's image loading with a check for truncated files.
 
     Adds `img` (H, W, 3) uint8 BGR, `img_shape`, `ori_shape` and `exif_orientation`, which has been applied to `img`.
+
+    Args:
+        max_pixels: largest number of pixels of an image; a larger one is an error and is not decoded.
+        kwargs: other arguments of mmcv's `LoadImageFromFile`.
     """
+
+    def __init__(self, max_pixels: int = MAX_PIXELS, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.max_pixels = max_pixels
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Reads `img_path`.
 
         Raises:
-            DataError: the file is missing, truncated or not an image.
+            DataError: the file is missing, truncated or not an image, or it has too many pixels.
         """
         path = results['img_path']
         try:
             data = fileio.get(path, backend_args=self.backend_args)
         except FileNotFoundError:
             raise DataError(f'{path} does not exist. Check that the data set is complete and in place.') from None
+        check_size(data, path, self.max_pixels)
         check_complete(data, path)
         image = mmcv.imfrombytes(data, flag=self.color_type, backend=self.imdecode_backend)
         if image is None:
@@ -71,25 +82,34 @@ class LoadLabelStrict(LoadAnnotations):
         drawn_on: for images with an EXIF orientation: 'displayed' if the label maps were drawn on the upright images,
             'stored' if they were drawn on the pixels as stored and must be turned along. None derives it from the size
             of the label map, which is an error if both are possible.
+        max_pixels: largest number of pixels of a label map; a larger one is an error and is not decoded.
         kwargs: other arguments of mmseg's `LoadAnnotations`.
 
     Raises:
         ConfigError: `drawn_on` has another value.
     """
 
-    def __init__(self, num_classes: int, ignore_index: int = 255, drawn_on: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        ignore_index: int = 255,
+        drawn_on: str | None = None,
+        max_pixels: int = MAX_PIXELS,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if drawn_on not in (None, *DRAWN_ON):
             raise ConfigError(f"LoadLabelStrict.drawn_on is {drawn_on!r}. Set it to 'displayed', 'stored' or None.")
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.drawn_on = drawn_on
+        self.max_pixels = max_pixels
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Adds `gt_seg_map` (H, W) uint8.
 
         Raises:
-            DataError: the label is missing or damaged, has a lossy format, differs in size or orientation from its
+            DataError: the label is missing, damaged or too large, has a lossy format, differs in size or orientation from its
                 image, or has ids out of range.
         """
         path = results.get('seg_map_path')
@@ -99,6 +119,7 @@ class LoadLabelStrict(LoadAnnotations):
             data = fileio.get(path, backend_args=self.backend_args)
         except FileNotFoundError:
             raise DataError(f'{path} does not exist: image {results.get("img_path")} has no label.') from None
+        check_size(data, path, self.max_pixels)
         check_complete(data, path)
         with without_pillow_limit():
             width, height = self._check_depth(data, path)
@@ -148,7 +169,9 @@ class LoadLabelStrict(LoadAnnotations):
             )
 
     def _check_ids(self, label: np.ndarray, results: dict[str, Any]) -> None:
-        ids = np.flatnonzero(np.bincount(label.ravel().astype(np.int64)))
+        # In parts, because NumPy counts a copy with 8 bytes per pixel.
+        parts = np.array_split(label, 1 + label.size // PART)
+        ids = np.flatnonzero(sum(np.bincount(part.ravel(), minlength=256) for part in parts))
         wrong = [int(i) for i in ids if i >= self.num_classes and i != self.ignore_index]
         if not wrong:
             return
@@ -180,6 +203,7 @@ class LoadCleanImage(BaseTransform):
         clean: name of the folder of clean images, which replaces `lq`.
         suffix: suffix of clean files, which follows the config's `clean_val`; None keeps that of the degraded file.
         upscale: whether to enlarge `img` (bicubic) to the size of the clean image if it is smaller.
+        max_pixels: largest number of pixels of a clean image; a larger one is an error and is not decoded.
         backend: library of the bicubic filter: 'pillow' as in the published restorers (see `rass_mm.files.resizing`),
             or 'cv2' as in the published bicubic scores.
 
@@ -188,12 +212,18 @@ class LoadCleanImage(BaseTransform):
     """
 
     def __init__(
-        self, lq: str = '', clean: str = '', suffix: str | None = None, upscale: bool = False, backend: str = 'cv2'
+        self,
+        lq: str = '',
+        clean: str = '',
+        suffix: str | None = None,
+        upscale: bool = False,
+        backend: str = 'cv2',
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         if backend not in ('cv2', 'pillow'):
             raise ConfigError(f"LoadCleanImage.backend is {backend!r}. Set it to 'cv2' or 'pillow'.")
         self.lq, self.clean, self.suffix, self.upscale, self.backend = lq, clean, suffix, upscale, backend
-        self.load = LoadImageStrict()
+        self.load = LoadImageStrict(max_pixels)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Adds `gt` (H, W, 3) uint8 BGR and `gt_path`.

@@ -3,6 +3,7 @@
 The target is therefore either complete or absent.
 """
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -30,6 +31,20 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(target: str | os.PathLike) -> None:
+    """Checks that a file can be written, before the work whose result it will hold; creates its folder.
+
+    Raises:
+        OSError: the folder cannot be created or written, or `target` is a folder.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    with tempfile.TemporaryFile(dir=target.parent):
+        pass
 
 
 def write_bytes(target: str | os.PathLike, data: bytes) -> None:

@@ -51,8 +51,24 @@ def check_pixels(data: bytes, most: int = MAX_PIXELS) -> None:
         raise TooManyPixelsError(
             f'the image has {width}x{height} pixels ({width * height / 1e6:.1f} megapixels), more than the limit of '
             f'{most / 1e6:.1f} megapixels, and was not decoded. If it is not damaged, raise the limit: --max-pixels '
-            f'{width * height} (in Python: max_pixels).'
+            f'{width * height} (in Python and in loading transforms: max_pixels).'
         )
+
+
+def check_size(data: bytes, path: str, most: int = MAX_PIXELS) -> None:
+    """Checks the number of pixels like `check_pixels`, with the file name in the error message.
+
+    Bytes of an unknown type or with a damaged header are accepted: decoding them describes the fault.
+
+    Raises:
+        TooManyPixelsError: the image is too large.
+    """
+    try:
+        check_pixels(data, most)
+    except TooManyPixelsError as error:
+        raise TooManyPixelsError(f'{path}: {error}') from None
+    except DataError:
+        return
 
 
 @contextmanager

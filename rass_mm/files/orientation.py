@@ -5,6 +5,8 @@ import io
 import numpy as np
 from PIL import Image
 
+from rass_mm.files.integrity import without_pillow_limit
+
 ORIENTATION = 0x0112
 MARKS = (b'Exif', b'eXIf', b'EXIF')
 """Bytes of a JPEG, PNG or WebP file with EXIF data."""
@@ -16,7 +18,8 @@ def orientation_of(data: bytes) -> int:
     """Returns the EXIF orientation of an image file, 1 to 8; 1 (upright) without one."""
     if not any(mark in data for mark in MARKS):
         return 1
-    return exif_orientation(Image.open(io.BytesIO(data)))
+    with without_pillow_limit():
+        return exif_orientation(Image.open(io.BytesIO(data)))
 
 
 def exif_orientation(image: Image.Image) -> int:

@@ -45,6 +45,7 @@ test_dataloader = val_dataloader
 of_f_scores = dict(type='IoUMetric', iou_metrics=['mFscore'], prefix='f')
 val_evaluator = [dict(type=IoUMetric, iou_metrics=['mIoU']), of_f_scores]
 test_evaluator = val_evaluator
+del own, train, val, both, parts  # a printed config would repeat them
 """
 
 
@@ -192,3 +193,14 @@ def test_images_without_labels_are_predicted_but_not_scored(tmp_path, capsys):
         assert said in capsys.readouterr().err
     assert run('train', config, '--cfg-options', 'train_dataloader.dataset.data_prefix.seg_map_path=None') == 1
     assert 'train_dataloader.dataset has no labels' in capsys.readouterr().err
+
+
+def test_the_config_file_is_not_replaced_by_the_copy_in_the_work_dir(tmp_path, capsys):
+    write(tmp_path)
+    config, work = config_file(tmp_path, PLAIN, classes=('a', 'b', 'c'), more=''), tmp_path / 'work'
+    text = (tmp_path / 'own.py').read_text()
+    assert run('train', config, '--work-dir', tmp_path) == 1
+    assert 'which is your config file. Choose another --work-dir.' in capsys.readouterr().err
+    assert (tmp_path / 'own.py').read_text() == text
+    for file in (config, work / 'own.py'):  # the copy that the first run wrote may be replaced
+        assert run('train', file, '--work-dir', work) == 0

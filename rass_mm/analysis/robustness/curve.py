@@ -32,7 +32,8 @@ class Curve:
         header: `format`, `name`, `config`, `checkpoint`, `seed`, `recipe_version`, `data` and `settings`, as JSON
             values.
         points: One dict per point, with `kind`, `severity`, `parameter`, `mIoU`, `aAcc`, `IoU`, `images`, `seconds`
-            and `run`, the index of its entry in `runs`; also `classes` if the mean is over labelled classes only.
+            and `run`, the index of its entry in `runs`; also `classes` if the mean is over labelled classes only, and
+            `ECE` and `confidence` if the calibration was measured.
         runs: `command`, `device` and `versions` of each command that added points.
     """
 
@@ -46,10 +47,10 @@ class Curve:
         """Name of the model in tables and plots."""
         return self.header['name']
 
-    def value(self, kind: str, severity: float | None) -> float | None:
-        """Returns the mIoU of a point in per cent; None if it was not tested."""
+    def value(self, kind: str, severity: float | None, metric: str = 'mIoU') -> float | None:
+        """Returns a metric of a point in per cent, or None if it was not measured."""
         found = (point for point in self.points if (point['kind'], point['severity']) == (kind, severity))
-        return next((point['mIoU'] for point in found), None)
+        return next((point.get(metric) for point in found), None)
 
     def missing(self, keys: Sequence[Key]) -> list[Key]:
         """Returns the `keys` that have no point yet, in order."""

@@ -8,6 +8,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
 from rass_mm.analysis.robustness.curve import FORMAT
+from rass_mm.analysis.robustness.sweep import Sweep
 from rass_mm.datasets.wrappers import data_infos
 from rass_mm.diffusion.base import find_base
 from rass_mm.errors import CheckpointError, DataError
@@ -18,7 +19,7 @@ WEIGHTS = ('base', 'adapter', 'scr_adapter', 'autoencoder', 'checkpoint')
 
 
 def describe(
-    config: Config, source: str, checkpoint: Path, name: str, seed: int, recipe_version: int
+    config: Config, source: str, checkpoint: Path, name: str, sweep: Sweep
 ) -> dict[str, Any]:
     """Returns the header of a curve file.
 
@@ -27,8 +28,7 @@ def describe(
         source: Name of the config as given by the user.
         checkpoint: The file to test.
         name: Name of the model in tables and plots.
-        seed: Seed of the draws.
-        recipe_version: Version of the degradation recipe to draw from.
+        sweep: The points to test.
 
     Raises:
         CheckpointError: the checkpoint does not exist.
@@ -49,14 +49,15 @@ def describe(
         'model': config.model.to_dict(),
         'pipeline': [dict(step) for step in pipeline],
         'evaluator': dict(config.test_evaluator),
+        **({'calibration': True} if sweep.calibration else {}),
     }
     return {
         'format': FORMAT,
         'name': name,
         'config': source,
         'checkpoint': {'name': checkpoint.name, 'sha256': file_sha256(checkpoint)},
-        'seed': seed,
-        'recipe_version': recipe_version,
+        'seed': sweep.seed,
+        'recipe_version': sweep.recipe_version,
         'data': {
             'type': dataset.type,
             'root': str(dataset.get('data_root') or ''),

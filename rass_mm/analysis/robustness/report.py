@@ -16,6 +16,11 @@ TITLES = {
     MIXED: 'Two-stage recipe',
 }
 
+CALIBRATION = (
+    'Expected calibration error (%): the mean difference between the confidence of a pixel and the accuracy of the pixels '
+    'of that confidence, in 15 bins. 0 is perfect.\n'
+)
+
 
 def kinds_of(curves: Sequence[Curve]) -> list[str]:
     """Returns the degradations in any of the curves, in the order of `KINDS`."""
@@ -59,18 +64,25 @@ def report(curves: Sequence[Curve]) -> str:
         'every model. 0 is the mildest that the training recipe can draw, 1 the hardest. One checkpoint per model: '
         'differences between models have no interval.\n'
     ]
-    parts += [f'{TITLES[kind]} ({axis_text(kind)}):\n\n{_table(curves, kind)}' for kind in kinds_of(curves)]
+    parts += _tables(curves, 'mIoU')
     if not kinds_of(curves):
         rows = [[curve.name, _cell(curve.value(CLEAN, None))] for curve in curves]
         parts.append(markdown_table(['model', CLEAN], rows))
+    calibrated = [curve for curve in curves if curve.value(CLEAN, None, 'ECE') is not None]
+    if calibrated:
+        parts += [CALIBRATION, *_tables(calibrated, 'ECE')]
     return '\n'.join([*parts, *(_source(curve) for curve in curves)])
 
 
-def _table(curves: Sequence[Curve], kind: str) -> str:
+def _tables(curves: Sequence[Curve], metric: str) -> list[str]:
+    return [f'{TITLES[kind]} ({axis_text(kind)}):\n\n{_table(curves, kind, metric)}' for kind in kinds_of(curves)]
+
+
+def _table(curves: Sequence[Curve], kind: str, metric: str) -> str:
     severities = severities_of(curves, kind)
     header = ['model', CLEAN, *(_column(kind, severity) for severity in severities)]
     keys = [(CLEAN, None), *((kind, severity) for severity in severities)]
-    return markdown_table(header, [[curve.name, *(_cell(curve.value(*key)) for key in keys)] for curve in curves])
+    return markdown_table(header, [[curve.name, *(_cell(curve.value(*key, metric)) for key in keys)] for curve in curves])
 
 
 def _column(kind: str, severity: float) -> str:

@@ -29,11 +29,11 @@ def tested(arguments: argparse.Namespace, name: str, others: Sequence[Curve]) ->
     """Tests the missing points of a model and returns its complete curve."""
 
     points = (tuple(arguments.kinds), tuple(arguments.severities))
-    sweep = Sweep(*points, arguments.seed, arguments.limit, arguments.recipe_version)
+    sweep = Sweep(*points, arguments.seed, arguments.limit, arguments.recipe_version, arguments.calibration)
     config = sweep_config(load_config(arguments.config, arguments.cfg_options), sweep)
     config = prepare_config(config, work_dir=str(arguments.out / 'logs' / name))
     config.log_level = 'WARNING'  # a log per point would hide the progress
-    header = describe(config, arguments.config, arguments.checkpoint, name, sweep.seed, sweep.recipe_version)
+    header = describe(config, arguments.config, arguments.checkpoint, name, sweep)
     curve = open_curve(arguments.out / f'{name}.json', header)
     check_comparable([*others, curve])
     missing = len(curve.missing(sweep.keys))

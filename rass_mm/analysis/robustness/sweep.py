@@ -31,6 +31,7 @@ class Sweep:
         seed: Seed of the draws.
         limit: Number of images to test, in order of their names; None tests all.
         recipe_version: Version of the recipe for 'mixed'.
+        calibration: Whether to measure the expected calibration error as well.
 
     Raises:
         ConfigError: a value is out of range.
@@ -41,6 +42,7 @@ class Sweep:
     seed: int = 0
     limit: int | None = None
     recipe_version: int = OSEDIFF.version
+    calibration: bool = False
 
     def __post_init__(self) -> None:
         """Checks the values before anything is loaded."""
@@ -145,6 +147,8 @@ def run_sweep(
         CheckpointError, DataError: the checkpoint or an image cannot be used; finished points are kept.
     """
     config.load_from, config.resume = str(checkpoint), False
+    if sweep.calibration:
+        config.test_evaluator = [config.test_evaluator, {'type': 'CalibrationMetric'}]
     runner = Runner.from_cfg(config)
     runner.register_hook(_Report(advance))
     # Runner.test's setup around its loop, run only once because hooks may change the model there.
@@ -164,6 +168,7 @@ def run_sweep(
             'parameter': None if clean else parameter(kind, severity),
             **{name: round(float(metrics[name]), 4) for name in ('mIoU', 'aAcc', 'mAcc')},
             **{name: metrics[name] for name in ('classes',) if name in metrics},
+            **{name: round(metrics[name], 4) for name in ('ECE', 'confidence') if name in metrics},
             'IoU': dict(zip(curve.header['data']['classes'], metrics['IoU'], strict=True)),
             'images': len(loop.dataloader.dataset),
             'seconds': round(time.monotonic() - started, 2),

@@ -11,6 +11,7 @@ from rass_mm.config.kinds import type_name
 from rass_mm.datasets.preflight import SUFFIXES, check_data_folders
 from rass_mm.datasets.reallq_layout import LabelLayout
 from rass_mm.errors import ConfigError, DataError
+from rass_mm.files.integrity import MAX_PIXELS
 from rass_mm.files.walking import chosen_files, described_left_out, walk
 
 IGNORED = 255
@@ -74,6 +75,7 @@ class Listing:
         enlarged: whether images may be smaller than their clean partners.
         hints: possible faults.
         labels: label folder; None for a data set without labels.
+        max_pixels: largest number of pixels of a file, as in the loader of the images.
     """
 
     samples: list[Sample]
@@ -83,6 +85,7 @@ class Listing:
     enlarged: bool = False
     hints: list[str] = field(default_factory=list)
     labels: str | None = None
+    max_pixels: int = MAX_PIXELS
 
 
 def list_dataset(config: dict[str, Any], loader: str) -> Listing:
@@ -111,9 +114,10 @@ def list_dataset(config: dict[str, Any], loader: str) -> Listing:
             f'{loader}.dataset.data_prefix.{partner_key}.'
         )
     found = dataset.load_data_list()
-    if partner_key == 'gt':
-        return _pairs(found, folders, config)
-    return _labelled(found, folders, dataset, config)
+    pairs = partner_key == 'gt'
+    listing = _pairs(found, folders, config) if pairs else _labelled(found, folders, dataset, config)
+    most = (_step(config, 'LoadImageStrict') or {}).get('max_pixels', MAX_PIXELS)
+    return dataclasses.replace(listing, max_pixels=most)
 
 
 def _labelled(found: list[dict], folders: tuple[Path, str | None], dataset: Any, config: dict[str, Any]) -> Listing:

@@ -56,7 +56,7 @@ def _check(dataset: dict[str, Any], split: str, name: str, limit: int | None, wo
         return DataReport(name, data, str(error))
     if listing.rules:
         data |= {'labels': listing.labels, 'reduce_zero_label': listing.rules.reduce_zero_label}
-    return report_on(name, data, listing, read_samples(listing.samples[:limit], workers, name))
+    return report_on(name, data, listing, read_samples(listing, limit, workers, name))
 
 
 def _repeated(report: DataReport, name: str) -> DataReport:
