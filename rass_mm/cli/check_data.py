@@ -1,4 +1,4 @@
-"""`rass-mm check-data`: check of all images and labels in the data sets of a config."""
+"""`rass-mm check-data`: checks all images and labels in the data sets of a config."""
 
 import argparse
 import json
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
         '--limit',
         type=int,
-        help='read only the first N images of each split; missing files are always reported for all images',
+        help='read only the first LIMIT images of each split; missing files are always reported for all images',
     )
     parser.add_argument(
         '--workers',
