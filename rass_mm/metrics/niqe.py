@@ -68,9 +68,9 @@ def pristine_statistics() -> tuple[np.ndarray, np.ndarray]:
     for file in filter(Path.is_file, files):
         with np.load(file) as statistics:
             return statistics['mu_pris_param'].ravel(), statistics['cov_pris_param']
-    reason = f'{files[0]} does not exist' if files else 'mmagic is not installed'
+    where = f'{files[0]} does not exist' if files else 'mmagic is not installed'
     raise InstallationError(
-        f'NIQE needs the statistics of pristine photographs that mmagic contains, but {reason}. '
+        f'NIQE needs the statistics of pristine photographs that mmagic contains, but {where}. '
         'Install it with: pip install "rass_mm[restoration]"'
     )
 
