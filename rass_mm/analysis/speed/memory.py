@@ -55,6 +55,6 @@ def resident_bytes(name: str) -> int:
 
 
 def _return_freed_memory() -> None:
-    """Returns freed memory to the system. Otherwise, a pass could reuse memory of an earlier pass without a rise."""
+    """Returns freed memory to the system. Otherwise, reuse of memory freed by an earlier pass would not be measured."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

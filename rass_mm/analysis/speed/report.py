@@ -11,8 +11,8 @@ The record is a JSON object:
     * `seconds` of a pass over the batch: `median`, `low`, `high` (quartiles), `per_iteration`;
     * `images_per_second`, `tflop_per_image`, `tflops` (TFLOP/s), `share_of_matmul`, `share_of_convolution`;
     * `stages`: for each stage `seconds`, `share`, `tflop_per_image`, `tflops`, `share_of_matmul`,
-      `share_of_convolution`, `per_iteration`. `seconds` is the median; for the stage 'other', it is the remainder. Stages
-      are measured in separate passes that synchronize the device around every stage. The sum of their seconds is
+      `share_of_convolution`, `per_iteration`. `seconds` is the median; for the stage 'other', it is the remainder. The
+      stages are measured in separate passes that synchronize the device around every stage. The sum of their seconds is
       therefore `staged_seconds`, which differs slightly from `seconds.median`;
     * `staged_seconds`: the median duration of these passes;
     * `memory`: `method`, `weights_bytes`, `pass_bytes` (peak memory of a pass above the level before it; None if it
