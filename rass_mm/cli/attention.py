@@ -1,4 +1,4 @@
-"""`rass-mm attention`: pictures of the attention of a restorer's UNet to each class name."""
+"""`rass-mm attention`: draws the attention of a restorer's UNet to each class name."""
 
 import argparse
 from collections.abc import Sequence

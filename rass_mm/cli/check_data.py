@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Checks the data sets and prints the results.
 
     Returns:
-        0 without problems, 1 with problems, 130 after Ctrl-C.
+        The exit status: 0 if there are no problems, 1 if there are problems, 130 after Ctrl-C.
 
     Raises:
         ConfigError: the config lacks a requested split, or an option is out of range.

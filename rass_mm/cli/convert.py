@@ -70,7 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
         config = load_config(arguments.config, {'model.backbone.base': str(base)})
         if config.model.get('type') != 'RASS':
             raise ConfigError(
-                f'--config {arguments.config} has a model of type {config.model.get("type")}, but RASS is required.'
+                f'--config {arguments.config} has a model of type {config.model.get("type")}, but RASS is required. '
+                'Choose the config of a RASS model.'
             )
         check_adapter(AdapterSpec(**(config.model.backbone.get('adapter') or {})), rank, arguments.config)
         # Only names and shapes are needed. They do not depend on the tagger, which may not be installed.

@@ -1,4 +1,4 @@
-"""`rass-mm report`: Markdown tables of recorded tests, benchmarks and robustness curves."""
+"""`rass-mm report`: writes Markdown tables of recorded tests, benchmarks and robustness curves."""
 
 import argparse
 import sys

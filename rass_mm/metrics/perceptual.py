@@ -78,7 +78,10 @@ def fid(folder: str | os.PathLike, truth_folder: str | os.PathLike, device: str 
     for place in (folder, truth_folder):
         count = len(os.listdir(place)) if os.path.isdir(place) else 0
         if count < 2:
-            raise DataError(f'FID needs two folders with at least two images each, but {place} contains {count}.')
+            raise DataError(
+                f'FID needs two folders with at least two images each, but {place} contains {count} file(s). Check the '
+                'path.'
+            )
     model = _create('FID', device)
     with torch.no_grad():
         return float(model(os.fspath(folder), os.fspath(truth_folder), num_workers=0, verbose=False))

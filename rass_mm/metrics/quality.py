@@ -48,7 +48,10 @@ def ssim(image: np.ndarray, truth: np.ndarray) -> float:
     """
     _check(image, truth)
     if min(image.shape[:2]) < WINDOW:
-        raise DataError(f'SSIM needs images of at least {WINDOW}x{WINDOW} pixels, but got {_size(image)}.')
+        raise DataError(
+            f'SSIM needs images of at least {WINDOW}x{WINDOW} pixels, but got {_size(image)}. Use larger images, or '
+            'omit the metric.'
+        )
     x, y = np.rint(_luma(image) * 255), np.rint(_luma(truth) * 255)
     mean_x, mean_y = _window_mean(x), _window_mean(y)
     variances = _window_mean(x * x) - mean_x**2 + _window_mean(y * y) - mean_y**2

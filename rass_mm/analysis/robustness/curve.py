@@ -121,7 +121,7 @@ def check_comparable(curves: Sequence[Curve]) -> None:
     """Checks that curves can be shown in one plot.
 
     Raises:
-        DataError: two curves have the same name, or were tested on different images or draws.
+        DataError: two curves have the same name, or their tests are not comparable.
     """
     first = curves[0]
     for number, curve in enumerate(curves):

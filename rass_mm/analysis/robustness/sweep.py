@@ -46,7 +46,7 @@ class Sweep:
         """Checks the values before anything is loaded."""
         wrong = [severity for severity in self.severities if not 0 <= severity <= 1]
         if wrong:
-            raise ConfigError(f'--severities contains {wrong[0]}, but severities must be in the range 0 to 1.')
+            raise ConfigError(f'--severities: {wrong[0]} is not in the range 0 to 1.')
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f'--limit is {self.limit}, but it must be at least 1.')
 

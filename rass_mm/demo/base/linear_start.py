@@ -4,7 +4,7 @@ With random weights, a small `AutoencoderKL` needs thousands of steps before bri
 normalisation layers. This initialization starts with the best linear encoder of 4x4 patches and with a decoder that
 returns the mean colour of each patch. Training refines both. Three facts make the deep network linear:
 
-- A residual branch that ends in zeros adds nothing.
+- A residual branch adds nothing if the weights and the bias of its last layer are zero.
 - `silu(x) - silu(-x) = x`.
 - A group norm divides by a large constant instead of the standard deviation of the image if each group contains this
   constant and its negative.
@@ -24,7 +24,7 @@ SMALL_LOG_VARIANCE = -8.0
 
 @torch.no_grad()
 def start_linear(vae: AutoencoderKL, images: Tensor, generator: torch.Generator) -> None:
-    """Sets the weights of an autoencoder of stride 4 (three levels, one layer per block) in place.
+    """Sets the weights of an autoencoder with stride 4 (three levels, one layer per block) in place.
 
     Args:
         vae: autoencoder with random weights and K latent channels.

@@ -65,7 +65,7 @@ def sample_light(rng: np.random.Generator) -> Light:
 
 
 def sample_camera(rng: np.random.Generator, height: int, width: int) -> Camera:
-    """Samples a viewpoint: mostly that of a pedestrian, sometimes from a window or with the horizon above the image."""
+    """Samples a camera, mostly at the eye level of a pedestrian, sometimes higher or with no horizon in the image."""
     focal = rng.uniform(0.75, 1.25) * np.sqrt(height * width)
     down, high = rng.random(2)
     eye = rng.uniform(3.0, 8.0) if high < 0.25 else rng.uniform(1.5, 2.3)

@@ -48,7 +48,7 @@ def _double_tile(roughness: float) -> np.ndarray:
 def noise_patch(
     rng: np.random.Generator, height: int, width: int, zoom: tuple[float, float] = (1, 1), roughness: float = 1.0
 ) -> np.ndarray:
-    """Samples a window of the noise, magnified by `zoom` = (vertical, horizontal).
+    """Samples a random window of `noise_tile(roughness)`, magnified by `zoom` = (vertical, horizontal).
 
     Returns:
         float32 array of shape (height, width) with about unit variance.

@@ -40,8 +40,8 @@ def make_scene(seed: int, height: int = 128, width: int = 128) -> tuple[np.ndarr
 
     Args:
         seed: any non-negative integer; equal seeds and sizes produce identical bytes.
-        height: pixels, 32 to 512.
-        width: pixels, 32 to 512.
+        height: height of the image in pixels, 32 to 512.
+        width: width of the image in pixels, 32 to 512.
 
     Returns:
         The image, uint8 (height, width, 3) BGR, and the label, uint8 (height, width), an index into
@@ -145,7 +145,7 @@ def write_scenes(
 
 
 def _already_written(out: Path, settings: dict) -> bool:
-    """Checks whether the folder contains exactly this set; raises a DataError if it contains another one."""
+    """Returns whether the folder contains exactly this set. Raises a DataError if it contains another set."""
     index = out / 'scenes.json'
     if not index.exists():
         return False

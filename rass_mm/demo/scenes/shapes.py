@@ -197,7 +197,10 @@ def draw_pole(stage: Stage, x: float, z: float, height: float, kind: str) -> Non
 def draw_fence(
     stage: Stage, start: tuple[float, float], end: tuple[float, float], height: float, kind: str, albedo: np.ndarray
 ) -> None:
-    """Draws a panel between two points (x, z): 'rail' (posts and bars), 'picket' (with gaps) or 'board' (closed)."""
+    """Draws a fence panel from one point (x, z) to another.
+
+    The kinds are 'rail' (posts and bars), 'picket' (with gaps) and 'board' (closed).
+    """
     a, b = np.asarray(start, float), np.asarray(end, float)
     depth = float(a[1] + b[1]) / 2
     direction = (b - a) / max(np.linalg.norm(b - a), 1e-6)

@@ -58,7 +58,7 @@ def visible(quad: np.ndarray) -> bool:
 
 
 def _facade(stage: Stage, size: tuple[float, float], density: float, style: dict) -> np.ndarray:
-    """Draws the albedo of a wall with windows, float32 (h, w, 3), first row at the top.
+    """Draws the albedo of a wall with windows, float32 (h, w, 3), with the first row at the top.
 
     Args:
         stage: provides the random generator and the time of day.
