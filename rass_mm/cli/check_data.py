@@ -1,4 +1,4 @@
-"""`rass-mm check-data`: check of all images and labels in the data sets of a config."""
+"""`rass-mm check-data`: checks all images and labels in the data sets of a config."""
 
 import argparse
 import json
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
         '--limit',
         type=int,
-        help='read only the first N images of each split; missing files are always reported for all images',
+        help='read only the first LIMIT images of each split; missing files are always reported for all images',
     )
     parser.add_argument(
         '--workers',
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Checks the data sets and prints the results.
 
     Returns:
-        0 without problems, 1 with problems, 130 after Ctrl-C.
+        The exit status: 0 if there are no problems, 1 if there are problems, 130 after Ctrl-C.
 
     Raises:
         ConfigError: the config lacks a requested split, or an option is out of range.

@@ -21,18 +21,18 @@ WEIGHTS = ('base', 'adapter', 'scr_adapter', 'autoencoder', 'checkpoint')
 def describe(
     config: Config, source: str, checkpoint: Path, name: str, sweep: Sweep
 ) -> dict[str, Any]:
-    """Returns the header of a curve file.
+    """Returns the header of a curve file, which identifies the test.
 
     Args:
         config: A config from `sweep_config`.
         source: Name of the config as given by the user.
-        checkpoint: The file to test.
+        checkpoint: The checkpoint file to test.
         name: Name of the model in tables and plots.
         sweep: The points to test.
 
     Raises:
         CheckpointError: the checkpoint does not exist.
-        DataError: an image has no label.
+        DataError: an image or its label does not exist.
     """
     if not checkpoint.is_file():
         raise CheckpointError(f'Checkpoint {checkpoint} does not exist. Pass a .pth file that training wrote.')
@@ -43,7 +43,10 @@ def describe(
     files = [Path(sample[key]) for sample in samples for key in ('img_path', 'seg_map_path')]
     absent = [file for file in files if not file.is_file()]
     if absent:
-        raise DataError(f'{absent[0]} and {len(absent) - 1} more labels do not exist. mIoU needs a label per image.')
+        raise DataError(
+            f'{absent[0]} does not exist (missing files: {len(absent)}). Add the missing files: mIoU needs a label for '
+            'every image.'
+        )
     pipeline = [step for step in dataset.pipeline if step['type'] != 'FixedDegradation']
     settings = {
         'model': config.model.to_dict(),

@@ -23,25 +23,25 @@ CALIBRATION = (
 
 
 def kinds_of(curves: Sequence[Curve]) -> list[str]:
-    """Returns the degradations in any of the curves, in the order of `KINDS`."""
+    """Returns the degradations that occur in at least one curve, in the order of `KINDS`."""
     present = {point['kind'] for curve in curves for point in curve.points}
     return [kind for kind in KINDS if kind in present]
 
 
 def severities_of(curves: Sequence[Curve], kind: str) -> list[float]:
-    """Returns the severities of a degradation in any of the curves, from mild to hard."""
+    """Returns the severities of a degradation that occur in at least one curve, from mild to hard."""
     return sorted({point['severity'] for curve in curves for point in curve.points if point['kind'] == kind})
 
 
 def axis_text(kind: str) -> str:
-    """Returns the label of a severity axis."""
+    """Returns the label of the severity axis of a degradation."""
     if kind == MIXED:
         return "severity, share of the recipe's ranges"
     return f'severity, {PARAMETERS[kind][1]}'
 
 
 def protocol_text(curve: Curve) -> str:
-    """Describes in one line how a curve was measured; equal for all comparable curves."""
+    """Describes in one line how a curve was measured. Comparable curves have the same description."""
     data = curve.header['data']
     images = f'{"the first " if data["limited"] else ""}{data["images"]} images'
     rule = mean_over(curve.header)
@@ -54,10 +54,10 @@ def protocol_text(curve: Curve) -> str:
 
 
 def report(curves: Sequence[Curve]) -> str:
-    """Returns a Markdown report of the protocol and one table per degradation with a row per model.
+    """Returns a Markdown report with the protocol and one table per degradation, which has one row per model.
 
     Args:
-        curves: Comparable curves, at least one.
+        curves: At least one curve. Curves must be comparable, see `check_comparable`.
     """
     parts = [
         f'{protocol_text(curves[0])}. One degradation at a time; an image keeps its draw at every severity and for '

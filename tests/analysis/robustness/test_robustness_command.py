@@ -291,7 +291,7 @@ def test_files_that_cannot_be_drawn_are_named(curve, tmp_path, capsys):
         ([RESNET, '{checkpoint}', '{data}', 'test_evaluator.iou_metrics=[mFscore]'], 'test_evaluator is'),
         (['scr/scr_scenes_tiny.py', '{checkpoint}', '{data}'], "test_evaluator is {'type': 'mmagic.Restoration"),
         (['--plot', '{checkpoint}'], 'cannot be read'),
-        ([RESNET, '--plot', '{checkpoint}'], '--plot tests nothing'),
+        ([RESNET, '--plot', '{checkpoint}'], '--plot runs no test'),
     ],
 )
 def test_mistakes_are_named(trained, scenes, tmp_path, capsys, arguments, message):
