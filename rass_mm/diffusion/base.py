@@ -265,7 +265,7 @@ def on_meta() -> bool:
 
 
 def load_unet(base: DiffusionBase) -> UNet2DConditionModel:
-    """Loads the UNet of the base in float32, frozen and in eval mode (without values if the device is 'meta')."""
+    """Loads the UNet of the base in float32, frozen and in eval mode (without values on the default device 'meta')."""
     return _load(UNet2DConditionModel, base, 'unet')
 
 

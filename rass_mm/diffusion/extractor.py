@@ -1,4 +1,4 @@
-"""Feature extraction from images: the frozen VAE encoder, then one call of the adapted UNet at a fixed timestep."""
+"""Feature extraction from images with the frozen VAE encoder and one call of the adapted UNet at a fixed timestep."""
 
 from collections.abc import Sequence
 
@@ -81,7 +81,7 @@ class DiffusionExtractor(nn.Module):
         return self
 
     def forward(self, images: Tensor, context: Tensor) -> list[Tensor]:
-        """Computes the features.
+        """Computes the features of images.
 
         Args:
             images: (B, 3, H, W) RGB in [-1, 1]. H and W must be multiples of `size_multiple`.

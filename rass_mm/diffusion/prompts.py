@@ -61,7 +61,7 @@ class Tagger(Protocol):
 
 
 class ClassTokens(nn.Module):
-    """One token per class plus a null token, the same for every image (the text side of VPD, arXiv 2303.02153).
+    """Prompt with one token per class and a null token, the same for every image (as in VPD, arXiv 2303.02153).
 
     A class token is the text encoder's state at the end token of "a photo of a <name>". The null token is its state at
     the start token. This state is the same in every prompt, and Stable Diffusion attends to it where no word matches.

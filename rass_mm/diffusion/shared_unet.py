@@ -20,7 +20,7 @@ GENERATOR, CRITIC = 'scr', 'vsd'
 
 
 class SharedUNet:
-    """A UNet that is the generator, and that context managers turn into the critic or the plain base.
+    """A UNet that acts as the generator and, inside context managers, as the critic or the plain base.
 
     This class is not a module. Its owner has to register the UNet and `plain_conv_in` as modules.
 

@@ -53,7 +53,7 @@ class TextEncoder(nn.Module):
         return self.model(input_ids=ids.to(self.model.device)).last_hidden_state
 
     def encode_texts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Encodes B texts.
+        """Encodes B texts to context tokens.
 
         Returns:
             The (B, T, C) context tokens, and the (B,) positions of the end tokens.
