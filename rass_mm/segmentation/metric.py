@@ -36,7 +36,7 @@ class MeanIoUMetric(IoUMetric):
         self.mean_over = mean_over
 
     def compute_metrics(self, results: list[tuple]) -> dict[str, Any]:
-        """Computes mmseg's metrics; with 'present', replaces the means and adds `classes`."""
+        """Computes mmseg's metrics. With `mean_over='present'`, replaces the means and adds `classes`."""
         metrics = super().compute_metrics(results)
         if self.format_only or self.mean_over == 'all':
             return metrics
@@ -74,7 +74,7 @@ class PerClassIoUMetric(MeanIoUMetric):
 
 
 def _total(parts: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """Sums over images in float64, because float32, which mmseg uses, is exact up to 2^24 pixels only."""
+    """Sums over images in float64, because float32, which mmseg uses, is exact only up to 2^24 pixels."""
     return torch.stack(parts).double().sum(0)
 
 
