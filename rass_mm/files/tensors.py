@@ -19,7 +19,7 @@ def read_tensors(filename: str | os.PathLike, map_location: Any = None, mmap: bo
     Args:
         filename: the checkpoint.
         map_location: the device to load to, as in `torch.load`.
-        mmap: whether the tensors stay on the disk until they are used. Ignored for files in the old format, before zip.
+        mmap: whether tensors stay on the disk until they are used. Ignored for files that are not zip files.
 
     Raises:
         CheckpointError: the file is damaged, or contains Python objects that are not allowed. The message names them.
