@@ -54,5 +54,5 @@ def write_bytes(target: str | os.PathLike, data: bytes) -> None:
 
 
 def write_text(target: str | os.PathLike, text: str) -> None:
-    """Writes `text` to `target` atomically, encoded as UTF-8. File names in it that are not UTF-8 keep their bytes."""
+    """Writes `text` to `target` atomically, as UTF-8. File names in the text that are not UTF-8 keep their bytes."""
     write_bytes(target, text.encode('utf-8', 'surrogateescape'))

@@ -1,4 +1,4 @@
-"""Checks that the bytes of an image file are complete, and that they do not contain too many pixels.
+"""Checks that an image file is complete and does not have too many pixels.
 
 OpenCV silently fills the missing part of a truncated JPEG with grey, whereas Pillow raises an error.
 """
@@ -24,17 +24,17 @@ MAX_TEXT = 2**26
 
 
 class UnknownImageError(DataError):
-    """The bytes are not an image of a type that Pillow supports."""
+    """Raised if a file is not an image of a type that Pillow supports."""
 
 
 class TooManyPixelsError(DataError):
-    """The image is larger than the limit."""
+    """Raised if an image has more pixels than the limit."""
 
 
 def check_pixels(data: bytes, most: int = MAX_PIXELS) -> None:
     """Checks that an image file has at most `most` pixels, without decoding them.
 
-    Bytes of a type that Pillow does not know are accepted.
+    A file type that Pillow does not support is accepted without a check.
 
     Raises:
         TooManyPixelsError: the image is too large.
@@ -75,7 +75,8 @@ def check_size(data: bytes, path: str, most: int = MAX_PIXELS) -> None:
 def without_pillow_limit() -> Iterator[None]:
     """Context manager. Inside the block, Pillow accepts images of any size and long texts in PNG files.
 
-    The size is checked by `check_pixels`. Some editors write texts of several MB, e.g. the workflow that made an image.
+    `check_pixels` checks the size instead. Some editors write texts of several MB, e.g. the workflow that created an
+    image.
     """
     before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
     Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, MAX_TEXT
@@ -118,7 +119,7 @@ def decode_fully(data: bytes, path: str) -> Image.Image:
 
 
 def check_complete(data: bytes, path: str) -> None:
-    """Raises a DataError if the bytes of an image file end too early.
+    """Raises a DataError if an image file is truncated.
 
     For almost every JPEG and PNG, the last bytes show that the file is complete. All other files are fully decoded.
     """

@@ -26,11 +26,11 @@ class Reading:
 
     Args:
         sample: the sample.
-        faults: file -> reason why it cannot be used.
-        sizes: file -> size, for readable files.
-        pixels: label id as in the file -> number of pixels.
+        faults: reasons why files cannot be used, by file.
+        sizes: (width, height) of the readable files, by file.
+        pixels: number of pixels by label id, as in the file.
         orientation: EXIF orientation of the image, 1 to 8.
-        lossy: reason why the format of the label does not keep ids, or None; its ids are not counted.
+        lossy: message about a lossy label format, or None. The ids of a lossy label are not counted.
     """
 
     sample: Sample
@@ -42,9 +42,9 @@ class Reading:
 
 
 def read_samples(listing: Listing, limit: int | None, workers: int, title: str) -> Iterator[Reading]:
-    """Yields a reading of each of the first `limit` samples in order of completion; shows progress under `title`.
+    """Reads the first `limit` samples, yields each result as soon as it is available, and shows the progress.
 
-    Up to `FEW` samples are read in this process, regardless of the number of workers.
+    If there are at most `FEW` samples, they are read in this process, regardless of the number of workers.
 
     Raises:
         ConfigError: the number of workers is less than 1.
@@ -57,7 +57,7 @@ def read_samples(listing: Listing, limit: int | None, workers: int, title: str) 
 
 
 def read_sample(sample: Sample, max_pixels: int = MAX_PIXELS) -> Reading:
-    """Reads all files of a sample completely, the image with the loader used in training."""
+    """Reads all files of a sample completely. Images are read with the loader that is used in training."""
     faults: dict[str, str] = {}
     sizes: dict[str, Size] = {}
     pixels: dict[int, int] = {}
@@ -80,7 +80,7 @@ def read_sample(sample: Sample, max_pixels: int = MAX_PIXELS) -> Reading:
 
 
 def image_size(path: str, max_pixels: int = MAX_PIXELS) -> tuple[Size, int]:
-    """Returns the size of an image as loaded in training, and its EXIF orientation, after decoding it completely.
+    """Decodes an image completely and returns its size, as loaded in training, and its EXIF orientation.
 
     Raises:
         DataError: the file is missing, truncated, damaged, too large or not an image.
@@ -92,7 +92,7 @@ def image_size(path: str, max_pixels: int = MAX_PIXELS) -> tuple[Size, int]:
 
 
 def label_ids(path: str, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, str | None]:
-    """Returns the unchanged ids of a label file as (H, W) integers, and why its format does not keep them, or None.
+    """Returns the ids of a label file as (H, W) integers, and a message if its format is lossy, else None.
 
     Raises:
         DataError: the file is missing, truncated, damaged, too large or a colour image.
@@ -104,5 +104,8 @@ def label_ids(path: str, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, str 
     if is_lossy(image, data):
         return label[..., 0] if label.ndim > 2 else label, lossy_reason(image)
     if label.ndim != 2 or label.dtype.kind not in 'bui':
-        raise DataError(f'{path}: the image has mode {image.mode}, but a label must have one channel of class ids.')
+        raise DataError(
+            f'{path}: the image has mode {image.mode}, but a label must have one channel of class ids. Convert it to a '
+            'grey PNG of ids.'
+        )
     return label.astype(np.int64), None

@@ -211,7 +211,7 @@ def test_a_pipeline_for_other_classes_is_hinted_at(root):
 def test_images_with_another_suffix_are_hinted_at(root):
     (root / 'images' / 'a.jpg').rename(root / 'images' / 'a.jpeg')
     report = check(root)
-    assert report.images == 5 and '1 files' in report.hints[0] and '.jpg' in report.hints[0]
+    assert report.images == 5 and '1 file(s)' in report.hints[0] and '.jpg' in report.hints[0]
     assert report.without_image == [f'{root}/labels/a.png']
 
 
