@@ -16,7 +16,6 @@ from rass_mm.errors import ConfigError, DataError
 from rass_mm.files.atomic import check_writable, write_text
 from rass_mm.segmentation.entry_points import settle
 
-
 RECORDED = {'config', 'limit', 'problems', 'data'}
 """Keys of the JSON file."""
 
@@ -88,5 +87,5 @@ def _check_target(target: Path) -> None:
         earlier = json.loads(target.read_bytes())
     except (ValueError, RecursionError):
         earlier = None
-    if not isinstance(earlier, dict) or not RECORDED <= earlier.keys():
+    if not isinstance(earlier, dict) or not earlier.keys() >= RECORDED:
         raise DataError(f'--json: {target} exists and was not written by check-data. Choose another file.')

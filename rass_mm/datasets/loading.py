@@ -111,8 +111,8 @@ class LoadLabelStrict(LoadAnnotations):
         """Loads the label map as `gt_seg_map`, (H, W) uint8.
 
         Raises:
-            DataError: the label map is missing, damaged or too large, has a lossy format or several channels, differs in
-                size or orientation from its image, or has ids out of range.
+            DataError: the label map is missing, damaged or too large, has a lossy format or several channels, differs
+                in size or orientation from its image, or has ids out of range.
         """
         path = results.get('seg_map_path')
         if path is None:

@@ -18,9 +18,7 @@ WEIGHTS = ('base', 'adapter', 'scr_adapter', 'autoencoder', 'checkpoint')
 """Keys of a model config that name weight files."""
 
 
-def describe(
-    config: Config, source: str, checkpoint: Path, name: str, sweep: Sweep
-) -> dict[str, Any]:
+def describe(config: Config, source: str, checkpoint: Path, name: str, sweep: Sweep) -> dict[str, Any]:
     """Returns the header of a curve file, which identifies the test.
 
     Args:

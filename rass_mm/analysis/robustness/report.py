@@ -17,8 +17,8 @@ TITLES = {
 }
 
 CALIBRATION = (
-    'Expected calibration error (%): the mean difference between the confidence of a pixel and the accuracy of the pixels '
-    'of that confidence, in 15 bins. 0 is perfect.\n'
+    'Expected calibration error (%): the mean difference between the confidence of a pixel and the accuracy of the '
+    'pixels with a similar confidence, in 15 bins. 0 is perfect.\n'
 )
 
 
@@ -82,7 +82,9 @@ def _table(curves: Sequence[Curve], kind: str, metric: str) -> str:
     severities = severities_of(curves, kind)
     header = ['model', CLEAN, *(_column(kind, severity) for severity in severities)]
     keys = [(CLEAN, None), *((kind, severity) for severity in severities)]
-    return markdown_table(header, [[curve.name, *(_cell(curve.value(*key, metric)) for key in keys)] for curve in curves])
+    return markdown_table(
+        header, [[curve.name, *(_cell(curve.value(*key, metric)) for key in keys)] for curve in curves]
+    )
 
 
 def _column(kind: str, severity: float) -> str:
