@@ -1,9 +1,9 @@
 """Segmentation of low-quality images with a diffusion backbone, as a plugin for mmsegmentation.
 
 Importing this package registers its models, data sets, transforms and hooks for segmentation. An mmseg config therefore
-needs only `custom_imports = dict(imports=['rass_mm'], allow_failed_imports=False)`. mmagic is not imported here,
-because a broken installation for restoration must never break segmentation. `load_segmentor` and `load_restorer` are
-imported on first use.
+needs only `custom_imports = dict(imports=['rass_mm'], allow_failed_imports=False)`. mmagic, which only restoration
+needs, is not imported here, so segmentation works even if mmagic is missing or broken. `load_segmentor` and
+`load_restorer` are imported on first use.
 """
 
 import importlib

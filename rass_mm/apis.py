@@ -44,14 +44,20 @@ RESULT = 'metrics.json'
 def prepare_config(
     config: Config, launcher: str = 'none', amp: bool = False, work_dir: str | None = None, stem: str = 'run'
 ) -> Config:
-    """Adapts a config to its data set, to this machine and to the command line.
+    """Adapts a config to its data set, to this machine and to the command line, in place, and returns it.
 
-    The model and the label checks get the classes of the data set, see `settle`. Mixed precision uses bfloat16.
-    On machines that do not support it, `fitted_precision` logs a warning and falls back, so that one config works
-    everywhere. Distributed runs without a GPU use gloo.
+    The model and the label checks get the classes of the data set, see `settle`. Mixed precision uses bfloat16 or, on
+    machines that do not support it, what `fitted_precision` returns. Distributed runs without an accelerator use gloo.
+
+    Args:
+        config: the config of a training or a test.
+        launcher: 'none', or the launcher that started this process, as in mmengine, e.g. 'pytorch'.
+        amp: whether to train with mixed precision even if the config does not request it.
+        work_dir: folder for logs and checkpoints. None uses that of the config or, by default, `./work_dirs/{stem}`.
+        stem: name of the default work dir.
 
     Raises:
-        ConfigError: the config sets other classes than those of its data set, or both `fine_tune` and `load_from`, or
+        ConfigError: the config sets other classes than those of its data set or both `fine_tune` and `load_from`, or
             this process was not started by `launcher`.
     """
     check_fine_tuning(config)
@@ -67,9 +73,15 @@ def prepare_config(
 
 
 def fitted_precision(wrapper: dict[str, Any], amp: bool = False) -> dict[str, Any]:
-    """Returns an `optim_wrapper` config for this machine, with bfloat16 replaced by float16 or float32 if unsupported.
+    """Returns an `optim_wrapper` config with a precision that this machine supports.
 
-    In a config of several named wrappers (SCR has two), each wrapper is adapted separately.
+    Mixed precision uses bfloat16, unless the config sets another `dtype`. If bfloat16 is not supported, float16 or
+    float32 is used and a warning is logged. If the config contains one wrapper per optimizer, as for SCR, each of them
+    is adapted separately.
+
+    Args:
+        wrapper: the `optim_wrapper` config.
+        amp: whether to use mixed precision even if the config does not request it.
     """
     if 'optimizer' not in wrapper:
         parts = {key: fitted_precision(dict(part), amp) for key, part in wrapper.items() if isinstance(part, dict)}
@@ -78,19 +90,19 @@ def fitted_precision(wrapper: dict[str, Any], amp: bool = False) -> dict[str, An
         return wrapper
     plain = {key: value for key, value in wrapper.items() if key not in ('type', 'dtype', 'loss_scale')}
     if not has_accelerator():
-        print_log('No accelerator found: training in float32 instead of mixed precision.', 'current', logging.WARNING)
+        print_log('No accelerator found. Training uses float32 instead of mixed precision.', 'current', logging.WARNING)
         return {**plain, 'type': 'OptimWrapper'}
     if wrapper.get('type') == 'AmpOptimWrapper' and wrapper.get('dtype') not in (None, 'bfloat16'):
         return wrapper  # the config's own choice
     if is_cuda_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
-        print_log('No bfloat16 on this GPU: training in float16 with loss scaling.', 'current', logging.WARNING)
+        print_log('This GPU does not support bfloat16. float16 with loss scaling is used.', 'current', logging.WARNING)
         return {**plain, 'type': 'AmpOptimWrapper', 'dtype': 'float16', 'loss_scale': 'dynamic'}
     # bfloat16 has the range of float32, so there is no loss to scale.
     return {**plain, 'type': 'AmpOptimWrapper', 'dtype': 'bfloat16', 'loss_scale': {'enabled': False}}
 
 
 def join_cpu_processes(config: Config) -> None:
-    """Initializes gloo for the processes started by torchrun; mmengine's own setup needs a GPU per process."""
+    """Initializes the gloo backend for processes started by torchrun, because mmengine needs a GPU per process."""
     if config.get('model_wrapper_cfg') is None:
         wrapper = {'type': 'MMDistributedDataParallel', 'device_ids': None, 'broadcast_buffers': False}
         config.model_wrapper_cfg = {**wrapper, 'find_unused_parameters': config.get('find_unused_parameters', False)}
@@ -99,16 +111,16 @@ def join_cpu_processes(config: Config) -> None:
 
 
 def train(config: Config, resume: bool | str = False) -> Runner:
-    """Trains from a prepared config.
+    """Trains the model of a config and returns mmengine's runner.
 
     Args:
-        config: a prepared config.
-        resume: True resumes from the last checkpoint in the work dir, and so does `resume = True` in the config; a path
-            resumes from that checkpoint.
+        config: the result of `prepare_config`.
+        resume: a path resumes from that checkpoint. True, here or in the config, resumes from the last checkpoint in
+            the work dir.
 
     Raises:
-        DataError, BaseFolderError, CheckpointError, ConfigError: the data, base, weights or config are invalid; raised
-            before the first iteration.
+        DataError, BaseFolderError, CheckpointError, ConfigError: the data, the base folder, the weights or the config
+            are not valid. These errors are raised before the first iteration.
     """
     resume = resume or bool(config.get('resume'))
     if isinstance(resume, str):
@@ -116,11 +128,12 @@ def train(config: Config, resume: bool | str = False) -> Runner:
     elif resume and config.get('load_from'):
         # mmengine would take the file of `load_from` for the run to resume.
         raise ConfigError(
-            f'load_from is {config.load_from}, and the run is to be resumed; only one is possible. To resume the run '
-            f'in {config.work_dir}, add --cfg-options load_from=None. To resume that file, pass it: --resume '
-            f'{config.load_from}. To start a new run from its weights, leave --resume away.'
+            f'load_from is {config.load_from}, but it cannot be combined with resuming. To resume the run in '
+            f'{config.work_dir}, add --cfg-options load_from=None. To resume from that file, pass --resume '
+            f'{config.load_from}. To start a new run from its weights, do not resume.'
         )
     config.resume = bool(resume)
+    _keep_config_file(config)
     for name in ('train_dataloader', 'val_dataloader'):
         check_data_folders(config.get(name), name)
         check_labels(config, name)
@@ -143,10 +156,10 @@ def test(
     show: bool = False,
     wait_time: float = 2.0,
 ) -> dict[str, float]:
-    """Tests a checkpoint with a prepared config, writes `metrics.json` to the work dir and returns the metrics.
+    """Tests a checkpoint, writes `metrics.json` to the work dir and returns the metrics by name.
 
     Args:
-        config: a prepared config.
+        config: the result of `prepare_config`.
         checkpoint: the file to load; None tests the model as built, which must have no trainable parameters.
         out: folder for the predicted label maps (PNG files of class ids) or restored images; None writes none.
         show_dir: folder for visualizations of the predictions; None draws none.
@@ -183,11 +196,26 @@ def test(
     return metrics
 
 
+def _keep_config_file(config: Config) -> None:
+    """Raises a ConfigError if the copy of the config in the work dir would replace the config file itself.
+
+    A file that an earlier run wrote there may be replaced.
+    """
+    file = Path(config.filename or '')
+    if not file.is_file() or file.resolve() != (Path(config.work_dir) / file.name).resolve():
+        return
+    if file.read_text(encoding='utf-8') != Config.fromfile(file).pretty_text:
+        raise ConfigError(
+            f'Training writes the complete config to {config.work_dir}/{file.name}, which is your config file. Choose '
+            'another --work-dir.'
+        )
+
+
 def _renamed(config: Config) -> Config:
     """Returns the config with `_test` appended to its file name.
 
-    The runner of a test dumps its config to the work dir under that name. Without the suffix, it would overwrite the
-    config that the training wrote there.
+    The runner of a test writes its config to the work dir under that name. Otherwise, it would overwrite the config
+    that the training wrote there.
     """
     if config.filename is None:
         return config
@@ -197,20 +225,20 @@ def _renamed(config: Config) -> Config:
 
 
 def needs_checkpoint(config: Config) -> bool:
-    """Checks, without building the model, whether it certainly has trainable parameters.
+    """Checks whether a config alone shows that its model has trainable parameters. The model is not built.
 
-    This is the case for models with a decode head and for restorers that are not frozen.
+    This is the case for models with a decode head or an auxiliary head and for SCR restorers that are not frozen.
     """
     model = config.model
     return has_head(model) or (str(model.get('type')).endswith('SCRRestorer') and bool(model.get('trainable', True)))
 
 
 def missing_checkpoint(config: Config, usage: str) -> str:
-    """Returns the message for a test without the checkpoint that the model needs.
+    """Returns the error message for a test of a model that needs a checkpoint if none was given.
 
     Args:
         config: the config of the test.
-        usage: how to pass the checkpoint.
+        usage: the call or the option that passes the checkpoint, for the message.
     """
     return (
         f'{config.filename}: the model has trainable parameters, but no checkpoint was given. Pass the .pth file that '
@@ -241,20 +269,20 @@ def described_test(config: Config, checkpoint: str | None, tta: bool) -> dict[st
 
 
 def unlabelled(runner: Runner) -> list[str] | None:
-    """Returns the classes without labelled pixels in the images of a test; None if there are no labels."""
+    """Returns the names of the classes without labelled pixels in a test, or None if there are no labels."""
     hooks = [hook for hook in runner.hooks if isinstance(hook, LabelledClassesHook)]
     return hooks[0].unlabelled if hooks else None
 
 
 def restores(config: Config) -> bool:
-    """Returns whether the tests of a config measure restored images."""
+    """Returns whether a test with this config measures the quality of restored images."""
     return any(type_name(part) == 'RestorationMetrics' for part in as_list(config.get('test_evaluator')))
 
 
 def write_outputs(config: Config, out: str | None, show_dir: str | None) -> None:
-    """Sets up the evaluator of a restorer to write restored images to `out` and pictures to `show_dir`.
+    """Sets up the evaluator of a restorer to write restored images to `out` and comparison pictures to `show_dir`.
 
-    Segmentors write their outputs in hooks, see `name_outputs`.
+    The outputs of segmentors are written by hooks instead, see `name_outputs`.
     """
     evaluators = as_list(config.test_evaluator)
     for number, evaluator in enumerate(evaluators):
@@ -284,10 +312,10 @@ def interactive_backends() -> set[str]:
 
 
 def use_tta(config: Config) -> None:
-    """Wraps the model and the test data of a config in its test-time augmentation.
+    """Switches a config to its test-time augmentation (`tta_model` and `tta_pipeline`), in place.
 
     Raises:
-        ConfigError: the config defines no test-time augmentation.
+        ConfigError: the config does not define test-time augmentation.
     """
     if config.get('tta_pipeline') is None or config.get('tta_model') is None:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Workarounds for incompatible library versions, and the versions to put in records.
+"""Workarounds for incompatible library versions, and the versions that are written to records.
 
 Each workaround tests for a feature instead of comparing version numbers, and does nothing if the feature is available.
 """
@@ -57,10 +57,10 @@ def quiet_loading() -> None:
 
 
 def allow_training_state() -> None:
-    """Allows `torch.load(weights_only=True)` to read the objects other than tensors in mmengine's checkpoints.
+    """Allows `torch.load(weights_only=True)` to read the training state in mmengine's checkpoints.
 
-    mmengine calls `torch.load` without `weights_only`, and torch 2.6 made the safe reader the default. The names below
-    are the plain containers of mmengine's message hub. None of them runs code when it is loaded.
+    mmengine calls `torch.load` without `weights_only`, and torch 2.6 made the safe reader the default. The classes that
+    this function allows are the plain containers of mmengine's message hub. None of them runs code when it is loaded.
     """
     core = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
 
@@ -79,7 +79,7 @@ def allow_training_state() -> None:
 def prepare_mmagic() -> None:
     """Adds the three names that mmagic 1.2 imports and that newer versions of numpy and diffusers no longer have.
 
-    Called only by `rass_mm.restoration`, before it first imports mmagic.
+    Only `rass_mm.restoration` calls this function, before it first imports mmagic.
     """
     if not hasattr(np, 'bool8'):
         np.bool8 = np.bool_

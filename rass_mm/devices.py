@@ -11,7 +11,7 @@ DTYPES = ('float32', 'float16', 'bfloat16')
 
 
 def has_accelerator() -> bool:
-    """Returns whether mmengine can run mixed precision on this machine."""
+    """Returns whether this machine has a device on which mmengine supports mixed precision: CUDA, NPU or MUSA."""
     return is_cuda_available() or is_npu_available() or is_musa_available()
 
 
@@ -27,14 +27,14 @@ def chosen_device(name: str | None) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # the error depends on the kind of device
         reason = str(error).splitlines()[0]
-        raise ConfigError(f'Device {name!r} cannot be used ({reason}). Pass --device cpu or another one.') from error
+        raise ConfigError(f'Device {name!r} cannot be used ({reason}). Pass --device cpu or another device.') from error
     return device
 
 
 def default_dtype(device: torch.device) -> str:
     """Returns bfloat16 for a CUDA device that supports it, else float32.
 
-    bfloat16 is as fast as float16 and does not have its narrow range.
+    bfloat16 is as fast as float16 and has a larger range.
     """
     return 'bfloat16' if device.type == 'cuda' and torch.cuda.is_bf16_supported() else 'float32'
 

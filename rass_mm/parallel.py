@@ -38,7 +38,7 @@ def run_jobs(function: Callable[[Job], Result], jobs: Sequence[Job], workers: in
     """Yields `function(job)` for each job, in the order in which the results become available.
 
     Args:
-        function: a module-level function. The function, its jobs and its results are pickled.
+        function: a module-level function. With several workers, the function, jobs and results are pickled.
         jobs: the arguments of the calls.
         workers: number of processes; 1 runs the jobs in this process.
 
@@ -95,7 +95,7 @@ def progress_bar(*more: ProgressColumn, counted: bool = True) -> Progress:
 
 
 def watched(results: Iterable[Result], total: int, title: str, unit: str = '') -> Iterator[Result]:
-    """Yields the results and shows progress: a bar in a terminal, otherwise a log line after each tenth of them.
+    """Yields the results and shows the progress: a bar in a terminal, otherwise a log line after every 10 %.
 
     Args:
         results: the results, as they become available.

@@ -1,4 +1,4 @@
-"""Protocol of a test in one line: the metrics and the images. Tests with equal lines may be compared in one table."""
+"""Protocol line of a test, which states the metrics and the images. Tests with equal lines can be compared."""
 
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ AT_SIZE = " at the labels' size"
 
 
 def protocol_line(config: Any, images: int) -> str:
-    """Returns one line that states the metrics and the images of a test.
+    """Returns a line that states the metrics and the images of a test.
 
-    The line is equal for two tests whose metrics may be compared in one table.
+    If two tests have the same line, their metrics can be compared in one table.
 
     Args:
         config: a config with `test_dataloader` and `test_evaluator`.
@@ -35,19 +35,23 @@ def _place(config: Any, dataset: Any) -> str:
 
 
 def with_rule(line: str, rule: str = 'all') -> str:
-    """Adds to a protocol line over which classes the mIoU is averaged.
+    """Adds the classes over which the mIoU is averaged to a protocol line.
 
-    A line that already states this, or that is not about mIoU, is returned unchanged.
+    A line that already states them, or that is not about mIoU, is returned unchanged.
+
+    Args:
+        line: the protocol line.
+        rule: 'all' or 'present', see `rass_mm.metrics.iou.MEAN_OVER`.
     """
     named = line.startswith('mIoU') and ', mIoU over ' not in line
     return line.replace(AT_SIZE, f', mIoU over {MEAN_OVER[rule]},{AT_SIZE}') if named else line
 
 
 def recipe_versions(config: Any) -> dict[str, int | None]:
-    """Returns the versions of the degradation recipe: `tested` of the degraded copy, `train_pipeline` of the config.
+    """Returns the recipe versions of the degraded test images (`tested`) and of the training data (`train_pipeline`).
 
-    A version is None if nothing is degraded or if the recipe is unknown, e.g. for real images or for a copy without a
-    manifest.
+    A version is None if nothing is degraded or if the recipe is unknown, e.g. for real images, for a copy without a
+    manifest, or for test data of several versions.
 
     Args:
         config: a config with `test_dataloader`.
@@ -68,9 +72,10 @@ def copy_version(folder: Path) -> int | None:
 
 
 def _pairs(dataset: Any) -> str:
-    """Describes the pairs of a restoration test by the clean images if their prefix is set, else by the degraded ones.
+    """Describes the image pairs of a restoration test.
 
-    With a prefix, the clean images identify the data set, because the degraded images differ between the tests.
+    If `data_prefix` has a folder of clean images (`gt`), it identifies the data set, because the degraded images differ
+    between tests. Otherwise, the degraded images identify it.
     """
     prefixes = dataset.get('data_prefix') or {}
     if 'gt' in prefixes:

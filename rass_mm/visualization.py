@@ -1,6 +1,6 @@
 """Drawing of comparison pictures: captions, grids, heat maps, coloured labels, and pages with a legend.
 
-Images are (H, W, 3) uint8. Functions that add no colours accept both RGB and BGR.
+Images have shape (H, W, 3) and type uint8. If a docstring does not mention BGR, both RGB and BGR are accepted.
 """
 
 from collections.abc import Sequence
@@ -34,14 +34,14 @@ def captioned(image: np.ndarray, title: str, note: str = '', border: int = GAP) 
 
 
 def grid(cells: Sequence[np.ndarray], columns: int) -> np.ndarray:
-    """Arranges cells of equal size in rows. The last row is filled up with white cells."""
+    """Arranges images of equal size in rows and returns one image. White images fill up the last row."""
     columns = min(columns, len(cells))
     filled = [*cells, *[np.full_like(cells[0], 255)] * (-len(cells) % columns)]
     return np.vstack([np.hstack(filled[start : start + columns]) for start in range(0, len(filled), columns)])
 
 
 def write_bgr(target: Path, image: np.ndarray) -> None:
-    """Writes a BGR picture atomically, in the format given by the suffix.
+    """Writes a BGR image atomically. The suffix of `target` determines the format.
 
     Raises:
         OSError: OpenCV cannot write the file.
@@ -49,21 +49,21 @@ def write_bgr(target: Path, image: np.ndarray) -> None:
     try:
         encoded = cv2.imencode(Path(target).suffix, image)[1]
     except cv2.error as error:
-        raise OSError(f'{target} could not be written ({error})') from error
+        raise OSError(f'{target} could not be written ({error}).') from error
     write_bytes(target, encoded.tobytes())  # OpenCV itself cannot write to names that are not UTF-8
 
 
 def comparison_page(
     target: Path, titles: Sequence[str], rows: Sequence[Sequence[np.ndarray]], classes: Sequence[str], palette: Colors
 ) -> None:
-    """Writes a page of pictures with titles above and a legend of the classes below.
+    """Writes a page of pictures, enlarged two times, with titles above and a legend of the classes below.
 
     Args:
-        target: the PNG to write.
+        target: the image file to write.
         titles: one title per column.
-        rows: one (h, w, 3) uint8 BGR picture per row and column, all of the same size.
+        rows: one list of (H, W, 3) uint8 BGR pictures per row. All pictures have the same size.
         classes: class names in the legend.
-        palette: one colour per class.
+        palette: one RGB colour per class.
     """
     lines = [np.hstack([_framed(cell) for cell in row]) for row in rows]
     width = lines[0].shape[1]
@@ -71,7 +71,7 @@ def comparison_page(
 
 
 def colored(label: np.ndarray, palette: Colors) -> np.ndarray:
-    """Converts (H, W) class ids to (H, W, 3) uint8 BGR colours of the palette. Unknown ids become white."""
+    """Converts (H, W) class ids, 0 to 255, to (H, W, 3) uint8 BGR colours. Ids without a colour become white."""
     table = np.full((256, 3), 255, np.uint8)
     table[: len(palette)] = np.array(palette, np.uint8)[:, ::-1]
     return table[label]
@@ -83,19 +83,19 @@ def heat_colors(values: np.ndarray) -> np.ndarray:
 
 
 def heated(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Overlays an image (H, W, 3), uint8 BGR, with the colours of a heat map (H, W) that is scaled to its maximum."""
+    """Overlays a BGR image with the colours of an (H, W) heat map of the same size, which is divided by its maximum."""
     return cv2.addWeighted(image, 0.4, heat_colors(heat / max(float(heat.max()), 1e-12)), 0.6, 0)
 
 
 def labelled(image: np.ndarray, text: str) -> np.ndarray:
-    """Returns a copy of an image (H, W, 3) with a short text in its lower left corner."""
+    """Returns a copy of an image with a short white text in its lower left corner."""
     image = image.copy()
     cv2.putText(image, text, (3, image.shape[0] - 4), **{**TEXT, 'fontScale': 0.35, 'color': WHITE})
     return image
 
 
 def legend(width: int, classes: Sequence[str], palette: Colors) -> np.ndarray:
-    """Returns a strip (h, width, 3), uint8 BGR, with the colour and the name of each class."""
+    """Returns an (h, width, 3) uint8 BGR image with the colour and the name of each class. `palette` is RGB."""
     per_line = 6
     lines = -(-len(classes) // per_line)
     strip = np.full((22 * lines + 8, width, 3), 255, np.uint8)

@@ -1,6 +1,5 @@
-"""Start-up of `rass-mm`: table of commands and doctor, with the standard library only.
+"""Entry point of `rass-mm`, table of commands and doctor. This package uses only the standard library.
 
-This package is outside `rass_mm` because importing any module of that package registers the plugin, which imports torch
-and mmseg. That takes seconds on a working installation and fails on a broken one. Help, version and doctor work without
-it.
+It is outside `rass_mm`, because importing any module of `rass_mm` also imports torch and mmseg. This takes seconds on a
+working installation and fails on a broken one. The help, the version and the doctor do not need these imports.
 """

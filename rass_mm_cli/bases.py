@@ -1,8 +1,8 @@
 """Download sources of the known Stable Diffusion bases: hub names, revisions, files and commands.
 
-This is the only definition; tests check that the missing-base error, `rass-mm doctor` and the docs agree with it. The
-module uses the standard library only, so that the doctor can import it on a broken installation. Nothing is downloaded
-here.
+All sources are defined only here. Tests check that the error for a missing base, `rass-mm doctor` and the docs agree
+with them. The module uses only the standard library, so that the doctor can import it on a broken installation. It does
+not download anything.
 """
 
 import os
@@ -22,7 +22,7 @@ FILES = (
 )
 """Files of a base that this package reads, grouped by part."""
 SHELF = 'RASS_MM_BASES'
-"""Environment variable with the folder that contains the bases."""
+"""Name of the environment variable with the path of the folder that contains the bases."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class BaseSource:
     """A Stable Diffusion release on the Hugging Face hub.
 
     Attributes:
-        title: name in messages.
-        repository: name on the hub.
-        revision: commit to download; None downloads the newest.
+        title: name of the base in messages.
+        repository: name of the repository on the hub.
+        revision: commit to download. None downloads the newest one.
     """
 
     title: str
@@ -41,11 +41,15 @@ class BaseSource:
 
     @property
     def folder(self) -> Path:
-        """Folder of the base in the shipped configs and the docs."""
+        """Relative path of the base folder in the shipped configs and the docs."""
         return Path('bases') / self.repository.split('/')[1]
 
     def command(self, folder: str | os.PathLike | None = None) -> str:
-        """Returns the shell command that downloads the files to `folder` (default: `self.folder`), a line per part."""
+        """Returns the shell command that downloads the files, with one line per part of the base.
+
+        Args:
+            folder: the folder to write. None uses `self.folder`.
+        """
         revision = f' --revision {self.revision}' if self.revision else ''
         parts = [f'--local-dir {shlex.quote(str(folder or self.folder))}', *(' '.join(files) for files in FILES)]
         return ' \\\n    '.join([f'hf download {self.repository}{revision}', *parts])
@@ -65,17 +69,17 @@ SOURCES = (
 
 
 def source_named(folder: str | os.PathLike) -> BaseSource | None:
-    """Returns the source with this folder name; None if there is none."""
+    """Returns the source whose folder has the same name as `folder`, or None if there is no such source."""
     name = Path(folder).name
     return next((source for source in SOURCES if source.folder.name == name), None)
 
 
 def places_of(name: str | os.PathLike) -> list[Path]:
-    """Returns the places where a base is looked up.
+    """Returns the folders in which a base is looked up, in this order.
 
     Args:
-        name: folder as a config names it, e.g. 'bases/sd-turbo'. A relative one is looked up in the working directory,
-            then in the folder `$RASS_MM_BASES`: by its last part ('sd-turbo'), then by the whole name.
+        name: path of the base folder in a config, e.g. 'bases/sd-turbo'. A relative path is looked up in the working
+            directory and then in the folder `$RASS_MM_BASES`, first with its last part only ('sd-turbo').
     """
     name = Path(name).expanduser()
     shelf = os.environ.get(SHELF)
@@ -86,11 +90,11 @@ def places_of(name: str | os.PathLike) -> list[Path]:
 
 
 def find_source(source: BaseSource) -> Path | None:
-    """Returns the folder of a source in the working directory or in `$RASS_MM_BASES`; None if it is in neither."""
+    """Returns the folder of a source in the working directory or in `$RASS_MM_BASES`, or None if it is not found."""
     return next((place for place in places_of(source.folder) if (place / FILES[0][0]).is_file()), None)
 
 
 def other_bases() -> str:
-    """Returns a sentence on the bases other than Stable Diffusion 2.1-base."""
+    """Returns a sentence about the bases other than Stable Diffusion 2.1-base, for messages."""
     names = ' and '.join(f'{source.title} ({source.repository})' for source in SOURCES if not source.revision)
-    return f'{names} have the same files; no revision of them is pinned here.'
+    return f'{names} have the same files, but no pinned revision.'

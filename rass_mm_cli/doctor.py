@@ -1,6 +1,6 @@
-"""`rass-mm doctor`: installed packages, tested versions, and the command that fixes each fault.
+"""`rass-mm doctor`: lists the installed packages, the tested versions, and the command that fixes each fault.
 
-The module also writes the error message for failed imports of `rass_mm`. It does not import `rass_mm` itself.
+The module also creates the error message for a failed import of `rass_mm`. It does not import `rass_mm` itself.
 """
 
 import argparse
@@ -16,7 +16,7 @@ EXTRA = 'pip install "rass_mm[restoration]"'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Adds the arguments of `rass-mm doctor`."""
+    """Adds the arguments of `rass-mm doctor` to a parser and returns the parser."""
     parser.add_argument(
         '--imports', action='store_true', help='also import each package in a separate process (about 40 s of CPU time)'
     )
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints the report; returns 0 if there is nothing to fix, otherwise 1."""
+    """Prints the report. Returns the exit status: 0 if there is nothing to fix, otherwise 1."""
     lines, remedies = report(arguments.imports)
     ending = ['To fix:', *(f'  {remedy}' for remedy in remedies)] if remedies else ['Nothing to fix.']
     sys.stdout.write('\n'.join([*lines, '', *base_lines(), '', *ending]) + '\n')
@@ -33,10 +33,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def report(imports: bool = False) -> tuple[list[str], list[str]]:
-    """Returns the lines of the package table, and the remedies (fault and command) in the order to apply them.
+    """Returns the lines of the package table, and the remedies in the order in which to apply them.
+
+    Each remedy is a line with a fault and the command that fixes it.
 
     Args:
-        imports: whether to import each package too, in separate processes.
+        imports: whether to import each package as well, in separate processes.
     """
     rows = packages.package_reports(imports)
     lines = [f'{"package":<24}{"installed":<18}{"tested with":<18}verdict']
@@ -47,12 +49,12 @@ def report(imports: bool = False) -> tuple[list[str], list[str]]:
 
 
 def has_card() -> bool:
-    """Checks for device files of the NVIDIA driver; importing torch for a more reliable check would take seconds."""
+    """Returns whether there are device files of the NVIDIA driver. Importing torch to check would take seconds."""
     return any(Path('/dev').glob('nvidia[0-9]*')) or Path('/dev/dxg').exists()
 
 
 def base_lines() -> list[str]:
-    """Returns lines on the Stable Diffusion bases: their folders, and the command that downloads the default base."""
+    """Returns the lines of the report about the bases: their folders, and how to download a missing default base."""
     lines = ['Stable Diffusion bases (for the full-size configs; never downloaded automatically):']
     for source in bases.SOURCES:
         folder = bases.find_source(source)
@@ -66,8 +68,8 @@ def base_lines() -> list[str]:
 def explain(error: BaseException) -> str | None:
     """Returns the message for a failed import of `rass_mm`: the error, the package table and the remedies.
 
-    Each package is imported in a separate process to find the faulty one. Returns None if there is none, because then
-    the error is not caused by the installation.
+    Each package is imported in a separate process to find the faulty ones. Returns None if all packages work, because
+    in this case the error is not caused by the installation.
     """
     lines, remedies = report(imports=True)
     if not remedies:
@@ -84,7 +86,7 @@ def explain_restoration(error: ImportError) -> str:
         return (
             f'The restoration plugin cannot be imported: {_said(error)}.\n'
             'It needs mmagic, which has no fork. To restore images, create another environment with the original '
-            f'OpenMMLab packages: {EXTRA}. Segmentation works in this one.'
+            f'OpenMMLab packages: {EXTRA}. Segmentation works in the current environment.'
         )
     return (
         f'The restoration plugin cannot be imported: {_said(error)}. Found: {found}.\n'

@@ -17,10 +17,10 @@ OPTIONS = ('-h', '--help', '--version')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command.
+    """Runs the command line `rass-mm`.
 
     Args:
-        argv: arguments without the program name; None uses those of the process.
+        argv: the arguments, without the program name. None uses the arguments of the process.
 
     Returns:
         The exit status: 0 on success, 1 on an error, 2 on a usage error, 130 after Ctrl-C.
@@ -37,18 +37,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if name not in COMMANDS:
         kind, known = ('option', OPTIONS) if name.startswith('-') else ('command', [*COMMANDS, 'help'])
-        sys.stderr.write(f'error: no {kind} {name!r}.{nearest(name, known)} Run rass-mm --help for a list.\n')
+        sys.stderr.write(f'error: there is no {kind} {name!r}.{nearest(name, known)} Run rass-mm --help for a list.\n')
         return 2
     return run_command(name, arguments)
 
 
 def run_command(name: str, argv: Sequence[str] | None = None, program: str | None = None) -> int:
-    """Runs the command with the given name; returns the exit status.
+    """Runs the command with the given name.
 
     Args:
         name: a key of `COMMANDS`.
-        argv: arguments of the command; None uses those of the process.
-        program: program name in help and errors; None uses `rass-mm NAME`.
+        argv: arguments of the command. None uses the arguments of the process.
+        program: name of the program in help and error messages. None uses `rass-mm NAME`.
+
+    Returns:
+        The exit status, see `main`.
     """
     command = COMMANDS[name]
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -69,7 +72,7 @@ def run_command(name: str, argv: Sequence[str] | None = None, program: str | Non
 
 
 def _is_explained(error: ImportError) -> bool:
-    """Checks for an `InstallationError`; a failed import of `rass_mm` leaves the module of its class loaded."""
+    """Returns whether the error is an `InstallationError`, whose module stays loaded if importing `rass_mm` fails."""
     errors = sys.modules.get('rass_mm.errors')
     return errors is not None and isinstance(error, errors.InstallationError)
 

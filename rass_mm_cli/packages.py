@@ -1,7 +1,7 @@
-"""Packages that `rass_mm` depends on: tested versions and the state of each installation.
+"""Packages that `rass_mm` depends on: tested versions, and the state of the installed packages.
 
-Versions are read from the metadata of installed packages without importing them. `failures` imports each library in a
-separate process, because a broken library can terminate the process that imports it.
+Versions are read from the metadata of the packages without importing them. `failures` imports each package in a
+separate process, because a broken package can terminate the process that imports it.
 """
 
 import importlib.metadata
@@ -40,12 +40,12 @@ FLOORS = {
     'torch': (
         (2, 10),
         'its weights_only unpickler can corrupt memory (CVE-2026-24747, fixed in 2.10), and below 2.6 it can run code '
-        '(CVE-2025-32434): a checkpoint from others may be harmful',
+        '(CVE-2025-32434), so a checkpoint from an untrusted source can be harmful',
     )
 }
-"""Lowest safe release of a package, and the reason. setup.py requires the same."""
+"""Lowest safe release of a package, and the reason. `setup.py` requires the same release."""
 OPTIONAL = {'mmagic': 'restoration', 'torchvision': 'restoration'}
-"""Packages that segmentation does not need, and the extra that installs them."""
+"""Package that segmentation does not need -> the extra of `rass_mm` that installs it."""
 OPERATORS = 'mmcv operators'
 """Name of the row for the compiled operators of mmcv."""
 NEEDS = {
@@ -71,16 +71,19 @@ NEEDS = {
     'diffusers': ('torch', 'transformers', 'accelerate', 'safetensors', 'numpy'),
     'peft': ('torch', 'transformers', 'accelerate', 'safetensors'),
 }
-"""Packages required to import a package; if one of them fails, the package itself is not at fault. See `root_cause`."""
+"""Package -> packages that are needed to import it.
+
+If one of them cannot be imported, the package itself is not the cause of the fault, see `root_cause`.
+"""
 MODULES = {'mmsegmentation': 'mmseg', 'opencv-python-headless': 'cv2'}
-"""Import names that differ from the package name."""
+"""Package -> import name, for packages whose import name differs from their own."""
 PROBES = {
     'mmsegmentation': 'import mmseg.models',
     'mmdet': 'import mmdet.models',
     'transformers': 'from transformers import CLIPTextModel, CLIPTokenizer',
     'diffusers': 'from diffusers import AutoencoderKL, UNet2DConditionModel',
 }
-"""Statements that import the parts used by `rass_mm`, for packages where `import NAME` imports less."""
+"""Package -> statement that imports the parts used by `rass_mm`, for packages where `import NAME` imports less."""
 TIMEOUT = 300
 
 
@@ -90,12 +93,12 @@ class PackageReport:
 
     Attributes:
         name: name of the distribution.
-        installed: installed version; None if the package is absent.
-        proved: version used in the tests.
-        damaged: whether the metadata exists but the files are missing.
-        failure: last line of the import error; None if the import succeeds or was not tried.
-        cause: required package at fault; None if the fault is in the package itself or there is none.
-        distribution: distribution that is installed or to be installed, if it is a fork of the package.
+        installed: installed version, or None if the package is absent.
+        proved: version with which `rass_mm` was tested.
+        damaged: whether the metadata of the package exists but its files are missing.
+        failure: last line of the import error, or None if the import succeeded or was not tried.
+        cause: the required package that causes the failure, or None if there is no such package.
+        distribution: name of the fork if the environment has forks and the package has one, otherwise None.
         mixed: whether the package and its fork are both installed.
     """
 
@@ -110,7 +113,7 @@ class PackageReport:
 
     @property
     def title(self) -> str:
-        """Name in the table, messages and commands: that of the fork in an environment with forks."""
+        """Name in the table, messages and commands, which is that of the fork in an environment with forks."""
         return self.distribution or self.name
 
     @property
@@ -139,7 +142,7 @@ class PackageReport:
 
     @property
     def problem(self) -> str | None:
-        """Fault of this row; None if there is nothing to fix."""
+        """Description of the fault, or None if there is nothing to fix."""
         if self.installed is None:
             return None if self.name in OPTIONAL else f'{self.title} is absent'
         if self.mixed:
@@ -160,7 +163,7 @@ class PackageReport:
 
     @property
     def remedy(self) -> str | None:
-        """Command that fixes this row; None if there is nothing to fix."""
+        """Shell command that fixes the fault, or None if there is nothing to fix."""
         if self.problem is None:
             return None
         if self.name == 'torch' and self.unsafe:
@@ -183,7 +186,12 @@ BUILD_TOOLS = 'pip install "setuptools<81" wheel ninja psutil packaging'
 
 
 def _mmcv_remedy(rebuild: bool, mixed: bool = False) -> str:
-    """Returns the command that compiles the installed family's mmcv, after removing it if `rebuild`."""
+    """Returns the shell command that compiles mmcv, or its fork in an environment with forks.
+
+    Args:
+        rebuild: whether the installed mmcv is removed first.
+        mixed: whether mmcv and its fork are both installed. In this case, both are removed and mmcv is compiled.
+    """
     fork, version = families.FORKS['mmcv']
     forks = families.has_forks() and not mixed
     requirement = f'{fork}=={version} --no-deps' if forks else f'mmcv=={PROVED["mmcv"]}'
@@ -194,13 +202,16 @@ def _mmcv_remedy(rebuild: bool, mixed: bool = False) -> str:
 
 
 def _release(version: str) -> tuple[int, ...]:
-    """Parses a version: '2.10.0+cu128' becomes (2, 10, 0). The package `packaging` may be absent."""
+    """Parses a version without the package `packaging`, which may be absent: '2.10.0+cu128' becomes (2, 10, 0)."""
     match = re.match(r'\d+(\.\d+)*', version)
     return tuple(int(part) for part in match[0].split('.')) if match else ()
 
 
 def installed_version(name: str) -> str | None:
-    """Returns the installed version of a package, of its fork, or of any build of OpenCV; None if it is absent."""
+    """Returns the installed version of a package or of its fork, or None if neither is installed.
+
+    For OpenCV, any of its pip packages is accepted.
+    """
     names = [name, 'opencv-python', 'opencv-contrib-python'] if name.startswith('opencv') else [name]
     names += [families.FORKS[name][0]] if name in families.FORKS else []
     for candidate in names:
@@ -212,10 +223,10 @@ def installed_version(name: str) -> str | None:
 
 
 def package_reports(imports: bool = False) -> list[PackageReport]:
-    """Returns a report for each package of `PROVED`, in that order, then one for mmcv's operators.
+    """Returns a report for each package in `PROVED`, in the same order, and a last one for the operators of mmcv.
 
     Args:
-        imports: whether to import each package, in separate processes (takes tens of seconds).
+        imports: whether to import each package in a separate process, which takes tens of seconds in total.
     """
     failed = failures() if imports else {}
     forks, mixed = families.has_forks(), families.mixed()
@@ -232,9 +243,15 @@ def package_reports(imports: bool = False) -> list[PackageReport]:
 
 
 def root_cause(name: str, failed: Container[str]) -> str | None:
-    """Returns the failed package that a package needs, directly or through others; None if all of them work.
+    """Returns the package that causes the failed import of another package.
 
-    The returned package itself needs no other failed package, so its remedy comes first.
+    Args:
+        name: name of the package that cannot be imported.
+        failed: names of all packages that cannot be imported.
+
+    Returns:
+        A failed package that `name` needs, directly or indirectly, and that itself needs no failed package. None if all
+        packages that `name` needs work.
     """
     need = next((need for need in NEEDS.get(name, ()) if need in failed), None)
     return need and (root_cause(need, failed) or need)
@@ -249,7 +266,7 @@ def _operators_report(failed: dict[str, str]) -> PackageReport:
 
 
 def package_folder(name: str) -> Path | None:
-    """Returns the folder of a package without importing it; None if there is none."""
+    """Returns the folder of a package without importing the package, or None if it has no folder."""
     try:
         found = importlib.util.find_spec(MODULES.get(name, name))
     except (ImportError, ValueError):
@@ -260,9 +277,9 @@ def package_folder(name: str) -> Path | None:
 
 
 def failures() -> dict[str, str]:
-    """Imports all installed packages and returns the last line of the error for each package that fails.
+    """Imports all installed packages. Returns the last line of the error of each package that cannot be imported.
 
-    Absent packages count as failures too, because packages that require them cannot be imported.
+    Absent packages, except optional ones, are included, because packages that require them cannot be imported.
     """
     names = [name for name in PROVED if installed_version(name)]
     statements = {name: PROBES.get(name, f'import {MODULES.get(name, name)}') for name in names}
@@ -275,7 +292,7 @@ def failures() -> dict[str, str]:
 
 
 def _import_error(statement: str) -> str | None:
-    """Runs a statement in a new process; returns the last line of the error, or None if it succeeds."""
+    """Runs a statement in a new process. Returns the last line of the error, or None if there is no error."""
     command = [sys.executable, '-W', 'ignore', '-c', statement]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors='replace', timeout=TIMEOUT)

@@ -1,4 +1,4 @@
-"""Argument parser that suggests the nearest option or choice when one is misspelled."""
+"""Argument parser that suggests the most similar option or choice if one is misspelled."""
 
 import argparse
 import re
@@ -8,16 +8,16 @@ from typing import NoReturn
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Returns ' Did you mean ...?' with the most similar known word, or an empty string if none is similar."""
+    """Returns ' Did you mean ...?' with the most similar word in `known`, or an empty string if none is similar."""
     found = get_close_matches(word, list(known), n=1)
     return f' Did you mean {found[0]}?' if found else ''
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Argument parser with errors that suggest the nearest option or choice."""
+    """Argument parser whose error messages suggest the most similar option or choice."""
 
     def error(self, message: str) -> NoReturn:
-        """Prints the usage, the message and a suggestion, and exits with status 2."""
+        """Prints the usage, the message and, if possible, a suggestion. Exits with status 2."""
         suggestion = self._suggestion(message)
         super().error(f'{message}.{suggestion}' if suggestion else message)
 

@@ -1,4 +1,7 @@
-"""Table of commands: names, groups and help lines. Each command has a line here and a file in `rass_mm/cli`."""
+"""Table of commands: names, groups and help lines.
+
+Each command has a line here and a file in `rass_mm/cli`, except `doctor`, whose file is in `rass_mm_cli`.
+"""
 
 from dataclasses import dataclass
 
@@ -19,7 +22,7 @@ class Command:
 
     @property
     def module(self) -> str:
-        """Name of the module with the command's `add_arguments(parser)`, which sets `run` as a default."""
+        """Name of the command's module. Its function `add_arguments(parser)` also sets the parser default `run`."""
         package = 'rass_mm_cli' if self.name == 'doctor' else 'rass_mm.cli'
         return f'{package}.{self.name.replace("-", "_")}'
 
@@ -40,7 +43,7 @@ COMMANDS = {
         Command('make-base', 'train a small base and write it as a diffusers folder', WEIGHTS),
         Command('random-base', 'write a base folder with RANDOM weights, for tests and measurements', WEIGHTS),
         Command('convert', "convert published weights: OSEDiff's, SCR's or RASS's", WEIGHTS),
-        Command('robustness', 'measure mIoU of a segmentor by severity of each degradation', MEASURING),
+        Command('robustness', 'measure the mIoU of a segmentor at each severity of each degradation', MEASURING),
         Command('benchmark', 'measure the speed of configs by stage', MEASURING),
         Command('report', 'write Markdown tables of recorded tests and benchmarks', MEASURING),
         Command('demo', 'train and test the method on drawn scenes, and write a table and pictures', INSTALLATION),
@@ -51,7 +54,7 @@ COMMANDS = {
 
 
 def overview() -> str:
-    """Returns the help page with the commands by group."""
+    """Returns the help page, which lists the commands by group."""
     width = max(map(len, COMMANDS)) + 2
     lines = [
         'usage: rass-mm COMMAND [OPTIONS]',

@@ -1,4 +1,4 @@
-"""`rass-mm attention`: pictures of the attention of a restorer's UNet to each class name."""
+"""`rass-mm attention`: draws the attention of a restorer's UNet to each class name."""
 
 import argparse
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
         '--classes',
         type=names,
-        help=f'class names, comma-separated (default: the {COUNT} with the largest ratio of peak to mean)',
+        help=f'class names, comma-separated (default: the {COUNT} whose maps have the largest ratio of peak to mean)',
     )
     parser.add_argument(
         '--layers',
@@ -72,7 +72,7 @@ def checked_names(names: Sequence[str] | None, classes: Sequence[str]) -> list[s
     """Returns the requested class names; an empty list means no selection.
 
     Raises:
-        ConfigError: the adapter does not have one of the classes.
+        ConfigError: a requested class is not one of the adapter's classes.
     """
     unknown = [name for name in names or () if name not in classes]
     if unknown:
@@ -84,13 +84,13 @@ def page_targets(images: Sequence[Path], out: Path) -> dict[Path, Path]:
     """Maps each image to `<out>/<stem>_attention.png`.
 
     Raises:
-        DataError: two images have the same output, or an output would overwrite an image.
+        DataError: two images have the same output path, or an output would overwrite an input image.
     """
     targets = {image: out / f'{image.stem}_attention.png' for image in images}
     owners: dict[Path, Path] = {}
     for image, target in targets.items():
         other = owners.setdefault(target, image)
         if other is not image:
-            raise DataError(f'{other} and {image} would both become {target}. Use a separate --out for each.')
+            raise DataError(f'{other} and {image} would both be written to {target}. Use a separate --out for each.')
     refuse_inputs(targets.values(), targets, '--out')
     return targets

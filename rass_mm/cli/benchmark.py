@@ -1,4 +1,4 @@
-"""`rass-mm benchmark` and `tools/benchmark.py`: images per second of configs, by stage."""
+"""`rass-mm benchmark` and `tools/benchmark.py`: speed of configs in images per second, with the time of each stage."""
 
 import argparse
 import logging
@@ -14,22 +14,24 @@ from rass_mm.cli.options import INTERRUPTED, add_config, add_device, add_overrid
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Adds the arguments of `rass-mm benchmark`."""
     add_config(parser)
-    parser.add_argument('checkpoint', nargs='?', help='checkpoint file (default: random weights, which are as fast)')
+    parser.add_argument(
+        'checkpoint', nargs='?', help='checkpoint file (default: random weights, which run at the same speed)'
+    )
     parser.add_argument(
         '--against',
         nargs='+',
         default=[],
         metavar='CONFIG',
-        help='more configs to run in the same way, alternating with CONFIG',
+        help='more configs to run with the same options, in alternating passes with CONFIG',
     )
     parser.add_argument(
         '--variant',
         action='append',
         default=[],
         help="another variant to run: 'NAME: CONFIG [CHECKPOINT] dtype=bfloat16 compile=1 channels_last=1 windows=4 "
-        "model.some.key=value'. Options that are not given have the values of the options below. 'released' alone (or "
-        'path=released in the text) runs the first config like the released code: float32, one window at a time, '
-        'eager',
+        "model.some.key=value'. Options that you omit have the values of the options below. 'released' alone runs the "
+        'first config like the released code: float32, one window at a time, eager. path=released does this for '
+        'another variant',
     )
     parser.add_argument('--dtype', default='float32', help='float32, bfloat16 or float16 (default: float32)')
     parser.add_argument(

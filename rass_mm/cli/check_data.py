@@ -1,4 +1,4 @@
-"""`rass-mm check-data`: check of all images and labels in the data sets of a config."""
+"""`rass-mm check-data`: checks all images and labels in the data sets of a config."""
 
 import argparse
 import json
@@ -12,9 +12,12 @@ from rass_mm.cli.options import INTERRUPTED, add_config, add_overrides
 from rass_mm.config import load_config
 from rass_mm.datasets.check.run import SPLITS, check_config
 from rass_mm.datasets.check.tables import print_report
-from rass_mm.errors import ConfigError
-from rass_mm.files.atomic import write_text
+from rass_mm.errors import ConfigError, DataError
+from rass_mm.files.atomic import check_writable, write_text
 from rass_mm.segmentation.entry_points import settle
+
+RECORDED = {'config', 'limit', 'problems', 'data'}
+"""Keys of the JSON file."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -25,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
         '--limit',
         type=int,
-        help='read only the first N images of each split; missing files are always reported for all images',
+        help='read only the first LIMIT images of each split; missing files are always reported for all images',
     )
     parser.add_argument(
         '--workers',
@@ -42,14 +45,18 @@ def run(arguments: argparse.Namespace) -> int:
     """Checks the data sets and prints the results.
 
     Returns:
-        0 without problems, 1 with problems, 130 after Ctrl-C.
+        The exit status: 0 if there are no problems, 1 if there are problems, 130 after Ctrl-C.
 
     Raises:
         ConfigError: the config lacks a requested split, or an option is out of range.
+        DataError: --json names another existing file.
+        OSError: --json cannot be written.
     """
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     if arguments.limit is not None and arguments.limit < 1:
         raise ConfigError(f'--limit is {arguments.limit}, but it must be 1 or more.')
+    if arguments.json:
+        _check_target(arguments.json)
     config = load_config(arguments.config, arguments.cfg_options)
     settle(config)
     console, reports = Console(), []
@@ -69,3 +76,16 @@ def run(arguments: argparse.Namespace) -> int:
     sets = f'{len(reports)} data set{"s" if len(reports) > 1 else ""}'
     console.print(f'{verdict} in {sets}.', markup=False, highlight=False)
     return 1 if problems else 0
+
+
+def _check_target(target: Path) -> None:
+    """Checks before the data is read that the results can be written, and that they replace nothing but results."""
+    check_writable(target)
+    if not target.exists():
+        return
+    try:
+        earlier = json.loads(target.read_bytes())
+    except (ValueError, RecursionError):
+        earlier = None
+    if not isinstance(earlier, dict) or not earlier.keys() >= RECORDED:
+        raise DataError(f'--json: {target} exists and was not written by check-data. Choose another file.')

@@ -1,4 +1,4 @@
-"""`rass-mm configs`: folder and names of the shipped configs."""
+"""`rass-mm configs`: lists the folder and the names of the shipped configs."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""`rass-mm convert`: conversion of published weights to an adapter, or to a checkpoint and a base."""
+"""`rass-mm convert`: converts published weights to an adapter, or to a checkpoint and a base."""
 
 import argparse
 import sys
@@ -27,15 +27,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         'out',
         metavar='OUT',
         type=Path,
-        help='for restorers a .safetensors file; for RASS a folder for checkpoint and base',
+        help='output: a .safetensors file for a restorer, or a folder for the checkpoint and base of RASS',
     )
-    parser.add_argument('--base', type=Path, required=True, help='Stable Diffusion folder the file was trained on')
+    parser.add_argument(
+        '--base', type=Path, required=True, help='Stable Diffusion folder that the weights were trained on'
+    )
     parser.add_argument('--kind', choices=KINDS, help='kind of file (default: detected from its contents)')
     parser.add_argument(
         '--form', choices=tuple(FORMS), help='one-step form of a restorer (default: x0 for OSEDiff, residual for SCR)'
     )
     parser.add_argument(
-        '--scr-adapter', type=Path, help='RASS only: converted scr.pkl, required if the file lacks the merged UNet'
+        '--scr-adapter',
+        type=Path,
+        help='RASS only: adapter converted from scr.pkl; required if rass.pth does not contain the merged UNet',
     )
     parser.add_argument(
         '--config', default=OFFICIAL, help=f'RASS only: config of the resulting model (default: {OFFICIAL})'
@@ -45,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def check_adapter(adapter: AdapterSpec, rank: int, config: str) -> None:
-    """Raises a ConfigError if the LoRA of a config differs from that of the file, as the result would be unusable."""
+    """Raises a ConfigError if the LoRA rank or alpha of a config differs from that of the published file."""
     if (adapter.rank, adapter.alpha) != (rank, ALPHA):
         raise ConfigError(
             f'{config} has a LoRA of rank {adapter.rank} and alpha {adapter.alpha:g}, but the file has rank '
@@ -55,7 +59,7 @@ def check_adapter(adapter: AdapterSpec, rank: int, config: str) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Converts the file and prints a summary of used and omitted tensors.
+    """Converts the file, prints a summary of used and omitted tensors, and returns 0.
 
     Raises:
         RassError: the file cannot be converted; nothing is written.
@@ -66,7 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
         config = load_config(arguments.config, {'model.backbone.base': str(base)})
         if config.model.get('type') != 'RASS':
             raise ConfigError(
-                f'--config {arguments.config} has a model of type {config.model.get("type")}, but RASS is required.'
+                f'--config {arguments.config} has a model of type {config.model.get("type")}, but RASS is required. '
+                'Choose the config of a RASS model.'
             )
         check_adapter(AdapterSpec(**(config.model.backbone.get('adapter') or {})), rank, arguments.config)
         # Only names and shapes are needed. They do not depend on the tagger, which may not be installed.

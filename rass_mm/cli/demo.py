@@ -1,4 +1,4 @@
-"""`rass-mm demo`: end-to-end demo of the method on drawn scenes."""
+"""`rass-mm demo`: runs an end-to-end demo of the method on drawn scenes."""
 
 import argparse
 from pathlib import Path
@@ -16,8 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         '--longer-steps',
         type=positive,
         default=DemoSettings.longer_steps,
-        help=f'training steps of the longer ResNet (default: {DemoSettings.longer_steps}, about the CPU seconds of SCR '
-        'and RASS together; 20000 also cover the base and take about an hour)',
+        help=f'training steps of the second, longer ResNet run (default: {DemoSettings.longer_steps}, which take about '
+        'as many CPU seconds as SCR and RASS together; 20000 steps take about as many as the base, SCR and RASS '
+        'together, about an hour)',
     )
     parser.set_defaults(run=run)
     return parser

@@ -1,4 +1,4 @@
-"""`rass-mm make-base`: training of a small base."""
+"""`rass-mm make-base`: trains a small Stable Diffusion base."""
 
 import argparse
 import sys
@@ -18,14 +18,14 @@ RECIPE_OPTIONS = (
 BASE_HELP = {
     'scenes': 'number of drawn scenes',
     'vae_steps': 'training steps of the autoencoder',
-    'vae_batch': 'crops per step of the autoencoder',
-    'vae_crop': 'side of a crop in pixels',
+    'vae_batch': 'crops per training step of the autoencoder',
+    'vae_crop': 'side of a crop for the autoencoder, in pixels',
     'vae_rate': 'learning rate of the autoencoder',
     'unet_steps': 'training steps of the UNet',
-    'unet_batch': 'crops per step of the UNet',
-    'unet_crop': 'side of a crop in latent pixels',
+    'unet_batch': 'crops per training step of the UNet',
+    'unet_crop': 'side of a crop for the UNet, in latent pixels',
     'unet_rate': 'learning rate of the UNet',
-    'snr_gamma': 'gamma of the Min-SNR weights; without it, all timesteps have equal weights',
+    'snr_gamma': 'gamma of the Min-SNR loss weights; without it, all timesteps have equal weights',
     'seed': 'seed of weights, crops and noise',
 }
 
@@ -35,12 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     defaults = BaseRecipe()
     parser.add_argument('out', type=Path, help='output folder for the base')
     parser.add_argument('--data', help='segmentation config that provides the training images (default: drawn scenes)')
-    add_overrides(parser, 'overrides of this config as key=value, with dots in nested keys')
+    add_overrides(parser, 'overrides of the --data config as key=value, with dots in nested keys')
     parser.add_argument('--start', type=Path, help='small base to start from (default: random weights)')
     parser.add_argument(
         '--fresh-unet',
         action='store_true',
-        help='use only the autoencoder of --start; UNet and text encoder have random weights',
+        help='use only the autoencoder of --start; the UNet and the text encoder start from random weights',
     )
     for name in RECIPE_OPTIONS:
         kind = float if name.endswith(('_rate', '_gamma')) else int
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         ConfigError: --fresh-unet is given without --start.
     """
     if arguments.fresh_unet and not arguments.start:
-        raise ConfigError('--fresh-unet requires a base to start from. Add --start FOLDER.')
+        raise ConfigError('--fresh-unet requires a base to start from, but --start is not given. Add --start FOLDER.')
     start = Start(read_base(arguments.start), arguments.fresh_unet) if arguments.start else None
     source = None
     if arguments.data:

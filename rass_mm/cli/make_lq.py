@@ -1,4 +1,4 @@
-"""`rass-mm make-lq` and `tools/make_lq_dataset.py`: fixed degraded copy of an image folder."""
+"""`rass-mm make-lq` and `tools/make_lq_dataset.py`: makes a fixed degraded copy of an image folder."""
 
 import argparse
 import logging
@@ -26,12 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         help='file type of the copies: lossless PNG (default), or keep the type of each image',
     )
     add_max_pixels(parser)
-    add_recipe_version(parser, 'continues copies that have no version')
+    add_recipe_version(parser, 'is for continuing copies whose manifest states no version')
     parser.add_argument(
         '--jpeg-chroma',
         choices=CHROMA,
         default=OSEDIFF.jpeg_chroma,
-        help='upsampling of JPEG chroma: smooth as in libjpeg (default), or repeat as in the released pipeline',
+        help='upsampling of the JPEG chroma: smooth, as in libjpeg (default), or repeat, as in the released pipeline',
     )
     parser.set_defaults(run=run)
     return parser

@@ -1,4 +1,4 @@
-"""`rass-mm make-scenes`: built-in data set of labelled scenes."""
+"""`rass-mm make-scenes`: draws the built-in data set of labelled scenes."""
 
 import argparse
 import os

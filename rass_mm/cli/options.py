@@ -26,7 +26,10 @@ Job = TypeVar('Job')
 
 
 def guarded(arguments: argparse.Namespace) -> int:
-    """Runs `arguments.run`; prints a `RassError`, or an `OSError` of a file, as one message and returns 1."""
+    """Runs `arguments.run` and returns its exit status.
+
+    For a `RassError`, or an `OSError` with a file name, it prints the message without a traceback and returns 1.
+    """
     try:
         code = arguments.run(arguments)
         if getattr(arguments, 'launcher', 'none') != 'none':
@@ -54,7 +57,9 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('config', help='config file, or name of a shipped config, e.g. rass/rass_scenes_tiny.py')
 
 
-def add_overrides(parser: argparse.ArgumentParser, help: str = 'overrides as key=value, nested keys with dots') -> None:
+def add_overrides(
+    parser: argparse.ArgumentParser, help: str = 'config overrides as key=value, with dots in nested keys'
+) -> None:
     """Adds the option --cfg-options."""
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help=help)
 
@@ -78,7 +83,7 @@ def add_max_pixels(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=MAX_PIXELS,
         metavar='N',
-        help=f'largest number of pixels of an image; larger ones are reported and not decoded (default: {MAX_PIXELS}, '
+        help=f'maximum number of pixels per image; larger images are reported and not decoded (default: {MAX_PIXELS}, '
         f'about {MAX_PIXELS / 1e6:.0f} megapixels)',
     )
 
@@ -88,7 +93,9 @@ def add_restorer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--adapter', type=Path, required=True, help='adapter file of the trained restorer, scr_*.safetensors'
     )
-    parser.add_argument('--base', type=Path, required=True, help='Stable Diffusion folder it was trained on')
+    parser.add_argument(
+        '--base', type=Path, required=True, help='Stable Diffusion folder that the adapter was trained on'
+    )
 
 
 def add_recipe_version(parser: argparse.ArgumentParser, purpose: str) -> None:
@@ -96,14 +103,14 @@ def add_recipe_version(parser: argparse.ArgumentParser, purpose: str) -> None:
 
     Args:
         parser: the parser to extend.
-        purpose: use of version 1, for the help text.
+        purpose: words that follow 'version 1' in the help text and state its use.
     """
     parser.add_argument(
         '--recipe-version',
         type=int,
         choices=VERSIONS,
         default=OSEDIFF.version,
-        help=f'version of the degradation recipe; 1 {purpose} (default: {OSEDIFF.version})',
+        help=f'version of the degradation recipe; version 1 {purpose} (default: {OSEDIFF.version})',
     )
 
 
@@ -119,7 +126,12 @@ def add_runner(parser: argparse.ArgumentParser) -> None:
 
 
 def runner_config(arguments: argparse.Namespace, amp: bool = False) -> Config:
-    """Returns the prepared config of a command with the options of `add_runner`."""
+    """Loads the config of a command that has the options of `add_runner`, and prepares it with `prepare_config`.
+
+    Args:
+        arguments: the parsed command line.
+        amp: whether to train in mixed precision.
+    """
     os.environ.setdefault('LOCAL_RANK', str(arguments.local_rank))
     config = load_config(arguments.config, arguments.cfg_options)
     return apis.prepare_config(config, arguments.launcher, amp, arguments.work_dir, Path(arguments.config).stem)
@@ -137,14 +149,14 @@ def finish_job(job: Callable[[], Job], summary: Callable[[Job], str]) -> int:
 
 
 def positive(text: str) -> int:
-    """Parses an option that is a positive integer."""
+    """Parses a positive integer from the command line."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f'{text!r} is not a positive integer')
     return int(text)
 
 
 def size(text: str) -> tuple[int, int]:
-    """Parses an option of the form 'HxW' to (H, W)."""
+    """Parses a size of the form 'HxW' from the command line to (height, width)."""
     found = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)', text)
     if found is None:
         raise argparse.ArgumentTypeError(f'{text!r} is not a size; expected HxW, e.g. 512x512')
@@ -152,10 +164,10 @@ def size(text: str) -> tuple[int, int]:
 
 
 def names(text: str) -> list[str]:
-    """Parses an option that is a list of comma-separated names."""
+    """Parses a comma-separated list of names from the command line; empty names are dropped."""
     return [name.strip() for name in text.split(',') if name.strip()]
 
 
 def given(arguments: argparse.Namespace, options: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the options that are set on the command line, by name."""
+    """Returns the values of those `options` that are set on the command line, by name."""
     return {name: getattr(arguments, name) for name in options if getattr(arguments, name) is not None}

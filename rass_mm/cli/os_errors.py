@@ -1,4 +1,4 @@
-"""Messages for errors of the operating system on the files and folders of a command."""
+"""Error messages for an `OSError` on a file or folder of a command."""
 
 import errno
 import os
@@ -9,16 +9,16 @@ REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def explain_os_error(error: OSError) -> str | None:
-    """Returns the message for an error with a file name; None for another error, such as a failed connection."""
+    """Returns a message for an error that has a file name, or None for other errors, such as a failed connection."""
     path = error.filename if error.filename2 is None else error.filename2  # the target of a renaming
     if not isinstance(path, (str, bytes, os.PathLike)):
         return None
     path = Path(os.fsdecode(path))
     if error.errno in FOLDER_EXPECTED:
         blocking = next((place for place in (path, *path.parents) if place.is_file()), path)
-        return f'{blocking} is a file, but a folder is needed there. Choose another path, or move the file.'
+        return f'{blocking} is a file, but a folder was expected. Choose another path, or move the file.'
     if error.errno == errno.EISDIR:
-        return f'{path} is a folder, but a file is needed there. Add a file name to the path, or choose another path.'
+        return f'{path} is a folder, but a file was expected. Add a file name to the path, or choose another path.'
     if error.errno == errno.ENOENT:
         return f'{path} does not exist. Check the path, or create the file first.'
     if error.errno in REFUSED:

@@ -1,4 +1,4 @@
-"""`rass-mm random-base`: base folder with random weights."""
+"""`rass-mm random-base`: writes a Stable Diffusion folder with random weights."""
 
 import argparse
 import sys
@@ -11,11 +11,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Adds the arguments of `rass-mm random-base`."""
     parser.add_argument('out', type=Path, help='output folder for the base')
     parser.add_argument(
-        '--layout', choices=tuple(LAYOUTS), default='sd21-base', help='shapes of the base (default: sd21-base)'
+        '--layout', choices=tuple(LAYOUTS), default='sd21-base', help='architecture of the base (default: sd21-base)'
     )
     parser.add_argument('--seed', type=int, default=0, help='seed of the weights (default: 0)')
     parser.add_argument(
-        '--configs-only', action='store_true', help='write no weights; sufficient for models on the meta device'
+        '--configs-only',
+        action='store_true',
+        help='write only the configs, without weights; this is sufficient for models on the meta device',
     )
     parser.set_defaults(run=run)
     return parser

@@ -1,4 +1,4 @@
-"""`rass-mm report`: Markdown tables of recorded tests, benchmarks and robustness curves."""
+"""`rass-mm report`: writes Markdown tables of recorded tests, benchmarks and robustness curves."""
 
 import argparse
 import sys
@@ -16,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         'records',
         nargs='+',
         metavar='PATH',
-        help='a metrics.json, the JSON file of a benchmark or robustness test, or a folder to search for them; '
-        'NAME=PATH sets the name of its row',
+        help='a metrics.json file, the JSON file of a benchmark or robustness test, or a folder to search for such '
+        'files; NAME=PATH sets the name of the row',
     )
     parser.add_argument('--out', type=Path, help='Markdown file to write (default: print the report)')
     parser.add_argument('--title', default='Results', help='title of the report (default: Results)')
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Writes or prints the report; returns 0.
 
     Raises:
-        DataError: a record is unreadable, given twice, or of an unknown kind, or --out is one of the records.
+        DataError: a record is unreadable, is given twice or has an unknown kind, or --out is one of the records.
     """
     records = read_records(arguments.records)
     if arguments.out:

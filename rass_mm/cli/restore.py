@@ -1,4 +1,4 @@
-"""`rass-mm restore`: restoration of image files of any size and number."""
+"""`rass-mm restore`: restores image files of any size."""
 
 import argparse
 import logging
@@ -34,15 +34,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         '--autoencoder-ends',
         choices=('decoder', 'both'),
         default='decoder',
-        help='parts of the VAE to replace (default: decoder)',
+        help='parts of the VAE that the tiny autoencoder replaces (default: decoder)',
     )
     parser.add_argument('--upscale', type=float, default=defaults.upscale, help='upscale factor (default: 1)')
     parser.add_argument(
         '--scheme',
         choices=SCHEMES,
         default=defaults.scheme,
-        help="blended windows with bounded memory, or OSEDiff's scheme: image sizes of its script, the whole image in "
-        'the VAE, latent tiles in the UNet (default: windows)',
+        help='windows: blended windows of the image, with bounded memory; osediff: as in the OSEDiff script, with its '
+        'image sizes, the whole image in the VAE and latent tiles in the UNet (default: windows)',
     )
     parser.add_argument(
         '--window', type=int, default=defaults.window, help=f'side of a window in pixels (default: {defaults.window})'
@@ -51,19 +51,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         '--overlap',
         type=int,
         default=defaults.overlap,
-        help=f'overlap of neighbouring windows in pixels; more hides seams better (default: {defaults.overlap})',
+        help='overlap of neighbouring windows in pixels; a larger overlap hides seams better '
+        f'(default: {defaults.overlap})',
     )
     parser.add_argument('--batch', type=int, default=defaults.batch, help='windows per batch (default: 1)')
     parser.add_argument(
         '--color-fix',
         choices=COLOR_FIXES,
         default=defaults.color_fix,
-        help='match the colours of the source (default: none)',
+        help='method that matches the colours of the result to those of the input (default: none)',
     )
     add_max_pixels(parser)
     add_device(parser)
     add_dtype(parser)
-    parser.add_argument('--sheet', type=Path, help='also write a contact sheet of inputs and outputs to this picture')
+    parser.add_argument(
+        '--sheet', type=Path, help='also write a contact sheet of inputs and outputs to this image file'
+    )
     parser.add_argument(
         '--seed', type=int, default=0, help='random seed; the restorer itself draws no random numbers (default: 0)'
     )
@@ -107,6 +110,6 @@ def run(arguments: argparse.Namespace) -> int:
         )
     finally:
         if arguments.sheet:
-            # Written even if some images failed. Errors are suppressed so that theirs is shown.
+            # Written even if some images failed. Errors of the sheet are suppressed to show those of the images.
             with suppress(RassError):
                 write_sheet(arguments.sheet, plan.tasks)

@@ -1,4 +1,4 @@
-"""`rass-mm robustness`: mIoU of a segmentor by severity of each degradation."""
+"""`rass-mm robustness`: tests the mIoU of a segmentor at several severities of each degradation."""
 
 import argparse
 import logging
@@ -17,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument('config', nargs='?', help='segmentor config: a file, or the name of a shipped config')
     parser.add_argument('checkpoint', nargs='?', type=Path, help='checkpoint file')
     parser.add_argument('--out', type=Path, required=True, help='folder for the JSON file, the table and the plot')
-    parser.add_argument('--name', help='name of the model in table, plot and file names (default: config name)')
+    parser.add_argument(
+        '--name', help='name of the model in the table, the plot and the file names (default: name of the config)'
+    )
     parser.add_argument(
         '--kinds', nargs='+', choices=KINDS, default=list(KINDS), help='degradations to test (default: all)'
     )
@@ -26,18 +28,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         nargs='+',
         type=float,
         default=[0.0, 0.25, 0.5, 0.75, 1.0],
-        help='values from 0 (mild) to 1 (hard) (default: 0 0.25 0.5 0.75 1)',
+        help='severities from 0 (mild) to 1 (hard) (default: 0 0.25 0.5 0.75 1)',
     )
     parser.add_argument('--limit', type=int, help='test only the first LIMIT images')
     parser.add_argument(
-        '--seed', type=int, default=0, help='seed of the draws; must be equal for comparable models (default: 0)'
+        '--seed',
+        type=int,
+        default=0,
+        help='seed of the random degradations; use the same seed for all models that you compare (default: 0)',
     )
-    add_recipe_version(parser, 'continues earlier tests and compares with them')
+    parser.add_argument('--calibration', action='store_true', help='measure the expected calibration error as well')
+    add_recipe_version(parser, 'is for earlier tests that you continue or compare with')
     parser.add_argument(
         '--compare', nargs='+', type=Path, default=[], metavar='JSON', help='earlier results to show with this model'
     )
     parser.add_argument(
-        '--plot', nargs='+', type=Path, metavar='JSON', help='test nothing; write table and plot of earlier results'
+        '--plot',
+        nargs='+',
+        type=Path,
+        metavar='JSON',
+        help='run no test; only write the table and the plot of earlier results',
     )
     add_overrides(parser)
     parser.set_defaults(run=run)
@@ -45,17 +55,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Tests missing points, writes table and plot and prints their paths; returns the exit status (130 after Ctrl-C).
+    """Tests the points that have no result yet, then writes the table and the plot and prints their paths.
+
+    A point is one degradation at one severity.
+
+    Returns:
+        The exit status: 0, or 130 after Ctrl-C.
 
     Raises:
         RassError: an error that the user can fix; finished points are kept.
     """
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     if arguments.name and Path(arguments.name).name != arguments.name:
-        raise ConfigError(f'--name {arguments.name!r} is used in file names. Remove the slashes.')
+        raise ConfigError(f'--name {arguments.name!r} cannot be part of a file name. Remove the slashes.')
     if arguments.plot:
         if arguments.config or arguments.compare:
-            raise ConfigError('--plot tests nothing. Pass only JSON files, without CONFIG, CHECKPOINT or --compare.')
+            raise ConfigError('--plot runs no test. Pass only JSON files, without CONFIG, CHECKPOINT or --compare.')
         curves = [read_curve(path) for path in arguments.plot]
         check_comparable(curves)
         return write_report(arguments.out, arguments.name or 'robustness', curves)

@@ -1,4 +1,4 @@
-"""`rass-mm segment`: segmentation of image files of any size and number."""
+"""`rass-mm segment`: segments image files of any size."""
 
 import argparse
 import logging
@@ -18,23 +18,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         'sources',
         metavar='IN',
         nargs='+',
-        help="image, folder (searched recursively) or pattern in quotes, e.g. 'photos/*.jpg'; several are allowed",
+        help="images, folders (searched recursively) or patterns in quotes, e.g. 'photos/*.jpg'",
     )
     parser.add_argument(
         'out',
         metavar='OUT',
         type=Path,
-        help='output folder for labels/, overlays/, shares.csv and shares.json. Outputs have the size of the photo '
-        'after it is turned upright by its EXIF orientation',
+        help='output folder for labels/, overlays/, shares.csv and shares.json. Outputs have the size of the image '
+        'after its EXIF orientation is applied',
     )
     parser.add_argument('--checkpoint', type=Path, required=True, help='checkpoint of a trained segmentor')
     parser.add_argument(
         '--config',
-        help='config file, or name of a shipped config (default: the config in the checkpoint, read as data)',
+        help='config file, or name of a shipped config (default: the config in the checkpoint; its code is not run)',
     )
-    parser.add_argument('--base', type=Path, help='Stable Diffusion folder (default: that of the config)')
+    parser.add_argument('--base', type=Path, help='Stable Diffusion folder (default: the one in the config)')
     parser.add_argument(
-        '--confidence', action='store_true', help='also write the 8-bit probability of each label to confidence/'
+        '--confidence',
+        action='store_true',
+        help='also write the probability of each predicted label to confidence/, as 8-bit images',
     )
     parser.add_argument(
         '--restored', action='store_true', help='also write the restored images to restored/ (RestoreThenSegment only)'
@@ -43,15 +45,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         '--mode',
         choices=MODES,
         default='auto',
-        help='auto: as in the config, but large images always in windows; windows: every image that is larger than '
-        'one; whole: never windows (slow, and much memory for large images) (default: auto)',
+        help='auto: as in the config, but large images always in windows; windows: windows for every image that is '
+        'larger than one window; whole: no windows, which is slow and needs much memory for large images '
+        '(default: auto)',
     )
-    parser.add_argument('--window', type=positive, help='side of a window in pixels (default: that of the config)')
+    parser.add_argument('--window', type=positive, help='side of a window in pixels (default: as in the config)')
     parser.add_argument(
-        '--overlap', type=int, help='overlap of neighbouring windows in pixels (default: of the config, or a third)'
+        '--overlap',
+        type=int,
+        help='overlap of neighbouring windows in pixels (default: as in the config, else a third of the window)',
     )
     parser.add_argument(
-        '--batch-size', type=positive, metavar='N', help='windows of an image per batch (default: of the config, or 1)'
+        '--batch-size',
+        type=positive,
+        metavar='N',
+        help='windows of an image per batch (default: as in the config, else 1)',
     )
     add_max_pixels(parser)
     add_device(parser)
@@ -59,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         '--dtype',
         choices=DTYPES,
         default='float32',
-        help='precision; float32 gives the labels of mmseg, the others are faster on a GPU (default: float32)',
+        help='precision; float32 gives the same labels as mmseg, the others are faster on a GPU (default: float32)',
     )
     add_overrides(parser)
     parser.set_defaults(run=run)

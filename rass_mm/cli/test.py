@@ -1,4 +1,4 @@
-"""`rass-mm test` and `tools/test.py`: test of a checkpoint, or of a model without trainable parameters."""
+"""`rass-mm test` and `tools/test.py`: tests a checkpoint, or a model without trainable parameters."""
 
 import argparse
 from typing import Any

@@ -1,4 +1,4 @@
-"""`rass-mm train` and `tools/train.py`: training from a config."""
+"""`rass-mm train` and `tools/train.py`: trains a model from a config."""
 
 import argparse
 
@@ -10,7 +10,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Adds the arguments of `rass-mm train`."""
     add_runner(parser)
     parser.add_argument(
-        '--resume', nargs='?', const=True, default=False, help='resume from the last checkpoint or from the given one'
+        '--resume',
+        nargs='?',
+        const=True,
+        default=False,
+        help='resume from the given checkpoint, or from the last one in the work folder',
     )
     parser.add_argument(
         '--amp', action='store_true', help='use bfloat16 mixed precision if an accelerator is available'
@@ -20,6 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Trains a model; returns 0."""
+    """Trains a model and returns 0."""
     apis.train(runner_config(arguments, arguments.amp), arguments.resume)
     return 0

@@ -1,9 +1,9 @@
 """Loading of configs: shipped configs, the user's own, and the config text inside a checkpoint.
 
-A `.py` config is code by design: reading it runs it, and it may name anything. JSON, YAML and the config text in a
-checkpoint are data. mmengine's registries import and call any dotted name in a `type`, and `custom_imports` imports any
-module. Data is therefore checked before anything is built from it; `check_config_data` lists the rules. The values of
-`--cfg-options` come from the user's own command line and are not checked. Once a config that is data has been read,
+A `.py` config is code by design: reading it runs it, and it may refer to any module. JSON, YAML and the config text in
+a checkpoint are data. mmengine's registries import and call any dotted name in a `type`, and `custom_imports` imports
+any module. Data is therefore checked before anything is built from it; `check_config_data` lists the rules. The values
+of `--cfg-options` come from the user's own command line and are not checked. Once a config that is data has been read,
 mmengine's registries no longer import anything by name in this process, not even for a `.py` config that is read later.
 """
 

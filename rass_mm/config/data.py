@@ -30,7 +30,7 @@ def read_config_data(file: str | os.PathLike, _chain: tuple[Path, ...] = ()) -> 
     """
     file = Path(os.path.abspath(os.path.expanduser(file)))
     if file in _chain:
-        raise ConfigError(f'{file} inherits from itself: {" -> ".join(map(str, (*_chain, file)))}.')
+        raise ConfigError(f'{file} inherits from itself: {" -> ".join(map(str, (*_chain, file)))}. Remove one _base_.')
     text = _read_text(file)
     content = _parse(text, file)
     bases = content.pop('_base_', [])
@@ -41,7 +41,7 @@ def read_config_data(file: str | os.PathLike, _chain: tuple[Path, ...] = ()) -> 
         base = _read_base(name, file, (*_chain, file))
         twice = merged.keys() & base.keys()
         if twice:
-            raise ConfigError(f'{file}: two bases set {", ".join(sorted(twice))}. Remove one of them.')
+            raise ConfigError(f'{file}: two bases set {", ".join(sorted(twice))}. Remove one of the two bases.')
         merged |= base
     if merged:
         content = _merged(content, merged, file)
@@ -62,12 +62,12 @@ def _read_text(file: Path) -> str:
         with open(file, 'rb') as stream:
             content = stream.read(BYTES + 1)
         if len(content) > BYTES:
-            raise ConfigError(f'{file} is larger than {BYTES // 2**20} MB, the limit for a config.')
+            raise ConfigError(f'{file} is larger than {BYTES // 2**20} MB, which is the limit for a config.')
         return content.decode()
     except OSError as error:
         raise ConfigError(f'{file} cannot be read: {error.strerror}.') from None
     except UnicodeDecodeError:
-        raise ConfigError(f'{file} is not UTF-8 text.') from None
+        raise ConfigError(f'{file} is not UTF-8 text. Save it with the encoding UTF-8.') from None
 
 
 def _parse(text: str, file: Path) -> dict[str, Any]:

@@ -9,13 +9,13 @@ from rass_mm.config.registries import registered_name
 
 
 def type_name(config: Mapping[str, Any] | None) -> str:
-    """Returns the name in the `type` of a config without scope and module, e.g. 'IoUMetric'; empty without a type."""
+    """Returns the `type` of a config as a name without scope and module, e.g. 'IoUMetric', or '' if it has no type."""
     kind = (config or {}).get('type') or ''
     return (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
 
 
 def as_list(configs: Any) -> list[Any]:
-    """Returns several configs as a list: those of a list or tuple, or the single one; empty for None."""
+    """Converts the value of a config key to a list: a single config becomes a list of one, and None an empty list."""
     if configs is None:
         return []
     return list(configs) if isinstance(configs, list | tuple) else [configs]
@@ -24,8 +24,8 @@ def as_list(configs: Any) -> list[Any]:
 def name_types(config: Any) -> None:
     """Replaces the classes in a config, e.g. `type=IoUMetric`, by the names under which they are registered, in place.
 
-    A config with names only can be dumped, stored in a checkpoint and compared. A class that is not registered is named
-    by its module, which mmengine imports.
+    A config that contains only names can be dumped, stored in a checkpoint and compared. A class that is not registered
+    is replaced by its dotted path, from which mmengine imports it.
     """
     config = config._cfg_dict if isinstance(config, Config) else config
     items = dict.items(config) if isinstance(config, dict) else enumerate(config)

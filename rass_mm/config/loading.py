@@ -12,9 +12,10 @@ from rass_mm.errors import ConfigError
 
 
 def load_config(path: str | os.PathLike, options: dict[str, Any] | None = None) -> Config:
-    """Reads a config and applies `options`. If `path` is not a file, it is the name of a shipped config.
+    """Reads a config and applies `options`, in which keys may be dotted, e.g. `{'model.backbone.depth': 50}`.
 
-    A `.py` config is code by design. A `.json` or `.yaml` config is data, see `check_config_data`.
+    If `path` is not a file, it is the name of a shipped config. A `.py` config is code by design. A `.json` or `.yaml`
+    config is data, see `check_config_data`.
 
     Raises:
         ConfigError: the config does not exist, or it is data and breaks a rule.

@@ -36,7 +36,7 @@ def registered(name: str) -> Any | None:
 
 
 def registered_name(kind: type) -> str | None:
-    """Returns the name that `registered` resolves to a class, or None if the class is not registered."""
+    """Returns the name under which `registered` finds a class, or None if the class is not registered."""
     for node in _registries():
         for key, entry in node.module_dict.items():
             if entry is kind:
@@ -76,9 +76,9 @@ def _tree(node: Registry) -> Iterator[Registry]:
 def stop_importing() -> None:
     """Stops the registries of this process from importing anything by a name that is not registered.
 
-    Called when a data config is read. The rules for data cover the keys whose values are looked up in a
-    registry. However, a class may look up an argument with another key, and a name may be looked up in a registry in
-    which it is not registered.
+    This function is called when a config that is data is read. The rules for data cover the keys whose values are
+    usually looked up in a registry. However, a class may look up an argument with another key, and a name may be looked
+    up in a registry in which it is not registered.
     """
     registry.get_object_from_string = _import_nothing
     registry.import_module = _import_known
@@ -89,7 +89,9 @@ def _import_nothing(name: str) -> None:
 
 
 def _import_known(name: str) -> ModuleType:
-    """Imports a registry's own modules. `SCOPE.registry`, which a name may request, is imported for known scopes only.
+    """Imports a module for a registry.
+
+    A name in a config can request the module `SCOPE.registry`, so it is imported for known scopes only.
 
     Raises:
         ImportError: the scope is not known.

@@ -64,7 +64,7 @@ def check_config_data(config: dict, source: str, folders: Sequence[Path] = (), r
         config: nested dicts and lists.
         source: the file of the config, for the message.
         folders: folders that may contain initial weights, in addition to the current folder.
-        remedy: the last sentence of the message.
+        remedy: the end of the message, which states how to fix the config.
 
     Raises:
         ConfigError: a rule is broken. The message contains the key, the value and the allowed values.
@@ -84,7 +84,7 @@ class _BrokenRuleError(Exception):
 
 
 def entries(value: Any, path: str = '', key: Any = None, depth: int = 0) -> Iterator[tuple[str, Any, Any]]:
-    """Yields each value of a nested config, with its dotted path and its dict key."""
+    """Yields the dotted path, the key and the value of each entry of a config. A list item has the key of its list."""
     if depth > DEPTH:
         raise _BrokenRuleError(f'{path[:80]}... is nested more than {DEPTH} levels deep.')
     yield path, key, value
@@ -97,7 +97,7 @@ def entries(value: Any, path: str = '', key: Any = None, depth: int = 0) -> Iter
 
 
 def check_imports(config: dict) -> None:
-    """Checks and loads the scopes and `custom_imports`, because a config may name the classes that they register."""
+    """Checks and loads the scopes and the `custom_imports` of a config, because they register further classes."""
     for path, key, value in entries(config):
         if key in SCOPE_KEYS and value is not None:
             if not isinstance(value, str) or value not in scopes():
@@ -132,7 +132,7 @@ def _check_entry(path: str, key: Any, value: Any, folders: Sequence[Path]) -> No
     elif not isinstance(value, str | int | float | list | tuple | set | None):
         raise _BrokenRuleError(f'{path} is a {type(value).__name__}. Write it as a number or, in quotes, as a string.')
     if key in CODE_KEYS and value:
-        raise _BrokenRuleError(f'{path}={value!r} is not allowed: {key} {CODE_KEYS[key]}.')
+        raise _BrokenRuleError(f'{path}={value!r} is not allowed because {key} {CODE_KEYS[key]}.')
     if isinstance(value, str):
         _check_string(path, key, value, folders)
 
@@ -142,14 +142,14 @@ def _check_string(path: str, key: Any, value: str, folders: Sequence[Path]) -> N
         _check_name(path, value)
     elif URL.match(value):
         raise _BrokenRuleError(
-            f'{path}={value!r} is not allowed. A config that is data may name only local files. Download the file '
-            'first.'
+            f'{path}={value!r} is not allowed. A config that is data may refer only to local files. Download the '
+            'file first.'
         )
     elif value.lower().endswith(('.pkl', '.pickle')) or (str(key).endswith('backend') and value == 'pickle'):
         raise _BrokenRuleError(f'{path}={value!r} is not allowed because reading a pickle file can run arbitrary code.')
     elif key in WEIGHT_KEYS and outside(value, folders):
         places = ' or '.join(dict.fromkeys(str(folder) for folder in (*folders, Path.cwd())))
-        raise _BrokenRuleError(f'{path}={value!r} is not allowed. Initial weights must be in {places} or below.')
+        raise _BrokenRuleError(f'{path}={value!r} is not allowed. Move the weights to {places} or a subfolder.')
 
 
 def _check_name(path: str, name: str) -> None:

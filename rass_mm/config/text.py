@@ -12,12 +12,13 @@ from rass_mm.errors import ConfigError
 CHARACTERS = 2**20
 FLOATS = {'inf': math.inf, 'nan': math.nan}
 OWN_FILE = (
-    'The config text in a checkpoint is data. If you trust the config it was trained with, pass that as a .py file.'
+    'The config text in a checkpoint is read as data. If you trust the config that was used for training, pass it as a '
+    '.py file.'
 )
 
 
 def config_from_checkpoint(checkpoint: dict[str, Any], source: str) -> Config:
-    """Returns the config that a loaded checkpoint was trained with.
+    """Returns the config that was used to train a checkpoint.
 
     Args:
         checkpoint: the result of `mmengine.runner.CheckpointLoader.load_checkpoint`.
@@ -72,7 +73,7 @@ def _assignment(line: ast.stmt) -> tuple[str, Any]:
         raise _NotLiteralError(f'{_shown(line)!r} is not an assignment of a literal')
     name = line.targets[0].id
     if name == '_base_':
-        raise _NotLiteralError('it names a base, but the text in a checkpoint must be complete')
+        raise _NotLiteralError('it has a _base_, but the text in a checkpoint must be complete')
     return name, _literal(line.value, name)
 
 

@@ -76,8 +76,8 @@ def _check_events(text: str, source: str) -> None:
             count += size
         if count > NODES or len(open_nodes) > DEPTH:
             raise ConfigError(
-                f'{source}:{_line(event)}: more than {NODES} values (with aliases expanded) or {DEPTH} levels, the '
-                'limits for a config.'
+                f'{source}:{_line(event)}: the config exceeds the limit of {NODES} values (with aliases expanded) or '
+                f'{DEPTH} levels.'
             )
 
 

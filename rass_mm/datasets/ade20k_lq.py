@@ -10,9 +10,9 @@ from rass_mm.datasets.reallq_layout import IMAGES, chosen_labels, layout_of
 
 @DATASETS.register_module()
 class ADE20KLQDataset(ADE20KDataset):
-    """Degraded copy of ADE20K's images, in PNG as written by `rass-mm make-lq`, with ADE20K's labels.
+    """Degraded copy of ADE20K: PNG images written by `rass-mm make-lq`, with the original ADE20K labels.
 
-    Label ids are 0 for background, which is ignored, and 1 to 150 for the classes.
+    In the label files, id 0 is the background, which is ignored, and ids 1 to 150 are the classes.
     """
 
     def __init__(self, img_suffix: str = '.png', **kwargs: Any) -> None:
@@ -23,20 +23,22 @@ class ADE20KLQDataset(ADE20KDataset):
 class RealLQDataset(ADE20KDataset):
     """RealLQ: real low-quality photos labelled with ADE20K's 150 classes.
 
-    In its folder `ADEChallengeData2016`, images are `images/validation/*.jpg`. Labels are read from the first of these
-    folders that contains any: `annotations_detectron2/validation/*.png` (ids 0 to 149, 255 is ignored), as in the
-    released code, or `annotations/validation/*.png` (ids 1 to 150, 0 is ignored), as in ADE20K.
+    The data root is the folder `ADEChallengeData2016` of the archive. Images are `images/validation/*.jpg`. Labels are
+    `annotations_detectron2/validation/*.png` (ids 0 to 149, 255 is ignored), as in the released code, or
+    `annotations/validation/*.png` (ids 1 to 150, 0 is ignored), as in ADE20K. If both folders contain labels, the one
+    with more files is used or, if they have the same number of files, the first one.
 
     Args:
         data_root: the folder that contains images and labels.
-        data_prefix: `img_path` and `seg_map_path` below it. If `seg_map_path` is None or missing, the folders above are
-            searched.
-        reduce_zero_label: whether id 0 is ignored and id k is class k - 1. None derives it from the label folder.
-        seg_map_suffix: suffix of label files.
-        kwargs: other arguments of mmseg's data set.
+        data_prefix: `img_path` and `seg_map_path`, relative to `data_root`. If `seg_map_path` is None or missing, the
+            label folder is selected as described above.
+        reduce_zero_label: whether id 0 is ignored and id k is class k - 1. None derives this from the label folder. If
+            both folders contain labels, the one that matches the given value is used.
+        seg_map_suffix: suffix of the label files.
+        kwargs: other arguments of mmseg's `ADE20KDataset`.
 
     Raises:
-        DataError: there are no labels, or their ids cannot be derived from the folder name.
+        DataError: no labels were found, or `seg_map_path` has another folder name and `reduce_zero_label` is None.
     """
 
     def __init__(

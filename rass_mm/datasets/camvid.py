@@ -6,9 +6,10 @@ from mmseg.registry import DATASETS
 
 @DATASETS.register_module('CamVidDataset', force=False)
 class CamVidDataset(BaseSegDataset):
-    """Street scenes recorded from a car. Labels are 8-bit ids in the order of `METAINFO`; 255 is ignored.
+    """CamVid: street scenes recorded from a car, labelled with eleven classes.
 
-    Degraded copies of the images are PNG files; set `img_suffix='.png'` for them.
+    Label files contain 8-bit indices into `METAINFO['classes']`; 255 is ignored. Set `img_suffix='.png'` for degraded
+    copies of the images, which are PNG files.
     """
 
     METAINFO = dict(

@@ -21,20 +21,25 @@ EDGES = 2
 
 
 def follow_classes(config: dict[str, Any]) -> None:
-    """Sets the model and the label checks of a config to the classes of its training data, in place.
+    """Adapts the model and the label checks of a config to the classes of its data, in place.
 
-    In the model these are `num_classes` and the class weights of its heads, and `classes` of the model or its backbone.
-    The cross-entropy of a single class becomes that of a sigmoid, because the softmax over one class has no gradient.
-    Only missing values and defaults are replaced. The default number is the top-level `num_classes` of the config; the
-    default class list is the name of another data set with that number of classes. Each `LoadLabelStrict` is set to the
-    number of classes of its own data set. mmseg data sets without class names use those of the training data. A config
-    without such a data set is not changed.
+    The classes are those of the first data set that defines class names, in the order training, validation and test
+    data. In the model, `num_classes` and the class weights of the heads and `classes` of the model or its backbone are
+    set. With a single class, cross-entropy losses use a sigmoid, because a softmax over one class has no gradient.
+
+    Only missing values and defaults are replaced. The default number of classes is the top-level `num_classes` of the
+    config. A default class list is the name of another data set with that number of classes. A list of other names for
+    the same number of classes, e.g. of more descriptive prompts, is kept.
+
+    Each `LoadLabelStrict` is set to the number of classes of its own data set. mmseg data sets without class names use
+    those of the first data set. A config whose data sets define no class names is not changed.
 
     Args:
         config: a config with `model` and data loaders.
 
     Raises:
-        ConfigError: a number or class list is neither that of the data nor a default; the message names both.
+        ConfigError: a number of classes, a class list or a list of class weights contradicts the data. The message
+            lists all contradictions.
     """
     source, metainfo = _model_data(config)
     if metainfo:
@@ -50,10 +55,10 @@ def follow_classes(config: dict[str, Any]) -> None:
 
 
 def check_split(config: dict[str, Any], loader: str) -> None:
-    """Checks that the data of a loader has the same class names as the data of the model.
+    """Checks that the data sets of a loader have the same class names as the data set whose classes the model uses.
 
     Raises:
-        ConfigError: the classes differ, so that metrics would be meaningless; the message names both.
+        ConfigError: the class names differ, so that metrics would be meaningless. The message states both lists.
     """
     for _, dataset in _datasets(config, (loader,)):
         conflict = class_conflict(config, loader, dataset)
@@ -62,10 +67,12 @@ def check_split(config: dict[str, Any], loader: str) -> None:
 
 
 def class_conflict(config: dict[str, Any], loader: str, dataset: dict[str, Any]) -> str | None:
-    """Returns the message for a data set with other class names than the data of the model; None if they are the same.
+    """Returns an error message if the class names of a data set differ from those of the model, else None.
+
+    Returns None also if the model has no segmentation head, or if class names are not known.
 
     Args:
-        config: config with the model and its data.
+        config: config with the model and its data loaders.
         loader: name of the data loader, for the message.
         dataset: config of one data set of the loader, without wrappers.
     """
@@ -87,21 +94,21 @@ def has_head(model: Any) -> bool:
 
 
 def dataset_classes(dataset: Mapping[str, Any]) -> list[str]:
-    """Returns the class names of a data set config from `metainfo.classes` or its type; empty if there are none."""
+    """Returns the class names of a data set config, from `metainfo` or the type, or an empty list if there are none."""
     return list(_metainfo(dataset).get('classes') or ())
 
 
 class FollowedNames(list):
-    """Class names that were set from a data set, and that may be replaced if the data set changes."""
+    """List of class names that was copied from a data set, so it may be replaced if the data set changes."""
 
 
 class _Follower:
-    """Sets the classes in one config and collects contradictions.
+    """Sets the classes in one config and collects the values that contradict the data set.
 
     Args:
-        names: class names of the data.
-        source: description of the data set.
-        default: number of classes for which the config was written.
+        names: class names of the data set.
+        source: description of the data set, for messages.
+        default: number of classes for which the config was written, or None if it is unknown.
     """
 
     def __init__(self, names: list[str], source: str, default: int | None) -> None:
@@ -113,7 +120,7 @@ class _Follower:
         """Sets the classes in the whole config.
 
         Raises:
-            ConfigError: the config contains contradictions.
+            ConfigError: the config contains values that contradict the data set.
         """
         for key, part in segmentor_parts(config['model']):
             for name in HEADS:
@@ -131,7 +138,7 @@ class _Follower:
         if 'num_classes' in config and self.changes:
             config['num_classes'] = len(self.names)  # the new default
         if self.changes:
-            print_log(f'{self.source} has {_named(self.names)}: {", ".join(self.changes)}.', 'current')
+            print_log(f'{self.source} has {_named(self.names)}. Set: {", ".join(self.changes)}.', 'current')
 
     def _head(self, path: str, head: dict[str, Any], auxiliary: bool) -> None:
         count, number = len(self.names), head.get('num_classes')
@@ -154,7 +161,7 @@ class _Follower:
                     self._weights(f'{path}.{name}', loss, extra=int(name == 'loss_cls'))
 
     def _one_class(self, path: str, head: dict[str, Any]) -> None:
-        """Sets the sigmoid loss for a single class: the softmax over one class is 1, and its loss always 0."""
+        """Switches the losses of a single class to a sigmoid, because a softmax over one class is always 1."""
         losses = head.setdefault('loss_decode', {'type': 'CrossEntropyLoss'})
         for loss in losses if isinstance(losses, list | tuple) else [losses]:
             if type_name(loss) == 'CrossEntropyLoss' and not loss.get('use_sigmoid'):
@@ -162,7 +169,7 @@ class _Follower:
                 self.changes.append(f'{path}.loss_decode.use_sigmoid=True')
 
     def _weights(self, path: str, loss: dict[str, Any], extra: int) -> None:
-        """Sets one weight per class; a loss over queries has an additional weight for queries without a class."""
+        """Sets one weight per class. The last `extra` weights, e.g. for queries without a class, are kept."""
         weights, count = list(loss['class_weight']), len(self.names)
         per_class, others = weights[: len(weights) - extra], weights[len(weights) - extra :]
         if len(per_class) == count:
@@ -189,7 +196,7 @@ class _Follower:
 
 
 def _model_data(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Returns description and meta information of the data set that defines the classes; empty if there is none."""
+    """Returns the description and the metainfo of the first data set that defines classes. Both may be empty."""
     for name, dataset in _datasets(config):
         metainfo = _metainfo(dataset)
         if metainfo.get('classes'):
@@ -206,7 +213,7 @@ def _share(config: dict[str, Any], metainfo: dict[str, Any]) -> None:
 
 
 def _datasets(config: dict[str, Any], loaders: Sequence[str] = LOADERS) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields loader name and config of each data set, including the parts of wrappers."""
+    """Yields the loader name and the config of each data set, including those inside wrappers."""
     for loader in loaders:
         dataset = (config.get(loader) or {}).get('dataset')
         if dataset:
@@ -222,7 +229,7 @@ def _metainfo(dataset: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def segmentor_parts(model: Any, key: str = 'model') -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the config of a model, and of segmentors inside another model or test-time augmentation."""
+    """Yields the dotted key and the config of a model, and of each segmentor nested in it, e.g. in a TTA model."""
     if isinstance(model, Mapping):
         yield key, model
         for name in ('segmentor', 'module'):
@@ -238,7 +245,7 @@ def _heads(heads: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _takes(config: Mapping[str, Any], name: str, required: bool = False) -> bool:
-    """Checks whether the class of a config accepts an argument of this name, or requires it."""
+    """Checks whether the class in a config accepts an argument `name` or, if `required` is set, requires it."""
     kind = _registered(MODELS, config)
     if kind is None:
         return False

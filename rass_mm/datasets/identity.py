@@ -1,4 +1,4 @@
-"""Identity of a test set: a hash of its files, wherever they lie."""
+"""Hash that identifies a test set by the names and contents of its files, regardless of their location."""
 
 import hashlib
 import os
@@ -9,13 +9,14 @@ from rass_mm.datasets.wrappers import data_infos
 from rass_mm.files.hashing import update_whole
 
 TRUTH = (('gt_path',), ('img_path', 'seg_map_path'))
-"""Keys of the files that identify a sample, in order of preference; a clean image identifies its degraded ones."""
+"""Keys of the files that identify a sample, in order of preference."""
 
 
 def data_hash(dataset: Any) -> str | None:
-    """Returns a hash of the files of a test set, which is equal for copies of it; None if it names no local files.
+    """Returns a hash of the files of a test set, or None if it has no local files. Copies of a set have equal hashes.
 
-    Pairs are identified by their clean images, because the degraded or restored ones differ between tests.
+    The hash has 16 hex digits and covers the images and the labels. In a data set of degraded and clean images, it
+    covers only the clean images, because the degraded ones differ between tests.
 
     Args:
         dataset: a built data set, or a wrapper with `get_data_info`.

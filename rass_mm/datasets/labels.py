@@ -1,4 +1,4 @@
-"""Properties of label files that loading and `check-data` judge alike."""
+"""Checks of label files that the loading transforms and `check-data` share."""
 
 from PIL import Image
 
@@ -7,28 +7,28 @@ LOSSY = ('JPEG', 'MPO', 'JPEG2000', 'AVIF')
 
 
 def is_lossy(image: Image.Image, data: bytes) -> bool:
-    """Checks whether the format of an image file changes pixel values; a WebP file may be lossless.
+    """Checks whether an image file has lossy compression. For WebP, this depends on the file.
 
     Args:
         image: the opened file.
-        data: its bytes.
+        data: the bytes of the file.
     """
     return image.format in LOSSY or (image.format == 'WEBP' and b'VP8 ' in data[:64])
 
 
 def lossy_reason(image: Image.Image) -> str:
-    """Returns the reason why a lossy file is no label map, and the fix."""
+    """Returns a message that states why a lossy file cannot be used as a label map and how to fix it."""
     return f'{image.format} changes pixel values, so the class ids are not exact. Export the label maps as PNG.'
 
 
 def background_hint(number: int) -> str:
-    """Returns the fix for ids 0 to `number` in a data set of `number` classes."""
+    """Returns a hint for a data set of `number` classes whose label files contain the ids 0 to `number`."""
     if number == 1:
         return (
-            "If id 0 is the background and id 1 your class, name both: metainfo.classes=('background', ...). "
-            'With one class there is nothing to tell it from.'
+            "If id 0 is the background and id 1 is your class, name both: metainfo.classes=('background', ...). "
+            'With a single class, all pixels that are not ignored have this class, so there is nothing to learn.'
         )
     return (
-        f'If id 0 is background, either name it as the first class, which is then predicted too, or set '
-        f'reduce_zero_label=True in the data set, which ignores it: ids 1 to {number} are then the classes.'
+        f'If id 0 is the background, either name it as the first class so that it is predicted too, or set '
+        f'reduce_zero_label=True in the data set to ignore it. In the second case, ids 1 to {number} are the classes.'
     )

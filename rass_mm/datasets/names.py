@@ -9,7 +9,10 @@ from rass_mm.errors import ConfigError
 
 
 def class_names(classes: str | Sequence[str]) -> list[str]:
-    """Returns the list itself, or the METAINFO classes of the data set registered with mmseg under this name.
+    """Returns a list of class names.
+
+    Args:
+        classes: class names, or the name of a data set that is registered with mmseg and has `METAINFO['classes']`.
 
     Raises:
         ConfigError: the data set is not registered.
@@ -20,6 +23,6 @@ def class_names(classes: str | Sequence[str]) -> list[str]:
     dataset = DATASETS.get(classes) if registered(classes) else None
     if dataset is None:
         raise ConfigError(
-            f'classes={classes!r} is not a registered data set. Set it to a registered name or a list of class names.'
+            f'classes={classes!r} is not a registered data set. Set classes to a registered name or a list of names.'
         )
     return list(dataset.METAINFO['classes'])

@@ -32,14 +32,14 @@ def check_data_folders(loader: dict[str, Any] | None, name: str) -> None:
 def check_labels(config: dict[str, Any], name: str) -> None:
     """Checks that the data sets of a dataloader have label folders, unless its evaluators only write results.
 
-    Only mmseg's kind of data sets (`img_path` in `data_prefix`) whose pipeline loads labels is checked.
+    Only data sets with `img_path` in `data_prefix` and `LoadLabelStrict` in their pipeline are checked.
 
     Args:
         config: a config with the dataloader and its evaluator.
         name: `train_dataloader`, `val_dataloader` or `test_dataloader`.
 
     Raises:
-        DataError: the data has no labels but they are needed, or the label folder does not exist.
+        DataError: labels are needed but no label folder is set, or the label folder does not exist.
     """
     evaluator, trains = name.replace('dataloader', 'evaluator'), name == 'train_dataloader'
     needed = trains or any(not part.get('format_only') for part in as_list(config.get(evaluator)))
@@ -52,19 +52,20 @@ def check_labels(config: dict[str, Any], name: str) -> None:
         if labels is None and needed:
             without = f' For predictions without labels, use rass-mm segment, or set {evaluator}.format_only=True.'
             raise DataError(
-                f'{path} has no labels. Set {path}.data_prefix.seg_map_path to their folder.{"" if trains else without}'
+                f'{path} has no labels. Set {path}.data_prefix.seg_map_path to the label folder.'
+                f'{"" if trains else without}'
             )
         folder = Path(dataset.get('data_root') or '') / str(labels)
         if labels is not None and '://' not in str(labels) and not folder.is_dir():
-            without = '' if needed else ' Images without labels need seg_map_path=None.'
+            without = '' if needed else ' If the images have no labels, set seg_map_path=None.'
             raise DataError(
                 f'{path}: the label folder {folder} does not exist. Put the label maps there, or set '
-                f'{path}.data_prefix.seg_map_path to their folder.{without}'
+                f'{path}.data_prefix.seg_map_path to the folder that contains them.{without}'
             )
 
 
 def drop_absent_labels(config: dict[str, Any]) -> None:
-    """Removes `seg_map_path=None` from the data sets of a config, in place; mmengine refuses a prefix that is None."""
+    """Removes `seg_map_path=None` from the data sets of a config, in place, because mmengine does not accept None."""
     for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         for _, dataset in leaf_paths(config.get(loader), loader):
             prefixes = dataset.get('data_prefix')
@@ -75,7 +76,7 @@ def drop_absent_labels(config: dict[str, Any]) -> None:
 
 
 def follow_clean_suffix(config: dict[str, Any]) -> None:
-    """Sets the suffix of clean partners in the test pipelines of a restorer to that of the config's `clean_val`."""
+    """Sets the suffix of `LoadCleanImage` in validation and test pipelines to that of `clean_val`, in place."""
     suffix = (config.get('clean_val') or {}).get('img_suffix')
     for loader in ('val_dataloader', 'test_dataloader'):
         for _, dataset in leaf_paths(config.get(loader), loader) if suffix else ():
@@ -105,11 +106,11 @@ def _check_images(dataset: Mapping[str, Any], prefix: str, name: str, path: str)
     option = f'--cfg-options {path}.data_root=/path/to/data'
     if not folder.is_dir():
         hint = f' Make a degraded copy with: rass-mm make-lq CLEAN_FOLDER {folder}' if 'lq' in str(prefix) else ''
-        raise DataError(f'{name}: the image folder {folder} does not exist. Put the data there or set {option}.{hint}')
+        raise DataError(f'{name}: the image folder {folder} does not exist. Put the data there or pass {option}.{hint}')
     suffix = dataset.get('img_suffix')
     wanted = {suffix} if suffix else SUFFIXES
     if not any(path.name.endswith(tuple(wanted)) and path.is_file() for path in walk(folder)):
         raise DataError(
             f'{name}: the folder {folder} contains no images that end in {", ".join(sorted(wanted))}. '
-            f'Add images, set {option}, or set {path}.img_suffix to the suffix of your images.'
+            f'Add images, pass {option}, or set {path}.img_suffix to the suffix of your images.'
         )

@@ -13,10 +13,10 @@ IMAGES = 'images/validation'
 
 @dataclass(frozen=True)
 class LabelLayout:
-    """Location of label files and meaning of their ids.
+    """Location of the label files and meaning of their ids.
 
     Args:
-        prefix: label folder below the data root.
+        prefix: label folder, relative to the data root.
         reduce_zero_label: whether id 0 is ignored and id k is class k - 1.
         ids: description of the ids.
     """
@@ -27,7 +27,7 @@ class LabelLayout:
 
     @property
     def folder(self) -> str:
-        """First part of the prefix, which identifies a layout."""
+        """First part of `prefix`, which identifies the layout."""
         return self.prefix.partition('/')[0]
 
 
@@ -39,7 +39,7 @@ LAYOUTS = (
 
 
 def layouts_in(root: str | Path | None, suffix: str = '.png') -> list[LabelLayout]:
-    """Returns the layouts with label files below `root`, the one with most files first; at least one.
+    """Returns the layouts that have label files below `root`, sorted by their number of files, largest first.
 
     Raises:
         DataError: no layout has label files.
@@ -54,13 +54,13 @@ def layouts_in(root: str | Path | None, suffix: str = '.png') -> list[LabelLayou
     raise DataError(
         f'No labels of RealLQ were found. The searched folders are\n{places}'
         f'Images are {root / IMAGES}/*.jpg; labels have the same names and end in {suffix}. Put the labels into the '
-        f'folder that matches their ids, or set data_root to the folder that contains it (ADEChallengeData2016 in the '
-        f'archive). For labels elsewhere, set data_prefix.seg_map_path and reduce_zero_label.'
+        f'folder that matches their ids, or set data_root to the folder ADEChallengeData2016 of the archive. '
+        f'For labels elsewhere, set data_prefix.seg_map_path and reduce_zero_label.'
     )
 
 
 def layout_of(prefix: str) -> LabelLayout | None:
-    """Returns the layout that matches the name of a label folder or of its parent; None for other names."""
+    """Returns the layout that matches the name of a label folder or of its parent, or None if there is no match."""
     parts = Path(prefix).parts[-2:]
     return next((layout for layout in LAYOUTS if layout.folder in parts), None)
 
@@ -68,16 +68,19 @@ def layout_of(prefix: str) -> LabelLayout | None:
 def chosen_labels(
     root: str | Path | None, prefix: str | None, reduce_zero_label: bool | None, suffix: str = '.png'
 ) -> tuple[str, bool]:
-    """Returns the label folder below `root`, and whether id 0 is ignored; logs a choice between both layouts.
+    """Returns the label folder, relative to `root`, and whether id 0 is ignored.
+
+    If labels exist in both layouts, the layout that matches `reduce_zero_label` is used or, without a match, the one
+    with more files. The choice is logged.
 
     Args:
         root: root of the data set.
         prefix: the label folder; None searches for one of the layouts.
         reduce_zero_label: overrides the value of the layout; None derives it from the folder name.
-        suffix: suffix of label files.
+        suffix: suffix of the label files.
 
     Raises:
-        DataError: no layout was found, or a folder with another name was given without `reduce_zero_label`.
+        DataError: no labels were found, or `prefix` matches no layout and `reduce_zero_label` is None.
     """
     if prefix is None:
         found = layouts_in(root, suffix)
@@ -95,9 +98,9 @@ def chosen_labels(
     if reduce_zero_label is not None:
         return prefix, reduce_zero_label
     if layout is None:
-        known = ' or '.join(f'{layout.folder!r} ({layout.ids})' for layout in LAYOUTS)
+        known = ' and '.join(f'{layout.folder!r} ({layout.ids})' for layout in LAYOUTS)
         raise DataError(
-            f'{prefix}: the meaning of the label ids cannot be derived from this name; known names are {known}. Set '
+            f'{prefix}: the meaning of the label ids cannot be derived from this name. Known names are {known}. Set '
             f'reduce_zero_label to False for ids 0 to 149 with 255 ignored, or to True for ids 1 to 150 with 0 ignored.'
         )
     return prefix, layout.reduce_zero_label

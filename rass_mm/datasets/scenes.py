@@ -1,4 +1,4 @@
-"""Drawn scenes as an mmseg data set."""
+"""Synthetic scenes of drawn objects as an mmseg data set."""
 
 from typing import Any
 
@@ -39,9 +39,10 @@ PALETTE = (
 
 @DATASETS.register_module()
 class ScenesDataset(BaseSegDataset):
-    """Scenes written by `rass_mm.demo.scenes.generator.write_scenes`: PNG in `img_dir/{split}` and `ann_dir/{split}`.
+    """Synthetic scenes written by `rass_mm.demo.scenes.generator.write_scenes`.
 
-    Every pixel has a class; 255 occurs only in the padding of a pipeline.
+    Images and labels are PNG files in `img_dir/{split}` and `ann_dir/{split}`. Every pixel has a class. The ignored id
+    255 occurs only where a pipeline pads an image.
     """
 
     METAINFO = dict(classes=SCENE_CLASSES, palette=[list(colour) for colour in PALETTE])

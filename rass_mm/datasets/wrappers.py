@@ -5,20 +5,20 @@ from typing import Any
 
 
 def leaf_datasets(config: dict[str, Any], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the configs inside wrappers such as `ConcatDataset` and `RepeatDataset`, with names like `train[0]`."""
+    """Yields a name, e.g. `train[0]`, and the config of each data set in a config that may contain wrappers."""
     for keys, leaf in _leaves(config):
         yield name + ''.join(f'[{key}]' for key in keys if isinstance(key, int)), leaf
 
 
 def leaf_paths(loader: dict[str, Any] | None, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the data sets of a dataloader config with their keys, e.g. `train_dataloader.dataset.datasets.0`."""
+    """Yields the key, e.g. `train_dataloader.dataset.datasets.0`, and the config of each data set of a dataloader."""
     dataset = (loader or {}).get('dataset')
     for keys, leaf in _leaves(dataset) if isinstance(dataset, dict) else ():
         yield '.'.join(map(str, (path, 'dataset', *keys))), leaf
 
 
 def _leaves(config: dict[str, Any], keys: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple, dict[str, Any]]]:
-    """Yields the innermost configs with the keys that lead to them."""
+    """Yields the keys that lead to each innermost config, and that config."""
     if 'datasets' in config:
         for number, part in enumerate(config['datasets']):
             yield from _leaves(part, (*keys, 'datasets', number))
@@ -29,7 +29,7 @@ def _leaves(config: dict[str, Any], keys: tuple[str | int, ...] = ()) -> Iterato
 
 
 def image_folders(dataset: Any) -> Iterator[str]:
-    """Yields the image folders of a built data set, and of those inside wrappers."""
+    """Yields the image folders of a built data set, including those of data sets inside wrappers."""
     for part in getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]:
         if part is not None:
             yield from image_folders(part)

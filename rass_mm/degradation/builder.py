@@ -40,7 +40,7 @@ IMPLIED = {'version': 1, 'jpeg_chroma': 'smooth'}
 
 @dataclass(frozen=True)
 class BuildSummary:
-    """Summary of a run.
+    """Summary of a run of `build_lq_dataset`.
 
     Args:
         images: Number of images in the finished copy.
@@ -79,22 +79,22 @@ def build_lq_dataset(
     """Writes a degraded copy of all images in a folder and keeps their relative paths. A killed run can be resumed.
 
     Args:
-        images: Folder of clean images, searched including its subfolders. Linked folders are followed.
+        images: Folder of clean images. Its subfolders are included, and links to folders are followed.
         out: Folder for the degraded images and `manifest.jsonl`.
         seed: Seed of the whole copy.
         workers: Number of processes; 1 uses this process.
         recipe: The recipe to draw from. Pass `override(OSEDIFF, {'version': 1})` to continue a copy of version 1.
         suffix: File type of the copies. None keeps the type of each image, which for JPEG adds one compression of
             quality 100 that the manifest does not list.
-        max_pixels: Largest number of pixels of an image; a larger image is reported and not decoded.
+        max_pixels: Largest number of pixels of an image. A larger image is not decoded and is reported as unreadable.
 
     Returns:
         A summary of the run.
 
     Raises:
         ConfigError: `workers` is less than 1 or `suffix` is not supported.
-        DataError: The folders are not valid, `out` contains a copy with another seed, recipe or recipe version, or
-            images are unreadable. In the last case, the readable images are still processed.
+        DataError: The folders are not valid, `out` contains a copy with another seed, recipe, recipe version or suffix,
+            or images are unreadable. In the last case, the readable images are still processed.
     """
     start = time.monotonic()
     images, out = Path(images), Path(out)
@@ -210,10 +210,10 @@ def _resume(out: Path, header: dict, tasks: list[_Task]) -> dict[str, dict]:
 
 
 def _read_manifest(path: Path, header: dict) -> dict[str, dict]:
-    """Returns the image lines of an earlier run by image name.
+    """Reads the manifest of an earlier run and returns its image lines by image name.
 
     Raises:
-        DataError: the manifest has other settings.
+        DataError: the manifest was written with other settings.
     """
     old, lines = read_manifest(path)
     if old.get('fingerprint') != header['fingerprint']:
@@ -259,7 +259,7 @@ def _run(tasks: list[_Task], workers: int, partial: Path, lines: dict[str, dict]
     """Degrades the images and adds their lines to `lines` and to the partial manifest.
 
     Returns:
-        The images that cannot be used, with the reason.
+        A dict from the name of each image that cannot be used to the reason.
 
     Raises:
         DataError: the output folder cannot be written to.

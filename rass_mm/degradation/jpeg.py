@@ -30,10 +30,10 @@ def _encoded(image: np.ndarray, quality: int) -> np.ndarray:
 
 
 def _compress_repeated(image: np.ndarray, quality: int) -> np.ndarray:
-    """Implements 'repeat' of `compress`.
+    """Implements `compress` for `chroma='repeat'`.
 
-    No library can disable libjpeg's smoothing. However, a decoder at half size does not enlarge chroma at all. The
-    chroma planes are therefore decoded at half size, and luma is decoded separately without chroma.
+    Neither OpenCV nor Pillow can disable libjpeg's smoothing. However, a decoder at half size does not enlarge chroma
+    at all. The chroma planes are therefore decoded at half size, and luma is decoded separately without chroma.
     """
     height, width = image.shape[:2]
     # Encoders repeat the last row and column up to full blocks in any case. With even sides, half the size is exact.

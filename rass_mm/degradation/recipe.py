@@ -4,7 +4,7 @@ The recipe is that of Real-ESRGAN (Wang et al. 2021, arXiv 2107.10833, sec. 3) w
 applying are separate. `draw` returns a list of steps that can be stored as JSON, and `apply` is a pure function of the
 image and that list. A line of a manifest therefore reproduces an image exactly.
 
-mmagic 1.2.0 has transforms with these names. They are not used for the following reasons:
+mmagic 1.2.0 has transforms for the same degradations. They are not used for the following reasons:
 
 * Poisson noise is computed on 0..255 values, which makes it sqrt(255) times weaker than Real-ESRGAN's on 0..1 values.
 * `DegradationsWithShuffle` keeps the shuffled order for the next image, so the seed of an image does not determine the
@@ -17,11 +17,11 @@ In a comparison with the released pipeline over 900 images each, the kernels agr
 and orders have the same distribution. There were two differences:
 
 * The released pipeline draws the last resize, back to the input size, from area, bilinear and bicubic, whereas here it
-  was always bilinear. This increased SSIM by .015 and weakened gradients by 8 %. Recipe version 2 draws it, too.
-  Version 1 is kept for earlier copies.
-* The released JPEG repeats the pixels of the halved chroma planes, whereas libjpeg smooths them (log variance of chroma
-  edges 2.6 versus 1.8). The default remains that of libjpeg, because real files are decoded that way. Set
-  `jpeg_chroma='repeat'` to get the released behaviour.
+  was always bilinear. This increased SSIM by 0.015 and weakened gradients by 8 %. Recipe version 2 also draws the
+  interpolation of the last resize. Version 1 is kept for earlier copies.
+* The released JPEG simulation repeats the pixels of the halved chroma planes, whereas libjpeg smooths them. The log
+  variance of chroma edges is 2.6 for the former and 1.8 for the latter. The default remains that of libjpeg, because
+  real files are decoded that way. Set `jpeg_chroma='repeat'` to get the released behaviour.
 """
 
 import math
@@ -84,22 +84,25 @@ class Stage:
         """Checks the values, so that an error is raised before the first image instead of in the middle of a run."""
         for name in ('sigma', 'resize_scale', 'gaussian_sigma', 'poisson_scale'):
             low, high = getattr(self, name)
-            _require(0 <= low <= high, name, getattr(self, name), 'low and high with 0 <= low <= high')
-        _require(self.sigma[0] > 0, 'sigma', self.sigma, 'a spread above 0')
+            _require(0 <= low <= high, name, getattr(self, name), 'a range (low, high) with 0 <= low <= high')
+        _require(self.sigma[0] > 0, 'sigma', self.sigma, 'two numbers above 0')
         for name in ('resize_scale', 'beta_gaussian', 'beta_plateau'):
             low, high = getattr(self, name)
-            _require(0 < low <= 1 <= high, name, getattr(self, name), 'low and high with 0 < low <= 1 <= high')
+            _require(0 < low <= 1 <= high, name, getattr(self, name), 'a range (low, high) with 0 < low <= 1 <= high')
         for name, kinds in (('resize_probs', RESIZES), ('kernel_probs', KERNELS)):
             probs = getattr(self, name)
             valid = len(probs) == len(kinds) and min(probs) >= 0 and math.isclose(sum(probs), 1, abs_tol=1e-6)
             _require(valid, name, probs, f'probabilities of {", ".join(kinds)} that sum to 1')
         for name in ('blur_prob', 'sinc_prob', 'gaussian_prob', 'grey_prob'):
-            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), 'a probability')
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), 'a probability from 0 to 1')
         odd = bool(self.kernel_sizes) and all(size > 0 and size % 2 for size in self.kernel_sizes)
-        _require(odd, 'kernel_sizes', self.kernel_sizes, 'odd sizes')
+        _require(odd, 'kernel_sizes', self.kernel_sizes, 'a non-empty list of odd sizes')
         low, high = self.jpeg_quality
         _require(
-            1 <= low <= high <= 100, 'jpeg_quality', self.jpeg_quality, 'low and high with 1 <= low <= high <= 100'
+            1 <= low <= high <= 100,
+            'jpeg_quality',
+            self.jpeg_quality,
+            'a range (low, high) with 1 <= low <= high <= 100',
         )
 
 
@@ -125,7 +128,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        _require(0 <= self.final_sinc_prob <= 1, 'final_sinc_prob', self.final_sinc_prob, 'a probability')
+        _require(0 <= self.final_sinc_prob <= 1, 'final_sinc_prob', self.final_sinc_prob, 'a probability from 0 to 1')
         _require(self.version in VERSIONS, 'version', self.version, f'one of {", ".join(map(str, VERSIONS))}')
         _require(self.jpeg_chroma in jpeg.CHROMA, 'jpeg_chroma', self.jpeg_chroma, f'one of {", ".join(jpeg.CHROMA)}')
 
@@ -155,7 +158,11 @@ OSEDIFF = Recipe(
 
 
 def override(settings: Settings, changes: Mapping[str, Any]) -> Settings:
-    """Returns a copy of a recipe or stage with some values changed, e.g. `{'first': {'jpeg_quality': (50, 95)}}`."""
+    """Returns a copy of a recipe or stage with some values changed, e.g. `{'first': {'jpeg_quality': (50, 95)}}`.
+
+    Raises:
+        ConfigError: a setting is unknown, or its new value is not valid.
+    """
     known = [field.name for field in fields(settings)]
     unknown = sorted(set(changes) - set(known))
     if unknown:
@@ -279,7 +286,8 @@ def single(kind: str, severity: float, height: int, width: int, seed: int = 0) -
     """
     if kind not in SINGLES or not 0 <= severity <= 1:
         raise ConfigError(
-            f'No degradation {kind!r} of severity {severity}. Choose one of {SINGLES} and a severity of 0 to 1.'
+            f'There is no degradation {kind!r} of severity {severity}. Choose one of {SINGLES} '
+            'and a severity in the range 0 to 1.'
         )
     stage = OSEDIFF.first
 
@@ -373,7 +381,7 @@ def poisson_noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         rng: Source of the noise.
 
     Returns:
-        Noise in the shape of the image, float64.
+        Float64 noise in the shape of the image.
     """
     levels = _to_uint8(image)
     different = np.count_nonzero(np.bincount(levels.ravel(), minlength=256))

@@ -49,7 +49,7 @@ def at_severity(kind: str, severity: float, height: int, width: int, seed: int, 
 
 
 def scaled(parameters: Mapping[str, Any], severity: float, recipe: Recipe = OSEDIFF) -> dict:
-    """Returns a milder draw, equal to a draw from ranges that are narrowed towards their mild ends.
+    """Returns milder parameters, as if they had been drawn from ranges narrowed towards their mild ends.
 
     Every amount is drawn uniformly from a range. Scaling the drawn amount is therefore equivalent to narrowing the
     range. The mild ends are the smallest sigma and noise, the best JPEG quality, scale 1 and, for sinc filters, a
@@ -57,8 +57,8 @@ def scaled(parameters: Mapping[str, Any], severity: float, recipe: Recipe = OSED
 
     Args:
         parameters: The result of `draw`.
-        severity: 1 returns an equal draw and 0 sets every amount to its mild end, with linear interpolation in between.
-        recipe: The recipe of the draw.
+        severity: 1 keeps every amount as drawn and 0 sets it to its mild end, with linear interpolation in between.
+        recipe: The recipe that the parameters were drawn from.
 
     Returns:
         A new dict for `recipe.apply`.
@@ -91,7 +91,7 @@ def _milder(step: Mapping[str, Any], stage: Stage, severity: float, height: int,
 
 
 def parameter(kind: str, severity: float) -> float | None:
-    """Returns the physical amount at a severity, see `PARAMETERS`, or None for 'mixed', which has several amounts."""
+    """Returns the amount that `PARAMETERS` describes at a severity, or None for 'mixed', which has several amounts."""
     if kind == MIXED:
         return None
     return float(single(kind, severity, 1000, 1000)['steps'][0][PARAMETERS[kind][0]])

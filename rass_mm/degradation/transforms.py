@@ -104,7 +104,8 @@ class FixedDegradation(BaseTransform):
         """
         if kind is not None and kind not in KINDS or not 0 <= severity <= 1:
             raise ConfigError(
-                f'No degradation {kind!r} of severity {severity}. Choose one of {KINDS} and a severity of 0 to 1.'
+                f'There is no degradation {kind!r} of severity {severity}. Choose one of {KINDS} '
+                'and a severity in the range 0 to 1.'
             )
         self.kind, self.severity = kind, severity
 

@@ -1,1 +1,1 @@
-"""Demo of the method on generated scenes, with a small base."""
+"""Demo of the method on drawn scenes, with a small diffusion base."""

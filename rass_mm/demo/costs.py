@@ -36,7 +36,7 @@ class Costs:
         return self.found[stem]['seconds']
 
     def resumed(self, stem: str) -> bool:
-        """Whether the training run was resumed, so that `seconds` covers only a part of it."""
+        """Returns whether the training run was resumed, so that `seconds` covers only a part of it."""
         return self.found[stem]['starts'] > 1
 
     def _change(self, stem: str, **values: int) -> None:

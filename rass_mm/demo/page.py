@@ -1,4 +1,4 @@
-"""Picture page of the demo: three selected scenes with each system's prediction and the ground truth."""
+"""Picture page of the demo: three selected scenes with the predictions of two systems and the ground truth."""
 
 import textwrap
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ INK, GREY = '#222222', '#666666'
 
 @dataclass(frozen=True)
 class Scored:
-    """Pixel accuracy of both systems in one scene."""
+    """Pixel accuracies of the ResNet and of RASS in one scene, each in [0, 1]."""
 
     name: str
     resnet: float
@@ -61,13 +61,13 @@ def demo_page(out: Path, settings: DemoSettings) -> None:
 
 
 def extremes(scored: list[Scored]) -> dict[str, Scored]:
-    """Returns the scenes with the largest, (lower) median and smallest gain of RASS."""
+    """Returns the scenes with the largest, the median and the smallest gain, as 'best', 'median' and 'worst'."""
     ranked = sorted(scored, key=lambda scene: (scene.gain, scene.name))
     return {'best': ranked[-1], 'median': ranked[(len(ranked) - 1) // 2], 'worst': ranked[0]}
 
 
 def score_scenes(out: Path) -> list[Scored]:
-    """Returns the pixel accuracy of both systems in each degraded validation scene."""
+    """Returns the pixel accuracies of the ResNet and of RASS in each degraded validation scene."""
     scored = []
     for file in sorted((scenes_folder(out) / 'ann_dir' / 'val').glob('*.png')):
         truth = _read(file)

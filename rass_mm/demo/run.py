@@ -74,7 +74,7 @@ class _Lanes:
         self.stopped = Event()
 
     def run(self, settings: DemoSettings) -> None:
-        """Prepares the data, then runs all training and test sequences in the next free process.
+        """Prepares the data, then runs each sequence of training and test steps in the next free process.
 
         A sequence waits only for sequences that were submitted earlier, which prevents a deadlock.
         """

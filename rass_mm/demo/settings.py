@@ -1,4 +1,4 @@
-"""Settings of a demo, and a check that its folder was made with the same settings."""
+"""Settings of a demo, and a check that the output folder was made with the same settings."""
 
 import json
 import shlex
@@ -11,7 +11,7 @@ from rass_mm.errors import ConfigError
 from rass_mm.files.atomic import write_text
 
 PROCEDURE = 2
-"""Version of the demo; increase it if results in older folders are no longer comparable."""
+"""Version of the demo. Increase it if results in older folders are no longer comparable."""
 SETTINGS = 'demo.json'
 """File in the demo's folder that records the settings of its results."""
 
@@ -26,8 +26,8 @@ class DemoSettings:
         segmentor_steps: number of training steps of each segmentor.
         train: number of training scenes.
         val: number of validation scenes.
-        longer_steps: number of training steps of the second, longer training of the ResNet.
-        base: hash of the base's weights.
+        longer_steps: number of training steps of the second, longer training run of the ResNet.
+        base: hash of the weights of the small base.
     """
 
     seed: int = 0
@@ -40,7 +40,7 @@ class DemoSettings:
 
     @property
     def record(self) -> dict[str, Any]:
-        """Content of `demo.json`."""
+        """Content of `demo.json`: the settings and the version of the demo."""
         return {'procedure': PROCEDURE, **asdict(self)}
 
 
@@ -54,8 +54,8 @@ def claim_folder(out: Path, settings: DemoSettings) -> None:
     if not file.is_file():
         if out.is_dir() and any(out.iterdir()):
             raise ConfigError(
-                f'{out} is not empty and has no {SETTINGS}: it is not a demo, or was made by an earlier version. '
-                'Choose another folder with --out DIR.'
+                f'{out} is not empty and has no {SETTINGS}. It is not the folder of a demo, or was made by an earlier '
+                'version. Choose another folder with --out DIR.'
             )
         write_text(file, json.dumps(settings.record, indent=2) + '\n')
         return

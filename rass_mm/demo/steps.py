@@ -11,12 +11,18 @@ ADAPTER = 'scr_adapter.safetensors'
 """Adapter file that the training of the restorer writes to its work folder, for RASS and `rass-mm restore`."""
 MODES = ('restore', 'ceiling')
 SPLITS = {'degraded': ('img_lq/val', '.png'), 'clean': ('img_dir/val', '.png')}
-"""Split of the validation scenes -> folder and suffix of its images."""
+"""Maps 'degraded' and 'clean' validation scenes to the folder and the suffix of their images."""
 
 
 @dataclass(frozen=True)
 class System:
-    """System that the demo trains or tests."""
+    """System that the demo trains or tests.
+
+    Args:
+        title: name in the results table.
+        config: name of the shipped config.
+        suffix: suffix that distinguishes work folders of systems with the same config.
+    """
 
     title: str
     config: str
@@ -33,7 +39,7 @@ RASS = System('RASS, no SCR', 'rass/rass_scenes_tiny.py')
 RASS_SCR = System('RASS with SCR', 'rass/rass_scenes_tiny.py', suffix='-scr')
 BASELINE = System('baseline (ResNet)', 'baselines/resnet_scenes_tiny.py')
 LONGER = System('baseline (ResNet), longer', 'baselines/resnet_scenes_tiny.py', suffix='-longer')
-"""Row at equal seconds: the ResNet with more training steps."""
+"""The ResNet with more training steps, for a comparison at about the same CPU time."""
 R2S = System('R2S: SCR, then baseline', 'baselines/resnet_scenes_tiny_r2s.py')
 SYSTEMS = (BASELINE, LONGER, R2S, RASS, RASS_SCR)
 
@@ -43,7 +49,7 @@ class Step:
     """Step of the demo: one `rass-mm` command.
 
     Args:
-        name: name of the step in the log and in its file name.
+        name: name of the step in messages and in the name of its log file.
         arguments: arguments of `rass-mm`.
         trained: the system that the step trains; None for other steps.
     """
@@ -70,7 +76,7 @@ def data_steps(out: Path, settings: DemoSettings) -> list[Step]:
 
 
 def training(out: Path, settings: DemoSettings, system: System) -> list[Step]:
-    """Returns the training step of a system, or an empty list if it is already trained."""
+    """Returns a list with the training step of a system. It is empty if the system is already trained."""
     if checkpoint(out, settings, system).is_file():
         return []
     steps = max_iters(settings, system)
@@ -95,7 +101,7 @@ def segmentor_tests(out: Path, settings: DemoSettings, system: System) -> list[S
 
 
 def restorer_tests(out: Path, settings: DemoSettings) -> list[Step]:
-    """Returns the steps that test the restorer and the autoencoder ceiling and keep the restored images."""
+    """Returns the steps that test the restorer and, as its upper limit, the autoencoder on clean images."""
     return [_test(out, settings, SCR, mode, [f'model.test_cfg.mode={mode}']) for mode in MODES]
 
 
@@ -123,7 +129,7 @@ def _paths(out: Path, system: System) -> list[str]:
 
 
 def checkpoint(out: Path, settings: DemoSettings, system: System) -> Path:
-    """Returns the path of the last training checkpoint of a system."""
+    """Returns the path of the last checkpoint that the training of a system writes."""
     trained = BASELINE if system is R2S else system  # R2S uses the checkpoint of the baseline
     return out / trained.stem / f'iter_{max_iters(settings, trained)}.pth'
 

@@ -29,7 +29,7 @@ from rass_mm.metrics.iou import mean_iou
 from rass_mm.protocol import copy_version
 
 TRAINED = {BASELINE: (BASELINE,), LONGER: (LONGER,), R2S: (SCR, BASELINE), RASS: (RASS,), RASS_SCR: (SCR, RASS_SCR)}
-"""System -> the training runs that it requires, in addition to that of the base."""
+"""Maps each system to the training runs that it requires, in addition to the training of the base."""
 
 
 def demo_table(out: Path, settings: DemoSettings) -> str:
@@ -94,7 +94,7 @@ def read_metrics(out: Path, name: str) -> dict[str, float]:
 
 
 def majority_miou(scenes: Path) -> float:
-    """Returns the mean IoU of a constant prediction: the most frequent class of the training set."""
+    """Returns the mean IoU, in [0, 1], of always predicting the most frequent class of the training scenes."""
 
     def counts(split: str) -> np.ndarray:
         labels = (

@@ -25,16 +25,22 @@ TARGETS = (
     *('to_q', 'to_k', 'to_v', 'to_out.0', 'conv', 'conv1', 'conv2', 'conv_in', 'conv_shortcut'),
     *('proj_in', 'proj_out', 'ff.net.0.proj', 'ff.net.2'),
 )
-"""Name endings of the layers that get a LoRA, as released. `conv_out` is excluded, because RASS does not use it."""
+"""Endings of the names of the adapted layers, as in the released code, without `conv_out`, which RASS does not use."""
 HEADER = 'rass_mm.adapter'
 CONV_IN = 'conv_in.'
 VAE = 'vae.'
-"""Prefix of the tensors of a VAE adapter in a file. OSEDiff has a VAE adapter in addition to that of the UNet."""
+"""Prefix of the names of VAE tensors in an adapter file. OSEDiff adapts the VAE in addition to the UNet."""
 
 
 @dataclass(frozen=True)
 class AdapterSpec:
-    """Rank, alpha and target layers of a LoRA. The scale of its update is `alpha / rank` (8/4 = 2 as released)."""
+    """Settings of a LoRA. The defaults are those of the released code.
+
+    Args:
+        rank: rank of the update of each layer, at least 1.
+        alpha: numerator of the scale. The update is multiplied by `alpha / rank`, which is 2 by default.
+        targets: endings of the names of the layers to adapt.
+    """
 
     rank: int = 4
     alpha: float = 8.0
@@ -46,9 +52,10 @@ class Adapter:
     """Content of an adapter file, as returned by `read_adapter`.
 
     Args:
-        path: the file, for messages.
-        header: the keys `name`, `rank`, `alpha`, `targets`, `base`, `hash` and optionally `recipe`, `vae`, `source`.
-        tensors: the tensors by their names in the file.
+        path: path of the file, for error messages.
+        header: metadata with the keys `name`, `rank`, `alpha`, `targets`, `base`, `hash` and optionally `recipe`,
+            `vae`, `source`.
+        tensors: name in the file -> tensor.
     """
 
     path: str | os.PathLike
@@ -57,11 +64,11 @@ class Adapter:
 
 
 AdapterSource = str | os.PathLike | Adapter
-"""An adapter file, or its content if it has already been read. Files are large, and reading checks every value."""
+"""Path of an adapter file, or its content if it has already been read, so that a large file is not read again."""
 
 
 def target_layers(unet: nn.Module, targets: tuple[str, ...] = TARGETS) -> list[str]:
-    """Returns the full names of the layers with a name that ends in one of `targets`."""
+    """Returns the full names of the linear and convolutional layers whose names end in one of `targets`."""
     endings = tuple('.' + target for target in targets)
     # A layer that already has an adapter is wrapped, and its weights are named <layer>.base_layer.
     layers = {name.removesuffix('.base_layer'): module for name, module in unet.named_modules() if '.lora_' not in name}
@@ -73,7 +80,10 @@ def target_layers(unet: nn.Module, targets: tuple[str, ...] = TARGETS) -> list[s
 
 
 def layer_group(name: str) -> str:
-    """Returns the group of a layer as released: 'encoder' (down blocks and conv_in), 'decoder' (up blocks) or 'mid'."""
+    """Returns the group to which the released code assigns a UNet layer.
+
+    The groups are 'encoder' (down blocks and `conv_in`), 'decoder' (up blocks) and 'mid' (all other layers).
+    """
     if name.startswith(('down_blocks', 'conv_in')):
         return 'encoder'
     return 'decoder' if name.startswith('up_blocks') else 'mid'
@@ -82,10 +92,16 @@ def layer_group(name: str) -> str:
 def add_adapter(
     unet: UNet2DConditionModel, name: str, spec: AdapterSpec | None = None, train_conv_in: bool = True
 ) -> None:
-    """Adds a LoRA with the given name and makes it trainable, together with `conv_in` if `train_conv_in` is set.
+    """Adds a new LoRA to a UNet and freezes all other parameters.
 
-    A is drawn with a standard deviation of 1/rank and B is 0, so the output of the UNet does not change. All other
-    parameters are frozen.
+    The LoRA matrix A is drawn from a normal distribution with a standard deviation of `1 / rank`, and the matrix B is
+    zero, so the output of the UNet does not change.
+
+    Args:
+        unet: the UNet, modified in place.
+        name: name of the new adapter.
+        spec: settings of the LoRA. None uses the defaults of `AdapterSpec`.
+        train_conv_in: whether the full `conv_in` is trainable as well.
 
     Raises:
         AdapterError: the name is already used, or no layer matches the targets.
@@ -97,7 +113,7 @@ def add_adapter(
         )
     layers = target_layers(unet, spec.targets)
     if not layers:
-        raise AdapterError(f'No layer of the UNet ends in one of {spec.targets}. Set other targets.')
+        raise AdapterError(f'No layer name of the model ends in one of {spec.targets}. Set other targets.')
     unet.requires_grad_(False)
     config = LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules=layers, init_lora_weights='gaussian')
     unet.add_adapter(config, adapter_name=name)
@@ -105,7 +121,7 @@ def add_adapter(
 
 
 def train_adapter(unet: UNet2DConditionModel, name: str, train_conv_in: bool = True) -> None:
-    """Activates adapter `name` and makes its tensors (and the full `conv_in`) the only trainable parameters."""
+    """Activates an adapter and freezes all other parameters, except the full `conv_in` if `train_conv_in` is True."""
     unet.set_adapter(name)
     for key, parameter in unet.named_parameters():
         own = f'.lora_A.{name}.' in key or f'.lora_B.{name}.' in key
@@ -120,17 +136,20 @@ def merge_adapter(unet: UNet2DConditionModel, name: str) -> None:
     """Adds the update of adapter `name` to the base weights and removes the adapter. The output stays the same.
 
     Raises:
-        AdapterError: the adapter does not exist, other adapters would be lost, or the merged weights are not finite.
+        AdapterError: the UNet does not have exactly this one adapter, or weights are not finite before or after the
+            merge.
     """
     present = list(getattr(unet, 'peft_config', {}))
     if present != [name]:
         raise AdapterError(
-            f'Cannot merge adapter {name!r}: the UNet has {present or "no adapters"}, but it must have only this one.'
+            f'Cannot merge adapter {name!r}: it must be the only adapter of the model, but the model has '
+            f'{present or "no adapters"}. Merge each adapter before you add another one.'
         )
     bad = [key for key, value in unet.named_parameters() if not torch.isfinite(value).all()]
     if bad:
         raise AdapterError(
-            f'Cannot merge adapter {name!r}: {bad[0]} contains NaN or infinity ({len(bad)} tensors in total).'
+            f'Cannot merge adapter {name!r}: {bad[0]} contains NaN or infinity ({len(bad)} such tensors in total). Use '
+            f'an earlier checkpoint of the adapter, or download the base again.'
         )
     unet.set_adapter(name)
     try:
@@ -141,14 +160,14 @@ def merge_adapter(unet: UNet2DConditionModel, name: str) -> None:
     leftover = [key for key in unet.state_dict() if 'lora_' in key or 'base_layer' in key]
     if leftover:
         raise AdapterError(
-            f'Merging adapter {name!r} left {leftover[0]} behind, because this version of peft does not unload it. '
-            f'Run rass-mm doctor.'
+            f'{leftover[0]} remained after adapter {name!r} was merged, because this version of peft does not unload '
+            f'it. Run rass-mm doctor and install the tested version of peft.'
         )
     unet.requires_grad_(False)
 
 
 def adapter_parameters(unet: UNet2DConditionModel, name: str) -> dict[str, nn.Parameter]:
-    """Returns the parameters of adapter `name` and the full `conv_in`, by their names in files."""
+    """Returns the parameters of adapter `name` and of the full `conv_in` in a dict: name in files -> parameter."""
     found = {}
     for key, parameter in unet.named_parameters():
         if f'.lora_A.{name}.' in key or f'.lora_B.{name}.' in key:
@@ -159,32 +178,40 @@ def adapter_parameters(unet: UNet2DConditionModel, name: str) -> dict[str, nn.Pa
 
 
 def adapter_tensors(unet: UNet2DConditionModel, name: str) -> dict[str, Tensor]:
-    """Returns the tensors of `adapter_parameters` on the CPU."""
+    """Returns the parameters from `adapter_parameters` as detached, contiguous tensors on the CPU."""
     return {key: value.detach().cpu().contiguous() for key, value in adapter_parameters(unet, name).items()}
 
 
 def copy_adapter(unet: UNet2DConditionModel, name: str, source: AdapterSource, base_identity: dict[str, str]) -> None:
-    """Copies the tensors of a file into adapter `name` and `conv_in` to start training from them.
+    """Copies the tensors of an adapter file into adapter `name` and `conv_in`, so that training starts from them.
+
+    Args:
+        unet: a UNet that has the adapter `name`, modified in place.
+        name: name of the adapter in the UNet.
+        source: the file or its content.
+        base_identity: identity of the base of the UNet.
 
     Raises:
-        AdapterError: the file cannot be used, or has another base, rank, scale or other targets.
+        AdapterError: the file cannot be used, adapts the VAE too, or differs from the UNet in its base or in the rank,
+            alpha or target layers of the adapter.
     """
     adapter = as_adapter(source)
     path, header, tensors = adapter.path, adapter.header, adapter.tensors
     check_base(adapter, base_identity)
     if 'vae' in header:
         raise AdapterError(
-            f'{path} also adapts the VAE, which is frozen in training, so this adapter cannot be trained further. Set '
-            f'trainable=False to use it.'
+            f'{path} also adapts the VAE. Such an adapter cannot be trained further, because the VAE is frozen in '
+            f'training. Set trainable=False to use it.'
         )
     own, config = adapter_parameters(unet, name), unet.peft_config[name]
     wrong = sorted(own.keys() ^ tensors.keys())
     wrong += [key for key in own.keys() & tensors.keys() if own[key].shape != tensors[key].shape]
     if wrong or header['alpha'] != config.lora_alpha:
         raise AdapterError(
-            f'{path} has rank {header["rank"]} and alpha {header["alpha"]}, but this model has rank {config.r} and '
-            f'alpha {config.lora_alpha}; {len(wrong)} tensors differ{", e.g. " + wrong[0] if wrong else ""}. Set '
-            f'adapter.rank and adapter.alpha to those of the file.'
+            f'{path} does not fit the adapter of this model. The file has rank {header["rank"]} and alpha '
+            f'{header["alpha"]}, this model has rank {config.r} and alpha {config.lora_alpha}, and {len(wrong)} '
+            f'tensors differ in name or shape{", e.g. " + wrong[0] if wrong else ""}. Set adapter.rank and '
+            f'adapter.alpha to those of the file.'
         )
     with torch.no_grad():
         for key, parameter in own.items():
@@ -192,7 +219,11 @@ def copy_adapter(unet: UNet2DConditionModel, name: str, source: AdapterSource, b
 
 
 def content_hash(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
-    """Computes a hash of rank, alpha and targets, and of the names, shapes and all values of the tensors."""
+    """Computes the hash of an adapter file (16 hexadecimal digits).
+
+    It depends on the header's `rank`, `alpha`, `targets` and `vae`, and on the name, the shape and all values of each
+    tensor.
+    """
     described = [header[key] for key in ('rank', 'alpha', 'targets', 'vae') if key in header]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for key in sorted(tensors):
@@ -208,10 +239,15 @@ def save_adapter(
     base_identity: dict[str, str],
     recipe: dict[str, Any] | None = None,
 ) -> None:
-    """Writes adapter `name` and the full `conv_in` to a safetensors file with a JSON header (spec, base, hash).
+    """Writes an adapter of a UNet and the full `conv_in` to a file, see `write_adapter`.
 
-    `recipe` describes how to use the adapter (form, timestep, prompt and classes of a restorer). It is copied to the
-    header unchanged.
+    Args:
+        unet: the UNet.
+        name: name of the adapter.
+        path: the file to write.
+        base_identity: identity of the base of the UNet.
+        recipe: settings with which the adapter is used, e.g. the form, timestep, prompt and classes of a restorer. They
+            are copied to the header unchanged.
     """
     tensors = adapter_tensors(unet, name)
     config = unet.peft_config[name]
@@ -227,12 +263,13 @@ def save_adapter(
 
 
 def write_adapter(path: str | os.PathLike, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Writes an adapter file.
+    """Writes an adapter file: safetensors with a JSON header, to which the hash of the content is added.
 
     Args:
-        path: the file.
-        header: the keys `name`, `rank`, `alpha`, `targets`, `base` and optionally `recipe`, `vae`.
-        tensors: the tensors by their names in the file.
+        path: the file to write.
+        header: metadata with the keys `name`, `rank`, `alpha`, `targets`, `base` and optionally `recipe`, `vae`,
+            `source`.
+        tensors: name in the file -> tensor.
     """
     header = {**header, 'hash': content_hash(header, tensors)}
     with atomic_path(path) as temporary:
@@ -240,7 +277,7 @@ def write_adapter(path: str | os.PathLike, header: dict[str, Any], tensors: dict
 
 
 def as_adapter(source: AdapterSource) -> Adapter:
-    """Returns the adapter itself, or reads it from its file, see `read_adapter`."""
+    """Returns `source` if it is an `Adapter`. Otherwise, reads the file `source`, see `read_adapter`."""
     return source if isinstance(source, Adapter) else read_adapter(source)
 
 
@@ -256,45 +293,55 @@ def read_adapter(path: str | os.PathLike) -> Adapter:
             header = json.loads((file.metadata() or {}).get(HEADER, 'null'))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (safe_open is not a dict)
     except FileNotFoundError:
-        raise AdapterError(f'Adapter file {path} does not exist.') from None
+        raise AdapterError(f'Adapter file {path} does not exist. Check the path.') from None
     except Exception as error:  # the error type of safetensors has no common base class
-        raise AdapterError(f'Adapter file {path} is damaged or not safetensors ({error}).') from None
+        raise AdapterError(f'Adapter file {path} is damaged or not safetensors ({error}). Copy it again.') from None
     if header is None:
         raise AdapterError(
-            f'{path} is a safetensors file without the {HEADER!r} header, so it is not an adapter of this package.'
+            f'{path} is a safetensors file without the {HEADER!r} header, so it is not an adapter of this package. '
+            f'Pass a file that was written by training or by rass-mm convert.'
         )
     if content_hash(header, tensors) != header['hash']:
         raise AdapterError(
-            f'{path}: the content does not match the hash in the header. The file was changed or damaged.'
+            f'{path} was changed or damaged: its content does not match the hash in its header. Copy it again.'
         )
     bad = [key for key in sorted(tensors) if not torch.isfinite(tensors[key]).all()]
     if bad:
         raise AdapterError(
-            f'{path}: {bad[0]} contains NaN or infinity ({len(bad)} tensors in total), because its training diverged. '
-            f'Use an adapter from an earlier checkpoint.'
+            f'{path}: {bad[0]} contains NaN or infinity ({len(bad)} such tensors in total). The training of this '
+            f'adapter has probably diverged. Use an adapter from an earlier checkpoint.'
         )
     return Adapter(path, header, tensors)
 
 
 def check_base(adapter: Adapter, base_identity: dict[str, str]) -> None:
-    """Raises an AdapterError with both identities if an adapter was trained on another base."""
+    """Raises an `AdapterError` if an adapter was trained on another base. The message shows both identities."""
     own = adapter.header['base']
     differing = [key for key in ('config', 'weights') if own[key] != base_identity[key]]
     if differing and base_identity['weights'] != 'none':
         raise AdapterError(
-            f'Adapter {adapter.path} was trained on another base ({" and ".join(differing)} differ).\n'
+            f'Adapter {adapter.path} was trained on another base (different {" and ".join(differing)}).\n'
             f'  adapter: {own}\n  given:   {base_identity}\n'
-            f'Use the base it was trained on, or train an adapter on this base.'
+            f'Use the base that the adapter was trained on, or train an adapter on the given base.'
         )
 
 
 def load_adapter(
     unet: UNet2DConditionModel, source: AdapterSource, base_identity: dict[str, str], name: str | None = None
 ) -> dict[str, Any]:
-    """Adds the adapter in a file to the UNet, frozen, under its own or the given name. Returns the header of the file.
+    """Adds the adapter of a file to a UNet, copies the file's `conv_in` into the UNet, and freezes the UNet.
+
+    Args:
+        unet: the UNet, modified in place.
+        source: the file or its content.
+        base_identity: identity of the base of the UNet.
+        name: name of the adapter in the UNet. None uses the name in the file.
+
+    Returns:
+        The header of the file.
 
     Raises:
-        AdapterError: the file cannot be used, or was trained on another base. The message contains both identities.
+        AdapterError: the file cannot be used, or its adapter was trained on another base.
     """
     adapter = as_adapter(source)
     header, tensors = adapter.header, adapter.tensors
@@ -320,24 +367,29 @@ def _attach(
     try:
         unknown = set_peft_model_state_dict(model, lora, adapter_name=name).unexpected_keys
     except RuntimeError as error:  # a tensor has another shape
-        raise AdapterError(f'{path} does not fit this model: {str(error).splitlines()[-1].strip()}') from None
+        raise AdapterError(f'{path} does not fit this model ({str(error).splitlines()[-1].strip()}).') from None
     if unknown:
-        raise AdapterError(f'{path} has {len(unknown)} tensors that do not exist in this model, e.g. {unknown[0]}.')
+        raise AdapterError(f'{path} contains {len(unknown)} tensors that this model does not have, e.g. {unknown[0]}.')
 
 
 def merge_file(
     unet: UNet2DConditionModel, vae: AutoencoderKL | None, source: AdapterSource, base_identity: dict[str, str]
 ) -> dict[str, Any]:
-    """Merges an adapter file into the UNet and, if the file has a VAE part, into the VAE. Returns the file's header.
+    """Merges the adapter of a file into the UNet and, if the file also adapts the VAE, into the VAE.
 
     Args:
-        unet: the base's UNet, without adapters.
-        vae: the base's VAE, or only its encoder; None if a tiny autoencoder is used instead.
+        unet: the UNet of the base, without adapters, modified in place.
+        vae: the VAE of the base, with or without its decoder, modified in place. None if a tiny autoencoder is used
+            instead.
         source: the file or its content.
-        base_identity: the identity of the base of both models.
+        base_identity: identity of the base of both models.
+
+    Returns:
+        The header of the file.
 
     Raises:
-        AdapterError: as in `load_adapter` and `merge_adapter`, or the file has a VAE part but there is no VAE.
+        AdapterError: the adapter cannot be loaded or merged (see `load_adapter` and `merge_adapter`), or the file
+            adapts the VAE and `vae` is None.
     """
     adapter = as_adapter(source)
     header, path = adapter.header, adapter.path

@@ -1,7 +1,7 @@
 """Explicit cross-attention maps from selected layers of a UNet. All other layers keep PyTorch's fused attention.
 
-The fused kernel never computes the probabilities explicitly. In the selected layers, a processor computes them
-explicitly, stores their mean over the heads and returns the same output (up to rounding).
+The fused kernel does not return the attention probabilities. In the selected layers, a processor computes them
+explicitly, stores their mean over the heads and returns the same output as the fused kernel (up to rounding).
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,16 +17,21 @@ from rass_mm.diffusion.prompts import NOBODY
 from rass_mm.errors import ConfigError
 
 SECOND_HALF = ('mid_block', 'up_blocks')
-"""Default places of the maps: after the encoder, where the UNet has processed the whole image."""
+"""Default blocks for attention maps: those after the encoder of the UNet."""
 ORDER = ('down_blocks', *SECOND_HALF)
 """Order in which a UNet runs its blocks, which differs from the order of registration."""
 
 
 def cross_attention_layers(unet: UNet2DConditionModel, places: Sequence[str] = SECOND_HALF) -> list[str]:
-    """Returns the names of the cross-attention layers (`...attn2`) at or below the given places, in execution order.
+    """Returns the names of the cross-attention layers (`...attn2`) in some parts of a UNet, in execution order.
+
+    Args:
+        unet: the UNet.
+        places: names of submodules of the UNet, e.g. 'up_blocks', 'up_blocks.1' or a single layer.
 
     Raises:
-        ConfigError: there are no places, or a place has no such layer. The message lists the blocks that have some.
+        ConfigError: `places` is empty, or a place has no cross-attention layer. The message lists the blocks that have
+            one.
     """
     layers = [name for name, module in unet.named_modules() if isinstance(module, Attention) and name.endswith('attn2')]
     layers.sort(key=lambda name: ORDER.index(name.split('.')[0]))
@@ -50,8 +55,8 @@ def captured_attention(unet: UNet2DConditionModel, layers: Sequence[str]) -> Ite
 
     Each value is (B, N, T): the mean over the heads, with N = h*w positions row by row and T context tokens. Rows sum
     to 1. A second call of the UNet overwrites the maps of the first. After the block exits, all processors are
-    restored. With gradient checkpointing, the backward pass runs the layers again. Run it inside the block, and read
-    the maps before it.
+    restored. With gradient checkpointing, the backward pass runs the layers again. In this case, read the maps before
+    the backward pass, and run the backward pass inside the block.
     """
     store: dict[str, Tensor] = {}
     modules = {name: unet.get_submodule(name) for name in layers}
@@ -90,13 +95,13 @@ class _StoringProcessor:
 
 
 def class_maps(attention: Tensor, owners: Tensor, classes: Sequence[int], size: tuple[int, int]) -> Tensor:
-    """Computes the attention of class names as the sum over the tokens of each class.
+    """Computes the attention map of each class as the sum of the attention to the tokens of the class.
 
     Args:
-        attention: (N, T) probabilities of one image, N = h*w.
+        attention: (N, T) attention probabilities of one image for N = h*w positions and T tokens.
         owners: (T,) class id of each token, or `NOBODY`.
         classes: the K class ids to return.
-        size: (h, w).
+        size: height and width (h, w) of the map.
 
     Returns:
         (K, h, w) in [0, 1]. All values are zero for a class without a token.
@@ -107,14 +112,21 @@ def class_maps(attention: Tensor, owners: Tensor, classes: Sequence[int], size: 
 
 
 def map_size(positions: int, image: tuple[int, int]) -> tuple[int, int]:
-    """Returns the (h, w) of a map with `positions` = h*w values and the aspect ratio of an image (height, width).
+    """Returns the size (h, w) of the attention map of an image.
+
+    Args:
+        positions: number of values of the map, h*w.
+        image: height and width of the image in pixels.
 
     Raises:
-        ConfigError: no power-of-two stride results in that number of positions.
+        ConfigError: no power of two divides both sides of the image and results in that number of values.
     """
     stride = 1
     while (image[0] // stride) * (image[1] // stride) > positions:
         stride *= 2
     if (image[0] // stride) * (image[1] // stride) != positions or image[0] % stride or image[1] % stride:
-        raise ConfigError(f'{positions} attention positions do not tile an image of {image[0]}x{image[1]} pixels.')
+        raise ConfigError(
+            f'{positions} attention positions do not tile an image of {image[0]}x{image[1]} pixels at any power-of-two '
+            f'stride. Pass the size of the image that the UNet processed.'
+        )
     return image[0] // stride, image[1] // stride

@@ -1,6 +1,6 @@
-"""Autoencoders: the VAE of the base, or a tiny autoencoder (TAESD) in place of its decoder or of both ends.
+"""Autoencoders: the VAE of the base, or a tiny autoencoder (TAESD) that replaces its decoder or the whole VAE.
 
-Both convert between images in [-1, 1] and scaled latents, which are the input of the UNet.
+All of them convert between images in [-1, 1] and scaled latents, which are the input of the UNet.
 """
 
 import os
@@ -26,21 +26,29 @@ class Autoencoder(Protocol):
     stride: int
     """Image pixels per latent pixel."""
     vae: AutoencoderKL | None
-    """The part of the base's VAE that is used, or None."""
+    """The VAE of the base if it is used (possibly without its decoder), else None."""
 
     def encode(self, images: Tensor) -> Tensor:
-        """Encodes (B, 3, H, W) RGB images in [-1, 1] to the scaled latent (B, C, H/stride, W/stride); no gradients."""
+        """Encodes (B, 3, H, W) RGB images in [-1, 1] to the scaled latent, without gradients.
+
+        Returns:
+            (B, C, H/stride, W/stride).
+        """
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Decodes a scaled latent (B, C, h, w) to (B, 3, h*stride, w*stride) RGB around [-1, 1], with gradients."""
+        """Decodes a (B, C, h, w) scaled latent to RGB images, with gradients.
+
+        Returns:
+            (B, 3, h*stride, w*stride). The nominal range is [-1, 1], but the values are not clamped.
+        """
 
 
 class BaseAutoencoder(nn.Module):
     """The frozen VAE of the base. The latent is the mode of its posterior.
 
     Args:
-        base: the base folder.
-        gradient_checkpointing: whether to recompute the decoder's activations in the backward pass.
+        base: the base.
+        gradient_checkpointing: whether to recompute the decoder's activations in the backward pass to save memory.
     """
 
     def __init__(self, base: DiffusionBase, gradient_checkpointing: bool = False) -> None:
@@ -52,25 +60,25 @@ class BaseAutoencoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """See `Autoencoder`."""
+        """Encodes images with the VAE, see `Autoencoder.encode`."""
         return self.vae.encode(images).latent_dist.mode() * self.scale
 
     def decode(self, latent: Tensor) -> Tensor:
-        """See `Autoencoder`."""
+        """Decodes a latent with the VAE, see `Autoencoder.decode`."""
         return self.vae.decode(latent / self.scale, return_dict=False)[0]
 
 
 class TinyAutoencoder(nn.Module):
-    """TAESD for the latents of Stable Diffusion 1 and 2, in place of the base's decoder or of both ends.
+    """TAESD, a tiny autoencoder for Stable Diffusion 1 and 2, in place of the VAE's decoder or of the whole VAE.
 
     Args:
-        base: the base folder. Its encoder is used unless `ends` is 'both'.
+        base: the base. The encoder of its VAE is used unless `ends` is 'both'.
         folder: a folder with `taesd_encoder.safetensors` and `taesd_decoder.safetensors`, or a diffusers folder of an
             `AutoencoderTiny`.
-        ends: 'decoder' or 'both'.
+        ends: the parts of the VAE that TAESD replaces: 'decoder', or 'both' for the encoder and the decoder.
 
     Raises:
-        ConfigError: the latents of the base do not match, or `ends` is unknown.
+        ConfigError: the latents of the base do not have the shape that TAESD needs, or `ends` is unknown.
         BaseFolderError: the files are missing or damaged.
     """
 
@@ -96,18 +104,18 @@ class TinyAutoencoder(nn.Module):
 
     @property
     def vae(self) -> AutoencoderKL | None:
-        """The encoder of the base if it is used, else None."""
+        """The VAE of the base without its decoder if `ends` is 'decoder', else None."""
         return self.full
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """See `Autoencoder`."""
+        """Encodes images with the VAE or with TAESD, depending on `ends`, see `Autoencoder.encode`."""
         if self.full is None:
             return self.tiny.encode(images).latents
         return self.full.encode(images).latent_dist.mode() * self.scale
 
     def decode(self, latent: Tensor) -> Tensor:
-        """See `Autoencoder`."""
+        """Decodes a latent with TAESD, see `Autoencoder.decode`."""
         return self.tiny.decode(latent).sample
 
 
@@ -117,7 +125,15 @@ def build_autoencoder(
     ends: str = 'decoder',
     gradient_checkpointing: bool = False,
 ) -> BaseAutoencoder | TinyAutoencoder:
-    """Builds the frozen autoencoder in eval mode: a `TinyAutoencoder` if `tiny` is a folder, else the base's VAE."""
+    """Builds the frozen autoencoder of a restorer, in eval mode.
+
+    Args:
+        base: the base.
+        tiny: folder of a tiny autoencoder, see `TinyAutoencoder`. None uses the VAE of the base.
+        ends: the parts of the VAE that the tiny autoencoder replaces, 'decoder' or 'both'.
+        gradient_checkpointing: whether to recompute the activations of the VAE's decoder in the backward pass. It has
+            no effect on a tiny autoencoder.
+    """
     if tiny is None:
         return BaseAutoencoder(base, gradient_checkpointing).eval()
     return TinyAutoencoder(base, tiny, ends).requires_grad_(False).eval()

@@ -1,7 +1,7 @@
 """Lookup, validation, loading and identification of the frozen base, a Stable Diffusion folder in diffusers layout.
 
-The same code is used for SD 1.5, SD 2.1-base, SD-Turbo and the embedded scene base, because every width, head count and
-stride is read from the configs in the folder. Nothing is ever downloaded.
+The same code is used for SD 1.5, SD 2.1-base, SD-Turbo and the small base that is shipped with the package, because
+every width, head count and stride is read from the configs in the folder. Nothing is ever downloaded.
 """
 
 import hashlib
@@ -44,7 +44,12 @@ SMALL_BASE = Path(__file__).resolve().parents[1] / 'demo' / 'base' / 'weights' /
 
 @dataclass(frozen=True)
 class DiffusionBase:
-    """Parsed and validated configs of a Stable Diffusion folder."""
+    """Parsed and validated configs of a Stable Diffusion folder, as returned by `read_base`.
+
+    Attributes:
+        folder: the folder.
+        configs: 'unet', 'vae', 'scheduler' or 'text_encoder' -> config of that part.
+    """
 
     folder: Path
     configs: dict[str, dict[str, Any]]
@@ -61,7 +66,7 @@ class DiffusionBase:
 
     @property
     def size_multiple(self) -> int:
-        """Number that image sides must be multiples of, so that every UNet level can be halved evenly (64 in SD)."""
+        """Required divisor of image heights and widths (64 in SD), so that all UNet levels have integer sizes."""
         return self.vae_stride * 2 ** (len(self.configs['unet']['block_out_channels']) - 1)
 
     @property
@@ -71,7 +76,7 @@ class DiffusionBase:
 
     @property
     def identity(self) -> dict[str, str]:
-        """Identity of the base: `name`, hash of the `config`, and hash of the `weights` (sampled, `weights_hash`)."""
+        """Identity of the base: folder name (`name`), hash of the configs (`config`) and `weights_hash` (`weights`)."""
         kept = {
             part: {k: v for k, v in self.configs[part].items() if k not in IGNORED_CONFIG_KEYS} for part in IDENTIFIED
         }
@@ -83,6 +88,9 @@ def find_base(sources: str | os.PathLike | Sequence[str | os.PathLike]) -> Path:
     """Returns the first folder of `sources` that contains a UNet config.
 
     A relative name is looked up in the working directory, then in the folder `$RASS_MM_BASES`.
+
+    Args:
+        sources: a folder, or several folders in order of preference.
 
     Raises:
         BaseFolderError: no folder was found. The message lists all searched places and ways to get a base.
@@ -103,7 +111,11 @@ def find_base(sources: str | os.PathLike | Sequence[str | os.PathLike]) -> Path:
 
 
 def how_to_get(folder: Path) -> str:
-    """Lists ways to get a base, the most likely one first: for the name of a known base, this is its download."""
+    """Returns the end of an error message, which lists ways to get a base.
+
+    Args:
+        folder: the missing folder. If it has the name of a known base, the download of that base is listed first.
+    """
     known = source_named(folder)
     wanted = known or SD21_BASE
     command = indent(wanted.command(known and folder), '    ')
@@ -116,9 +128,9 @@ def how_to_get(folder: Path) -> str:
     )
     own = (
         'use an existing folder in diffusers layout with safetensors weights:\n'
-        '    --cfg-options model.backbone.base=/path/to/folder (a restorer: model.base=, a command: --base)'
+        '    --cfg-options model.backbone.base=/path/to/folder (for a restorer: model.base=...; for a command: --base)'
     )
-    random = f'for tests only, write a full-size folder with random weights: rass-mm random-base {folder}'
+    random = f'for tests only, write a full-size base with random weights: rass-mm random-base {folder}'
     ways = [download, own, small, random] if known else [small, own, random, download]
     return '\n'.join(['To fix it, do one of these:', *(f'  * {way}' for way in ways), f'  {other_bases()}'])
 
@@ -129,9 +141,9 @@ def read_base(
     """Finds a base folder, parses its configs and checks that they match each other and the caller's expectations.
 
     Args:
-        sources: a folder, or folders in order of preference.
-        expect: required values in the config of the UNet or the scheduler, e.g. `dict(cross_attention_dim=1024,
-            sample_size=64, prediction_type='epsilon')`.
+        sources: a folder, or several folders in order of preference.
+        expect: required values of keys in the config of the UNet, e.g. `dict(cross_attention_dim=1024)`, and of
+            `prediction_type` in the config of the scheduler (default: 'epsilon').
 
     Raises:
         BaseFolderError: the base cannot be used. The message contains the file, the value found, the value needed and
@@ -140,21 +152,19 @@ def read_base(
     folder = find_base(sources)
     base = DiffusionBase(folder, {part: _read_json(folder, file) for part, file in CONFIGS.items()})
     unet, vae, text = base.configs['unet'], base.configs['vae'], base.configs['text_encoder']
-    _require(
-        folder, 'unet', 'in_channels', unet.get('in_channels'), vae.get('latent_channels'), 'the VAE latent channels'
-    )
+    _require(folder, 'unet', 'in_channels', unet.get('in_channels'), vae.get('latent_channels'), 'to match the VAE')
     _require(
         folder,
         'unet',
         'cross_attention_dim',
         unet.get('cross_attention_dim'),
         text.get('hidden_size'),
-        "the text encoder's width",
+        'to match the text encoder',
     )
     for key, needed in {'prediction_type': 'epsilon', **(expect or {})}.items():
         part = 'scheduler' if key == 'prediction_type' else 'unet'
         found = base.configs[part].get(key, 'epsilon' if key == 'prediction_type' else None)
-        _require(folder, part, key, found, needed, 'what this config was made for')
+        _require(folder, part, key, found, needed, 'expected by the config')
     return base
 
 
@@ -180,16 +190,20 @@ def _require(folder: Path, part: str, key: str, found: Any, needed: Any, why: st
     }.get(key, '')
     raise BaseFolderError(
         f'{folder / CONFIGS[part]}: {key} is {found!r}, but {needed!r} is needed ({why}). {hint}\n'
-        f'Set another folder (--cfg-options model.backbone.base=/path/to/folder), or, if this base is intended, '
-        f'set --cfg-options model.backbone.expect.{key}={found!r}.'
+        f'Set another folder (--cfg-options model.backbone.base=/path/to/folder). If only the config requires this '
+        f'value and you intend to use this base, set --cfg-options model.backbone.expect.{key}={found!r}.'
     )
 
 
 def weight_files(folder: Path, part: str) -> tuple[list[Path], str | None]:
     """Returns the safetensors files of one part and their variant ('fp16' or None). Full precision is preferred.
 
+    Args:
+        folder: the base folder.
+        part: 'unet', 'vae' or 'text_encoder', or '.' for a folder that contains a single model.
+
     Raises:
-        BaseFolderError: there are no such files. Other formats are not read, because they can contain code.
+        BaseFolderError: the part has no safetensors files. Other formats are not read, because they can contain code.
     """
     stem = 'model' if part == 'text_encoder' else 'diffusion_pytorch_model'
     for variant in (None, 'fp16'):
@@ -208,10 +222,10 @@ def weight_files(folder: Path, part: str) -> tuple[list[Path], str | None]:
 
 
 def weights_hash(folder: Path, parts: Sequence[str] = IDENTIFIED) -> str:
-    """Computes a hash over the names, the shapes and a sample of the values of the weights of some parts.
+    """Computes a hash (16 hexadecimal digits) of the weights of some parts of a base.
 
-    The sampled values of each tensor are rounded to float16, so that the float32 and float16 files of a base have the
-    same hash. Returns 'none' if the tensors have no values (see `on_meta`).
+    It depends on the name, the shape and a sample of the values of each tensor. The values are rounded to float16, so
+    that the float32 and float16 files of a base have the same hash. Returns 'none' if the default device is 'meta'.
     """
     if on_meta():
         return 'none'
@@ -228,7 +242,7 @@ def weights_hash(folder: Path, parts: Sequence[str] = IDENTIFIED) -> str:
 
 
 def _sample(values: Any) -> bytes:
-    """Returns the shape and some values from rows across the tensor, so that a few changed embeddings are detected."""
+    """Returns the shape and some values of a tensor as bytes. The values are from rows spread over the whole tensor."""
     shape = values.get_shape()
     if len(shape) < 2:
         rows = [values[:]]
@@ -246,19 +260,19 @@ def _open_weights(file: Path) -> Any:
 
 
 def on_meta() -> bool:
-    """Returns whether modules are being built under `torch.device('meta')`, with shapes but without memory."""
+    """Returns whether the default device is 'meta', on which modules are built with shapes but without values."""
     return torch.get_default_device().type == 'meta'
 
 
 def load_unet(base: DiffusionBase) -> UNet2DConditionModel:
-    """Loads the UNet of the base in float32, frozen and in eval mode (without values under `torch.device('meta')`)."""
+    """Loads the UNet of the base in float32, frozen and in eval mode (without values on the default device 'meta')."""
     return _load(UNet2DConditionModel, base, 'unet')
 
 
 def load_vae(base: DiffusionBase, decoder: bool = False) -> AutoencoderKL:
     """Loads the VAE of the base in float32, frozen and in eval mode.
 
-    Unless `decoder` is set, drops the decoder with its 49.5 M parameters.
+    Unless `decoder` is True, the decoder is removed (49.5 M parameters in Stable Diffusion).
     """
     vae = _load(AutoencoderKL, base, 'vae')
     if not decoder:
@@ -273,9 +287,15 @@ def _load(model_class: type, base: DiffusionBase, part: str) -> Any:
 
 
 def load_whole(model_class: type, folder: Path, part: str, **options: Any) -> Any:
-    """Loads a part of a base, frozen and in eval mode, and checks that every weight comes from its files.
+    """Loads a part of a base, frozen and in eval mode, and checks that its files contain all weights.
 
-    diffusers and transformers initialise missing weights randomly and only log this.
+    Without this check, diffusers and transformers initialise missing weights randomly and only log a warning.
+
+    Args:
+        model_class: a class with the method `from_pretrained`.
+        folder: the base folder.
+        part: name of the subfolder, or '.' for the folder itself.
+        options: further arguments of `from_pretrained`.
 
     Raises:
         BaseFolderError: a file is damaged, lacks weights, or does not match the config of the part.
@@ -306,7 +326,7 @@ def load_whole(model_class: type, folder: Path, part: str, **options: Any) -> An
 
 
 def models_on_meta(base: DiffusionBase) -> dict[str, Any]:
-    """Builds the `unet` and the complete `vae` of the base with names and shapes but without values."""
+    """Builds the complete UNet and VAE of the base on the device 'meta' and returns them as 'unet' and 'vae'."""
     with torch.device('meta'):
         return {
             'unet': UNet2DConditionModel.from_config(base.configs['unet']),

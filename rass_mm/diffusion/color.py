@@ -13,7 +13,7 @@ from rass_mm.errors import ConfigError
 COLOR_FIXES = ('none', 'adain', 'wavelet')
 BAND = 128
 EPSILON = 1e-5
-"""Added to a variance of values in [0, 1], as released, to avoid a division by 0 for a flat channel."""
+"""Added to the variance of each channel, as in the released code, to avoid a division by 0 for a constant channel."""
 DILATIONS = (1, 2, 4, 8, 16)
 REACH = sum(DILATIONS)
 """Radius of the low-pass filter in pixels. A band must have at least this height."""
@@ -22,9 +22,9 @@ REACH = sum(DILATIONS)
 def fix_colors(restored: np.ndarray, source: np.ndarray, method: str) -> np.ndarray:
     """Transfers the colours of the source to a restored image.
 
-    The formulas are those of the published restorers. Their scripts also truncate the restored image to 8 bits before
-    and after the fix, whereas here it is rounded once when it is written. Their pixels are therefore half a grey level
-    darker on average.
+    The formulas are those of the published restorers. The published scripts also truncate the restored image to 8 bits
+    before and after the fix, so their pixels are half a grey level darker on average. Here, the image is rounded only
+    once, when it is written.
 
     Args:
         restored: (H, W, 3) float in [0, 1], modified in place.
@@ -34,15 +34,18 @@ def fix_colors(restored: np.ndarray, source: np.ndarray, method: str) -> np.ndar
             arXiv 2305.07015).
 
     Returns:
-        `restored`.
+        The array `restored`.
 
     Raises:
-        ConfigError: the method does not exist, or the images differ in size.
+        ConfigError: the method is unknown, or the images differ in size.
     """
     if method not in COLOR_FIXES:
         raise ConfigError(f'There is no colour fix {method!r}. Choose one of {", ".join(COLOR_FIXES)}.')
     if restored.shape != source.shape:
-        raise ConfigError(f'A colour fix needs images of the same size, not {restored.shape} and {source.shape}.')
+        raise ConfigError(
+            f'A colour fix needs images of the same size, but the restored image has shape {restored.shape} and the '
+            f'source has shape {source.shape}. Resize the source to the size of the restored image.'
+        )
     if method == 'adain':
         _match_statistics(restored, source)
     elif method == 'wavelet':
@@ -64,7 +67,7 @@ def _match_statistics(restored: np.ndarray, source: np.ndarray) -> None:
 def _statistics(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Computes the mean and the standard deviation of each channel, with the unbiased variance plus `EPSILON`.
 
-    Two passes are used, because a difference of squares loses precision.
+    The variance is computed in a second pass, because the difference of mean square and squared mean is less precise.
     """
     pixels = image.shape[0] * image.shape[1]
     bands = list(_bands(len(image)))
@@ -74,9 +77,9 @@ def _statistics(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _exchange_low_frequencies(restored: np.ndarray, source: np.ndarray) -> None:
-    """Adds the low frequencies of the difference between source and restored image.
+    """Adds the low frequencies of `source - restored` to `restored`.
 
-    One blur of the difference is sufficient, because the blur is linear.
+    Only the difference needs to be blurred, because the blur is linear.
     """
     height, pending = len(restored), None
     for top, bottom in _bands(height):
@@ -89,7 +92,10 @@ def _exchange_low_frequencies(restored: np.ndarray, source: np.ndarray) -> None:
 
 
 def low_frequencies(image: np.ndarray) -> np.ndarray:
-    """Applies five levels of a [1 2 1] / 4 blur, each twice as wide as the previous one, with repeated edges."""
+    """Blurs a float image of shape (H, W, 3) or (H, W) and repeats the pixels at its border.
+
+    A [1 2 1] / 4 filter is applied five times in both directions. Its dilation is doubled each time.
+    """
     for dilation in DILATIONS:
         kernel = np.zeros(2 * dilation + 1)
         kernel[[0, dilation, 2 * dilation]] = 0.25, 0.5, 0.25

@@ -1,4 +1,4 @@
-"""Feature extraction from images: the frozen VAE encoder, then one call of the adapted UNet at a fixed timestep."""
+"""Feature extraction from images with the frozen VAE encoder and one call of the adapted UNet at a fixed timestep."""
 
 from collections.abc import Sequence
 
@@ -13,24 +13,25 @@ from rass_mm.errors import ConfigError, DataError
 
 
 class DiffusionExtractor(nn.Module):
-    """Feature extractor of RASS (paper, section on the segmentation stage): merged restorer, new LoRA, UNet features.
+    """Feature extractor of RASS: the frozen VAE encoder, and the UNet with a merged restorer and a new LoRA.
 
     Args:
-        base: the validated base folder.
-        features: names of the features to return, in this order.
-        merged_adapter: an adapter file (from SCR) to merge into the UNet first; None starts from the plain base.
-        adapter: rank and scale of the new LoRA; None uses the defaults of `AdapterSpec`.
-        train: 'adapter' (LoRA and conv_in), 'unet' (the whole UNet) or 'nothing'.
+        base: the base, see `read_base`.
+        features: names of the features to return, in this order. See `describe_features`.
+        merged_adapter: adapter file of a restorer (SCR), which is merged into the UNet before the new LoRA is added.
+            None merges no adapter.
+        adapter: settings of the new LoRA. None uses the defaults of `AdapterSpec`.
+        train: the trained parameters: 'adapter' (LoRA and `conv_in`), 'unet' (the whole UNet) or 'nothing'.
         timestep: the timestep passed to the UNet, in [0, 1000).
-        sample_latent: whether to draw the latent from the VAE's posterior instead of using its mode (the released
-            behaviour).
-        gradient_checkpointing: whether to run the UNet forward twice to save the memory of its activations.
-        resize_features: whether to accept sides that are only multiples of the VAE's stride, like the released
-            windows, and to resize the features to side // stride. Otherwise, such sides are an error.
+        sample_latent: whether to sample the latent from the VAE's posterior, as the released code does, instead of
+            using the mode.
+        gradient_checkpointing: whether to recompute the activations of the UNet in the backward pass to save memory.
+        resize_features: whether to accept images with sides that are only multiples of the VAE's stride, as the
+            released code does, and to resize each feature to (H // stride, W // stride).
 
     Raises:
-        ConfigError: a feature or `train` is not valid.
-        AdapterError, BaseFolderError: a file cannot be used.
+        ConfigError: the name of a feature or the value of `train` is not valid.
+        AdapterError, BaseFolderError: the adapter file or the base cannot be used.
     """
 
     def __init__(
@@ -80,10 +81,10 @@ class DiffusionExtractor(nn.Module):
         return self
 
     def forward(self, images: Tensor, context: Tensor) -> list[Tensor]:
-        """Computes the features.
+        """Computes the features of images.
 
         Args:
-            images: (B, 3, H, W) RGB in [-1, 1]; H and W multiples of `size_multiple`.
+            images: (B, 3, H, W) RGB in [-1, 1]. H and W must be multiples of `size_multiple`.
             context: (B, T, C) context tokens for the cross-attention.
 
         Returns:
@@ -103,12 +104,16 @@ class DiffusionExtractor(nn.Module):
 
     @property
     def size_multiple(self) -> int:
-        """Number that image sides must be multiples of."""
+        """Required divisor of image heights and widths in pixels."""
         return self.base.vae_stride if self.resize_features else self.base.size_multiple
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Encodes (B, 3, H, W) images in [-1, 1] to the scaled latent (B, 4, H/s, W/s), without gradients."""
+        """Encodes (B, 3, H, W) RGB images in [-1, 1] to the scaled latent, without gradients.
+
+        Returns:
+            (B, C, H/s, W/s), where s is the stride of the VAE.
+        """
         posterior = self.vae.encode(images).latent_dist
         latent = posterior.sample() if self.sample_latent else posterior.mode()
         return latent * self.base.scaling_factor
@@ -123,14 +128,14 @@ class DiffusionExtractor(nn.Module):
             raise DataError(
                 f'The image has {images.shape[-2]}x{images.shape[-1]} pixels, but both sides must be multiples of '
                 f'{multiple} for this base. Set data_preprocessor.test_cfg=dict(size_divisor={multiple}) and a '
-                f'crop_size with such sides.'
+                f'crop_size with sides that are multiples of {multiple}.'
             )
 
 
 def resized(feature: Tensor, size: Sequence[int]) -> Tensor:
-    """Resizes (B, C, h, w) to another (height, width) bilinearly. A map of that size is returned unchanged.
+    """Resizes a (B, C, h, w) feature map to `size` (height, width) bilinearly if it has another size.
 
-    The UNet rounds odd sides up, so the maps of a level are not always exactly `stride` times smaller than the image.
+    The UNet rounds odd sides up, so a feature map is not always exactly `stride` times smaller than the image.
     """
     if tuple(feature.shape[-2:]) == tuple(size):
         return feature

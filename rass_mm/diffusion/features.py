@@ -18,12 +18,15 @@ RASS_FEATURES = (
     'vae.down_blocks.3',
     *(f'unet.up_blocks.{index}' for index in range(4)),
 )
-"""Features of the released segmentor: 256 (/4), 512 (/8), 1280 (/32), 1280 (/16), 640 (/8), 320 (/8) channels in SD."""
+"""Features of the released segmentor.
+
+In Stable Diffusion, they have 256, 512, 1280, 1280, 640 and 320 channels at strides of 4, 8, 32, 16, 8 and 8.
+"""
 
 
 @dataclass(frozen=True)
 class FeatureInfo:
-    """Name, channels and stride (image pixels per feature pixel) of one feature."""
+    """Name, number of channels and stride (image pixels per feature pixel) of a feature."""
 
     name: str
     channels: int
@@ -31,10 +34,10 @@ class FeatureInfo:
 
 
 def describe_features(base: DiffusionBase, names: Sequence[str]) -> list[FeatureInfo]:
-    """Computes the channels and strides of the named features from the config of the base.
+    """Computes the numbers of channels and the strides of features from the configs of the base.
 
     Raises:
-        ConfigError: the base does not have a feature. The message lists all features of the base.
+        ConfigError: the base has no feature with one of the names. The message lists all features of the base.
     """
     known = _all_features(base)
     for name in names:
@@ -63,8 +66,8 @@ def _all_features(base: DiffusionBase) -> dict[str, FeatureInfo]:
 def collected(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
     """Context manager. Yields a dict to which the outputs of `modules` (name -> module) are written inside the block.
 
-    After the block exits, all hooks are removed. For a module that returns a tuple (a UNet down block), the first
-    tensor is stored.
+    A second call of a module overwrites its first output. For a module that returns a tuple, such as a down block of
+    the UNet, the first tensor is stored. The hooks are removed after the block exits.
     """
     store: dict[str, Tensor] = {}
 

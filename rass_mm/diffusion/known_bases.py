@@ -1,7 +1,7 @@
-"""Configs of the Stable Diffusion releases and of the scene base, and functions that write base folders from them.
+"""Configs of the Stable Diffusion releases and of two small bases, and functions that write base folders from them.
 
-The values are those of the published config files. They are used in tests, in memory and speed measurements (random
-weights with the true shapes) and for the embedded base. All other uses read the configs in the base folder.
+The values for Stable Diffusion are those of the published config files. The configs are used to create small bases, and
+bases with random weights for tests and measurements. All other code reads the configs in the base folder.
 """
 
 import json
@@ -125,17 +125,26 @@ LAYOUTS: dict[str, Layout] = {
         'scheduler': SCHEDULER,
     },
 }
-"""Known bases.
+"""Name of a known base -> its configs.
 
 `sd-tiny` has the levels and strides of Stable Diffusion with small widths, so that configs for Stable Diffusion run in
-seconds. `scenes-tiny` has an f4 autoencoder, because with f8 a 128-pixel scene would be only 16 latent pixels wide. It
-has 8 latent channels, because the best linear code of 4x4 patches loses 3.8 dB less with 8 numbers than with 4 (CamVid,
-training images).
+seconds. `scenes-tiny` has an autoencoder with a stride of 4, because with a stride of 8, a 128-pixel scene would be
+only 16 latent pixels wide. It has 8 latent channels, because the best linear code of 4x4 patches loses 3.8 dB less with
+8 numbers than with 4 (measured on the training images of CamVid).
 """
 
 
 def write_configs(folder: Path, layout: Layout, name: str) -> Layout:
-    """Writes the tokenizer and all config files of a base. Returns the layout with the settings of the tokenizer."""
+    """Writes the tokenizer and all config files of a base.
+
+    Args:
+        folder: the base folder.
+        layout: a value of `LAYOUTS`.
+        name: name of the base, which is recorded in `model_index.json`.
+
+    Returns:
+        A copy of the layout in which the text encoder has the vocabulary size and the token ids of the tokenizer.
+    """
     vocabulary = write_tokenizer(folder / 'tokenizer')
     layout = {**layout, 'text_encoder': {**layout['text_encoder'], **vocabulary}}
     for part, config in layout.items():
@@ -160,14 +169,16 @@ def build_models(layout: Layout) -> dict[str, Any]:
 def write_random_base(
     folder: Path, name: str = 'sd21-base', seed: int = 0, half: bool = True, weights: bool = True
 ) -> None:
-    """Writes a base folder with random weights of the true shapes, marked as random in model_index.json and a README.
+    """Writes a base folder whose weights have the shapes of a known base and random values.
+
+    `model_index.json` and a README in the folder say that the weights are random.
 
     Args:
-        folder: the folder to write, which must not exist or must be empty.
+        folder: the folder to write. It must be empty or absent.
         name: a key of `LAYOUTS`.
-        seed: seed of the weights.
+        seed: seed of the random weights.
         half: whether to write float16 files (2.6 GB for sd21-base) instead of float32 files.
-        weights: False writes only the configs, which is sufficient for `torch.device('meta')`.
+        weights: whether to write weights. The configs alone are sufficient for models on the device 'meta'.
 
     Raises:
         BaseFolderError: the folder is not empty, or the name is unknown.
@@ -176,7 +187,8 @@ def write_random_base(
         raise BaseFolderError(f'There is no base layout {name!r}. Choose one of {", ".join(LAYOUTS)}.')
     if folder.exists() and any(folder.iterdir()):
         raise BaseFolderError(
-            f'{folder} is not empty, and random weights must never overwrite a base. Choose a new folder.'
+            f'{folder} is not empty. Random weights are written only to a new folder, so that they cannot overwrite a '
+            f'base. Choose a new folder.'
         )
     layout = write_configs(folder, LAYOUTS[name], f'RANDOM-{name}')
     note = f'RANDOM WEIGHTS, seed {seed}: the shapes of {name}, for tests and measurements. Its outputs mean nothing.\n'

@@ -10,23 +10,24 @@ from rass_mm.diffusion.tiling import windows
 SCHEMES = ('windows', 'osediff')
 """Ways to restore images of any size: in windows of the image, or in latent tiles as in OSEDiff."""
 TILE, OVERLAP = 96, 32
-"""In latent pixels. They correspond to 768 and 256 image pixels with Stable Diffusion's VAE."""
+"""Side and overlap of the tiles in latent pixels (768 and 256 image pixels with the VAE of Stable Diffusion)."""
 VARIANCE = 0.01
-"""Variance of the Gaussian weights, for a tile of side 1."""
+"""Variance of the Gaussian weights if the side of a tile is taken as 1."""
 
 
 def in_latent_tiles(latent: Tensor, predict: Callable[[Tensor], Tensor]) -> Tensor:
-    """Computes the output of a network for a latent of any size.
+    """Computes the output of a network for a latent of any size, in overlapping tiles if the latent is large.
 
-    A latent with an area of at most 96 x 96 pixels is processed in one call. A larger one is divided into square tiles
-    with sides of 96 pixels, or of its short side if that is less. Neighbouring tiles share 32 pixels.
+    A latent with an area of at most 96 x 96 pixels is processed in one call. A larger latent is divided into square
+    tiles with a side of 96 pixels, or of its shorter side if this is less. Neighbouring tiles overlap by at least 32
+    pixels, or by half a tile if a tile is narrower than 64 pixels.
 
     Args:
         latent: (B, C, h, w).
         predict: the network, which maps (B, C, h', w') to the same shape.
 
     Returns:
-        (B, C, h, w), at each pixel the weighted mean of the outputs of the tiles.
+        (B, C, h, w). Each pixel is the weighted mean of the outputs of all tiles that contain it.
     """
     size = latent.shape[-2:]
     if size[0] * size[1] <= TILE**2:
@@ -45,7 +46,16 @@ def in_latent_tiles(latent: Tensor, predict: Callable[[Tensor], Tensor]) -> Tens
 
 
 def gaussian_weights(starts: Sequence[int], tile: int, center: float) -> dict[int, Tensor]:
-    """Computes Gaussian weights around `center` along one side, by tile start. They sum to 1 at each pixel."""
+    """Computes the Gaussian weights of tiles along one side of a latent. At each pixel, the weights sum to 1.
+
+    Args:
+        starts: first pixel of each tile, in ascending order.
+        tile: side of a tile in pixels.
+        center: position of the maximum, relative to the start of the tile.
+
+    Returns:
+        Start of a tile -> (tile,) float64 weights.
+    """
     distances = (torch.arange(tile, dtype=torch.float64) - center) / tile
     profile = torch.exp(-distances.square() / (2 * VARIANCE))
     total = torch.zeros(starts[-1] + tile, dtype=torch.float64)

@@ -15,31 +15,37 @@ def one_step(
 ) -> Tensor:
     """Computes the restored latent z_H from a low-quality latent z_L and the UNet's prediction for it.
 
-    `residual`: z_H = z_L - eps (PiSA-SR, arXiv 2412.03017). `x0`: z_H = (z_L - sqrt(1 - a) eps) / sqrt(a), where a is
-    the cumulative alpha of the timestep (OSEDiff, arXiv 2406.08177). This is the scheduler's estimate of the clean
-    latent.
+    The form `residual` is z_H = z_L - eps (PiSA-SR, arXiv 2412.03017). The form `x0` is
+    z_H = (z_L - sqrt(1 - a) eps) / sqrt(a), where a is the cumulative alpha at the timestep (OSEDiff, arXiv
+    2406.08177). It is the scheduler's estimate of the clean latent.
 
     Args:
-        latent: (B, C, h, w), scaled.
-        predicted: (B, C, h, w), the output of the UNet.
+        latent: (B, C, h, w) scaled latent z_L.
+        predicted: (B, C, h, w) output of the UNet for z_L, eps.
         form: 'residual' or 'x0'.
-        alpha_bar: cumulative alpha at the timestep, in (0, 1). Required for the x0 form.
+        alpha_bar: cumulative alpha at the timestep, in (0, 1). Required for the form `x0`.
+
+    Returns:
+        (B, C, h, w) scaled latent z_H.
 
     Raises:
-        ConfigError: the form is unknown, or `alpha_bar` is missing for the x0 form.
+        ConfigError: the form is unknown, or `alpha_bar` is missing for the form `x0`.
     """
     if form == 'residual':
         return latent - predicted
     if form == 'x0' and alpha_bar is not None:
         alpha_bar = torch.as_tensor(alpha_bar, dtype=latent.dtype, device=latent.device)
         return (latent - (1 - alpha_bar).sqrt() * predicted) / alpha_bar.sqrt()
-    raise ConfigError(f"form is {form!r}, but it must be 'residual' or 'x0' (with alpha_bar).")
+    raise ConfigError(f"form is {form!r}, but it must be 'residual' or 'x0'. For 'x0', also pass alpha_bar.")
 
 
 def cumulated_alphas(scheduler: dict) -> Tensor:
-    """Computes the (1000,) cumulative alphas of a base's scheduler config, float32.
+    """Computes the cumulative alphas of the timesteps from the scheduler config of a base.
 
-    Only the noise levels are read. They do not depend on the sampler in the folder (PNDM, DDIM, Euler).
+    Only the noise levels are read. They do not depend on the sampler that the config names (PNDM, DDIM or Euler).
+
+    Returns:
+        (T,) float32 for T timesteps (1000 in Stable Diffusion).
     """
     keys = ('num_train_timesteps', 'beta_start', 'beta_end', 'beta_schedule', 'trained_betas')
     with torch.device('cpu'):

@@ -1,7 +1,7 @@
 """Prompts: the context tokens of the UNet's cross-attention, and the class of each token.
 
-There are three kinds: `ClassTokens` (default), `EmptyPrompt` and `TagPrompt`. All are modules that return a `Prompt`.
-None of them has trained parameters or adds anything to a checkpoint.
+There are three kinds of prompts: `ClassTokens` (default), `EmptyPrompt` and `TagPrompt`. All are modules that return a
+`Prompt`. None of them has trained parameters or adds tensors to a checkpoint.
 """
 
 import hashlib
@@ -22,22 +22,24 @@ from rass_mm.errors import ConfigError
 from rass_mm.files.atomic import atomic_path
 
 NOBODY = -1
-"""Owner of a token without a class (start, end, padding, null, punctuation)."""
+"""Value in `Prompt.owners` for a token that belongs to no class (start, end, padding, null, punctuation)."""
 TEMPLATE = 'a photo of a {}'
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Context of one batch.
+    """Context tokens of a batch of images, and the class of each token.
 
-    `context` is (B, T, C). `owners` is (B, T) int64 with the class id of each token, or `NOBODY`.
+    Attributes:
+        context: (B, T, C) context tokens.
+        owners: (B, T) int64, the class id of each token, or `NOBODY`.
     """
 
     context: Tensor
     owners: Tensor
 
     def repeated(self, times: int) -> 'Prompt':
-        """Repeats the prompt of each image `times` times in a row, for the windows of one image."""
+        """Returns a prompt in which the row of each image is repeated `times` times, e.g. once per window."""
         return Prompt(self.context.repeat_interleave(times, 0), self.owners.repeat_interleave(times, 0))
 
 
@@ -45,8 +47,8 @@ class Prompt:
 class Tagger(Protocol):
     """Interface of a tagger, which names the contents of an image.
 
-    A tagger that reads labels has an attribute `needs_labels = True`. A tagger that is a module follows the device and
-    the mode of the prompt.
+    A tagger that reads labels has an attribute `needs_labels = True`. A tagger that is an `nn.Module` is moved to other
+    devices and switched between training and eval mode together with the prompt.
     """
 
     def tags(self, images: Tensor, data_samples: Sequence[Any] | None = None) -> list[list[str]]:
@@ -59,16 +61,16 @@ class Tagger(Protocol):
 
 
 class ClassTokens(nn.Module):
-    """One token per class plus a null token, the same for every image (the text side of VPD, arXiv 2303.02153).
+    """Prompt with one token per class and a null token, the same for every image (as in VPD, arXiv 2303.02153).
 
     A class token is the text encoder's state at the end token of "a photo of a <name>". The null token is its state at
-    the start token, which is the same in every prompt and receives Stable Diffusion's attention if no word matches. The
-    tokens are computed once per base and class list and stored. The text encoder is not kept.
+    the start token. This state is the same in every prompt, and Stable Diffusion attends to it where no word matches.
+    The tokens are computed once per base and class list and cached in a file. The text encoder is not kept.
 
     Args:
-        base: the base folder.
-        classes: class names; the index is the class id.
-        cache: folder for the stored tokens; None uses `cache_folder()`.
+        base: the base.
+        classes: class names. The index of a name is its class id.
+        cache: folder for the cached tokens. None uses `cache_folder()`.
     """
 
     def __init__(self, base: DiffusionBase, classes: Sequence[str], cache: str | os.PathLike | None = None) -> None:
@@ -78,7 +80,10 @@ class ClassTokens(nn.Module):
         self.register_buffer('owners', torch.tensor([*range(len(classes)), NOBODY]), persistent=False)
 
     def forward(self, images: Tensor, data_samples: Sequence[Any] | None = None) -> Prompt:
-        """Returns the context (B, K+1, C) for (B, 3, H, W) images. `data_samples` is not used."""
+        """Returns the prompt of (B, 3, H, W) images, with a context of (B, K+1, C) for K classes.
+
+        `data_samples` is not used.
+        """
         batch = images.shape[0]
         return Prompt(self.tokens.expand(batch, -1, -1), self.owners.expand(batch, -1))
 
@@ -87,8 +92,8 @@ class EmptyPrompt(nn.Module):
     """Prompt with the empty text for every image.
 
     Args:
-        base: the base folder.
-        classes: not used; accepted for the common signature.
+        base: the base.
+        classes: not used. It exists so that all prompts have the same signature.
     """
 
     def __init__(self, base: DiffusionBase, classes: Sequence[str] = ()) -> None:
@@ -98,21 +103,21 @@ class EmptyPrompt(nn.Module):
         self.register_buffer('owners', torch.full((tokens.shape[0],), NOBODY), persistent=False)
 
     def forward(self, images: Tensor, data_samples: Sequence[Any] | None = None) -> Prompt:
-        """Returns the context (B, 77, C) for (B, 3, H, W) images. `data_samples` is not used."""
+        """Returns the prompt of (B, 3, H, W) images, with a context of (B, 77, C). `data_samples` is not used."""
         batch = images.shape[0]
         return Prompt(self.tokens.expand(batch, -1, -1), self.owners.expand(batch, -1))
 
 
 PROMPTS = {'ClassTokens': ClassTokens, 'EmptyPrompt': EmptyPrompt}
-"""Prompts that need only the base and class names, so that a restorer can use them for images without labels."""
+"""Prompts that need only a base and class names, so that a restorer can use them for images without labels."""
 
 
 def list_text(tag: str) -> str:
-    """Formats a tag as in the released RASS.
+    """Formats a tag as in the prompt of the released RASS.
 
-    The released prompt is Python's text of the list of tags, with `[] ,` stripped from its ends, apostrophes deleted
-    and commas replaced by spaces. Deleting the apostrophes also deletes the quotes of the list. However, Python puts a
-    tag that contains an apostrophe in double quotes, which are kept.
+    The released code converts the list of tags to text with `str`, strips the characters `[] ,` from both ends, deletes
+    all apostrophes and replaces commas by spaces. This deletes the quotes around each tag as well. However, Python
+    encloses a tag that contains an apostrophe in double quotes, which are not deleted.
     """
     return repr(tag).replace("'", '').replace(',', ' ')
 
@@ -122,17 +127,17 @@ TAG_TEXTS: dict[str, tuple[Callable[[str], str], str]] = {'commas': (str, ', '),
 
 
 class TagPrompt(nn.Module):
-    """Prompt with the tags of each image as one text. It keeps the text encoder, like the released code.
+    """Prompt with the tags of each image as one text. The text encoder stays in memory, as in the released code.
 
     Args:
-        base: the base folder.
+        base: the base.
         classes: class names. The tokens of a tag that equals a class name belong to that class.
         tagger: the tagger that provides the tags.
-        truncate: whether to cut off tags at the end that do not fit the text encoder, like the tokenizer of the
-            released code. Otherwise, they are an error.
-        style: 'commas' results in "sky, tree" (OSEDiff); 'list' results in "sky  tree" (the released RASS, see
+        truncate: whether to cut off the end of a text that does not fit the text encoder, as the released code does.
+            Otherwise, such a text raises an error.
+        style: 'commas' formats tags as "sky, tree" (OSEDiff), and 'list' as "sky  tree" (the released RASS, see
             `list_text`).
-        suffix: text after the tags; ', ,' in OSEDiff.
+        suffix: text after the tags. OSEDiff uses ', ,'.
 
     Raises:
         ConfigError: `tagger` or `style` is not valid.
@@ -168,7 +173,7 @@ class TagPrompt(nn.Module):
         return getattr(self.tagger, 'needs_labels', False)
 
     def forward(self, images: Tensor, data_samples: Sequence[Any] | None = None) -> Prompt:
-        """Returns the context (B, 77, C) for (B, 3, H, W) images in [-1, 1].
+        """Returns the prompt of (B, 3, H, W) RGB images in [-1, 1], with a context of (B, 77, C).
 
         Raises:
             ConfigError: the tags of an image do not fit the text encoder, and `truncate` is False.
@@ -185,7 +190,7 @@ class TagPrompt(nn.Module):
         return ''.join(part for part, _ in self._parts(tags))
 
     def _parts(self, tags: Sequence[str]) -> Iterator[tuple[str, int]]:
-        """Yields (text, owner) of the tags, of the separators and of the suffix."""
+        """Yields a pair (text, owner) for each tag, each separator and the suffix, in the order of the text."""
         write, between = TAG_TEXTS[self.style]
         for index, tag in enumerate(tags):
             if index:
@@ -194,7 +199,7 @@ class TagPrompt(nn.Module):
         yield self.suffix, NOBODY
 
     def _tokens(self, tags: Sequence[str]) -> list[tuple[int, int]]:
-        """Returns (id, owner) of the tokens of the text.
+        """Returns a pair (token id, owner) for each token of the text.
 
         The parts are tokenized separately, because CLIP's tokenizer joins only punctuation and never words.
         """
@@ -203,11 +208,13 @@ class TagPrompt(nn.Module):
 
 
 class GroundTruthTagger:
-    """Tagger that returns the names of the classes in the labels: for SCR in training, and an upper bound in tests.
+    """Tagger that returns the names of the classes in an image's labels.
+
+    It is used for training a restorer, and in experiments as an upper bound for taggers that do not read labels.
 
     Args:
-        classes: class names; the index is the class id.
-        ignore_index: label id that is not a class.
+        classes: class names. The index of a name is its class id.
+        ignore_index: value of label pixels that belong to no class.
     """
 
     needs_labels = True
@@ -234,13 +241,13 @@ def _drop_prefix(state: dict[str, Tensor], prefix: str) -> None:
 
 
 def cache_folder() -> Path:
-    """Returns the cache folder: `$RASS_MM_CACHE`, else `$XDG_CACHE_HOME/rass_mm`, else `~/.cache/rass_mm`."""
+    """Returns the cache folder: `$RASS_MM_CACHE` if it is set, else `$XDG_CACHE_HOME/rass_mm` or `~/.cache/rass_mm`."""
     root = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     return Path(os.environ.get('RASS_MM_CACHE') or Path(root) / 'rass_mm')
 
 
 def stored_class_tokens(base: DiffusionBase, classes: list[str], cache: Path) -> Tensor:
-    """Returns the (K+1, C) class tokens from the cache. If they are not in the cache, computes and stores them."""
+    """Returns the (K+1, C) tokens of K classes, see `class_tokens`. They are computed only if they are not cached."""
     if on_meta():
         return torch.empty(len(classes) + 1, base.context_width)
     sources = [weights_hash(base.folder, ('text_encoder',)), json.dumps(base.configs['text_encoder'], sort_keys=True)]
@@ -254,7 +261,7 @@ def stored_class_tokens(base: DiffusionBase, classes: list[str], cache: Path) ->
 
 
 def class_tokens(text: TextEncoder, classes: Sequence[str]) -> Tensor:
-    """Computes (K+1, C): the end-token state of each class's sentence, then the start-token state as the null token."""
+    """Computes the (K+1, C) tokens of K classes: one token per class, then the null token. See `ClassTokens`."""
     contexts, ends = zip(*(text.encode_texts([TEMPLATE.format(name)]) for name in classes), strict=True)
     tokens = [context[0, end[0]] for context, end in zip(contexts, ends, strict=True)]
     return torch.stack([*tokens, contexts[0][0, 0]]).float().contiguous()

@@ -1,7 +1,7 @@
 """Tagger with the Recognize Anything Model (RAM), or its variant for degraded images (DAPE), from the `ram` package.
 
-RAM's code and weights are not part of this package and have to be installed by the user. The weights are read safely,
-and the tags of all images are cached.
+RAM's code and weights are not part of this package and have to be installed by the user. The weights are read without
+running code in them. Outside training, the tags of each image are cached.
 """
 
 import hashlib
@@ -29,36 +29,34 @@ from rass_mm.files.hashing import update_sampled
 from rass_mm.files.tensors import read_tensors, tensors_only
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Mean and standard deviation of ImageNet, per channel of RGB in [0, 1]."""
+"""Mean and standard deviation of each RGB channel in [0, 1] on ImageNet."""
 DTYPES = {'float32': torch.float32, 'float16': torch.float16}
 SEPARATORS = re.compile(r'[|,]')
 REMEDY = 'pip install git+https://github.com/xinyu1205/recognize-anything'
-FORKS = 'the folder ram/ of SeeSR or OSEDiff, put on PYTHONPATH,'
+FORKS = 'the repository of SeeSR or OSEDiff, which contains the folder ram/,'
 
 
 class RAMTagger(nn.Module):
     """A `Tagger` that uses RAM (arXiv 2306.03514), or DAPE (arXiv 2311.16518) if `condition` is given.
 
-    In eval mode, the tags of an image are computed once and cached, in memory and in files under `cache`. In training
-    mode, nothing is cached, because crops do not recur. If a sample contains its clean crop, the clean crop is tagged
-    instead.
+    In eval mode, the tags of an image are computed once and cached in memory and in files under `cache`. In training
+    mode, nothing is cached, because each crop is used only once. If a training sample contains its clean crop, the
+    clean crop is tagged instead of the degraded one.
 
-    The network is loaded when the tags of an image are not in the cache for the first time. It is frozen and not
-    registered as a submodule, so it is not part of checkpoints, optimisers or `parameters()`. It runs on the device of
-    the images.
+    The network is loaded when it is needed for the first time. It is frozen and not registered as a submodule, so it is
+    not part of checkpoints, optimizers or `parameters()`. It runs on the device of the images.
 
-    The released RASS passes the padded image to RAM, resized without antialiasing, in float16: `padding=True`,
-    `antialias=False`, `dtype='float16'`. The defaults are those of RAM.
+    The defaults are those of RAM. The released RASS uses `padding=True`, `antialias=False` and `dtype='float16'`.
 
     Args:
-        classes: not used; accepted for the common signature.
-        weights: the weights of RAM, `ram_swin_large_14m.pth`.
-        condition: the weights of DAPE, `DAPE.pth`; None uses plain RAM.
-        image_size: side in pixels to which images are resized: 384 or 224.
-        padding: whether to keep the padding of an image. Otherwise, it is cut off first.
+        classes: not used. It exists so that all taggers have the same signature.
+        weights: path of the weights of RAM, `ram_swin_large_14m.pth`.
+        condition: path of the weights of DAPE, `DAPE.pth`. None uses plain RAM.
+        image_size: side in pixels to which images are resized, 384 or 224.
+        padding: whether to keep the padding of an image. Otherwise, the padding is removed first.
         antialias: whether to use antialiasing when an image is reduced to `image_size`.
-        dtype: 'float32' or 'float16'. The CPU always uses float32.
-        cache: folder for the cached tags; None uses `cache_folder()`.
+        dtype: 'float32' or 'float16'. On the CPU, float32 is always used.
+        cache: folder for the cached tags. None uses `cache_folder()`.
 
     Raises:
         ConfigError: a weights file does not exist, or `dtype` is not valid.
@@ -88,7 +86,9 @@ class RAMTagger(nn.Module):
         if on_meta():
             return
         if importlib.util.find_spec('ram') is None:
-            raise InstallationError(f'RAMTagger needs the package ram (recognize-anything): {REMEDY}')
+            raise InstallationError(
+                f'RAMTagger needs the package ram (recognize-anything), which is not installed. Run: {REMEDY}'
+            )
         identities = [file_identity(path) for path in (self.weights, self.condition) if path]
         # Another resize or precision may result in other tags, so it has another folder. The folder of the defaults is
         # that of tags stored before these options were introduced.
@@ -102,8 +102,9 @@ class RAMTagger(nn.Module):
 
         Args:
             images: (B, 3, H, W) RGB in [-1, 1].
-            data_samples: one sample per image. `img_shape` (h, w) is the size without padding (at the right and the
-                bottom). In training mode, `gt`, (h, w, 3) BGR uint8, is used instead of the image.
+            data_samples: one sample per image. Its key `img_shape` is the size (h, w) of the image without the padding
+                at the right and the bottom. In training mode, its key `gt`, a clean image of shape (h, w, 3) in BGR and
+                uint8, is tagged instead of the image.
 
         Raises:
             InstallationError: the package `ram` cannot be used.
@@ -133,7 +134,7 @@ class RAMTagger(nn.Module):
         return image[:, :height, :width].float()
 
     def _ask(self, images: Sequence[Tensor]) -> list[list[str]]:
-        """Computes the tags of (3, h, w) images, which can differ in size."""
+        """Computes the tags of (3, h, w) RGB images in [-1, 1], which can differ in size."""
         batch = torch.stack([prepared(image, self.image_size, self.antialias) for image in images])
         dtype = self._dtype_on(batch.device)
         network = self._loaded().to(batch.device, dtype)
@@ -142,7 +143,7 @@ class RAMTagger(nn.Module):
         if len(english) != len(images) or not all(isinstance(text, str) for text in english):
             raise InstallationError(
                 f'For {len(images)} images, the package ram returned {english!r}, but the first result of '
-                f'generate_tag should be one text per image. Use recognize-anything or {FORKS} instead.'
+                f'generate_tag must be one text per image. Install recognize-anything, or put {FORKS} on PYTHONPATH.'
             )
         return [[tag for part in SEPARATORS.split(text) if (tag := part.strip())] for text in english]
 
@@ -158,21 +159,21 @@ class RAMTagger(nn.Module):
 
 
 class TagStore:
-    """Cache of tags by image, in memory and as one small JSON file per image in `folder`, which processes can share."""
+    """Cache of image tags in memory and in one JSON file per image. Several processes can share the folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.memory: dict[str, list[str]] = {}
 
     def get(self, key: str) -> list[str] | None:
-        """Returns the stored tags, or None if there are none or the file is damaged."""
+        """Returns the tags stored for `key` (see `image_key`), or None if none are stored or the file is damaged."""
         if key not in self.memory:
             with suppress(OSError, ValueError, TypeError):
                 self.memory[key] = [str(tag) for tag in json.loads(self._file(key).read_text(encoding='utf-8'))]
         return self.memory.get(key)
 
     def put(self, key: str, tags: list[str]) -> None:
-        """Stores tags. The file is written atomically."""
+        """Stores the tags of the image with the given `image_key`. The file is written atomically."""
         self.memory[key] = tags
         write_text(self._file(key), json.dumps(tags, ensure_ascii=False))
 
@@ -181,7 +182,7 @@ class TagStore:
 
 
 def prepared(image: Tensor, size: int, antialias: bool = True) -> Tensor:
-    """Converts (3, h, w) RGB in [-1, 1] to RAM's input, (3, size, size) with ImageNet's normalisation."""
+    """Converts a (3, h, w) RGB image in [-1, 1] to RAM's input, (3, size, size) with ImageNet normalization."""
     unit = (image[None] + 1) / 2
     square = F.interpolate(unit, (size, size), mode='bilinear', antialias=antialias, align_corners=False)
     mean, std = (torch.tensor(values, device=image.device).view(3, 1, 1) for values in (MEAN, STD))
@@ -198,7 +199,7 @@ def image_key(image: Tensor) -> str:
 def file_identity(path: Path) -> str:
     """Computes a hash of the size, the beginning and the end of a weights file.
 
-    The end of a `.pth` file lists the checksums of all its tensors.
+    The end of a `.pth` file lists the checksums of all its tensors, so the hash depends on all of them.
 
     Raises:
         ConfigError: the file does not exist.
@@ -206,7 +207,7 @@ def file_identity(path: Path) -> str:
     if not path.is_file():
         raise ConfigError(
             f"{path} does not exist. Put RAM's weights there (ram_swin_large_14m.pth from the recognize-anything "
-            f'project, DAPE.pth from SeeSR) or set the path of your file: tagger.weights=..., tagger.condition=....'
+            f'project, DAPE.pth from SeeSR), or set tagger.weights or tagger.condition to the path of your file.'
         )
     digest = hashlib.sha256(str(path.stat().st_size).encode())
     update_sampled(digest, path)
@@ -216,8 +217,14 @@ def file_identity(path: Path) -> str:
 def load_network(weights: Path, condition: Path | None, image_size: int) -> nn.Module:
     """Builds RAM or DAPE with the installed package, frozen and in eval mode.
 
+    Args:
+        weights: path of the weights of RAM.
+        condition: path of the weights of DAPE. None builds RAM.
+        image_size: side of the input in pixels, 384 or 224.
+
     Raises:
-        InstallationError, CheckpointError: see `RAMTagger.tags`.
+        InstallationError: the package `ram` cannot be used.
+        CheckpointError: the weights are unsafe or damaged, or do not match the network.
     """
     build = network_builder('ram.models.ram_lora' if condition else 'ram.models.ram')
     read_ram_weights(weights)  # a check: the package reads the file itself, and older torch would run code in it
@@ -237,7 +244,7 @@ def load_network(weights: Path, condition: Path | None, image_size: int) -> nn.M
 def add_condition(network: nn.Module, condition: Path) -> None:
     """Loads the tensors of DAPE into RAM.
 
-    The `ram` package's own loader works only on a machine with the device from which the tensors were saved.
+    The loader in the package `ram` is not used, because it requires the device from which the tensors were saved.
 
     Raises:
         CheckpointError: the file is unsafe or damaged, or contains none of the network's tensors.
@@ -266,7 +273,9 @@ def network_builder(name: str) -> Callable[..., nn.Module]:
         if isinstance(error, ModuleNotFoundError) and name.startswith(f'{error.name}'):
             lacking = f'The installed package ram has no {error.name}.'
             if name.endswith('lora'):
-                raise InstallationError(f'{lacking} DAPE (condition=...) needs {FORKS} or remove condition.') from None
+                raise InstallationError(
+                    f'{lacking} DAPE (condition=...) needs it. Put {FORKS} on PYTHONPATH, or remove condition.'
+                ) from None
             raise InstallationError(f'{lacking} It is another project with that name. Run: {REMEDY}') from None
         raise InstallationError(
             f'The package ram cannot be imported ({_reason(error)}) with the installed transformers '
@@ -276,12 +285,12 @@ def network_builder(name: str) -> Callable[..., nn.Module]:
         ) from error
     build = getattr(module, name.rpartition('.')[2], None) or getattr(module, 'ram', None)
     if build is None:
-        raise InstallationError(f'{name} of the installed package ram has no function ram. Run: {REMEDY}')
+        raise InstallationError(f'The module {name} of the installed package has no function ram. Run: {REMEDY}')
     return build
 
 
 def read_ram_weights(path: Path) -> Any:
-    """Reads a .pth file of RAM's authors, which may contain only tensors and plain values.
+    """Reads a .pth file that was published by RAM's authors. It may contain only tensors and plain values.
 
     Raises:
         CheckpointError: the file is damaged or contains other objects.
@@ -294,7 +303,7 @@ def read_ram_weights(path: Path) -> Any:
 def without_downloads() -> Iterator[None]:
     """Context manager. Inside the block, the Hugging Face libraries use only their cache.
 
-    Otherwise, the tokenizer of the package would be downloaded.
+    Otherwise, the package `ram` would download its tokenizer.
     """
     from huggingface_hub import constants
 

@@ -30,25 +30,30 @@ DTYPES = ('float32', 'bfloat16', 'float16')
 
 
 class OneStepRestorer(nn.Module):
-    """Frozen autoencoder around a UNet with a LoRA: z_L -> z_H -> image (paper, restoration stage).
+    """One-step restorer: a frozen autoencoder, and a UNet with a LoRA between its encoder and its decoder.
+
+    The encoder computes the latent z_L of a low-quality image, the UNet restores it to z_H, and the decoder computes
+    the restored image from z_H.
 
     Args:
-        base: the validated base folder.
+        base: the base, see `read_base`.
         form: 'residual' or 'x0', see `one_step`.
-        timestep: the timestep passed to the UNet; None uses the default of the form (1 or 999).
-        adapter: rank and scale of the LoRA.
-        critic: rank and scale of the critic's LoRA for the VSD loss; None creates no critic.
-        start: an adapter (its file or its content) to start from; None starts from a new LoRA, which does not restore
+        timestep: the timestep passed to the UNet. None uses the default of the form (1 for 'residual', 999 for 'x0').
+        adapter: settings of the LoRA. None uses the defaults of `AdapterSpec`.
+        critic: settings of a second LoRA, which is the critic of the VSD loss. None creates no critic.
+        start: an adapter file, or its content, to start from. None starts from a new LoRA, which does not restore
             anything before it is trained.
         trainable: whether the adapter can be trained. False merges the adapter of `start` into the frozen UNet and VAE,
             which produces the same output faster.
         autoencoder: keyword arguments of `build_autoencoder`, e.g. `dict(tiny='weights/taesd', ends='both')`.
-        attention_layers: places of the attention maps, see `capturing`.
-        gradient_checkpointing: whether to recompute the activations of UNet and decoder in the backward pass.
+        attention_layers: parts of the UNet whose attention maps `capturing` yields, see `cross_attention_layers`.
+        gradient_checkpointing: whether to recompute the activations of the UNet and the decoder in the backward pass to
+            save memory.
 
     Raises:
-        ConfigError: the form is unknown, the timestep is not in 0..999, or `start` is missing or does not match.
-        AdapterError, BaseFolderError: a file cannot be used.
+        ConfigError: the form is unknown, the timestep is out of range, `trainable` is False and `start` is missing, or
+            `start` was trained with another form or timestep.
+        AdapterError, BaseFolderError: the adapter file or the base cannot be used.
     """
 
     def __init__(
@@ -107,7 +112,7 @@ class OneStepRestorer(nn.Module):
 
     @property
     def size_multiple(self) -> int:
-        """Number that image sides must be multiples of."""
+        """Required divisor of image heights and widths in pixels."""
         return self.autoencoder.stride * 2 ** (len(self.base.configs['unet']['block_out_channels']) - 1)
 
     def train(self, mode: bool = True) -> 'OneStepRestorer':
@@ -120,7 +125,7 @@ class OneStepRestorer(nn.Module):
     def capturing(self) -> Iterator[dict[str, Tensor]]:
         """Context manager. Yields the attention maps of the calls inside the block, see `captured_attention`.
 
-        It can be nested.
+        If it is used inside another such block, it yields the dict of the outer block.
         """
         if self._maps is not None:
             yield self._maps
@@ -135,36 +140,53 @@ class OneStepRestorer(nn.Module):
         """Restores images.
 
         Args:
-            images: (B, 3, H, W) RGB in [-1, 1]; H and W multiples of `size_multiple`.
+            images: (B, 3, H, W) RGB in [-1, 1]. H and W must be multiples of `size_multiple`.
             context: (B, T, C) context tokens.
-            latent_tiles: whether the UNet processes a large latent in OSEDiff's tiles. In this case, H and W only
-                need to be multiples of the autoencoder's stride. The autoencoder always processes whole images.
+            latent_tiles: whether the UNet processes a large latent in OSEDiff's tiles, see `in_latent_tiles`. In this
+                case, H and W only need to be multiples of the autoencoder's stride. The autoencoder always processes
+                whole images.
 
         Returns:
-            (B, 3, H, W) RGB around [-1, 1], not clamped.
+            (B, 3, H, W) RGB. The nominal range is [-1, 1], but the values are not clamped.
 
         Raises:
-            DataError: a side is not a multiple of the required number.
+            DataError: H or W is not a multiple of the required number.
         """
         latent = self.encode(images, self.autoencoder.stride if latent_tiles else self.size_multiple)
         return self.decode(self.restore_latent(latent, context, latent_tiles))
 
     def encode(self, images: Tensor, multiple: int | None = None) -> Tensor:
-        """Encodes (B, 3, H, W) images in [-1, 1] to the scaled latent (B, C, H/s, W/s).
+        """Encodes (B, 3, H, W) RGB images in [-1, 1] to the scaled latent, without gradients.
+
+        Args:
+            images: the images.
+            multiple: required divisor of H and W. None uses `size_multiple`.
+
+        Returns:
+            (B, C, H/s, W/s), where s is the stride of the autoencoder.
 
         Raises:
-            DataError: a side is not a multiple of `multiple` (default: `size_multiple`).
+            DataError: H or W is not a multiple of `multiple`.
         """
         multiple = multiple or self.size_multiple
         if images.shape[-2] % multiple or images.shape[-1] % multiple:
             raise DataError(
                 f'The image has {images.shape[-2]}x{images.shape[-1]} pixels, but both sides must be multiples of '
-                f'{multiple} for this base. Choose such a crop or window size, or pad the image.'
+                f'{multiple} for this base. Choose a crop or window size that is such a multiple, or pad the image.'
             )
         return self.autoencoder.encode(images)
 
     def restore_latent(self, latent: Tensor, context: Tensor, latent_tiles: bool = False) -> Tensor:
-        """Restores z_L (B, C, h, w) to z_H with one call of the UNet, or with one call per tile, see `forward`."""
+        """Computes the restored latent z_H with one call of the UNet, or with one call per tile.
+
+        Args:
+            latent: (B, C, h, w) scaled latent z_L.
+            context: (B, T, D) context tokens.
+            latent_tiles: whether to process a large latent in tiles, see `in_latent_tiles`.
+
+        Returns:
+            (B, C, h, w) scaled latent z_H.
+        """
         timestep = torch.as_tensor(self.timestep, device=latent.device)
 
         def predict(part: Tensor) -> Tensor:
@@ -174,16 +196,28 @@ class OneStepRestorer(nn.Module):
         return one_step(latent, predicted, self.form, self.alpha_bar)
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Decodes z_H (B, C, h, w) to images (B, 3, h*s, w*s) around [-1, 1]."""
+        """Decodes a (B, C, h, w) scaled latent to RGB images.
+
+        Returns:
+            (B, 3, h*s, w*s), where s is the stride of the autoencoder. The nominal range is [-1, 1], but the values are
+            not clamped.
+        """
         return self.autoencoder.decode(latent)
 
     def save(self, path: str | os.PathLike, identity: dict[str, str], prompt: str, classes: Sequence[str]) -> None:
-        """Writes the generator's adapter with all settings that are needed to restore with it, see `load_restorer`."""
+        """Writes the adapter and all settings that `load_restorer` needs to a file.
+
+        Args:
+            path: the file to write (safetensors).
+            identity: identity of the base, see `DiffusionBase.identity`.
+            prompt: name of the prompt class, a key of `PROMPTS`.
+            classes: class names of the prompt.
+        """
         recipe = {'form': self.form, 'timestep': self.timestep, 'prompt': prompt, 'classes': list(classes)}
         save_adapter(self.unet, GENERATOR, path, identity, recipe)
 
     def stage_points(self) -> list[StagePoint]:
-        """Returns encoder, UNet and decoder, in the order in which they run."""
+        """Returns the stages 'encode', 'UNet' and 'decode', in the order in which they run."""
         ends = self.autoencoder
         return [
             StagePoint('encode', ends, 'encode'),
@@ -192,7 +226,7 @@ class OneStepRestorer(nn.Module):
         ]
 
     def heavy_modules(self) -> list[nn.Module]:
-        """Returns UNet, encoder and decoder, which are the modules to compile."""
+        """Returns the modules that take most of the run time: the UNet, the encoders and the decoders."""
         networks = [self.autoencoder.vae, getattr(self.autoencoder, 'tiny', None)]
         ends = [getattr(network, part) for network in networks if network for part in ('encoder', 'decoder')]
         return [self.unet, *(end for end in ends if end is not None)]
@@ -201,7 +235,8 @@ class OneStepRestorer(nn.Module):
 def clamped(restored: Tensor) -> Tensor:
     """Clamps images to [-1, 1] and replaces infinity with NaN.
 
-    Clamping would turn infinity into white. NaN is not clamped and is detected when the image is written.
+    Clamping would turn infinity into a valid colour. NaN is not changed by clamping and is detected when the image is
+    written.
     """
     return restored.masked_fill(restored.isinf(), torch.nan).clamp(-1, 1)
 
@@ -210,9 +245,9 @@ class Restorer(nn.Module):
     """A trained restorer with its prompt, as returned by `load_restorer`.
 
     Args:
-        model: the restorer.
+        model: the one-step restorer.
         prompt: a prompt module of `rass_mm.diffusion.prompts`.
-        latent_tiles: whether images are restored as a whole, with the UNet in OSEDiff's tiles.
+        latent_tiles: whether the UNet processes a large latent in OSEDiff's tiles, see `OneStepRestorer.forward`.
     """
 
     def __init__(self, model: OneStepRestorer, prompt: nn.Module, latent_tiles: bool = False) -> None:
@@ -221,7 +256,7 @@ class Restorer(nn.Module):
 
     @property
     def size_multiple(self) -> int:
-        """Number that image sides must be multiples of."""
+        """Required divisor of image heights and widths in pixels."""
         return self.model.autoencoder.stride if self.latent_tiles else self.model.size_multiple
 
     @torch.inference_mode()
@@ -229,10 +264,10 @@ class Restorer(nn.Module):
         """Restores (B, 3, H, W) RGB images in [-1, 1].
 
         Returns:
-            The restored images, clamped to [-1, 1], on the device and in the dtype of the input.
+            (B, 3, H, W) RGB, clamped to [-1, 1], on the device and in the dtype of the input.
 
         Raises:
-            DataError: a side is not a multiple of `size_multiple`.
+            DataError: H or W is not a multiple of `size_multiple`.
         """
         place = next(self.model.unet.parameters())
         inside = images.to(place.device, place.dtype)
@@ -241,10 +276,13 @@ class Restorer(nn.Module):
 
     @torch.inference_mode()
     def attention(self, images: Tensor) -> tuple[dict[str, Tensor], Prompt]:
-        """Computes the attention maps (layer name -> (B, N, T)) of (B, 3, H, W) RGB images in [-1, 1].
+        """Computes the attention maps of (B, 3, H, W) RGB images in [-1, 1].
 
         Returns:
-            The maps and the prompt.
+            The maps, layer name -> (B, N, T) as in `captured_attention`, and the prompt of the images.
+
+        Raises:
+            DataError: H or W is not a multiple of `OneStepRestorer.size_multiple`.
         """
         place = next(self.model.unet.parameters())
         inside = images.to(place.device, place.dtype)
@@ -258,7 +296,7 @@ class Restorer(nn.Module):
         return Prompt(prompt.context.to(images.device, images.dtype), prompt.owners.to(images.device))
 
     def stage_points(self) -> list[StagePoint]:
-        """Returns the prompt, followed by the stages of the model."""
+        """Returns the stage 'prompt', followed by the stages of the model."""
         return [StagePoint('prompt', self.prompt), *self.model.stage_points()]
 
 
@@ -274,13 +312,16 @@ def load_restorer(
     """Loads a restorer from an adapter file, which contains its form, timestep and prompt.
 
     Args:
-        adapter: a file written by training (`scr_*.safetensors`), or its content.
-        base: the base folder it was trained on, or several folders in order of preference.
-        autoencoder: folder of a tiny autoencoder that replaces the VAE's decoder; None keeps the VAE.
-        ends: with `autoencoder`, the replaced ends: 'decoder' or 'both'.
+        adapter: an adapter file written by the training of a restorer (`scr_*.safetensors`), or its content.
+        base: the base folder that the adapter was trained on, or several folders in order of preference.
+        autoencoder: folder of a tiny autoencoder, see `TinyAutoencoder`. None uses the VAE of the base.
+        ends: the parts of the VAE that the tiny autoencoder replaces, 'decoder' or 'both'.
         device: the device of the restorer.
         dtype: 'float32', 'bfloat16' or 'float16'.
-        latent_tiles: whether to restore whole images, with the UNet in OSEDiff's tiles; see `RestoreOptions.scheme`.
+        latent_tiles: whether the UNet processes a large latent in OSEDiff's tiles, see `OneStepRestorer.forward`.
+
+    Returns:
+        The restorer, frozen and in eval mode.
 
     Raises:
         AdapterError: the file cannot be used, is not a restorer, or was trained on another base.
@@ -292,7 +333,7 @@ def load_restorer(
     if 'recipe' not in content.header:
         raise AdapterError(
             f'{content.path} is an adapter but not a restorer, because its header has no recipe (form, prompt, '
-            f'classes). Pass an adapter written by the training of a restorer.'
+            f'classes). Pass an adapter that was written by the training of a restorer.'
         )
     recipe = content.header['recipe']
     found = read_base(base)

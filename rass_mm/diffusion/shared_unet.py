@@ -20,17 +20,18 @@ GENERATOR, CRITIC = 'scr', 'vsd'
 
 
 class SharedUNet:
-    """A UNet with the generator active, and context managers that turn it into the critic or the plain base.
+    """A UNet that acts as the generator and, inside context managers, as the critic or the plain base.
 
     This class is not a module. Its owner has to register the UNet and `plain_conv_in` as modules.
 
-    Outside of the context managers, the generator is active, regardless of which trained parameters require gradients.
-    A backward pass that runs layers again (gradient checkpointing) therefore runs the same layers.
+    Outside of the context managers, the generator is always active, regardless of which parameters require gradients.
+    With gradient checkpointing, a backward pass outside of them therefore recomputes the layers of the generator.
 
     Args:
         unet: a frozen UNet without adapters, modified in place.
-        generator: rank and scale of the generator's LoRA. Its `conv_in` is trained in full.
-        critic: rank and scale of the critic's LoRA; None creates no critic.
+        generator: settings of the generator's LoRA. None uses the defaults of `AdapterSpec`. The generator's `conv_in`
+            is trained in full.
+        critic: settings of the critic's LoRA. None creates no critic.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class SharedUNet:
             parameter.requires_grad_(True)
 
     def parameters_of(self, name: str) -> list[nn.Parameter]:
-        """Returns the trained parameters of 'scr' (LoRA and `conv_in`) or 'vsd' (LoRA)."""
+        """Returns the trained parameters of an adapter: LoRA and `conv_in` for 'scr', only the LoRA for 'vsd'."""
         own = [p for key, p in self.unet.named_parameters() if f'.lora_A.{name}.' in key or f'.lora_B.{name}.' in key]
         return own + (list(self._conv_in_holder().parameters()) if name == GENERATOR else [])
 
@@ -60,13 +61,15 @@ class SharedUNet:
             AdapterError: there is no critic.
         """
         if not self.has_critic:
-            raise AdapterError('This UNet has no critic. Set an adapter (rank, alpha) for the VSD loss.')
+            raise AdapterError(
+                'This UNet has no critic, which the VSD loss needs. Pass an AdapterSpec as critic when you build it.'
+            )
         with self._other(CRITIC):
             yield
 
     @contextmanager
     def teacher(self) -> Iterator[None]:
-        """Context manager. Inside the block, the UNet is the plain base."""
+        """Context manager. Inside the block, the UNet is the plain base, without adapters."""
         with self._other(None):
             yield
 
@@ -93,7 +96,7 @@ class SharedUNet:
             parameter.requires_grad_(flag)
 
     def _conv_in_holder(self) -> nn.Module:
-        """Returns the plain convolution in `conv_in`, without its LoRA wrapper."""
+        """Returns the convolution `conv_in` without its LoRA wrapper."""
         layer = self.unet.conv_in
         return layer.base_layer if isinstance(layer, BaseTunerLayer) else layer
 

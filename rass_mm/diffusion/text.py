@@ -1,4 +1,4 @@
-"""Frozen text encoder of the base: text to token ids, token ids to context tokens."""
+"""Frozen text encoder of the base, which converts text to token ids and token ids to context tokens."""
 
 from collections.abc import Sequence
 
@@ -32,10 +32,10 @@ class TextEncoder(nn.Module):
         return self.tokenizer(text, add_special_tokens=False)['input_ids']
 
     def framed(self, ids: Sequence[int]) -> list[int]:
-        """Adds the start token, the end token and padding up to the full context length.
+        """Adds the start token, the end token and padding up to the context length `length`.
 
         Raises:
-            ConfigError: there are too many tokens.
+            ConfigError: there are more than `length - 2` tokens.
         """
         room = self.length - 2
         if len(ids) > room:
@@ -49,11 +49,18 @@ class TextEncoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, ids: Tensor) -> Tensor:
-        """Encodes (B, T) framed ids to (B, T, C) context tokens (last hidden state after the final norm)."""
+        """Encodes (B, T) token ids (see `framed`) to (B, T, C) context tokens, the last hidden state after the norm."""
         return self.model(input_ids=ids.to(self.model.device)).last_hidden_state
 
     def encode_texts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Encodes whole texts to context tokens (B, T, C), and returns the position (B,) of each end token as well."""
+        """Encodes B texts to context tokens.
+
+        Returns:
+            The (B, T, C) context tokens, and the (B,) positions of the end tokens.
+
+        Raises:
+            ConfigError: a text has more than `length - 2` tokens.
+        """
         framed = [self.framed(self.token_ids(text)) for text in texts]
         ends = torch.tensor([len(self.token_ids(text)) + 1 for text in texts])
         return self.encode(torch.tensor(framed)), ends

@@ -9,20 +9,27 @@ from torch import Tensor
 from rass_mm.errors import ConfigError
 
 Window = tuple[int, int, int, int]
-"""Top, bottom, left, right: `image[..., top:bottom, left:right]`."""
+"""A window (top, bottom, left, right) in pixels, which selects `image[..., top:bottom, left:right]`."""
 
 
 def windows(size: tuple[int, int], window: tuple[int, int], stride: tuple[int, int]) -> list[Window]:
-    """Returns the windows that cover an image of `size` (height, width), row by row.
+    """Returns the windows that cover an image, row by row. This is the grid of mmseg's sliding inference.
 
-    The last window of a row or column is moved back to end at the border. An image that is smaller than the window
-    has one window of the size of the image. This is the grid of mmseg's sliding inference.
+    The last window of each row or column is moved back so that it ends at the border. If a side of the image is shorter
+    than the window, the windows have the length of this side instead.
+
+    Args:
+        size: height and width of the image in pixels.
+        window: height and width of a window in pixels.
+        stride: vertical and horizontal distance between windows in pixels.
 
     Raises:
         ConfigError: the stride is not positive or is larger than the window.
     """
     if not all(0 < step <= side for step, side in zip(stride, window, strict=True)):
-        raise ConfigError(f'The window stride is {stride}, but it must be in the range 1 to the window size {window}.')
+        raise ConfigError(
+            f'The window stride is {stride}, but it must be at least 1 and at most the window size {window}.'
+        )
     rows, columns = (_starts(*sizes) for sizes in zip(size, window, stride, strict=True))
     height, width = (min(pair) for pair in zip(size, window, strict=True))
     return [(top, top + height, left, left + width) for top in rows for left in columns]
@@ -34,7 +41,15 @@ def _starts(size: int, window: int, stride: int) -> list[int]:
 
 
 def mean_weights(starts: Sequence[int], window: int) -> dict[int, Tensor]:
-    """Computes weights along one side, by window start, for the mean over all windows that contain a pixel."""
+    """Computes the weights of windows along one image side for the mean over all windows that contain a pixel.
+
+    Args:
+        starts: first pixel of each window, in ascending order.
+        window: length of a window in pixels.
+
+    Returns:
+        Start of a window -> (window,) float64 weights.
+    """
     count = torch.zeros(starts[-1] + window, dtype=torch.float64)
     for start in starts:
         count[start : start + window] += 1
@@ -46,12 +61,12 @@ def window_weights(
 ) -> Callable[[Window], Tensor]:
     """Returns a function that computes the (h, w) weights of any window of a grid.
 
-    At every pixel, the weights of all windows sum to 1.
+    At each pixel, the weights of all windows sum to 1.
 
     Args:
-        grid: windows of one size, as returned by `windows`.
-        along: `mean_weights` or `ramp_weights`.
-        like: a tensor with the dtype and the device of the weights.
+        grid: windows of the same size, as returned by `windows`.
+        along: function that computes the weights along one side: `mean_weights` or `ramp_weights`.
+        like: tensor whose dtype and device the weights have.
     """
     top, bottom, left, right = grid[0]
     sides = ({window[0] for window in grid}, bottom - top), ({window[2] for window in grid}, right - left)
@@ -68,7 +83,7 @@ def batched(items: Sequence[Window], size: int) -> Iterator[list[Window]]:
         ConfigError: `size` is less than 1.
     """
     if size < 1:
-        raise ConfigError(f'The number of windows at a time is {size}, but it must be at least 1.')
+        raise ConfigError(f'The number of windows per batch is {size}, but it must be at least 1.')
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
@@ -79,26 +94,26 @@ def blended(
 ) -> Tensor:
     """Applies a network window by window and blends the results without seams.
 
-    Windows start at multiples of `multiple`, so that a network with a coarser grid has the same grid in each window. A
-    window has zero weight within a quarter of the overlap from its borders inside the image. The result of a network
-    with a smaller receptive field than this is therefore the same as for the whole image. In addition to the image and
-    the result, only one batch of windows is kept in memory.
+    Windows start at multiples of `multiple`, so that a network with a stride has the same grid in each window. The
+    weight of a window is zero within a quarter of the overlap from each of its borders inside the image. If each output
+    pixel depends only on input pixels within this distance, the result is the same as for the whole image. In addition
+    to the image and the result, only one batch of windows is kept in memory.
 
     Args:
         image: (C, H, W) of any range and size. Sides that are not multiples of `multiple` are extended by mirroring at
             the bottom and at the right.
-        apply: the network, which maps (B, C, h, w) to the same shape on any device. h and w are `window`, or less for
-            a smaller image.
+        apply: the network, which maps (B, C, h, w) to the same shape on any device. h and w are equal to `window`, or
+            less if the image is smaller.
         window: side of a window in pixels, a multiple of `multiple`.
         overlap: minimum overlap of neighbouring windows in pixels, a multiple of `multiple`.
-        batch: number of windows at a time.
-        multiple: number that the sides of the input of `apply` are multiples of.
+        batch: maximum number of windows per call of `apply`.
+        multiple: divisor that h and w must have, e.g. the stride of the network.
 
     Returns:
         (C, H, W) on the device of the image, in its dtype and memory layout.
 
     Raises:
-        ConfigError: the sizes are inconsistent, or `apply` changes the shape.
+        ConfigError: `window`, `overlap`, `batch` and `multiple` are inconsistent, or `apply` changes the shape.
     """
     if window % multiple or overlap % multiple or not 0 <= overlap < window:
         raise ConfigError(
@@ -116,7 +131,7 @@ def blended(
         if outputs.shape != inputs.shape:
             raise ConfigError(
                 f'The network changed the shape {tuple(inputs.shape)} to {tuple(outputs.shape)}. '
-                'It must preserve the input shape.'
+                'Use a network that preserves the shape of its input.'
             )
         for (top, bottom, left, right), output in zip(boxes, outputs.to(result), strict=True):
             place = result[:, top:bottom, left:right]  # ends at the border of the image, unlike the window
@@ -126,12 +141,19 @@ def blended(
 
 
 def ramp_weights(starts: Sequence[int], window: int) -> dict[int, Tensor]:
-    """Computes ramp weights along one side, by window start. At each pixel, they sum to 1 over all windows.
+    """Computes ramp weights of windows along one image side. At each pixel, the weights of all windows sum to 1.
 
     Except for the first window, the weight of each window rises from 0 to 1 over the middle half of its overlap with
-    the previous window, and the weight of the previous window falls by the same amount. If overlaps are so wide that a
-    window falls before it has risen, the weights are normalised by their sum. The sum cannot be 0, because a window
-    that has not risen leaves its predecessor, and ultimately the first window, at 1.
+    the previous window, and the weight of the previous window falls by the same amount. If overlaps are so wide that
+    the weight of a window falls before it has reached 1, the weights are divided by their sum. The sum cannot be 0:
+    where the weight of a window has not risen, the weight of the previous window has not fallen.
+
+    Args:
+        starts: first pixel of each window, in ascending order.
+        window: length of a window in pixels.
+
+    Returns:
+        Start of a window -> (window,) float64 weights.
     """
     positions = torch.arange(starts[-1] + window, dtype=torch.float64) + 0.5
     rising = [torch.ones_like(positions)]
@@ -145,14 +167,17 @@ def ramp_weights(starts: Sequence[int], window: int) -> dict[int, Tensor]:
 
 
 def _cut(image: Tensor, box: Window) -> Tensor:
-    """Returns one window of the image, mirrored beyond the bottom or the right border."""
+    """Returns one window of the image. Beyond the bottom and the right border, the image is mirrored."""
     top, bottom, left, right = box
     height, width = image.shape[-2:]
     return image[:, _mirrored(top, bottom, height, image.device)[:, None], _mirrored(left, right, width, image.device)]
 
 
 def _mirrored(start: int, stop: int, size: int, device: torch.device) -> Tensor:
-    """Returns indices from `start` to `stop`, which are mirrored, or clamped on a short side, beyond `size`."""
+    """Returns the indices from `start` to `stop - 1`. Indices beyond a side of length `size` are mirrored.
+
+    If the side is too short for mirroring, they are clamped.
+    """
     indices = torch.arange(start, stop, device=device)
     beyond = (indices - (size - 1)).clamp(min=0)
     # A side that is too short to be mirrored repeats its last pixel, because a single pixel cannot be mirrored.

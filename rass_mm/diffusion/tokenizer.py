@@ -23,8 +23,11 @@ def train_merges() -> tuple[dict[str, int], list[str]]:
     """Computes the vocabulary and the merges of a byte-level BPE in which each of `WORDS` is one piece.
 
     The algorithm is byte-pair encoding as in Sennrich et al. 2016 (arXiv 1508.07909, algorithm 1). Ties are broken
-    alphabetically, so the result is the same on every machine. The trainer of the tokenizers library breaks ties
-    differently in every run.
+    alphabetically, so the result is the same on every machine. The trainer of the tokenizers library is not used,
+    because it breaks ties differently in every run.
+
+    Returns:
+        The vocabulary (piece -> id), and the merges in order, each as two pieces separated by a space.
     """
     spelled = [[*word[:-1], word[-1] + SUFFIX] for word in WORDS.split()]
     merges: list[tuple[str, str]] = []
@@ -49,7 +52,11 @@ def _merged(pieces: list[str], pair: tuple[str, str]) -> list[str]:
 
 
 def write_tokenizer(folder: Path) -> dict[str, int]:
-    """Writes vocab.json, merges.txt and the two config files. Returns the related settings of the text encoder."""
+    """Writes `vocab.json`, `merges.txt` and the two config files of the tokenizer to a folder.
+
+    Returns:
+        The keys `vocab_size`, `bos_token_id`, `eos_token_id` and `pad_token_id` for the config of the text encoder.
+    """
     vocabulary, merges = train_merges()
     write_text(folder / 'vocab.json', json.dumps(vocabulary, ensure_ascii=False))
     write_text(folder / 'merges.txt', '\n'.join(['#version: 0.2', *merges]) + '\n')

@@ -1,6 +1,6 @@
 """Extensions of mmengine's runner: checkpoints, records, seeding, training loop and parameter groups.
 
-Importing this package registers them with mmengine.
+Importing this package registers the extensions with mmengine.
 """
 
 from rass_mm.engine import checkpoints, remote  # noqa: F401  (registers the safe loaders and the atomic backend)

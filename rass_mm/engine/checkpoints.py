@@ -20,11 +20,15 @@ from rass_mm.files.tensors import damaged, first_line, read_tensors
 
 @CheckpointLoader.register_scheme(prefixes='', force=True)
 def load_local(filename: str | os.PathLike, map_location: Any = None, *_: Any, **__: Any) -> Any:
-    """Reads a local checkpoint without running any code in it.
+    """Reads a local checkpoint (.pth or .safetensors) without running any code in it.
+
+    Args:
+        filename: path of the checkpoint.
+        map_location: the device of the tensors of a .pth file, as in `torch.load`.
 
     Raises:
-        CheckpointError: the file is missing or damaged, or contains Python objects that are not allowed; the message
-            names them.
+        CheckpointError: the file is missing or damaged, is given as a URL, or contains Python objects that are not
+            allowed. The message names these objects.
     """
     filename = os.path.expanduser(filename)
     if '://' in filename:
@@ -40,16 +44,16 @@ def load_local(filename: str | os.PathLike, map_location: Any = None, *_: Any, *
 
 
 def _read_safetensors(filename: str) -> dict[str, Any]:
-    """Reads a converted checkpoint in mmengine's format; `meta` has what `init_model` and the visualizer require."""
+    """Reads a converted checkpoint and returns it in mmengine's format, with the metadata that mmseg requires."""
     try:
         state = load_file(filename)
     except Exception as error:  # safetensors has its own error type without a common base class
         raise damaged(filename, first_line(error)) from None
     if '_extra_state' not in state:
         raise CheckpointError(
-            f'{filename} is not a checkpoint: it does not record what it was trained on. To use the adapter of a '
-            'restorer, set model.start (in a restorer config) or model.backbone.scr_adapter (in a segmentor config), '
-            'or pass it to rass-mm restore --adapter.'
+            f'{filename} is not a checkpoint, because it contains no record of its base and classes. If it is the '
+            'adapter of a restorer, set it as model.start (in a restorer config) or model.backbone.scr_adapter (in a '
+            'segmentor config), or pass it to rass-mm restore --adapter.'
         )
     classes = json.loads(bytes(state['_extra_state'].tolist()))['classes']
     # mmseg's visualizer requires a palette; it is drawn as mmseg does for a data set without one.
@@ -59,12 +63,12 @@ def _read_safetensors(filename: str) -> dict[str, Any]:
 
 @register_backend('atomic_local')
 class AtomicLocalBackend(LocalBackend):
-    """File backend that writes to a temporary name and renames: a killed save leaves the last checkpoint intact."""
+    """File backend that writes a file under a temporary name and renames it, so that no partial checkpoint is left."""
 
     def put(self, obj: bytes, filepath: str | os.PathLike) -> None:
-        """Writes bytes atomically."""
+        """Writes bytes to a file atomically."""
         write_bytes(filepath, obj)
 
     def put_text(self, obj: str, filepath: str | os.PathLike, encoding: str = 'utf-8') -> None:
-        """Writes text atomically, always as UTF-8."""
+        """Writes text to a file atomically, always as UTF-8. `encoding` is ignored."""
         write_text(filepath, obj)

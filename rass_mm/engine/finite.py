@@ -1,4 +1,4 @@
-"""Stops training at the first NaN or infinite value, before such weights reach a checkpoint."""
+"""Hook that stops training if a loss or a weight is NaN or infinite, so that such weights are not saved."""
 
 import math
 from collections.abc import Mapping
@@ -20,19 +20,19 @@ REMEDY = (
 
 @HOOKS.register_module()
 class FiniteTrainingHook(Hook):
-    """Hook that raises an error if a loss is not finite, or before weights that are not finite are used or saved.
+    """Hook that stops training with an error if a loss or a weight is not finite.
 
     A gradient can overflow although its loss is finite. The weights are therefore checked before each validation and
-    each checkpoint, and no earlier checkpoint is removed for one that is not finite.
+    each checkpoint, so that a checkpoint with finite weights is never replaced by one with NaN or infinity.
     """
 
     priority = 'ABOVE_NORMAL'  # before the hooks that log, average and save
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Checks the losses of an iteration, and the weights if a checkpoint is due.
+        """Checks the losses of an iteration. If a checkpoint is due, also checks the weights.
 
         Raises:
-            TrainingError: a loss or a tensor is not finite.
+            TrainingError: a loss or a weight is not finite.
         """
         check_losses({name: value for name, value in (outputs or {}).items() if 'loss' in name})
         if any(_saves_now(hook, runner) for hook in runner.hooks):
@@ -43,11 +43,11 @@ class FiniteTrainingHook(Hook):
         self._check(runner)
 
     def before_val_epoch(self, runner: Any) -> None:
-        """Checks the weights before a validation, whose best checkpoint replaces the earlier one."""
+        """Checks the weights before a validation, which can replace the best checkpoint."""
         self._check(runner)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """Checks all weights that are about to be saved."""
+        """Checks all weights of a checkpoint before it is saved."""
         check_weights(checkpoint['state_dict'])
 
     def _check(self, runner: Any) -> None:
@@ -56,10 +56,10 @@ class FiniteTrainingHook(Hook):
 
 
 def check_losses(losses: Mapping[str, Any]) -> None:
-    """Raises a TrainingError that names the iteration, the losses and the last checkpoint, if one is not finite.
+    """Raises a `TrainingError` if a loss is not finite. The message names the losses and the last checkpoint.
 
     Args:
-        losses: name -> number, or tensor of one element. Other values are ignored.
+        losses: name of a loss -> number or tensor with one element. Other values are ignored.
     """
     numbers = {
         name: float(value)
@@ -72,13 +72,13 @@ def check_losses(losses: Mapping[str, Any]) -> None:
 
 
 def check_weights(state: Mapping[str, Any]) -> None:
-    """Raises a TrainingError if a floating-point tensor of a state dict has NaN or infinite values."""
+    """Raises a `TrainingError` if a floating-point tensor of a state dict contains NaN or infinity."""
     values = {name: value for name, value in state.items() if isinstance(value, Tensor) and value.is_floating_point()}
     wrong = [name for name, value in values.items() if not value.isfinite().all()]
     if wrong:
         raise TrainingError(
-            f'{_place()}: {len(wrong)} of {len(values)} tensors have values that are not finite, e.g. {wrong[0]}, so '
-            f'they are not saved. {_last()} {REMEDY}'
+            f'{_place()}: {len(wrong)} of {len(values)} tensors contain NaN or infinity, e.g. {wrong[0]}. They are '
+            f'not saved. {_last()} {REMEDY}'
         )
 
 
@@ -95,4 +95,4 @@ def _place() -> str:
 
 def _last() -> str:
     last = MessageHub.get_current_instance().get_info('last_ckpt')
-    return f'The last checkpoint is {last}.' if last else 'No checkpoint was written before.'
+    return f'The last checkpoint is {last}.' if last else 'No checkpoint has been written yet.'

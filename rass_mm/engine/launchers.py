@@ -1,4 +1,4 @@
-"""Check of the environment that a launcher of distributed jobs sets up."""
+"""Check that a process of a distributed job was started by its launcher."""
 
 import os
 
@@ -9,7 +9,7 @@ NEEDED = {
     'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
     'mpi': ('OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'MASTER_ADDR'),
 }
-"""Launcher -> environment variables that it sets for each process."""
+"""Launcher -> environment variables that must be set for each process."""
 STARTS = {
     'pytorch': 'torchrun, e.g. tools/dist_train.sh CONFIG PROCESSES',
     'slurm': 'srun',
@@ -18,13 +18,13 @@ STARTS = {
 
 
 def check_launcher(launcher: str) -> None:
-    """Checks that this process was started by a launcher.
+    """Checks that this process was started by the given launcher.
 
     Args:
         launcher: 'none', or a key of `NEEDED`.
 
     Raises:
-        ConfigError: environment variables of the launcher are missing.
+        ConfigError: an environment variable of the launcher is not set.
     """
     missing = [name for name in NEEDED.get(launcher, ()) if name not in os.environ]
     if missing:

@@ -12,10 +12,10 @@ from rass_mm.engine.seeding import SeededSampler
 
 @LOOPS.register_module()
 class ResumableIterLoop(IterBasedTrainLoop):
-    """mmengine's iteration loop, which on resume skips ahead in a `SeededSampler` instead of loading every batch."""
+    """mmengine's `IterBasedTrainLoop`, but a resumed run with a `SeededSampler` does not load the earlier batches."""
 
     def run(self) -> Any:
-        """Trains up to `max_iters`, starting at the iteration of the resumed checkpoint."""
+        """Trains up to `max_iters` iterations, starting at the iteration of the resumed checkpoint if there is one."""
         sampler = self.dataloader.sampler
         if self._iter > 0 and isinstance(sampler, SeededSampler):
             sampler.skip(self._iter * self.dataloader.batch_size)
@@ -24,7 +24,7 @@ class ResumableIterLoop(IterBasedTrainLoop):
 
 
 class _Skipping:
-    """Iterator that returns None for the first `count` batches, which are never loaded, then the real batches."""
+    """Iterator that returns None for the first `count` batches, without loading them, and then the batches."""
 
     def __init__(self, iterator: Iterator[Any], count: int) -> None:
         self.iterator = iterator

@@ -1,4 +1,4 @@
-"""Learning rate and weight decay per parameter."""
+"""Optimizer parameter groups in which norm layers have their own weight decay."""
 
 from typing import Any
 
@@ -13,15 +13,15 @@ NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class NormDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """mmengine's parameter groups, with `norm_decay_mult` applied to every norm layer.
+    """mmengine's `DefaultOptimWrapperConstructor`, but `norm_decay_mult` applies to every norm layer.
 
-    mmengine ignores `norm_decay_mult` for parameters that match one of the `custom_keys`, so a key that lowers the
-    learning rate of a whole module also adds weight decay to its norm layers. detectron2, with which the released
-    segmentor was trained, sets the decay of norm layers by their type, independently of their learning rate.
+    mmengine ignores `norm_decay_mult` for parameters that match one of the `custom_keys`. A key that lowers the
+    learning rate of a whole module would therefore also apply weight decay to its norm layers. detectron2, with which
+    the released segmentor was trained, sets the weight decay of norm layers independently of their learning rate.
     """
 
     def add_params(self, params: list[dict[str, Any]], module: nn.Module, *args: Any, **kwargs: Any) -> None:
-        """Appends one group per trained parameter of `module` and its children to `params`."""
+        """Appends one parameter group to `params` for each trained parameter of `module` and its children."""
         rules = self.paramwise_cfg
         if isinstance(module, NORMS) and 'norm_decay_mult' in rules:
             # Set in the keys rather than in the finished groups, because mmengine logs each group when it creates it.

@@ -1,7 +1,7 @@
 """Loading and checks of pretrained weight files.
 
-mmengine loads such a file with `strict=False` and only logs mismatches. With the file of another network, or one with
-the original tensor names, a backbone would train from random weights without an error.
+mmengine loads such a file with `strict=False` and only logs mismatches. If the file belongs to another network, or has
+the tensor names of another library, the backbone would be trained from random weights without an error.
 """
 
 from collections.abc import Sequence
@@ -26,15 +26,18 @@ from rass_mm.engine.trained_state import (
 from rass_mm.errors import CheckpointError
 
 NEEDED = 0.9
-"""Minimum fraction of a module's parameters in its file; mmseg's Swin, for example, has norms that classifiers lack."""
+"""Minimum fraction of a module's parameters that its file must contain.
+
+It is less than 1, because mmseg's Swin, for example, has norm layers that the published classifiers do not have.
+"""
 
 
 def check_pretrained(model: nn.Module) -> None:
     """Checks the files named by `init_cfg=dict(type='Pretrained', checkpoint=FILE)` in the submodules of a model.
 
     Raises:
-        CheckpointError: a file is missing or not local, is rejected by the safe loader, or lacks tensors of its
-            submodule.
+        CheckpointError: a file is missing, is given as a URL, cannot be read safely, or does not contain the tensors
+            of its submodule.
     """
     for name, part in model.named_modules():
         config = getattr(part, 'init_cfg', None)
@@ -45,13 +48,13 @@ def check_pretrained(model: nn.Module) -> None:
 
 @WEIGHT_INITIALIZERS.register_module(name='Pretrained', force=True)
 class Pretrained(PretrainedInit):
-    """mmengine's initialization from a file, which also loads parts of a model with trained state.
+    """mmengine's `PretrainedInit`, extended to modules with a `TrainedStateMixin` and to tensors that are not loaded.
 
     Args:
-        checkpoint: a local file.
-        prefix: name of the part of the model in the file, e.g. 'backbone'; None or empty for all of it.
-        map_location: device on which the file is read.
-        fresh: names of the module's tensors that keep their random start.
+        checkpoint: path of a local file.
+        prefix: name of the module in the file, e.g. 'backbone'. None or '' loads the whole file.
+        map_location: device to which the file is loaded.
+        fresh: names of the module's tensors that are not loaded and keep their initial values.
     """
 
     def __init__(
@@ -64,13 +67,14 @@ class Pretrained(PretrainedInit):
         """Loads the file into a module.
 
         Raises:
-            CheckpointError: the file is missing or damaged, or belongs to another base, adapter, class list or network.
+            CheckpointError: the file is missing or damaged, or the module has another base, merged adapter, class list
+                or architecture.
         """
         trained = isinstance(module, TrainedStateMixin)
         if not self.fresh and (not trained or self.prefix is None):
             super().__call__(module)
             return
-        print_log(f'load {self.prefix or "model"} from: {self.checkpoint}, without {self.fresh}', 'current')
+        print_log(f'Load {self.prefix or "model"} from {self.checkpoint}, except the tensors {self.fresh}.', 'current')
         loaded = load_local(self.checkpoint, self.map_location)
         found, own = _tensors(loaded, self.prefix or ''), module.state_dict()
         whole = _tensors(loaded, '')
@@ -90,9 +94,9 @@ def _check_file(part: nn.Module, config: dict[str, Any], key: str) -> None:
         refuse_remote(str(path))
     if not Path(path).expanduser().is_file():
         raise CheckpointError(
-            f'{key} starts from the pretrained weights {path}, which do not exist; nothing is downloaded. Put the file '
-            f'there (see configs/baselines/README.md for its source), set another path with {option}, or train from '
-            f'random weights with --cfg-options {key}.init_cfg=None.'
+            f'{key} starts from the pretrained weights {path}, but this file does not exist and nothing is downloaded '
+            f'automatically. Put the file there (see configs/baselines/README.md for its source), set another path '
+            f'with {option}, or train from random weights with --cfg-options {key}.init_cfg=None.'
         )
     trained = isinstance(part, TrainedStateMixin)
     own = tensors_of(part.state_dict()) if trained else dict(part.named_parameters())
@@ -101,9 +105,9 @@ def _check_file(part: nn.Module, config: dict[str, Any], key: str) -> None:
     if len(missing) > (1 - NEEDED) * len(own):
         raise CheckpointError(
             f'{path} does not match {key} ({type(part).__name__}): {len(missing)} of {len(own)} tensors are missing or '
-            f'have another shape, e.g. {missing[0]}. The file contains {", ".join(list(given)[:3])}, ... Set a file of '
-            f'exactly this network, with the tensor names of mmsegmentation, with {option}. Convert a file published '
-            'by the authors of the network first, see configs/baselines/README.md.'
+            f'have another shape, e.g. {missing[0]}. The file contains {", ".join(list(given)[:3])}, ... Use {option} '
+            f'to set a file for exactly this network, with the tensor names of mmsegmentation. If the file was '
+            'published by the authors of the network, convert it first, see configs/baselines/README.md.'
         )
 
 

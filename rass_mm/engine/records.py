@@ -1,4 +1,4 @@
-"""Command line of this process, for records."""
+"""Command line of the current process, which is stored in records of results."""
 
 import os
 import shlex
@@ -7,9 +7,10 @@ from pathlib import Path
 
 
 def command_line() -> str:
-    """Returns a command that repeats this process, e.g. `python tools/test.py rass/rass_scenes_tiny.py x.pth`.
+    """Returns the shell command of the current process, e.g. `python tools/test.py rass/rass_scenes_tiny.py x.pth`.
 
-    The path of the interpreter is omitted. Multiple processes on one machine are written as a torchrun command.
+    The path of the interpreter is omitted. If torchrun started several processes on this machine, the command contains
+    the call of `torch.distributed.run`.
     """
     program, arguments = Path(sys.argv[0]), sys.argv[1:]
     if program.name == '__main__.py':

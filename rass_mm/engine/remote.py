@@ -1,6 +1,6 @@
 """Rejects checkpoints that are given as a URL.
 
-mmengine's own loaders download and unpickle such files, which can run arbitrary code.
+mmengine's own loaders would download and unpickle such files, which can run arbitrary code.
 """
 
 import shlex
@@ -19,11 +19,11 @@ ZOOS = {
     'openmmlab': mmengine_checkpoint.get_external_models,
     'mmcls': mmengine_checkpoint.get_mmcls_models,
 }
-"""Schemes of short names, mapped to mmengine's lists of their URLs."""
+"""Scheme of a short name, e.g. `torchvision://resnet50` -> function of mmengine that returns name -> URL."""
 
 
 def refuse_remote(filename: str, *_: Any, **__: Any) -> NoReturn:
-    """Raises a CheckpointError that contains the command to download the file."""
+    """Raises a `CheckpointError` that says how to download the file."""
     address = address_of(filename)
     scheme, _, rest = address.rpartition('://')
     name = urlsplit(address).path.rpartition('/')[2] or 'checkpoint.pth'
@@ -34,7 +34,7 @@ def refuse_remote(filename: str, *_: Any, **__: Any) -> NoReturn:
     else:
         raise CheckpointError(
             f'The checkpoint {filename} is not a local file, and only local files are read. Download it with the '
-            f'client of its storage service and pass the local file instead.'
+            f'client of its storage service and pass the path of the local file instead.'
         )
     part = " and set prefix='backbone.' in its init_cfg" if filename.startswith('mmcls://') else ''
     raise CheckpointError(
@@ -44,7 +44,7 @@ def refuse_remote(filename: str, *_: Any, **__: Any) -> NoReturn:
 
 
 def address_of(filename: str) -> str:
-    """Returns the URL of a short name such as `torchvision://resnet50`; returns other names unchanged."""
+    """Returns the URL of a short name such as `torchvision://resnet50`. Other names are returned unchanged."""
     scheme, _, name = filename.partition('://')
     if scheme not in ZOOS:
         return filename

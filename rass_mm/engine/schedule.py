@@ -1,6 +1,6 @@
-"""Hook with which a resumed run follows the schedule of its config instead of the stored one.
+"""Hook that applies the schedule of the config to a resumed run, instead of the schedule in the checkpoint.
 
-mmengine's `Runner.resume` restores the schedulers with all their settings. With a longer `max_iters`, for example, a
+mmengine's `Runner.resume` restores the schedulers with all their settings. If `max_iters` was increased, for example, a
 polynomial decay that has ended would keep the learning rate at 0.
 """
 
@@ -17,22 +17,22 @@ from mmengine.registry import HOOKS
 from rass_mm.errors import ConfigError
 
 MOVING = ('last_step', '_global_step', '_last_value', 'verbose')
-"""Attributes of a scheduler that change during training."""
+"""Keys of a scheduler's state that are not settings and can differ between the checkpoint and the config."""
 Scheduler = Any
 
 
 @HOOKS.register_module()
 class ConfigScheduleHook(Hook):
-    """Hook that gives a resumed run the values that a fresh run of its config would have at this iteration.
+    """Hook that sets the optimizer of a resumed run to the values that a new run would have at the same iteration.
 
-    This applies to everything that the config sets for the optimizer (learning rate, weight decay, schedule). If the
-    stored settings are the same, the stored state is used unchanged.
+    This applies to everything that the config sets for the optimizer, such as the learning rate, the weight decay and
+    the schedule. If the settings in the checkpoint are the same as in the config, the restored state is not changed.
     """
 
     priority = 'VERY_HIGH'
 
     def before_run(self, runner: Any) -> None:
-        """Remembers the schedulers and parameter groups of the config, before a checkpoint replaces them."""
+        """Copies the schedulers and parameter groups of the config before a checkpoint replaces them."""
         if not isinstance(runner.optim_wrapper, BaseOptimWrapper):
             return  # a validation or a test
         self.fresh = {
@@ -41,23 +41,24 @@ class ConfigScheduleHook(Hook):
         }
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """Remembers the number of stored schedulers, of which mmengine ignores those that the config lacks."""
+        """Stores the number of schedulers in the checkpoint, because mmengine ignores surplus ones."""
         stored = checkpoint.get('param_schedulers')
         parts = stored if isinstance(stored, dict) else {'': stored or []}
         self.stored = {name: len(schedulers) for name, schedulers in parts.items()}
 
     def before_train(self, runner: Any) -> None:
-        """Compares the restored state with the config after a checkpoint was loaded.
+        """Applies the settings of the config if those in the checkpoint differ, and logs a warning.
 
         Raises:
-            ConfigError: the checkpoint is beyond the end of the config.
+            ConfigError: the iteration of the checkpoint is after the last iteration of the config, or a scheduler
+                cannot be recomputed because it follows a metric.
         """
         if runner.iter == 0:
             return
         if runner.iter > runner.max_iters:
             raise ConfigError(
                 f'The checkpoint was saved at iteration {runner.iter}, but the config ends at iteration '
-                f'{runner.max_iters}. Set a larger train_cfg.max_iters (or max_epochs), or train in another --work-dir.'
+                f'{runner.max_iters}. Set a larger train_cfg.max_iters (or max_epochs), or use another --work-dir.'
             )
         for name, wrapper, schedulers in _parts(runner):
             states, groups = self.fresh[name]
@@ -67,14 +68,14 @@ class ConfigScheduleHook(Hook):
                 place = f'optim_wrapper.{name}' if name else 'The schedule'
                 print_log(
                     f'{place}: the checkpoint has other settings than the config ({", ".join(changed)}). The run '
-                    'continues with those of the config.',
+                    'continues with the settings of the config.',
                     'current',
                     logging.WARNING,
                 )
 
 
 def _parts(runner: Any) -> Iterator[tuple[str, Any, list[Scheduler]]]:
-    """Yields each optimizer with its name ('' for a single one) and its schedulers."""
+    """Yields the name ('' if there is only one), the wrapper and the schedulers of each optimizer."""
     schedulers = runner.param_schedulers or []
     if isinstance(schedulers, dict):
         for name, wrapper in runner.optim_wrapper.items():
@@ -97,7 +98,7 @@ def _groups(wrapper: Any) -> list[dict[str, Any]]:
 def _follow(
     wrapper: Any, schedulers: list[Scheduler], states: list[dict], groups: list[dict], runner: Any, same_number: bool
 ) -> list[str]:
-    """Sets the values of the config where the restored ones differ, and returns the names of these settings.
+    """Applies the settings of the config if any of the restored settings differs. Returns the names of those that do.
 
     Raises:
         ConfigError: a scheduler follows a metric and cannot be recomputed.
@@ -114,7 +115,7 @@ def _follow(
     if changed and any(getattr(scheduler, 'need_val_args', False) for scheduler in schedulers):
         raise ConfigError(
             f'The checkpoint has other settings than the config ({", ".join(sorted(changed))}), and a scheduler that '
-            'follows a metric cannot be recomputed. Resume with the config of the run.'
+            'follows a metric cannot be recomputed. Resume with the config that the run was started with.'
         )
     if changed:
         _replay(wrapper, schedulers, states, groups, runner)
@@ -122,10 +123,10 @@ def _follow(
 
 
 def _replay(wrapper: Any, schedulers: list[Scheduler], states: list[dict], groups: list[dict], runner: Any) -> None:
-    """Sets optimizer and schedulers to the state that a fresh run of the config has at this iteration.
+    """Sets the optimizer and its schedulers to the state that a new run of the config has at this iteration.
 
-    The schedulers compute each value from the one before, so they are run from the start, on one group for all groups
-    with the same settings, because a model can have hundreds of groups.
+    The schedulers compute each value from the previous one, so they are run from the first iteration. A model can have
+    hundreds of parameter groups, so one group represents all groups with the same settings.
     """
     kinds = [repr(sorted(group.items(), key=lambda item: item[0])) for group in groups]
     firsts = [kinds.index(kind) for kind in dict.fromkeys(kinds)]
@@ -147,7 +148,7 @@ def _replay(wrapper: Any, schedulers: list[Scheduler], states: list[dict], group
 
 
 def _taken(state: dict[str, Any], places: list[int], length: int) -> dict[str, Any]:
-    """Returns the state of a scheduler with its lists of one value per group reordered to `places`."""
+    """Returns the state of a scheduler in which each list with one value per group is indexed with `places`."""
     per_group = {key for key, value in state.items() if isinstance(value, list) and len(value) == length}
     return {
         key: [value[place] for place in places] if key in per_group else value
@@ -157,13 +158,13 @@ def _taken(state: dict[str, Any], places: list[int], length: int) -> dict[str, A
 
 
 class _Standing:
-    """Groups of an optimizer without parameters, which stand for those of the real one."""
+    """Stand-in for an optimizer, with parameter groups but without parameters, on which schedulers can be run."""
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
         self.param_groups = copy.deepcopy(groups)
         self._global_step = 0
 
     def step(self) -> None:
-        """Does nothing."""
+        """Does nothing, because there are no parameters. Schedulers require this method."""
 
     step._with_counter = True  # schedulers warn if the optimizer does not count its steps

@@ -1,8 +1,8 @@
-"""Random numbers as a function of seed and draw, so that resuming needs no stored generator state.
+"""Random numbers that depend only on the seed and the position in training, so that no generator state is stored.
 
 `SeededSampler` numbers its draws, `SeedSample` seeds the augmentations of each draw, and `IterationSeedHook` seeds the
-random numbers of the model in each iteration. The result does not depend on the number of workers, processes or
-restarts.
+random numbers of the model in each iteration. The draws and their augmentations do not depend on the number of
+workers, processes or restarts.
 """
 
 import itertools
@@ -22,7 +22,7 @@ from torch.utils.data import Sampler
 
 
 class Draw(int):
-    """Sample index with the seed of its draw; the data set passes it on as `sample_idx`."""
+    """Sample index with the attribute `seed`, the seed of its draw. Data sets pass it on as `sample_idx`."""
 
     seed: int
 
@@ -38,21 +38,21 @@ class Draw(int):
 
 
 def mixed_seed(*parts: int) -> int:
-    """Computes a 32-bit seed from several numbers; neighbouring inputs yield unrelated seeds."""
+    """Computes a 32-bit seed from several non-negative integers. Similar inputs result in unrelated seeds."""
     return int(np.random.SeedSequence(list(parts)).generate_state(1)[0])
 
 
 @DATA_SAMPLERS.register_module()
 class SeededSampler(Sampler):
-    """Sampler without end in which the n-th draw depends only on the seed and n.
+    """Infinite sampler in which the n-th draw depends only on the seed and n.
 
-    In a loop over epochs, `EpochSamplerHook` makes each epoch end. Draws are distributed over the ranks in turn, as in
-    mmengine's `InfiniteSampler`.
+    With an `EpochBasedTrainLoop`, `EpochSamplerHook` ends the sampler after each epoch. Draws are distributed over the
+    ranks in turn, as in mmengine's `InfiniteSampler`.
 
     Args:
         dataset: any object with a length.
-        shuffle: whether to draw a new permutation in each epoch; otherwise samples are in order.
-        seed: None uses a random seed that is shared by all processes.
+        shuffle: whether to draw a new permutation in each epoch. Otherwise, the samples are in order.
+        seed: the seed. None uses a random seed that is the same in all processes.
     """
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None) -> None:
@@ -64,13 +64,14 @@ class SeededSampler(Sampler):
         self.endless = True
 
     def skip(self, draws: int) -> None:
-        """Starts at draw number `draws` of this process, without loading earlier samples."""
+        """Makes iteration start after the first `draws` draws of this process, without loading their samples."""
         self.first = draws
 
     def start_epoch(self, epoch: int) -> None:
-        """Yields only the draws of one epoch from now on, for loops over epochs. It ends after `len(self)` draws.
+        """Makes iteration yield the `len(self)` draws of one epoch and then end, for loops over epochs.
 
-        With several processes, the last draws of an epoch are those of the next one, so that all have equally many.
+        If the number of samples is not divisible by the number of processes, the last draws of an epoch belong to the
+        next permutation, so that all processes have the same number of draws.
         """
         self.endless = False
         self.skip(epoch * len(self))
@@ -104,7 +105,7 @@ class SeedSample(BaseTransform):
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Seeds the generators from `sample_idx`; changes no key."""
+        """Seeds the generators from `sample_idx` and returns `results` unchanged."""
         draw = results.get('sample_idx')
         if isinstance(draw, Draw):
             random.seed(draw.seed)
@@ -115,7 +116,7 @@ class SeedSample(BaseTransform):
 
 @HOOKS.register_module()
 class IterationSeedHook(Hook):
-    """Hook that seeds the random generators before each training iteration from the seed, iteration and rank."""
+    """Hook that seeds the random generators before each iteration from the run's seed, the iteration and the rank."""
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Seeds all generators of this process, including those of the accelerator."""
@@ -127,12 +128,12 @@ class IterationSeedHook(Hook):
 
 @HOOKS.register_module()
 class EpochSamplerHook(Hook):
-    """Hook that makes a `SeededSampler` end after each epoch of an `EpochBasedTrainLoop`, and resume at an epoch."""
+    """Hook that makes a `SeededSampler` yield the draws of the current epoch in an `EpochBasedTrainLoop`."""
 
     priority = 'VERY_HIGH'
 
     def before_train_epoch(self, runner: Any) -> None:
-        """Sets the sampler to the draws of this epoch."""
+        """Makes the sampler yield the draws of this epoch."""
         sampler = getattr(runner.train_dataloader, 'sampler', None)
         if isinstance(runner.train_loop, EpochBasedTrainLoop) and isinstance(sampler, SeededSampler):
             sampler.start_epoch(runner.epoch)

@@ -1,7 +1,8 @@
 """State dicts with trained tensors and their provenance.
 
-A diffusion backbone has 900 M frozen and 4 M trained parameters. Checkpoints contain the trained ones and the identity
-of the frozen ones, so that loading a checkpoint with another base raises an error instead of predicting noise.
+A diffusion backbone has 900 M frozen and 4 M trained parameters. Checkpoints contain only the trained parameters and
+the identity of the frozen ones. Loading a checkpoint with another base raises an error, because its predictions would
+be wrong.
 """
 
 import functools
@@ -16,31 +17,36 @@ from rass_mm.compat import recorded_versions
 from rass_mm.errors import CheckpointError
 
 PROVENANCE = '_extra_state'
-"""Key of torch for the value of `get_extra_state`, appended to the name of the module."""
+"""Key under which torch stores the value of `get_extra_state` in a state dict, after the name of the module."""
 OWN_CONFIG = (
-    'Use the config it was trained with (it is stored in the checkpoint under meta.cfg and beside it in the work dir).'
+    'Use the config that it was trained with, which is in its work dir and, under meta.cfg, in the checkpoint itself.'
 )
 
 
 class TrainedStateMixin(nn.Module):
-    """Mixin for a state dict with trained tensors and provenance; must precede the framework's base class.
+    """Mixin for modules whose state dict contains only the trained tensors and their provenance.
 
-    The module must have a property `provenance`: a JSON-serialisable dict with the keys `base` (an identity),
-    `merged_adapters` and `classes`. It is stored as UTF-8 bytes in a uint8 tensor, because checkpoint tools expect only
-    tensors.
+    In the list of base classes, the mixin must precede the base class of the framework. The module must have a property
+    `provenance`, a JSON-serialisable dict with the keys `base` (see `DiffusionBase.identity`), `merged_adapters` and
+    `classes`. It is stored as UTF-8 bytes in a uint8 tensor, because checkpoint tools expect only tensors.
 
     `state_dict()` excludes the parameters that are frozen when the constructor returns, and the buffers of modules
-    without trained parameters. Freezing or copying the model later changes nothing, so averaged models, frozen copies
-    and exports have the same tensors; training a parameter that was frozen is an error. Loading checks provenance,
-    names and shapes before any value is copied, also with `strict=False`. A submodule with this mixin, such as a
-    backbone, leaves the provenance to the outer module.
+    whose parameters are all frozen. Freezing or copying the model later does not change which tensors are excluded, so
+    averaged models, frozen copies and exports have the same tensors. If a parameter that was frozen is trained later,
+    `state_dict()` raises an error. Loading checks the provenance, names and shapes before any value is copied, even
+    with `strict=False`. If a submodule, such as the backbone, has this mixin too, only the outer module stores the
+    provenance.
     """
 
     provenance: dict[str, Any]
     frozen_when_built: frozenset[str] = frozenset()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Calls `settle` at the end of each constructor; that of the class itself ends last."""
+        """Makes the constructor of a subclass call `settle` when it ends.
+
+        The constructor of the class itself ends after those of its base classes, so its call of `settle` has the last
+        effect.
+        """
         super().__init_subclass__(**kwargs)
         if '__init__' not in cls.__dict__:
             return
@@ -59,18 +65,18 @@ class TrainedStateMixin(nn.Module):
         self.register_load_state_dict_post_hook(_forget_frozen)
 
     def settle(self) -> None:
-        """Stores the names of the tensors that are frozen now, which `state_dict()` excludes from now on."""
+        """Stores the names of the tensors that are currently frozen. From now on, `state_dict()` excludes them."""
         self.frozen_when_built = frozenset(frozen_keys(self))
 
     def get_extra_state(self) -> Tensor:
-        """Provenance as a uint8 tensor."""
+        """Returns the provenance and the versions of the installed packages, encoded as a uint8 tensor."""
         return pack_provenance({**self.provenance, 'versions': recorded_versions()})
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Checks that the provenance of a checkpoint equals that of this model.
+        """Checks that the provenance of a checkpoint is the same as that of this model.
 
         Raises:
-            CheckpointError: base, merged adapters or class list differ; the message shows both.
+            CheckpointError: the base, the merged adapters or the class list differ. The message shows both.
         """
         check_provenance(read_provenance(state), self.provenance)
 
@@ -84,50 +90,51 @@ class TrainedStateMixin(nn.Module):
 
 
 def pack_provenance(record: dict[str, Any]) -> Tensor:
-    """Encodes a JSON-serialisable dict as a uint8 tensor, see `read_provenance`."""
+    """Encodes a JSON-serialisable dict as a uint8 tensor, which `read_provenance` decodes."""
     return torch.frombuffer(bytearray(json.dumps(record, sort_keys=True).encode()), dtype=torch.uint8)
 
 
 def read_provenance(state: Tensor) -> dict[str, Any]:
-    """Decodes the dict that `TrainedStateMixin.get_extra_state` encoded."""
+    """Decodes a uint8 tensor from `pack_provenance` to the dict."""
     return json.loads(bytes(state.cpu().to(torch.uint8).tolist()).decode())
 
 
 def check_provenance(found: dict[str, Any], own: dict[str, Any], classes: bool = True) -> None:
-    """Raises a CheckpointError that shows both sides if a checkpoint has another provenance.
+    """Raises a `CheckpointError` if a checkpoint and a model differ in their provenance. The message shows both.
 
     Args:
         found: provenance of the checkpoint.
         own: provenance of the model.
-        classes: whether the class lists must be equal too.
+        classes: whether the class lists must be equal as well.
     """
     same_base = all(found['base'][key] == own['base'][key] for key in ('config', 'weights'))
     if not same_base and own['base']['weights'] != 'none':
         raise CheckpointError(
             f'The checkpoint was trained on another base.\n  checkpoint: {found["base"]}\n  this model: {own["base"]}\n'
-            f'Set model.backbone.base (a restorer: model.base) to the folder it was trained on.'
+            f'Set model.backbone.base (for a restorer: model.base) to the folder that the checkpoint was trained on.'
         )
     if found['merged_adapters'] != own['merged_adapters']:
         raise CheckpointError(
             f'The checkpoint was trained with other adapters merged into the base.\n'
             f'  checkpoint: {found["merged_adapters"]}\n'
             f'  this model: {own["merged_adapters"]}\n'
-            f'Set model.backbone.scr_adapter to the file it was trained with, or use the config in the work dir of its '
-            f'training.'
+            f'Set model.backbone.scr_adapter to the adapter file that the checkpoint was trained with, or use the '
+            f'config in the work dir of its training.'
         )
     if classes and found['classes'] != own['classes']:
         raise CheckpointError(
             f'The checkpoint has another class list.\n'
             f'  checkpoint: {len(found["classes"])} classes, {_few(found["classes"])}\n'
             f'  this model: {len(own["classes"])} classes, {_few(own["classes"])}\n'
-            f'Use the config it was trained with, or a data set with its classes. To train a segmentor on other '
-            f'classes from this checkpoint, set fine_tune=CHECKPOINT in the config or in --cfg-options, instead of '
-            f'load_from or an init_cfg: it loads everything but the tensors that depend on the classes.'
+            f'Use the config that the checkpoint was trained with, or a data set with its classes. To train a '
+            f'segmentor on other classes from this checkpoint, set fine_tune=CHECKPOINT in the config or in '
+            f'--cfg-options, instead of load_from or an init_cfg. It loads all tensors except those that depend on the '
+            f'classes.'
         )
 
 
 def tensors_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns a state dict without provenance."""
+    """Returns the tensors of a state dict without the provenance."""
     return {key: value for key, value in state.items() if key.rpartition('.')[2] != PROVENANCE}
 
 
@@ -141,13 +148,13 @@ def check_tensors(
     what: str = 'The checkpoint does not fit this model; nothing was loaded',
     remedy: str = OWN_CONFIG,
 ) -> None:
-    """Raises a CheckpointError that lists missing and unknown tensors and those of another shape.
+    """Raises a `CheckpointError` if the names or shapes of two sets of tensors differ. The message lists them.
 
     Args:
-        given: tensors of a file.
-        own: tensors that are required.
-        what: beginning of the message.
-        remedy: end of the message.
+        given: name -> tensor in a file.
+        own: name -> required tensor. Only its shape is used.
+        what: first sentence of the message, without the period.
+        remedy: last sentence of the message.
     """
     missing, unknown = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
     shapes = [
@@ -162,7 +169,7 @@ def check_tensors(
 
 
 def frozen_keys(module: nn.Module) -> set[str]:
-    """Returns the names of frozen parameters, and of buffers of modules whose parameters are all frozen."""
+    """Returns the names of all frozen parameters, and of the buffers of modules whose parameters are all frozen."""
     keys = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
     for prefix, child in module.named_modules():
         parameters = list(child.parameters())
@@ -172,7 +179,7 @@ def frozen_keys(module: nn.Module) -> set[str]:
 
 
 def _left_out(module: nn.Module) -> set[str]:
-    """Returns the names that the state dict excludes: frozen tensors, and the provenance of submodules."""
+    """Returns the names that the state dict excludes: those of frozen tensors and of the provenance of submodules."""
     parts = [name for name, part in module.named_modules() if name and isinstance(part, TrainedStateMixin)]
     return module.frozen_when_built | {f'{name}.{PROVENANCE}' for name in parts}
 
@@ -183,8 +190,8 @@ def _check_still_frozen(module: nn.Module) -> None:
     if trained:
         raise CheckpointError(
             f'{type(module).__name__} was built with frozen parameters that require gradients now, so its state dict '
-            f'would lack them: {_few(trained)}. Freeze them again, or choose what is trained in the config (e.g. '
-            "model.backbone.train_parameters='unet')."
+            f'would not contain them: {_few(trained)}. Freeze them again, or set the trained parameters in the config, '
+            "e.g. with model.backbone.train_parameters='unet'."
         )
 
 
@@ -195,6 +202,6 @@ def _keep_trained(module: nn.Module, state: dict[str, Tensor], prefix: str, _met
 
 
 def _forget_frozen(module: nn.Module, incompatible: Any) -> None:
-    """Removes excluded names from the missing keys that torch and mmengine report."""
+    """Removes the names that the state dict excludes from the missing keys that torch and mmengine report."""
     left_out = tuple(_left_out(module))
     incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if not key.endswith(left_out)]

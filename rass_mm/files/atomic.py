@@ -3,6 +3,7 @@
 The target is therefore either complete or absent.
 """
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -32,6 +33,20 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(target: str | os.PathLike) -> None:
+    """Checks that a file can be written, before the work whose result it will hold; creates its folder.
+
+    Raises:
+        OSError: the folder cannot be created or written, or `target` is a folder.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    with tempfile.TemporaryFile(dir=target.parent):
+        pass
+
+
 def write_bytes(target: str | os.PathLike, data: bytes) -> None:
     """Writes `data` to `target` atomically: a reader sees the old file or the new one, never a partial file."""
     with atomic_path(target) as temporary:
@@ -39,5 +54,5 @@ def write_bytes(target: str | os.PathLike, data: bytes) -> None:
 
 
 def write_text(target: str | os.PathLike, text: str) -> None:
-    """Writes `text` to `target` atomically, encoded as UTF-8. File names in it that are not UTF-8 keep their bytes."""
+    """Writes `text` to `target` atomically, as UTF-8. File names in the text that are not UTF-8 keep their bytes."""
     write_bytes(target, text.encode('utf-8', 'surrogateescape'))

@@ -44,7 +44,7 @@ def files_sha256(files: Sequence[Path]) -> str:
     """Returns the SHA-256 over the names, sizes and contents of files, in the given order, in hex.
 
     Raises:
-        ConfigError: the list is empty, and its hash would identify nothing.
+        ConfigError: the list is empty.
     """
     if not files:
         raise ConfigError('The list of files is empty, so its hash would identify nothing. Pass at least one file.')
@@ -63,11 +63,12 @@ def json_sha256(value: Any) -> str:
 def content_hash(path: Path | None) -> Any:
     """Returns a short hash that identifies a weights file, or the configs and weights of a folder.
 
-    The hash covers the name, the size, and the first and last MiB of each file. This is fast and sufficient to
-    distinguish trained weights. Linked files and folders are followed. For None, returns None.
+    The hash has 16 hex digits. It covers the size and the first and last MiB of each file and, in a folder, the
+    relative path. This is fast and sufficient to distinguish trained weights. Links to files and folders are followed.
+    For None, returns None.
 
     Raises:
-        ConfigError: the file or folder does not exist, is empty, or has a broken link in place of such a file.
+        ConfigError: the file or folder does not exist, is empty, or contains a broken link instead of a file.
     """
     if path is None:
         return None
@@ -84,10 +85,10 @@ def content_hash(path: Path | None) -> Any:
 
 
 def _check_contents(path: Path, files: Sequence[Path]) -> None:
-    """Raises a ConfigError if a hash of the files would be that of nothing, or of a part of them."""
+    """Raises a ConfigError if a file is a broken link or not a file, or if all files are empty."""
     broken = [file for file in files if not file.is_file()]
     if broken:
-        raise ConfigError(f'{broken[0]} is a broken link or not a file. Restore the file it stands for.')
+        raise ConfigError(f'{broken[0]} is a broken link or not a file. Restore the original file.')
     if not any(file.stat().st_size for file in files):
         contents = 'is empty' if path.is_file() else f'contains no weights or configs ({", ".join(IDENTIFYING)})'
         raise ConfigError(f'{path} {contents}. Pass the file or folder that contains the weights.')

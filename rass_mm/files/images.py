@@ -165,14 +165,14 @@ def output_suffix(suffix: str) -> str:
 def write_picture(path: str | os.PathLike, pixels: np.ndarray, like: Picture) -> None:
     """Writes an image atomically with the colour mode, alpha, bit depth and profile of another image.
 
-    Grey is the luma of the channels. Alpha is enlarged to the size of the image. Properties that the file type does not
-    support are dropped: alpha in JPEG, more than 8 bits in most types, and the colour profile of a file with more than
-    8 bits.
+    A grey file contains the luma of the channels. Alpha is resized to the size of the image. Properties that the file
+    type does not support are dropped: alpha in JPEG, more than 8 bits in most types, and the colour profile of a file
+    with more than 8 bits.
 
     Args:
         path: the file. Its suffix, one of `WRITABLE`, determines the type.
         pixels: (H, W, 3) float32 RGB in [0, 1].
-        like: the picture that provides alpha, grey, depth and profile.
+        like: the picture whose alpha, grey, depth and profile are used.
 
     Raises:
         DataError: the file type does not support an image of this size.
@@ -188,7 +188,7 @@ def write_picture(path: str | os.PathLike, pixels: np.ndarray, like: Picture) ->
         data = encode(array, suffix, like.profile)
     except (OSError, ValueError, cv2.error) as error:
         size = f'{pixels.shape[1]}x{pixels.shape[0]}'
-        raise DataError(f'{path}: {size} pixels cannot be written as {suffix} ({error}).') from error
+        raise DataError(f'{path}: an image of {size} pixels cannot be written as {suffix} ({error}).') from error
     write_bytes(path, data)
 
 

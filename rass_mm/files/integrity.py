@@ -1,4 +1,4 @@
-"""Checks that the bytes of an image file are complete, and that they do not contain too many pixels.
+"""Checks that an image file is complete and does not have too many pixels.
 
 OpenCV silently fills the missing part of a truncated JPEG with grey, whereas Pillow raises an error.
 """
@@ -24,17 +24,17 @@ MAX_TEXT = 2**26
 
 
 class UnknownImageError(DataError):
-    """The bytes are not an image of a type that Pillow supports."""
+    """Raised if a file is not an image of a type that Pillow supports."""
 
 
 class TooManyPixelsError(DataError):
-    """The image is larger than the limit."""
+    """Raised if an image has more pixels than the limit."""
 
 
 def check_pixels(data: bytes, most: int = MAX_PIXELS) -> None:
     """Checks that an image file has at most `most` pixels, without decoding them.
 
-    Bytes of a type that Pillow does not know are accepted.
+    A file type that Pillow does not support is accepted without a check.
 
     Raises:
         TooManyPixelsError: the image is too large.
@@ -51,15 +51,32 @@ def check_pixels(data: bytes, most: int = MAX_PIXELS) -> None:
         raise TooManyPixelsError(
             f'the image has {width}x{height} pixels ({width * height / 1e6:.1f} megapixels), more than the limit of '
             f'{most / 1e6:.1f} megapixels, and was not decoded. If it is not damaged, raise the limit: --max-pixels '
-            f'{width * height} (in Python: max_pixels).'
+            f'{width * height} (in Python and in loading transforms: max_pixels).'
         )
+
+
+def check_size(data: bytes, path: str, most: int = MAX_PIXELS) -> None:
+    """Checks the number of pixels like `check_pixels`, with the file name in the error message.
+
+    Bytes of an unknown type or with a damaged header are accepted: decoding them describes the fault.
+
+    Raises:
+        TooManyPixelsError: the image is too large.
+    """
+    try:
+        check_pixels(data, most)
+    except TooManyPixelsError as error:
+        raise TooManyPixelsError(f'{path}: {error}') from None
+    except DataError:
+        return
 
 
 @contextmanager
 def without_pillow_limit() -> Iterator[None]:
     """Context manager. Inside the block, Pillow accepts images of any size and long texts in PNG files.
 
-    The size is checked by `check_pixels`. Some editors write texts of several MB, e.g. the workflow that made an image.
+    `check_pixels` checks the size instead. Some editors write texts of several MB, e.g. the workflow that created an
+    image.
     """
     before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
     Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, MAX_TEXT
@@ -102,7 +119,7 @@ def decode_fully(data: bytes, path: str) -> Image.Image:
 
 
 def check_complete(data: bytes, path: str) -> None:
-    """Raises a DataError if the bytes of an image file end too early.
+    """Raises a DataError if an image file is truncated.
 
     For almost every JPEG and PNG, the last bytes show that the file is complete. All other files are fully decoded.
     """

@@ -34,7 +34,7 @@ def read_manifest(path: Path) -> tuple[Record, dict[str, Record]]:
 
 
 def read_header(path: Path) -> Record:
-    """Reads the first line of a manifest. Returns an empty record if there is no manifest."""
+    """Returns the header of a manifest, or an empty dict if the file is missing or not a manifest."""
     try:
         with path.open(encoding='utf-8') as lines:
             header = json.loads(next(lines))
@@ -55,11 +55,11 @@ def append_line(path: Path, line: Record) -> None:
 
 
 def remove_leftovers(folder: Path, suffixes: Iterable[str]) -> None:
-    """Removes the temporary files that `files.atomic` leaves behind when its process is killed.
+    """Removes the temporary files that `files.atomic` leaves behind when the process is killed.
 
     Args:
         folder: the folder to search, including its subfolders.
-        suffixes: suffixes of the files written there, e.g. '.png'. Manifests are always included.
+        suffixes: suffixes of the files that were written, e.g. '.png'. Manifests are always included.
     """
     endings = '|'.join(suffix.lstrip('.') for suffix in ('.jsonl', *suffixes))
     leftover = re.compile(rf'\..+-\w{{8}}\.({endings})')

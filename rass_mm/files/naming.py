@@ -1,4 +1,4 @@
-"""Names of output files that keep the folders of their sources, so that no two sources share one."""
+"""Names of output files. They keep the folders of the sources, so sources in different folders do not collide."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -13,8 +13,8 @@ def common_root(folders: Iterable[FilePath], paths: Iterable[FilePath]) -> Path:
     """Returns the folder that output names are relative to.
 
     Args:
-        folders: image folders of the data sets.
-        paths: all image files. If one of them is outside `folders`, the root is the common folder of all files.
+        folders: image folders of the data sets. Their common folder is the root.
+        paths: all image files. If one of them is outside the root, the common folder of all files is used instead.
     """
     places = {os.path.abspath(folder) for folder in folders}
     parents = {os.path.dirname(os.path.abspath(path)) for path in paths}
@@ -25,17 +25,17 @@ def common_root(folders: Iterable[FilePath], paths: Iterable[FilePath]) -> Path:
 
 
 def relative_name(path: FilePath, root: FilePath, suffix: str) -> str:
-    """Returns the path of a source relative to `root`, with another suffix; a source elsewhere keeps its name only."""
+    """Returns the path of a source relative to `root`, or only its name if it is outside, with another suffix."""
     place = Path(os.path.abspath(path))
     inside = place.is_relative_to(root)
     return (place.relative_to(root) if inside else Path(place.name)).with_suffix(suffix).as_posix()
 
 
 def output_names(paths: Iterable[FilePath], root: FilePath, suffix: str) -> dict[str, str]:
-    """Returns source -> output name.
+    """Returns a dict from source path to output name, see `relative_name`.
 
     Raises:
-        DataError: two sources have the same output.
+        DataError: two sources have the same output name.
     """
     names, owners = {}, {}
     for path in map(os.fspath, paths):
@@ -47,12 +47,12 @@ def output_names(paths: Iterable[FilePath], root: FilePath, suffix: str) -> dict
 
 
 def refuse_inputs(targets: Iterable[FilePath], inputs: Iterable[FilePath], option: str) -> None:
-    """Raises a DataError if a file to write is one of the inputs, also under another name or through a link.
+    """Raises a DataError if a file to write is one of the inputs, even under another name or through a link.
 
     Args:
         targets: files to write.
         inputs: files that are read.
-        option: the option that names the targets, for the message.
+        option: the command-line option that sets the targets, for the message.
     """
     known: Mapping[str, FilePath] = {os.path.realpath(path): path for path in inputs}
     for target in targets:
@@ -62,12 +62,12 @@ def refuse_inputs(targets: Iterable[FilePath], inputs: Iterable[FilePath], optio
 
 
 def linked_into(root: Path, names: Iterable[str], out: Path) -> Path | None:
-    """Returns a folder of the named files that leads through a link into the folder `out`; None without one.
+    """Returns a folder below `root` that leads through a link into the output folder, or None if there is none.
 
     Args:
         root: the folder that the names are relative to.
-        names: names of files below the root.
-        out: the output folder. If the root itself is inside of it, nothing is linked.
+        names: names of files below the root. Only the folders of these files are checked.
+        out: the output folder. If the root itself is inside this folder, None is returned.
     """
     folder = out.resolve()
     if folder in root.resolve().parents:

@@ -1,9 +1,11 @@
-"""EXIF orientation of image files, and whether a label map agrees with it."""
+"""EXIF orientation of image files, and a check that a label map agrees with it."""
 
 import io
 
 import numpy as np
 from PIL import Image
+
+from rass_mm.files.integrity import without_pillow_limit
 
 ORIENTATION = 0x0112
 MARKS = (b'Exif', b'eXIf', b'EXIF')
@@ -13,21 +15,22 @@ QUARTER_TURNS = (5, 6, 7, 8)
 
 
 def orientation_of(data: bytes) -> int:
-    """Returns the EXIF orientation of an image file, 1 to 8; 1 (upright) without one."""
+    """Returns the EXIF orientation of an image file from its bytes, 1 to 8. Without one, returns 1 (upright)."""
     if not any(mark in data for mark in MARKS):
         return 1
-    return exif_orientation(Image.open(io.BytesIO(data)))
+    with without_pillow_limit():
+        return exif_orientation(Image.open(io.BytesIO(data)))
 
 
 def exif_orientation(image: Image.Image) -> int:
-    """Returns the EXIF orientation to apply to an opened image, 1 to 8; 1 (upright) without one."""
+    """Returns the EXIF orientation to apply to an opened image, 1 to 8. Without one, returns 1 (upright)."""
     # Decoders apply the orientation of a TIFF themselves.
     found = 1 if image.format == 'TIFF' else image.getexif().get(ORIENTATION, 1)
     return found if found in range(1, 9) else 1
 
 
 def turned(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Returns an array (H, W, ...) turned upright. `orientation` is the EXIF value, 1 to 8."""
+    """Turns an array of shape (H, W, ...) upright. `orientation` is its EXIF orientation, 1 to 8."""
     if orientation in QUARTER_TURNS:
         array = array.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -41,14 +44,15 @@ def turn_label(orientation: int, size: tuple[int, int], label: tuple[int, int], 
     """Returns whether a label map must be turned like its image.
 
     Args:
-        orientation: EXIF value of the image.
+        orientation: EXIF orientation of the image, 1 to 8.
         size: (H, W) of the upright image.
         label: (H, W) of the label map as stored.
         drawn_on: 'displayed' for labels of the upright image, 'stored' for labels of the stored pixels, None if
             unknown.
 
     Raises:
-        ValueError: the label map fits the stored pixels, or it may fit either. The message is the reason.
+        ValueError: `drawn_on` is None, and the size of the label map does not show that it matches the upright image.
+            The message is the reason, without a file name.
     """
     if orientation == 1 or drawn_on == 'displayed':
         return False

@@ -2,7 +2,7 @@
 
 Pillow's bicubic kernel has a = -0.5 and OpenCV's has a = -0.75. On 20 photos enlarged four times, the results differ by
 up to 10 grey levels. 8-bit images are resized in 8 bits, because Pillow rounds and clips them after each direction.
-Computed in floating point, the photos differ by up to 4 grey levels and noise by up to 18.
+In floating point, the results would differ by up to 4 grey levels for the photos and by up to 18 for noise.
 """
 
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ def osediff_sized(image: np.ndarray, factor: float) -> np.ndarray:
     shortest, sides = OSEDIFF_SHORT_SIDE // factor, image.shape[:2]
     scale = max(shortest / min(sides), 1)
     whole = [scale * side * factor for side in sides]
-    check_megapixels(whole, MOST_WHOLE_MEGAPIXELS, 'Use --scheme windows (no such limit) or set a smaller --upscale.')
+    check_megapixels(whole, MOST_WHOLE_MEGAPIXELS, 'Use --scheme windows for large images or set a smaller --upscale.')
     if scale > 1:
         image = resized(image, tuple(int(scale * side) for side in sides))
     image = enlarged(image, factor)

@@ -1,4 +1,4 @@
-"""Safe loading of pickled tensors: code in the file is never run."""
+"""Safe loading of pickled tensors, without running code in the file."""
 
 import os
 import pickle
@@ -20,7 +20,7 @@ def read_tensors(filename: str | os.PathLike, map_location: Any = None, mmap: bo
     Args:
         filename: the checkpoint.
         map_location: the device to load to, as in `torch.load`.
-        mmap: whether the values of a zip file stay on the disk until they are used.
+        mmap: whether tensors stay on the disk until they are used. Ignored for files that are not zip files.
 
     Raises:
         CheckpointError: the file is damaged, contains Python objects that are not allowed (the message names them), or

@@ -1,4 +1,4 @@
-"""Searches folders for files, for all commands, and groups the files that a command leaves out by kind."""
+"""Search for files in folders, shared by all commands, and grouping of the files that a command leaves out."""
 
 import fnmatch
 import glob
@@ -17,10 +17,10 @@ LeftOut = Mapping[str, list[str]]
 
 
 def walk(folder: str | os.PathLike) -> Iterator[Path]:
-    """Yields all files below a folder, also broken links and special files, each subfolder sorted by name.
+    """Yields all files below a folder, including broken links and special files. Each folder is sorted by name.
 
-    Links to folders are followed, as in mmseg's data sets. A folder that contains itself through a link is entered
-    once, with a warning.
+    Links to folders are followed, as in mmseg's data sets. A folder that contains itself through a link is entered only
+    once, and a warning is logged.
 
     Raises:
         DataError: a folder cannot be read.
@@ -29,7 +29,7 @@ def walk(folder: str | os.PathLike) -> Iterator[Path]:
 
 
 def _below(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
-    """Yields the files below a folder. `above` has the device and inode of the folders that it was reached through."""
+    """Yields the files below a folder. `above` contains the device and the inode of each of its parent folders."""
     try:
         status = folder.stat()
         with os.scandir(folder) as found:
@@ -51,7 +51,10 @@ def _below(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
 
 
 def matching(pattern: Path) -> Iterator[Path]:
-    """Yields the paths that match a pattern as `glob.glob` with `recursive=True`; folders below `**` as in `walk`."""
+    """Yields the paths that match a pattern, like `glob.glob` with `recursive=True`.
+
+    If the pattern contains `**`, only files are yielded, and the folders are searched by `walk`.
+    """
     parts = pattern.parts
     if ANY_DEPTH not in parts:
         yield from map(Path, glob.iglob(str(pattern)))
@@ -64,7 +67,7 @@ def matching(pattern: Path) -> Iterator[Path]:
 
 
 def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Checks whether the parts of a path match those of a pattern. Wildcards match no hidden names, as in a shell."""
+    """Checks whether the parts of a path match those of a pattern. As in a shell, `*` does not match hidden names."""
     if not pattern:
         return not names
     if pattern[0] == ANY_DEPTH:
@@ -78,7 +81,7 @@ def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def chosen_files(root: Path, paths: Iterable[Path], suffixes: Sequence[str]) -> tuple[list[str], LeftOut]:
-    """Returns the names of the files with one of the suffixes, and of all others by kind.
+    """Returns the names of the files that have one of the suffixes, and the names of all other files by kind.
 
     Args:
         root: the folder that the names are relative to.
@@ -96,7 +99,7 @@ def chosen_files(root: Path, paths: Iterable[Path], suffixes: Sequence[str]) -> 
 
 
 def kind_left_out(path: Path, suffixes: Sequence[str]) -> str | None:
-    """Returns the kind of a file that is not used; None for a file with one of the suffixes."""
+    """Returns the kind of a file that is not used, e.g. 'hidden files', or None if it has one of the suffixes."""
     if path.name.startswith('.'):
         return 'hidden files'
     if not path.is_file():
@@ -107,7 +110,7 @@ def kind_left_out(path: Path, suffixes: Sequence[str]) -> str | None:
 
 
 def merged(parts: Iterable[LeftOut]) -> dict[str, list[str]]:
-    """Returns the files left out of several searches by kind."""
+    """Merges the files that several searches left out into one dict from kind to names."""
     together: dict[str, list[str]] = {}
     for part in parts:
         for kind, names in part.items():
@@ -116,5 +119,5 @@ def merged(parts: Iterable[LeftOut]) -> dict[str, list[str]]:
 
 
 def described_left_out(left_out: LeftOut) -> list[str]:
-    """Returns a line per kind of files that are not used, with their number and the first one."""
+    """Returns one line for each kind of files that are not used, with their number and the first name."""
     return [f'Left out: {kind} ({len(names)}), e.g. {names[0]}' for kind, names in left_out.items()]

@@ -1,8 +1,8 @@
 """Segmentation and restoration of image files of any size and number.
 
-What restores depends on torch, NumPy, OpenCV, Pillow and the diffusion core, but not on mmseg or mmagic. The modules
-that segment (`loading`, `segmentor`, `segment`, `labelling`, `modes`, `classes`) also depend on mmseg, and `photos` on
-mmcv. They are not imported here.
+The modules for restoration depend on torch, NumPy, OpenCV, Pillow and `rass_mm.diffusion`, but not on mmseg or mmagic.
+The modules for segmentation (`loading`, `segmentor`, `segment`, `labelling`, `modes`, `classes`) also depend on mmseg,
+and `photos` and `restorer` depend on mmcv. These modules are not imported here.
 """
 
 from rass_mm.inference.folder import RestoreSummary, restore_files

@@ -1,4 +1,4 @@
-"""Maps of the attention of a restorer's UNet to each class name, and pages that show them."""
+"""Computes maps of the attention of a restorer's UNet to each class name, and draws pages that show them."""
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,7 +34,10 @@ def adapter_classes(adapter: AdapterSource) -> list[str]:
     """
     found = as_adapter(adapter)
     if 'recipe' not in found.header:
-        raise AdapterError(f'{found.path} is not a restorer: its adapter header has no recipe (prompt, classes).')
+        raise AdapterError(
+            f'{found.path} is not a restorer, because its header has no recipe (prompt, classes). Pass an adapter '
+            'written by the training of a restorer.'
+        )
     return found.header['recipe']['classes']
 
 
@@ -46,7 +49,7 @@ def class_attention(
     Args:
         restorer: a restorer from `load_restorer`.
         image: (H, W, 3) float RGB in [0, 1], of any size.
-        classes: the class list the restorer was trained with, see `adapter_classes`.
+        classes: the class names that the restorer was trained with, see `adapter_classes`.
         layers: blocks from which to take cross-attention, e.g. `['mid_block', 'up_blocks.1']`; None takes the second
             half of the UNet.
 
@@ -64,7 +67,7 @@ def class_attention(
 def iterate_attention(
     restorer: 'Restorer', image: np.ndarray, classes: Sequence[str], layers: Sequence[str] | None = None
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the items of `class_attention` one by one; all maps of a large image can take gigabytes."""
+    """Yields the items of `class_attention` one by one, because all maps of a large image can take gigabytes."""
     height, width = image.shape[:2]
     multiple = restorer.size_multiple
     padding = ((0, -height % multiple), (0, -width % multiple), (0, 0))
@@ -98,13 +101,13 @@ def _layer_maps(restorer: 'Restorer', image: np.ndarray, count: int, layers: Seq
 
 
 def peak_to_mean(values: np.ndarray) -> float:
-    """Computes the ratio of a map's maximum to its mean; 0 for a map of zeros."""
+    """Computes the ratio of a map's maximum to its mean. Returns 0 for a map of zeros."""
     mean = float(values.mean())
     return float(values.max()) / mean if mean > 0 else 0.0
 
 
 def strongest(maps: Iterable[tuple[str, np.ndarray]], count: int = COUNT) -> list[tuple[str, np.ndarray]]:
-    """Returns the `count` named maps with the largest peak-to-mean ratio, sorted; keeps only these in memory."""
+    """Returns the `count` named maps with the largest peak-to-mean ratio, largest first. Other maps are not kept."""
     return heapq.nlargest(count, maps, key=lambda item: peak_to_mean(item[1]))
 
 

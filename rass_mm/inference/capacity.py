@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 
 SEGMENT_BYTES, RESTORE_BYTES = 48, 32
-"""Peak memory per pixel of an image beside the network, in bytes."""
+"""Peak memory per pixel of an image in bytes, without the memory of the network."""
 LIMITS = (Path('/sys/fs/cgroup/memory.max'), Path('/sys/fs/cgroup/memory.current'))
 
 
 def available_memory() -> int | None:
-    """Returns the memory in bytes that this process can still use; None if the system does not say."""
+    """Returns the number of bytes of memory that this process can still use, or None if it cannot be determined."""
     try:
         lines = Path('/proc/meminfo').read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith('MemAvailable'))
@@ -25,11 +25,13 @@ def available_memory() -> int | None:
 
 
 def fitting(bytes_per_pixel: float, max_pixels: int, device: torch.device | None = None) -> str:
-    """Returns a sentence on the largest image: the smaller of the limit and of what fits into the free memory.
+    """Describes the size of the largest image that can be processed, for a log message.
+
+    This is the smaller of `max_pixels` and the size that fits into the free memory.
 
     Args:
-        bytes_per_pixel: memory that a pixel takes.
-        max_pixels: the limit.
+        bytes_per_pixel: peak memory per pixel in bytes.
+        max_pixels: largest number of pixels that is allowed.
         device: the device that holds whole images; None if images stay in main memory.
     """
     free = available_memory()

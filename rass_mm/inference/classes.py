@@ -15,20 +15,20 @@ logger = logging.getLogger(__name__)
 
 Palette = list[tuple[int, int, int]]
 GOLDEN = 0.618034
-"""Fraction of the colour circle between neighbouring classes: no two of them have similar hues."""
+"""Distance of the hues of two consecutive classes, as a fraction of the colour circle (golden ratio)."""
 
 
 def classes_of(segmentor: nn.Module, meta: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[list[str], Palette]:
-    """Returns names and colours by label of a segmentor.
+    """Returns the class names and the colours of a segmentor, indexed by label.
 
-    They are looked up in the checkpoint, in the data sets of the config, and in the model. Labels without a name are
-    called 'class 0' etc.; colours that are not stored are drawn from the colour circle. A model with a single channel
-    has the labels 0 (background) and 1.
+    They are looked up in the checkpoint, then in the data sets of the config, then in the model. If the number of names
+    is not that of the classes, the names are 'class 0', 'class 1', etc. If there are no colours, `drawn_palette`
+    provides them. A model with a single channel has the labels 0 (background) and 1.
 
     Args:
-        segmentor: a segmentor of mmseg.
-        meta: `meta` of its checkpoint.
-        config: its config.
+        segmentor: an mmseg segmentor.
+        meta: `meta` of the checkpoint.
+        config: config of the segmentor.
     """
     stored = meta.get('dataset_meta') or {}
     names = list(stored.get('classes') or meta.get('CLASSES') or _config_classes(config) or _own_classes(segmentor))
@@ -41,14 +41,14 @@ def classes_of(segmentor: nn.Module, meta: Mapping[str, Any], config: Mapping[st
     if len(names) != count:
         if names:
             logger.warning(
-                'The model predicts %d classes, but %d names are known. Names are not used.', count, len(names)
+                'The model predicts %d classes, but %d class names were found. They are not used.', count, len(names)
             )
         names, colors = [f'class {label}' for label in range(count)], None
     return names, colors or drawn_palette(count)
 
 
 def drawn_palette(count: int) -> Palette:
-    """Returns colours with distinct hues for a number of classes."""
+    """Returns `count` RGB colours in 0..255, with different hues for consecutive classes."""
     colors = []
     for label in range(count):
         shade = (0.65, 0.95), (0.9, 0.65), (0.45, 0.8)

@@ -20,13 +20,13 @@ from rass_mm.inference.restore import Apply, RestoreOptions, restore_image
 logger = logging.getLogger(__name__)
 
 FORMAT = 'rass_mm restored images, 2'
-"""Format version. Version 1 enlarged with OpenCV's bicubic kernel, version 2 with Pillow's; a folder has only one."""
+"""Format version. Version 1 enlarged with OpenCV's bicubic kernel, version 2 with Pillow's."""
 WORDS = Words('restoring', 'restored')
 RestoreSummary = Summary
 
 
 class Restoring(Protocol):
-    """Interface of a restoring network, such as the `Restorer` of the diffusion core."""
+    """Interface of a restoration network, such as `rass_mm.diffusion.restorer.Restorer`."""
 
     size_multiple: int
 
@@ -45,21 +45,22 @@ def restore_files(
 ) -> Summary:
     """Restores an image, all images of a folder and its subfolders, or all images that match a pattern.
 
-    Outputs are written below `out` with the names of their sources; file types that cannot be written become PNG. For
-    a folder or a pattern, `out` contains a manifest: repeating the call restores only images that are missing or have
-    changed, and a call with other settings raises an error. A single image is always restored and its output replaced.
+    Outputs are written below `out` with the names of their sources. File types that cannot be written become PNG. For a
+    folder or a pattern, `out` contains a manifest: repeating the call restores only images that are missing or have
+    changed, and a call with other settings raises an error. A single image is always restored again, and its output is
+    replaced.
 
     Args:
         source: an image file, a folder, or a pattern such as `photos/**/*.jpg`.
         out: an output folder; for a single image, a folder or a file name.
-        load: returns the restorer; called after all checks, and only if there are images to restore.
+        load: function that returns the restorer; called after all checks, and only if there are images to restore.
         options: see `RestoreOptions`.
-        model: hashes, precision and other values that identify the restorer, for the manifest.
-        max_pixels: see `read_picture`.
+        model: hashes, precision and other values that identify the restorer in the manifest.
+        max_pixels: largest number of pixels of an image, see `read_picture`.
 
     Raises:
-        DataError: see `plan_files` and `Manifest`. Also raised if some images failed; it lists them, and all others
-            are restored.
+        DataError: the files cannot be used (see `plan_files` and `Manifest`), or some images failed. In the second
+            case, the message lists them, and all other images are restored.
         ConfigError: the options do not suit the restorer.
     """
     return restore_planned(plan_files(source, out), load, options, model, max_pixels)
@@ -85,7 +86,7 @@ def restore_planned(
 
 
 def decisive(options: RestoreOptions) -> dict[str, Any]:
-    """Returns the options that are recorded in the manifest. The batch size is not one of them."""
+    """Returns the options that are recorded in the manifest: all except the batch size."""
     return {name: value for name, value in asdict(options).items() if name != 'batch'}
 
 
@@ -108,7 +109,7 @@ def _work(restorer: Restoring, options: RestoreOptions, max_pixels: int) -> Call
 
 
 def _counted(apply: Apply, note: Note) -> Apply:
-    """Wraps a network to show the number of finished windows, the progress within a large image."""
+    """Wraps a network so that each call shows the number of finished windows of the image as its progress."""
     windows = 0
 
     def counting(images: Tensor) -> Tensor:

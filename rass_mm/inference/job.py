@@ -1,4 +1,4 @@
-"""Runs a job image by image: progress, errors of single images, and the manifest of finished ones."""
+"""Runs a job image by image, shows the progress, collects errors and records finished images in a manifest."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ Work = Callable[[Task, Note], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Summary:
-    """Summary of a run.
+    """Number of images and duration of a run.
 
     Args:
         images: number of requested images.
@@ -40,7 +40,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Words:
-    """Words for the messages of a job: 'restoring' and 'restored'."""
+    """Words for the messages of a job, e.g. 'restoring' (`doing`) and 'restored' (`done`)."""
 
     doing: str
     done: str
@@ -48,6 +48,12 @@ class Words:
 
 def run_tasks(tasks: list[Task], work: Work, manifest: Manifest | None, words: Words) -> list[str]:
     """Processes images in order and returns an error message for each image that failed.
+
+    Args:
+        tasks: the images.
+        work: function that processes one image.
+        manifest: manifest to which finished images are added, or None.
+        words: words for the messages.
 
     Raises:
         DataError: an output cannot be written.
@@ -108,7 +114,7 @@ def report_broken(broken: list[str], plan: Plan, words: Words) -> None:
 def _progress(doing: str, total: int) -> Iterator[tuple[Callable[[str], None], Note]]:
     """Context manager. Yields a function to call before each image, and one that shows progress within an image.
 
-    Outside a terminal, each tenth of the images is logged.
+    If the output is not a terminal, a line is logged after each tenth of the images.
     """
     with progress_bar(TextColumn('{task.fields[image]} {task.fields[note]}', markup=False)) as bar:
         row, begun = bar.add_task(doing, total=total, image='', note=''), 0

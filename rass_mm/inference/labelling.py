@@ -1,4 +1,4 @@
-"""Label maps and confidences of one image, with bounded memory, for any segmentor of mmseg."""
+"""Computes the label map and the confidence of one image with bounded memory, for any mmseg segmentor."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -21,21 +21,21 @@ from rass_mm.segmentation.rass import chunked, cut, sized
 from rass_mm.segmentation.rows import Labels, in_bands
 
 MOST_LOGITS = 2**26
-"""Most logits that mmseg's own `predict` may keep, 256 MiB in float32; of a larger image they are computed in rows."""
+"""Largest number of logits for mmseg's own `predict`: 256 MiB in float32. More logits are computed in bands of rows."""
 Probability = Callable[[Tensor], Tensor]
 """Maps logits (K, h, w) to the probability (h, w) of the predicted label."""
 Watch = Callable[[float], None]
-"""Called with the finished fraction of an image."""
+"""Function that is called with the finished fraction of an image, in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class Maps:
-    """Results for one image.
+    """Label map of one image, with optional confidence and restored image.
 
     Args:
         labels: (H, W) int64 class ids at the original size of the image.
-        confidence: (H, W) uint8, the probability of the label in 1/255; None if it was not requested.
-        restored: (h, w, 3) uint8 BGR, what a `RestoreThenSegment` segmented; None for other models.
+        confidence: (H, W) uint8, the probability of the label scaled to 0..255; None if it was not requested.
+        restored: (h, w, 3) uint8 BGR, the restored image that a `RestoreThenSegment` segmented; None for other models.
     """
 
     labels: np.ndarray
@@ -50,11 +50,11 @@ def label_image(
     """Segments one image.
 
     Args:
-        model: a segmentor of mmseg in eval mode.
-        data: `inputs` and `data_samples` of the test pipeline, a list of one each.
-        choice: the mode.
+        model: an mmseg segmentor in eval mode.
+        data: dict with `inputs` and `data_samples` from the test pipeline, each a list with one item.
+        choice: selects the test settings for the size of the image.
         confidence: whether to compute the confidence.
-        watch: shows the progress.
+        watch: function that is called with the finished fraction of the image, or None.
     """
     prepared = model.data_preprocessor(data, False)
     restored = None
@@ -85,7 +85,7 @@ def _test_settings(model: nn.Module, settings: Any) -> Iterator[None]:
 
 @contextmanager
 def _restoring_windows(restorer: nn.Module, choice: ModeChoice, size: tuple[int, int]) -> Iterator[None]:
-    """Context manager. Inside the block, a restorer of whole images restores a large image in windows."""
+    """Context manager. Inside the block, a `FileRestorer` without a window restores a large image in windows."""
     if not (isinstance(restorer, FileRestorer) and restorer.window is None and choice.is_large(size)):
         yield
         return
@@ -102,7 +102,7 @@ def _restoring_windows(restorer: nn.Module, choice: ModeChoice, size: tuple[int,
 def _maps(
     model: nn.Module, inputs: Tensor, samples: list[SegDataSample], confidence: bool, watch: Watch
 ) -> tuple[Tensor, Tensor | None]:
-    """Returns labels (H, W) and confidences (H, W), uint8 on the CPU."""
+    """Returns the labels (H, W), and the confidences (H, W) as uint8 on the CPU, or None if they are not requested."""
     metas = [sample.metainfo for sample in samples]
     bands = _bands(model, inputs, samples, metas)
     if bands is None:
@@ -120,7 +120,11 @@ def _maps(
 def _bands(
     model: nn.Module, inputs: Tensor, samples: list[SegDataSample], metas: list[dict]
 ) -> Iterator[Tensor] | None:
-    """Returns the logits in bands of rows, or None if mmseg's own `predict` computes them within the limit."""
+    """Returns the logits in bands of rows.
+
+    Returns None if the model's own `predict` is used. This is the case if the model has no `encode_decode`, or if the
+    image has at most `MOST_LOGITS` logits and windows are not processed in batches.
+    """
     if hasattr(model, 'logit_bands'):
         return model.logit_bands(inputs, metas, model.prompt(inputs, samples))
     if not (hasattr(model, 'encode_decode') and hasattr(model, 'out_channels')):
@@ -136,7 +140,7 @@ def _bands(
 
 
 def _slid(model: nn.Module, inputs: Tensor, metas: list[dict]) -> Iterator[Tensor]:
-    """Yields the rows of mmseg's sliding inference, the mean over windows, as soon as no later window covers them."""
+    """Yields rows of mmseg's sliding-window inference, averaged over windows, once no later window covers them."""
     settings, (height, width) = model.test_cfg, inputs.shape[2:]
     grid = windows((height, width), tuple(settings.crop_size), tuple(settings.stride))
     start, sums = 0, None
@@ -178,9 +182,10 @@ def _head(model: nn.Module) -> nn.Module:
 def probability_of(model: nn.Module) -> Probability:
     """Returns the function that computes the probability of the predicted label from the logits of a model.
 
-    For heads that classify pixels it is the maximum of the softmax over the classes (the sigmoid for a single channel).
-    Heads that classify masks (MaskFormer, Mask2Former) have scores instead of logits, one sum of mask probabilities per
-    class. For them it is the largest score divided by the sum of all scores.
+    For heads that classify pixels, it is the maximum of the softmax over the classes. For a single channel with sigmoid
+    p, it is p where class 1 is predicted and 1 - p elsewhere. Heads that classify masks (MaskFormer, Mask2Former)
+    return scores instead of logits: one sum of mask probabilities per class. For these heads, it is the largest score
+    divided by the sum of all scores.
     """
     head = _head(model)
     if isinstance(head, MaskFormerHead | Mask2FormerHead):
@@ -217,5 +222,5 @@ class ConfidentLabels(Labels):
         return super()._decided(logits)
 
     def confidence(self) -> Tensor | None:
-        """Returns (H, W) uint8 on the CPU; None without `probability`."""
+        """Returns the confidence (H, W), uint8 on the CPU, or None if `probability` is not set."""
         return torch.cat(self.confidences) if self.confidences else None

@@ -32,19 +32,19 @@ from rass_mm.segmentation import RestoreThenSegment
 
 Bases = str | os.PathLike | Sequence[str | os.PathLike]
 BASE_HINT = (
-    'The config of a checkpoint names its base by the path it had in training. Pass the folder of the base with --base '
-    '(in Python: base=...), or set RASS_MM_BASES to the folder that holds it.'
+    'The config of a checkpoint contains the path that the base had in training. Pass the folder of the base with '
+    '--base (in Python: base=...), or set RASS_MM_BASES to the folder that contains it.'
 )
 
 
 @dataclass(frozen=True)
 class SegmentorSource:
-    """A checkpoint and its config, read but not yet built.
+    """Checkpoint and config of a segmentor that is not yet built.
 
     Args:
-        checkpoint: the file.
-        loaded: its content.
-        config: the config.
+        checkpoint: path of the checkpoint.
+        loaded: content of the checkpoint.
+        config: config of the segmentor.
     """
 
     checkpoint: Path
@@ -52,7 +52,7 @@ class SegmentorSource:
     config: Config
 
     def identity(self) -> dict[str, Any]:
-        """Returns hashes that identify weights, model and test pipeline in a manifest."""
+        """Returns hashes that identify the weights, the model and the test pipeline in a manifest."""
         settings = json.loads(json.dumps([self.config.model.to_dict(), self._steps()], default=str))
         adapters = [
             Path(part[key])
@@ -77,13 +77,13 @@ class SegmentorSource:
             raise BaseFolderError(f'{error}\n{BASE_HINT}') from None
         except (KeyError, TypeError) as error:  # mmengine's errors for an unknown type and unknown arguments
             raise ConfigError(
-                f'The model of the config cannot be built: {first_line(error)}. Pass the config it was trained with. '
-                'Its custom_imports must name the module that registers the model.'
+                f'The model of the config cannot be built: {first_line(error)}. Pass the config that the model was '
+                'trained with. Its custom_imports must list the module that registers the model.'
             ) from error
         if not isinstance(model, BaseSegmentor):
             raise ConfigError(
-                f'{self.checkpoint} holds a {type(model).__name__}, which is not a segmentor. To restore images, use '
-                'rass-mm restore (rass_mm.load_restorer).'
+                f'{self.checkpoint} contains a {type(model).__name__}, which is not a segmentor. To restore images, '
+                'use rass-mm restore (in Python: rass_mm.load_restorer).'
             )
         model = revert_sync_batchnorm(model)
         load_weights(model, self.loaded, self.checkpoint)
@@ -91,7 +91,7 @@ class SegmentorSource:
         return Segmentor(model.to(device).eval(), self._steps(), names, palette, dtype, options)
 
     def _steps(self) -> list[Any]:
-        """Returns the test pipeline."""
+        """Returns the configs of the steps of the test pipeline."""
         leaves = leaf_paths(self.config.get('test_dataloader'), 'test_dataloader')
         found = [leaf.get('pipeline') for _, leaf in leaves]
         steps = next((pipeline for pipeline in (*found, self.config.get('test_pipeline')) if pipeline), None)
@@ -108,19 +108,20 @@ def read_segmentor(
 
     Args:
         checkpoint: a file written by training or by `rass-mm convert`.
-        config: a config, its file, or the name of a shipped one; None reads the config in the checkpoint, which is
-            data and never executed, see `config_from_checkpoint`.
-        base: base folder, or several in order of preference, instead of that in the config.
-        overrides: config values by dotted key.
+        config: a config, a config file, or the name of a config in this package. None reads the config that is stored
+            in the checkpoint, which is parsed as data and never executed, see `config_from_checkpoint`.
+        base: base folder, or several folders in order of preference; replaces the base in the config.
+        overrides: config values by dotted key, e.g. `{'model.test_cfg.mode': 'whole'}`.
 
     Raises:
         CheckpointError: the checkpoint cannot be read safely.
-        ConfigError: there is no config, it is refused, or it has no model or no base.
+        ConfigError: the config is missing, cannot be read safely or has no model; or `base` is given, but the model
+            has no base.
     """
     path = Path(checkpoint).expanduser()
     loaded = load_local(path, 'cpu')
     if not isinstance(loaded, dict):
-        raise CheckpointError(f'{path} holds a {type(loaded).__name__}, but a checkpoint is a mapping of names.')
+        raise CheckpointError(f'{path} contains a {type(loaded).__name__}, but a checkpoint must be a dict.')
     if config is None:
         content = config_from_checkpoint(loaded, str(path))
     else:
@@ -129,7 +130,7 @@ def read_segmentor(
     if overrides:
         content.merge_from_dict(dict(overrides))
     if not isinstance(content.get('model'), Mapping):
-        raise ConfigError(f'The config of {path} has no model. Pass the config it was trained with.')
+        raise ConfigError(f'The config of {path} has no model. Pass the config that the model was trained with.')
     if base is not None:
         _set_base(content.model, base)
     return SegmentorSource(path, loaded, content)
@@ -164,12 +165,12 @@ def load_segmentor(
 
 
 def load_weights(model: nn.Module, loaded: dict[str, Any], checkpoint: Path) -> None:
-    """Loads the weights of a checkpoint, all of them.
+    """Loads the weights of a checkpoint, and raises an error if they do not match the model completely.
 
-    mmengine's loader only logs tensors that are missing, and the model would predict with random weights.
+    mmengine's loader would only log missing tensors, and the model would then predict with random weights.
 
     Raises:
-        CheckpointError: tensors are missing, unknown, or of another shape.
+        CheckpointError: tensors are missing or unknown, or have another shape.
     """
     given = loaded.get('state_dict', loaded)
     state = type(given)((name.removeprefix('module.'), value) for name, value in given.items())
@@ -181,7 +182,7 @@ def load_weights(model: nn.Module, loaded: dict[str, Any], checkpoint: Path) -> 
 
 
 def _without_pretrained(config: Config) -> ConfigDict:
-    """Returns the model's config with its data preprocessor and without initial weights, which are not needed."""
+    """Returns the model's config with its data preprocessor and without `pretrained`, which the checkpoint replaces."""
     model = ConfigDict(config.model.to_dict())
     for part in _dicts(model):
         if part.get('pretrained'):

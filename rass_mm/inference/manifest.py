@@ -1,7 +1,7 @@
-"""Manifest of an output folder, with which a stopped job resumes and never mixes two settings.
+"""Manifest of an output folder. With it, a stopped job can resume, and outputs of different settings are never mixed.
 
-It has one JSON object per line: a header, then a line per finished image with the size and modification time of its
-source. Each line is appended when its image is finished.
+The manifest has one JSON object per line: a header, then one line per finished image with the size and modification
+time of its source. A line is appended when its image is finished.
 """
 
 import json
@@ -19,16 +19,16 @@ SUFFIXES = (*WRITABLE, '.csv', '.json')
 
 
 class Manifest:
-    """The finished images of an output folder.
+    """Record of the finished images of an output folder.
 
     Args:
-        plan: what is to be processed.
-        format: kind and version of the outputs; a folder has only one.
+        plan: the images to process and their outputs.
+        format: kind and version of the outputs, which must be the same for all outputs of a folder.
         options: settings that change the outputs; must be JSON-serializable.
         model: values that identify the network; must be JSON-serializable.
 
     Raises:
-        DataError: the folder contains results of other settings or another source, or files of unknown origin.
+        DataError: the folder contains outputs with other settings or from another source, or files of unknown origin.
     """
 
     def __init__(self, plan: Plan, format: str, options: Mapping[str, Any], model: Mapping[str, Any]) -> None:
@@ -51,7 +51,7 @@ class Manifest:
         return lines
 
     def has(self, task: Task) -> bool:
-        """Checks whether the image is finished and its source is unchanged."""
+        """Returns whether the image is finished and its source is unchanged."""
         line = self.lines.get(task.name)
         same = line is not None and source_line(task).items() <= line.items()
         return same and all(target.is_file() for target in task.targets)
@@ -62,7 +62,7 @@ class Manifest:
         write_manifest(self.path, self.header, self.lines.values())
 
     def add(self, line: dict) -> None:
-        """Records a finished image; `line` is from `source_line`, called before the source was read."""
+        """Records a finished image. `line` comes from `source_line`, which is called before the source is read."""
         self.lines[line['image']] = line
         append_line(self.path, line)
 

@@ -1,4 +1,4 @@
-"""Choice between one pass over a whole image and windows, and the description of the choice."""
+"""Chooses between one pass over a whole image and windows, and describes the choice."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from rass_mm.errors import ConfigError
 
 MODES = ('auto', 'windows', 'whole')
 WHOLE_WINDOWS = 9
-"""A model that was tested on whole images gets whole images of up to this many windows in area (3 x 3)."""
+"""Largest area, in windows (3 x 3), of an image that 'auto' passes as a whole to a model with test mode 'whole'."""
 DEFAULT_WINDOW = 512
 Size = tuple[int, int]
 
@@ -22,17 +22,17 @@ class SegmentOptions:
 
     Args:
         mode: 'auto' follows the model's config (`test_cfg`), except that an image with more than `WHOLE_WINDOWS` times
-            the area of a window is never passed as a whole. 'windows' uses windows for every image larger than one.
-            'whole' passes every image as a whole.
-        window: side of a window in pixels, rounded up to a multiple of what the model pads to; None takes that of the
-            config: `crop_size` of `test_cfg`, else the size of the training crops. Setting it implies 'windows'.
-        overlap: overlap of neighbouring windows in pixels, also rounded up; None takes that of the config, else a third
-            of the window.
-        batch_size: number of windows of one image in a batch; None takes `window_batch` of the config, else 1.
+            the area of a window is never passed as a whole. 'windows' uses windows for every image that is larger than
+            a window. 'whole' passes every image as a whole.
+        window: side of a window in pixels, rounded up to a multiple of the model's `size_divisor`. None uses
+            `crop_size` of `test_cfg`, or else the size of the training crops. Setting it implies 'windows'.
+        overlap: overlap of neighbouring windows in pixels, also rounded up. None uses the overlap of the config, or
+            else a third of the window. Setting it implies 'windows'.
+        batch_size: number of windows of one image in a batch. None uses `window_batch` of the config.
         confidence: whether to compute the confidence of each pixel.
 
     Raises:
-        ConfigError: a value is out of range.
+        ConfigError: a value is out of range, or `window` or `overlap` is set in mode 'whole'.
     """
 
     mode: str = 'auto'
@@ -45,7 +45,9 @@ class SegmentOptions:
         if self.mode not in MODES:
             raise ConfigError(f'mode is {self.mode!r}, but it must be one of {", ".join(MODES)}.')
         if self.mode == 'whole' and (self.window or self.overlap is not None):
-            raise ConfigError("mode is 'whole', which has no windows. Remove window and overlap, or the mode.")
+            raise ConfigError(
+                "mode is 'whole', which does not use windows. Remove window and overlap, or set another mode."
+            )
         for name in ('window', 'batch_size'):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -55,10 +57,10 @@ class SegmentOptions:
 
 
 class ModeChoice:
-    """The test settings of a segmentor for an image of any size.
+    """Chooses the test settings of a segmentor for an image of any size.
 
     Args:
-        segmentor: a segmentor of mmseg; its `test_cfg` and its data preprocessor are read.
+        segmentor: an mmseg segmentor, of which `test_cfg` and the data preprocessor are read.
         options: see `SegmentOptions`.
 
     Raises:
@@ -89,7 +91,7 @@ class ModeChoice:
         return tuple(max(side * 2 // 3 // divisor * divisor, min(divisor, side)) for side in self.window)
 
     def settings(self, size: Size) -> ConfigDict:
-        """Returns `test_cfg` for an image with this (height, width) after the test pipeline."""
+        """Returns the `test_cfg` for an image that has this (height, width) after the test pipeline."""
         settings = ConfigDict(self.own)
         if self.options.batch_size is not None:
             settings.window_batch = self.options.batch_size
@@ -136,7 +138,7 @@ def _rounded(side: int | None, divisor: int) -> int:
 
 
 def _divisor(preprocessor: nn.Module) -> int:
-    """Returns the number that the sides of test images are padded to multiples of; 1 if they are not padded."""
+    """Returns the divisor of the padded sides of test images, or 1 if test images are not padded."""
     test = getattr(preprocessor, 'test_cfg', None) or {}
     given = test.get('size_divisor') if isinstance(test, Mapping) else None
     return given or getattr(preprocessor, 'size_divisor', None) or 1

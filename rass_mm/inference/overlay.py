@@ -29,16 +29,16 @@ def overlay(
 ) -> np.ndarray:
     """Draws a label map over a photo, and below it a legend of the classes that are present, largest share first.
 
-    A photo larger than `SIDE` is reduced, and a photo narrower than `NARROWEST` is enlarged, so that the legend can be
-    read beside it.
+    A photo with a side longer than `SIDE` is reduced. A photo narrower than `NARROWEST` is enlarged, so that the legend
+    is legible.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         labels: (H, W) class ids.
         names: name of each class.
         palette: RGB colour of each class.
-        shares: share of the pixels of each class that is present.
-        opacity: weight of the colours.
+        shares: fraction of the pixels of each class that is present, by class id.
+        opacity: weight of the class colours in [0, 1].
 
     Returns:
         (h, w, 3) uint8 RGB.
@@ -56,7 +56,7 @@ def overlay(
 
 
 def legend(width: int, names: Sequence[str], palette: Sequence[Color], shares: Mapping[int, float]) -> np.ndarray:
-    """Draws colour, name and share of classes in columns, (h, width, 3) uint8 RGB."""
+    """Draws a legend with the colour, name and share of each class in columns, as (h, width, 3) uint8 RGB."""
     entries = sorted(shares.items(), key=lambda item: (-item[1], item[0]))
     texts = [f'{names[label]}  {percent(share)}' for label, share in entries]
     widest = max((_font().getlength(text) for text in texts), default=0)
@@ -73,7 +73,7 @@ def legend(width: int, names: Sequence[str], palette: Sequence[Color], shares: M
 
 
 def percent(share: float) -> str:
-    """Formats a share, e.g. '12.3 %'; a class with few pixels is not shown as 0."""
+    """Formats a share as a percentage, e.g. '12.3 %'. A share below 0.05 % is shown as '< 0.1 %', not as 0."""
     return f'{100 * share:.1f} %' if share >= 0.0005 else '< 0.1 %'
 
 

@@ -1,6 +1,6 @@
-"""Images for prediction: files, arrays and Pillow images, always upright.
+"""Reads images for prediction from files, arrays and Pillow images. Files and Pillow images are turned upright.
 
-Image files are decoded for a segmentor as mmseg decodes them, so that the label maps of all doors are equal.
+Image files are decoded for a segmentor as in mmseg, so that all entry points produce the same label maps.
 """
 
 import io
@@ -18,7 +18,7 @@ from rass_mm.files.integrity import MAX_PIXELS, TooManyPixelsError, check_comple
 from rass_mm.files.orientation import exif_orientation
 
 Photo = str | os.PathLike | np.ndarray | Image.Image
-"""An image file; an array (H, W) grey or (H, W, 3) RGB; or an image of Pillow."""
+"""An image file, an array (H, W) grey or (H, W, 3) RGB, or a Pillow image."""
 TURNED_BY_MMCV = ('JPEG', 'MPO', 'PNG', 'TIFF', 'WEBP')
 RANGE = {'uint8': 255, 'uint16': 65535, 'float32': 1, 'float64': 1}
 
@@ -26,12 +26,13 @@ RANGE = {'uint8': 255, 'uint16': 65535, 'float32': 1, 'float64': 1}
 def read_bgr(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, backend: str | None = 'cv2') -> np.ndarray:
     """Reads an image file as (H, W, 3) uint8 BGR with mmcv, turned upright by its EXIF orientation.
 
-    16 bits are reduced to 8 and alpha is dropped. A type that mmcv cannot decode is read with `read_picture`.
+    Values of 16 bits are reduced to 8 bits, and alpha is dropped. A file type that mmcv cannot decode is read with
+    `read_picture`.
 
     Args:
         path: the file.
-        max_pixels: see `read_picture`.
-        backend: mmcv's decoder.
+        max_pixels: largest number of pixels, see `read_picture`.
+        backend: mmcv's image decoder, e.g. 'cv2' or 'pillow'.
 
     Raises:
         DataError: the file is missing, too large, truncated, damaged, or not an image.
@@ -59,7 +60,7 @@ def read_bgr(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, backend: str
 
 
 def _header(data: bytes) -> Image.Image | None:
-    """Returns the image opened but not decoded; None for a type that Pillow does not know."""
+    """Opens an image with Pillow without decoding it. Returns None if Pillow does not support its type."""
     try:
         with without_pillow_limit():
             return Image.open(io.BytesIO(data))
@@ -82,7 +83,7 @@ def as_bgr(image: Photo, max_pixels: int = MAX_PIXELS, backend: str | None = 'cv
 
 
 def as_picture(image: Photo, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Returns a photo as a `Picture`; an array or an image of Pillow has no alpha and no profile.
+    """Returns a photo as a `Picture`. For an array or a Pillow image, `alpha` and `profile` are None.
 
     Raises:
         DataError: the file cannot be read, or the array is not an image.
@@ -96,12 +97,12 @@ def as_picture(image: Photo, max_pixels: int = MAX_PIXELS) -> Picture:
 
 
 def _rgb(image: np.ndarray | Image.Image) -> np.ndarray:
-    """Returns (H, W, 3) RGB in the type of the array."""
+    """Returns the pixels as (H, W, 3) RGB in the dtype of the image."""
     if isinstance(image, Image.Image):
         return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
     if not isinstance(image, np.ndarray):
         raise DataError(
-            f'A {type(image).__name__} is not an image. Pass a path, a NumPy array or an image of Pillow, or a list.'
+            f'A {type(image).__name__} is not an image. Pass a path, a NumPy array, a Pillow image, or a list of these.'
         )
     pixels = np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image
     if pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
@@ -110,8 +111,8 @@ def _rgb(image: np.ndarray | Image.Image) -> np.ndarray:
         raise DataError(f'The array has the type {image.dtype}. Pass uint8, uint16, or float32 in [0, 1].')
     if pixels.dtype.kind == 'f' and not (pixels.min() >= 0 and pixels.max() <= 1):  # NaN is neither
         raise DataError(
-            f'The array ranges from {pixels.min():g} to {pixels.max():g}. Values of floating point must be in [0, 1]; '
-            'convert levels of 0 to 255 to uint8.'
+            f'The array ranges from {pixels.min():g} to {pixels.max():g}, but floating-point values must be in [0, 1]. '
+            'If your values are in 0..255, convert them to uint8.'
         )
     return pixels
 

@@ -1,4 +1,4 @@
-"""Input and output files of a job on images, checked before anything is loaded."""
+"""Plans the input and output files of a job on images, and checks them before any model is loaded."""
 
 import logging
 import os
@@ -20,13 +20,18 @@ WILDCARD = re.compile(r'[*?[]')
 
 Source = str | os.PathLike
 Outputs = Callable[[str], Sequence[str]]
-"""Maps the name of an image to the names of its outputs, relative to the output folder; the main one is the first."""
+"""Maps the name of an image to the names of its outputs, relative to the output folder, with the main output first."""
 
 
 class Task(NamedTuple):
-    """One image: its name relative to the source root, its main output relative to the output folder, and the paths.
+    """Input and output paths of one image.
 
-    `others` are the paths of further outputs.
+    Args:
+        name: path of the image relative to the source root.
+        output: path of the main output relative to the output folder.
+        source: path of the image.
+        target: path of the main output.
+        others: paths of further outputs.
     """
 
     name: str
@@ -43,13 +48,13 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Images to process.
+    """Images to process, with their outputs.
 
     Args:
         roots: folders that the image names are relative to.
         out: folder that the output names are relative to.
         tasks: the images, sorted by name.
-        single: whether the source is a single file, given by name.
+        single: whether the source is the name of a single file.
         left_out: files that are not images, by kind, e.g. 'files of type .txt'.
     """
 
@@ -61,14 +66,14 @@ class Plan:
 
     @property
     def source(self) -> str | list[str]:
-        """The resolved root, or a list of several roots."""
+        """The absolute path of the root, or a sorted list of paths if there are several roots."""
         roots = sorted({str(root.resolve()) for root in self.roots})
         return roots[0] if len(roots) == 1 else roots
 
 
 @dataclass(frozen=True)
 class _Found:
-    """Images below a root. `deep` is whether subfolders were searched; a file given by name has None."""
+    """Images below a root. `deep` is True if subfolders were searched, and None for a file given by name."""
 
     root: Path
     names: list[str]
@@ -80,31 +85,31 @@ def plan_files(source: Source, out: Source) -> Plan:
     """Lists the images to restore and their outputs, and creates the output folders.
 
     Args:
-        source: an image; a folder, searched with its subfolders; or a pattern such as `photos/**/*.jpg`. With a
-            pattern, outputs keep the part of the path from its first wildcard on.
-        out: a folder. For a single image it is a file name if it has a suffix and is not an existing folder.
+        source: an image, a folder that is searched with its subfolders, or a pattern such as `photos/**/*.jpg`. With a
+            pattern, the names of the outputs contain the part of the path from the first wildcard on.
+        out: a folder. For a single image, it is a file name if it has a suffix and is not an existing folder.
 
     Raises:
-        DataError: no image was found, two of them have the same output, or an output would overwrite a source; `out`
-            is inside the searched folder, is a file, or is not writable.
+        DataError: no image was found, two images have the same output, an output would overwrite a source, or `out` is
+            inside the searched folder, is a file or is not writable.
     """
     found = _single(Path(source), out) if Path(source).is_file() else _planned([source], Path(out), restored_name)
     _prepare(found)
     changed = [task for task in found.tasks if Path(task.name).suffix != Path(task.output).suffix]
     if changed and not found.single:
         logger.warning(
-            'File types that cannot be written become PNG: %d images, e.g. %s', len(changed), changed[0].name
+            'Images of types that cannot be written become PNG (number: %d, e.g. %s)', len(changed), changed[0].name
         )
     return found
 
 
 def plan_outputs(sources: Source | Sequence[Source], out: Source, outputs: Outputs) -> Plan:
-    """Lists images with several outputs each below one folder, and creates the output folders.
+    """Lists the images to process, each with one or more outputs below one folder, and creates the output folders.
 
     Args:
-        sources: an image, a folder, a pattern, or a list of them; see `plan_files`.
+        sources: an image, a folder, a pattern, or a list of these; see `plan_files`.
         out: the output folder.
-        outputs: names of the outputs of an image.
+        outputs: function that returns the names of the outputs of an image.
 
     Raises:
         DataError: see `plan_files`.
@@ -116,7 +121,7 @@ def plan_outputs(sources: Source | Sequence[Source], out: Source, outputs: Outpu
 
 
 def restored_name(name: str) -> tuple[str]:
-    """Returns the name of the restored image: that of its source, with a suffix that can be written."""
+    """Returns the output names of an image: only the name of the image itself, with a suffix that can be written."""
     return (Path(name).with_suffix(output_suffix(Path(name).suffix)).as_posix(),)
 
 
@@ -133,7 +138,7 @@ def _single(source: Path, out: Source) -> Plan:
     if target.is_dir() or os.fspath(out).endswith(os.sep) or not target.suffix:
         task = _task(source.parent, target, source.name, restored_name)
         if Path(task.output).suffix != source.suffix:
-            logger.warning('%s is written as %s: its own file type cannot be written', source, task.target)
+            logger.warning('%s is written as %s, because its own file type cannot be written', source, task.target)
         return Plan((source.parent,), target, [task], single=True)
     if target.suffix.lower() not in WRITABLE:
         raise DataError(f'{target}: cannot write images of type {target.suffix}. Use one of {", ".join(WRITABLE)}.')
@@ -181,7 +186,7 @@ def _refuse_inside(found: _Found, out: Path) -> None:
 
 
 def _fixed_part(pattern: Path) -> Path:
-    """Returns the folders of a pattern before its first wildcard."""
+    """Returns the part of a pattern before the first folder or file name with a wildcard."""
     first = next(number for number, part in enumerate(pattern.parts) if WILDCARD.search(part))
     return Path(*pattern.parts[:first])
 
@@ -204,7 +209,7 @@ def _refuse_overwriting(tasks: list[Task]) -> None:
             raise DataError(f'{other.source} and {task.source} would both become {task.target}. Rename one of them.')
         for target in task.targets:
             if target.resolve() in sources:
-                raise DataError(f'{target} is one of the images to process. Choose another output.')
+                raise DataError(f'The output {target} is one of the images to process. Choose another output.')
 
 
 def _make_writable(folder: Path) -> None:

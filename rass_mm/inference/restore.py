@@ -15,7 +15,7 @@ from rass_mm.errors import AdapterError, ConfigError
 from rass_mm.files.resizing import OSEDIFF_MULTIPLE, enlarged, osediff_sized
 
 Apply = Callable[[Tensor], Tensor]
-"""Restoring network that maps (B, 3, h, w) RGB in [-1, 1] to the same shape and range."""
+"""Restoration network that maps (B, 3, h, w) RGB in [-1, 1] to the same shape and range."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,11 @@ class RestoreOptions:
         window: side of a window in pixels, rounded up to a multiple of the network's `size_multiple`.
         overlap: overlap of neighbouring windows in pixels, also rounded up. A larger overlap hides seams better.
         batch: number of windows per batch.
-        color_fix: 'none', 'adain' or 'wavelet', see `fix_colors`. Both fixes also restore colour casts of the source.
-        scheme: 'windows' blends windows of the image. 'osediff' is OSEDiff's scheme: image sizes of `osediff_sized`,
-            the autoencoder on the whole image, the UNet in latent tiles. Its memory use grows with the image, it
-            requires a restorer with `latent_tiles=True`, and it ignores `window`, `overlap` and `batch`.
+        color_fix: 'none', 'adain' or 'wavelet', see `fix_colors`. Both fixes also transfer colour casts of the source.
+        scheme: 'windows' blends windows of the image. 'osediff' is OSEDiff's scheme: the image is resized with
+            `osediff_sized`, the autoencoder processes it as a whole, and the UNet processes latent tiles. The memory
+            use of this scheme grows with the image. It requires a restorer with `latent_tiles=True` and ignores
+            `window`, `overlap` and `batch`.
 
     Raises:
         ConfigError: a value is out of range, or the overlap is not less than the window.
@@ -48,7 +49,8 @@ class RestoreOptions:
             raise ConfigError(f'The upscale factor is {self.upscale}, but it must be 1 or more.')
         if min(self.window, self.batch) < 1 or self.overlap < 0:
             raise ConfigError(
-                f'Window {self.window} and batch {self.batch} must be 1 or more, overlap {self.overlap} 0 or more.'
+                f'window is {self.window}, batch is {self.batch} and overlap is {self.overlap}, but window and batch '
+                'must be at least 1, and overlap must be at least 0.'
             )
         self.tiling(1)
         if self.scheme not in SCHEMES:
@@ -57,7 +59,7 @@ class RestoreOptions:
             raise ConfigError(f'Unknown colour fix {self.color_fix!r}. Choose one of {", ".join(COLOR_FIXES)}.')
 
     def tiling(self, multiple: int) -> tuple[int, int]:
-        """Returns window and overlap in pixels, rounded up to multiples of `multiple`.
+        """Returns the window and the overlap in pixels, rounded up to multiples of `multiple`.
 
         Raises:
             ConfigError: the overlap is not less than the window.
@@ -83,10 +85,10 @@ def restore_image(
 
     Args:
         image: (H, W, 3) float32 RGB in [0, 1], of any size.
-        apply: the network, e.g. a `Restorer`; it receives windows on the CPU and moves them to its device.
+        apply: the network, e.g. a `Restorer`. It receives windows on the CPU and moves them to its device.
         options: see `RestoreOptions`; None uses its defaults.
         multiple: number that the sides of the network's input must be multiples of. None uses `apply.size_multiple`,
-            or 64, that of Stable Diffusion, if the network has no such attribute.
+            or 64 (as for Stable Diffusion) if the network has no such attribute.
         depth: pixel type of the image file (`Picture.depth`). 'uint8' is enlarged in 8 bits, as in the published
             restorers; other types are enlarged in full precision.
 
@@ -118,7 +120,7 @@ def restore_image(
 
 
 def _source(image: np.ndarray, options: RestoreOptions, depth: str) -> np.ndarray:
-    """Returns the enlarged image, float32 in [0, 1]; the image itself if its size does not change."""
+    """Returns the enlarged image as float32 in [0, 1], or the image itself if its size does not change."""
     image = np.ascontiguousarray(image, np.float32)
     if options.scheme == 'windows' and options.upscale == 1:
         return image
@@ -131,7 +133,7 @@ def _source(image: np.ndarray, options: RestoreOptions, depth: str) -> np.ndarra
 
 
 def _whole(source: np.ndarray, multiple: int) -> tuple[int, int]:
-    """Returns window and overlap for a single pass over the whole image."""
+    """Returns the window and the overlap for a single pass over the whole image."""
     if OSEDIFF_MULTIPLE % multiple:
         raise ConfigError(
             f"The scheme 'osediff' produces images with sides that are multiples of {OSEDIFF_MULTIPLE}, but this "
@@ -141,7 +143,7 @@ def _whole(source: np.ndarray, multiple: int) -> tuple[int, int]:
 
 
 def _in_unit_range(apply: Apply) -> Apply:
-    """Wraps the network for windows in [0, 1], so that the whole image need not be copied to [-1, 1]."""
+    """Wraps the network to map windows in [0, 1], so that the whole image need not be converted to [-1, 1]."""
 
     def checked(images: Tensor) -> Tensor:
         outputs = apply(images.mul(2).sub_(1)).float()

@@ -1,4 +1,4 @@
-"""A trained restorer for photos: one object that is loaded once and predicts on files, arrays and Pillow images."""
+"""Trained restorer for photos, which is loaded once and restores files, arrays and Pillow images."""
 
 import os
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from rass_mm.inference.results import Restoration
 
 
 class PhotoRestorer:
-    """A restorer with the options of its restorations, as returned by `load_restorer`.
+    """Trained restorer with its options, as returned by `load_restorer`.
 
     Args:
-        network: a `Restorer` of the diffusion core.
+        network: a `rass_mm.diffusion.restorer.Restorer`.
         options: see `RestoreOptions`.
     """
 
@@ -29,9 +29,12 @@ class PhotoRestorer:
         """Restores one image, or each image of a list.
 
         Args:
-            images: an image file, an array, or an image of Pillow; or a list of them. Arrays are RGB, not BGR as in
-                mmseg: (H, W, 3) or grey (H, W), uint8, uint16, or float32 in [0, 1].
+            images: an image file, an array, a Pillow image, or a list of these. Arrays are RGB, not BGR as in mmseg:
+                (H, W, 3) or grey (H, W), uint8, uint16, or float32 in [0, 1].
             max_pixels: largest number of pixels of a file, see `read_picture`.
+
+        Returns:
+            The restored image, or a list of restored images for a list.
 
         Raises:
             DataError: an image cannot be read.
@@ -57,9 +60,9 @@ def load_restorer(
 
     Args:
         adapter: an adapter file written by training (`scr_*.safetensors`), or its content.
-        base: the base folder it was trained on, or several folders in order of preference.
+        base: the base folder that the restorer was trained on, or several folders in order of preference.
         autoencoder: folder of a tiny autoencoder that replaces the VAE's decoder; None keeps the VAE.
-        ends: with `autoencoder`, the replaced ends: 'decoder' or 'both'.
+        ends: what `autoencoder` replaces: 'decoder' or 'both' (encoder and decoder).
         device: e.g. 'cpu' or 'cuda:1'; None uses CUDA if it is available.
         dtype: 'float32', 'bfloat16' or 'float16'; None uses bfloat16 on a CUDA device that supports it, else float32.
         options: see `RestoreOptions`; None uses its defaults.

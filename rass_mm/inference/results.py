@@ -26,7 +26,8 @@ class Segmentation:
         classes: name of each class, by id.
         palette: RGB colour of each class, by id.
         image: (H, W, 3) uint8 RGB, the image that was segmented, upright.
-        confidence: (H, W) uint8, the probability of the label in 1/255, see `probability_of`; None if not requested.
+        confidence: (H, W) uint8, the probability of the label scaled to 0..255, see `probability_of`; None if it was
+            not requested.
         restored: (h, w, 3) uint8 RGB, the restored image that was segmented; None for models that do not restore.
     """
 
@@ -39,19 +40,23 @@ class Segmentation:
 
     @cached_property
     def counts(self) -> dict[int, int]:
-        """Number of pixels of each class id that is present."""
+        """Number of pixels of each class that is present, by class id."""
         return {label: int(count) for label, count in enumerate(np.bincount(self.labels.ravel())) if count}
 
     @property
     def shares(self) -> dict[str, float]:
-        """Share of the pixels of each class that is present, largest first."""
+        """Fraction of the pixels of each class that is present, by class name, largest first."""
         ordered = sorted(self.counts.items(), key=lambda item: -item[1])
         return {self.classes[label]: count / self.labels.size for label, count in ordered}
 
     def overlay(self, opacity: float = 0.55) -> np.ndarray:
-        """Draws the label map over the image with a legend of the classes present, (h, w, 3) uint8 RGB.
+        """Draws the label map over the image, with a legend of the classes that are present.
 
-        The longest side of a large image is reduced to 1600 pixels; a narrow image is enlarged.
+        Args:
+            opacity: weight of the class colours in [0, 1].
+
+        Returns:
+            (h, w, 3) uint8 RGB. A large image is reduced to a longest side of 1600 pixels; a narrow image is enlarged.
         """
         shares = {label: count / self.labels.size for label, count in self.counts.items()}
         return overlay(self.image, self.labels, self.classes, self.palette, shares, opacity)
@@ -78,7 +83,9 @@ class Restoration:
     source: Picture = field(repr=False)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the image atomically like its source, see `write_picture`: colour mode, alpha, bit depth and profile.
+        """Writes the image atomically with the colour mode, alpha, bit depth and profile of its source.
+
+        See `write_picture` for properties that the file type does not support.
 
         Raises:
             DataError: the file type does not support an image of this size.
@@ -88,7 +95,7 @@ class Restoration:
 
 
 def label_png(labels: np.ndarray, palette: Sequence[tuple[int, int, int]]) -> bytes:
-    """Encodes a label map as PNG: palette with ids for uint8, 16-bit grey for uint16."""
+    """Encodes a label map as PNG: uint8 ids with a palette, or uint16 ids as 16-bit grey."""
     if labels.dtype == np.uint16:
         return image_png(labels)
     image = Image.fromarray(np.ascontiguousarray(labels))
@@ -99,8 +106,12 @@ def label_png(labels: np.ndarray, palette: Sequence[tuple[int, int, int]]) -> by
 
 
 def image_png(image: np.ndarray) -> bytes:
-    """Encodes a grey (H, W) or RGB (H, W, 3) image as PNG."""
+    """Encodes a grey (H, W) or RGB (H, W, 3) image as PNG.
+
+    Raises:
+        OSError: the image cannot be encoded.
+    """
     done, data = cv2.imencode('.png', image if image.ndim == 2 else image[..., ::-1])
     if not done:
-        raise OSError('OpenCV cannot encode the image')
+        raise OSError('OpenCV cannot encode the image as PNG')
     return data.tobytes()

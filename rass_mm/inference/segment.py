@@ -38,26 +38,27 @@ def segment_files(
     restored: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> Summary:
-    """Segments images, folders with their subfolders, and patterns.
+    """Segments image files, all images of folders and their subfolders, and all images that match patterns.
 
-    Outputs are PNG files below `out`, with the relative path and the name of their source: `labels/` has class ids with
-    a palette (16-bit grey for more than 255 classes), `overlays/` the labels over the photo with a legend,
-    `confidence/` the 8-bit probability of each label, and `restored/` the images that the segmentor saw. `shares.csv`
-    and `shares.json` have the share of each class per image. A manifest in `out` records finished images: repeating the
-    call segments only images that are missing or have changed, and a call with other settings raises an error.
+    Outputs are PNG files below `out`, with the relative path and the name of their source. `labels/` contains class ids
+    with a palette (16-bit grey for more than 255 classes), and `overlays/` contains the labels over the photo, with a
+    legend. On request, `confidence/` contains the 8-bit probability of each label, and `restored/` contains the
+    restored images that were segmented. `shares.csv` and `shares.json` contain the share of each class per image. A
+    manifest in `out` records finished images: repeating the call segments only images that are missing or have changed,
+    and a call with other settings raises an error.
 
     Args:
-        sources: image, folder or pattern, or a list of them.
+        sources: an image, a folder, a pattern such as `photos/**/*.jpg`, or a list of these.
         out: the output folder.
-        load: returns the segmentor; called after all checks, and only if there are images to segment.
+        load: function that returns the segmentor; called after all checks, and only if there is something to compute.
         options: see `SegmentOptions`.
-        model: hashes and other values that identify the segmentor, for the manifest.
-        restored: whether to write restored images; requires a model that restores.
-        max_pixels: see `read_picture`.
+        model: hashes and other values that identify the segmentor in the manifest.
+        restored: whether to write restored images, which requires a model that restores images.
+        max_pixels: largest number of pixels of an image, see `read_picture`.
 
     Raises:
-        DataError: see `plan_outputs` and `Manifest`. Also raised if some images failed; it lists them, and all others
-            are segmented.
+        DataError: the files cannot be used (see `plan_outputs` and `Manifest`), or some images failed. In the second
+            case, the message lists them, and all other images are segmented.
         ConfigError: the options do not suit the segmentor.
     """
     start = time.monotonic()

@@ -1,4 +1,4 @@
-"""A trained segmentor for photos: one object that is loaded once and predicts on files, arrays and Pillow images."""
+"""Trained segmentor for photos, which is loaded once and segments files, arrays and Pillow images."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -22,15 +22,15 @@ from rass_mm.segmentation import RestoreThenSegment
 
 
 class Segmentor:
-    """A segmentor of mmseg with its test pipeline, class names and options, as returned by `load_segmentor`.
+    """mmseg segmentor with its test pipeline, class names and options, as returned by `load_segmentor`.
 
     Args:
         model: the model, in eval mode on its device.
-        steps: configs of its test pipeline.
+        steps: configs of the steps of its test pipeline.
         classes: name of each class.
         palette: RGB colour of each class.
-        dtype: 'float32', or a precision for autocast.
-        options: see `SegmentOptions`.
+        dtype: 'float32', or 'bfloat16' or 'float16' for autocast.
+        options: see `SegmentOptions`; None uses its defaults.
     """
 
     def __init__(
@@ -47,7 +47,11 @@ class Segmentor:
         self.use(options or SegmentOptions())
 
     def use(self, options: SegmentOptions) -> None:
-        """Sets the options of the following predictions."""
+        """Sets the options for all following predictions.
+
+        Raises:
+            ConfigError: the overlap is not smaller than the window.
+        """
         self.options = options
         self.choice = ModeChoice(inner_segmentor(self.model), options)
 
@@ -66,13 +70,16 @@ class Segmentor:
     ) -> Segmentation | list[Segmentation]:
         """Segments one image, or each image of a list.
 
-        The label map has the size of the image, turned upright by its EXIF orientation. It equals that of mmseg's
-        `inference_model`, if both use the same mode.
+        The label map has the size of the image after it is turned upright by its EXIF orientation. It equals the label
+        map of mmseg's `inference_model` if both use the same mode.
 
         Args:
-            images: an image file, an array, or an image of Pillow; or a list of them. Arrays are RGB, not BGR as in
-                mmseg: (H, W, 3) or grey (H, W), uint8, uint16, or float32 in [0, 1].
+            images: an image file, an array, a Pillow image, or a list of these. Arrays are RGB, not BGR as in mmseg:
+                (H, W, 3) or grey (H, W), uint8, uint16, or float32 in [0, 1].
             max_pixels: largest number of pixels of a file, see `read_picture`.
+
+        Returns:
+            The label map with its classes, or a list of them for a list of images.
 
         Raises:
             DataError: an image cannot be read, the network fails on it, or memory is too small for it.
@@ -83,7 +90,12 @@ class Segmentor:
         return self.segment(as_bgr(images, max_pixels, self.backend), path)
 
     def segment(self, image: np.ndarray, path: str | None = None, watch: Watch | None = None) -> Segmentation:
-        """Segments an image (H, W, 3), uint8 BGR; `watch` is called with the finished fraction.
+        """Segments one image.
+
+        Args:
+            image: (H, W, 3) uint8 BGR, upright.
+            path: path of the image file, for the meta information of the sample.
+            watch: function that is called with the finished fraction of the image, or None.
 
         Raises:
             DataError: the network fails on the image, or memory is too small for it.
@@ -97,7 +109,7 @@ class Segmentor:
         return self._result(image, maps)
 
     def _prepared(self, image: np.ndarray, path: str | None) -> dict[str, Any]:
-        """Returns the output of the test pipeline for an image, as a batch of one."""
+        """Returns the output of the test pipeline for one image, as a batch with one item."""
         size = image.shape[:2]
         results: Any = {'img_path': path, 'img': image, 'img_shape': size, 'ori_shape': size}
         results |= {'reduce_zero_label': False, 'seg_fields': []}
@@ -120,19 +132,29 @@ def _failure(image: np.ndarray, error: Exception) -> DataError:
     size = f'{image.shape[1]}x{image.shape[0]} pixels'
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or 'memory' in str(error):
         return DataError(
-            f'Too little memory for an image of {size}. Use windows (--mode windows), smaller ones (--window), or '
-            'fewer at a time (--batch-size).'
+            f'Too little memory for an image of {size}. Use windows (--mode windows), smaller windows (--window), or a '
+            'smaller batch (--batch-size).'
         )
     return DataError(f'The network fails on an image of {size} ({first_line(error)}).')
 
 
 def _built(steps: Sequence[Mapping[str, Any]]) -> tuple[str, bool, list[Any]]:
-    """Returns the image decoder, whether images become float32, and the other steps without those that load labels."""
+    """Builds the steps of a test pipeline, except for those that load images or labels.
+
+    Returns:
+        The name of the image decoder, whether images are converted to float32, and the built steps.
+
+    Raises:
+        ConfigError: a step is not registered, or loads images that are not in colour.
+    """
     backend, to_float32, built = 'cv2', False, []
     for step in steps:
         kind = TRANSFORMS.get(step['type']) if isinstance(step['type'], str) else step['type']
         if kind is None:
-            raise ConfigError(f'The test pipeline names {step["type"]!r}, which is not registered.')
+            raise ConfigError(
+                f'The test pipeline contains {step["type"]!r}, which is not registered. Add the module that registers '
+                'it to custom_imports.'
+            )
         if issubclass(kind, LoadImageFromFile):
             if step.get('color_type', 'color') != 'color':
                 raise ConfigError(f"The test pipeline loads {step['color_type']!r} images. Only 'color' is supported.")

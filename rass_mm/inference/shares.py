@@ -1,4 +1,4 @@
-"""Tables of the class shares of all images of a folder, as CSV and JSON."""
+"""Writes tables with the class shares of all images of a folder, as CSV and JSON."""
 
 import csv
 import io
@@ -15,8 +15,8 @@ CSV, JSON = 'shares.csv', 'shares.json'
 def write_shares(out: Path, lines: Iterable[Mapping[str, Any]], classes: Sequence[str]) -> None:
     """Writes `shares.csv` and `shares.json` to the output folder.
 
-    The CSV has a row per image and a column per class, the JSON only the classes that are present. Shares are fractions
-    of the pixels of an image.
+    The CSV file has one row per image and one column per class. The JSON file lists only the classes that are present
+    in an image. Shares are fractions of the pixels of an image.
 
     Args:
         out: the output folder.
@@ -33,7 +33,7 @@ def write_shares(out: Path, lines: Iterable[Mapping[str, Any]], classes: Sequenc
 
 
 def has_shares(out: Path) -> bool:
-    """Checks whether both tables exist."""
+    """Returns whether both tables exist in the output folder."""
     return (out / CSV).is_file() and (out / JSON).is_file()
 
 

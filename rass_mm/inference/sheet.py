@@ -1,4 +1,4 @@
-"""Contact sheet: thumbnails of all images, each beside its restored version."""
+"""Draws contact sheets with thumbnails of all images, each beside its restored version."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp')
 
 
 def check_sheet(path: str | os.PathLike, tasks: Sequence[Task] = ()) -> Path:
-    """Returns the path of the sheet if it is that of a picture and of no other file of the job.
+    """Checks that a contact sheet can be written to a path, and returns the path.
 
     Args:
         path: the image file to write.
@@ -30,16 +30,16 @@ def check_sheet(path: str | os.PathLike, tasks: Sequence[Task] = ()) -> Path:
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
-        raise DataError(f'{path}: a contact sheet is a picture. Use one of the suffixes {", ".join(SUFFIXES)}.')
+        raise DataError(f'{path}: a contact sheet must be an image file. Use one of {", ".join(SUFFIXES)}.')
     for task in tasks:
-        for role, file in (('one of the images', task.source), ('the output of one of the images', task.target)):
+        for role, file in (('one of the images', task.source), ('an output of this command', task.target)):
             if file.resolve() == path.resolve():
-                raise DataError(f'The contact sheet {path} is {role}. Choose another --sheet.')
+                raise DataError(f'The contact sheet {path} would overwrite {role}. Choose another path with --sheet.')
     return path
 
 
 def write_sheet(path: str | os.PathLike, tasks: Sequence[Task]) -> None:
-    """Writes the sheet of all tasks with an output: input left, restored image right, name above.
+    """Writes a contact sheet of all images that have an output: input left, restored image right, name above.
 
     Args:
         path: the image file to write.
@@ -52,7 +52,7 @@ def write_sheet(path: str | os.PathLike, tasks: Sequence[Task]) -> None:
 
 
 def _pair(task: Task) -> np.ndarray:
-    """Draws a cell, (h, w, 3) uint8 BGR."""
+    """Draws the thumbnails of one image and its output side by side, as (h, w, 3) uint8 BGR."""
     pair = np.full((SIDE, 2 * SIDE + GAP, 3), 255, np.uint8)
     for left, file in ((0, task.source), (SIDE + GAP, task.target)):
         thumb = _thumbnail(read_picture(file, sys.maxsize).pixels)
@@ -61,7 +61,7 @@ def _pair(task: Task) -> np.ndarray:
 
 
 def _thumbnail(pixels: np.ndarray) -> np.ndarray:
-    """Resizes (H, W, 3) float RGB in [0, 1] to uint8 BGR that fits a square of `SIDE` pixels."""
+    """Converts (H, W, 3) float RGB in [0, 1] to uint8 BGR, resized to fit into a square of `SIDE` pixels."""
     factor = SIDE / max(pixels.shape[:2])
     size = tuple(max(round(side * factor), 1) for side in pixels.shape[1::-1])
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)

@@ -1,1 +1,1 @@
-"""Framework-independent image and segmentation metrics."""
+"""Image and segmentation metrics that do not depend on mmengine."""

@@ -16,16 +16,16 @@ from rass_mm.errors import DataError, InstallationError
 BLOCK = 96
 ALPHAS = np.arange(0.2, 10.001, 0.001)
 RATIOS = np.exp(2 * gammaln(2 / ALPHAS) - gammaln(1 / ALPHAS) - gammaln(3 / ALPHAS))
-"""(E|x|)^2 / E[x^2] of a generalised Gaussian for each shape in `ALPHAS`."""
+"""(E|x|)^2 / E[x^2] of a generalised Gaussian for each shape parameter in `ALPHAS`."""
 NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 
 def niqe(image: np.ndarray) -> float:
-    """Computes the natural image quality evaluator on rounded full-range luma. Lower is better.
+    """Computes the score of the natural image quality evaluator (NIQE) on rounded full-range luma. Lower is better.
 
-    The image is divided into blocks of 96x96 pixels. Rows and columns beyond the last complete block are ignored. The
-    result is NaN if fewer than two blocks have texture on both sides of their mean (an image below 96x192, or a flat
-    image), because the covariance of the blocks is then undefined and no value would be comparable.
+    The image is divided into blocks of 96x96 pixels. Rows and columns beyond the last complete block are ignored. A
+    block without texture has no features. If fewer than two blocks have features (for example in a flat image or in an
+    image with only one block), the result is NaN, because their covariance is undefined.
 
     Args:
         image: (H, W, 3) RGB in 0..255, uint8 or floating point; H and W at least 96.
@@ -35,10 +35,13 @@ def niqe(image: np.ndarray) -> float:
         InstallationError: mmagic, which contains the statistics of the pristine photographs, is not installed.
     """
     if image.ndim != 3 or image.shape[2] != 3:
-        raise DataError(f'NIQE needs an RGB image of shape (H, W, 3), but got {image.shape}.')
+        raise DataError(f'NIQE needs an RGB image of shape (H, W, 3), but got {image.shape}. Convert it to RGB.')
     if min(image.shape[:2]) < BLOCK:
         height, width = image.shape[:2]
-        raise DataError(f'NIQE needs an image of at least {BLOCK}x{BLOCK} pixels, but got {height}x{width}.')
+        raise DataError(
+            f'NIQE needs an image of at least {BLOCK}x{BLOCK} pixels, but got {height}x{width}. Use a larger image, or '
+            'omit the metric.'
+        )
     pristine_mean, pristine_covariance = pristine_statistics()
     features = _block_features(_rounded_luma(image))
     usable = features[~np.isnan(features).any(axis=1)]
@@ -54,7 +57,7 @@ def niqe(image: np.ndarray) -> float:
 def pristine_statistics() -> tuple[np.ndarray, np.ndarray]:
     """Loads the mean (36,) and covariance (36, 36) of the features of pristine photographs from the installed mmagic.
 
-    mmagic is not imported. Only its folder is looked up.
+    The function does not import mmagic; it only looks up the folder of the package.
 
     Raises:
         InstallationError: mmagic is not installed or does not contain the file.
@@ -65,15 +68,18 @@ def pristine_statistics() -> tuple[np.ndarray, np.ndarray]:
     for file in filter(Path.is_file, files):
         with np.load(file) as statistics:
             return statistics['mu_pris_param'].ravel(), statistics['cov_pris_param']
-    where = f'no {files[0]}' if files else 'no package mmagic'
+    where = f'{files[0]} does not exist' if files else 'mmagic is not installed'
     raise InstallationError(
-        f'NIQE needs the statistics of pristine photographs in mmagic, but there is {where}. '
+        f'NIQE needs the statistics of pristine photographs that mmagic contains, but {where}. '
         'Install it with: pip install "rass_mm[restoration]"'
     )
 
 
 def _rounded_luma(image: np.ndarray) -> np.ndarray:
-    """Computes (H, W) full-range luma, rounded half up. Integer weights keep the halves of uint8 images exact."""
+    """Computes (H, W) full-range luma in 0..255, with halves rounded up.
+
+    The weights are integers, so that halves are exact for uint8 images.
+    """
     return np.floor(image.astype(np.float64) @ np.array([299.0, 587.0, 114.0]) / 1000 + 0.5)
 
 
@@ -90,7 +96,7 @@ def _block_features(luma: np.ndarray) -> np.ndarray:
 
 
 def _normalised(plane: np.ndarray) -> np.ndarray:
-    """Computes the mean-subtracted, contrast-normalised coefficients (equation 1 of the paper)."""
+    """Computes the mean-subtracted, contrast-normalised coefficients (equation 1 of the NIQE paper)."""
     mean = _blurred(plane)
     deviation = np.sqrt(np.abs(_blurred(plane**2) - mean**2))
     difference = plane - mean
@@ -105,7 +111,7 @@ def _blurred(plane: np.ndarray) -> np.ndarray:
 
 
 def _half_size(plane: np.ndarray) -> np.ndarray:
-    """Halves even sides like MATLAB's antialiased bicubic resize, with eight taps around each pair of pixels."""
+    """Resizes (H, W) with even sides to half the size like MATLAB's antialiased bicubic `imresize` (eight taps)."""
     distance = np.abs(np.arange(-3.5, 4)) / 2
     inner, outer = 1.5 * distance**3 - 2.5 * distance**2 + 1, -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
     taps = np.where(distance <= 1, inner, outer)
@@ -117,7 +123,7 @@ def _half_size(plane: np.ndarray) -> np.ndarray:
 
 
 def _features(blocks: np.ndarray) -> np.ndarray:
-    """Computes (N, 18) features: fits of the blocks themselves and of the products of neighbours in four directions."""
+    """Computes (N, 18) features: fits to the blocks and to the products of neighbouring values in four directions."""
     alpha, left, right = _asymmetric_fit(blocks)
     columns = [alpha, (left + right) / 2]
     for shift in NEIGHBOURS:
@@ -128,10 +134,10 @@ def _features(blocks: np.ndarray) -> np.ndarray:
 
 
 def _asymmetric_fit(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Fits asymmetric generalised Gaussians to (N, h, w) values.
+    """Fits an asymmetric generalised Gaussian to each block of (N, h, w) values.
 
     Returns:
-        Shape, left scale and right scale, each (N,).
+        The shape parameters, the left scales and the right scales, each (N,).
     """
     values = values.reshape(len(values), -1)
     squares = values**2

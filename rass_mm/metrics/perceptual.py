@@ -17,7 +17,7 @@ PYIQA_NAMES = {
     'CLIPIQA': 'clipiqa',
     'FID': 'fid',
 }
-"""Names of the metrics in this package and in pyiqa."""
+"""Maps the name of each metric in this package to its name in pyiqa."""
 FULL_REFERENCE = ('LPIPS', 'DISTS')
 """Metrics that compare an image with its clean image. FID compares two folders; the others need only one image."""
 
@@ -29,7 +29,7 @@ class PerceptualMetric:
 
     Args:
         name: the name of the metric.
-        device: the device of its network.
+        device: the device of the network.
 
     Raises:
         ConfigError: the metric does not exist.
@@ -51,13 +51,13 @@ class PerceptualMetric:
             truth: the clean image of the same shape and range, for LPIPS and DISTS only.
 
         Raises:
-            DataError: the clean image is missing or has another shape.
+            DataError: the metric is LPIPS or DISTS, and the clean image is missing or has another shape.
         """
         images = [image]
         if self.name in FULL_REFERENCE:
             if truth is None or truth.shape != image.shape:
                 found = 'none was given' if truth is None else f'it has shape {truth.shape}'
-                raise DataError(f'{self.name} needs a clean image of shape {image.shape}, but {found}.')
+                raise DataError(f'{self.name} needs a clean image of shape {image.shape} as `truth`, but {found}.')
             images.append(truth)
         with torch.no_grad():  # pyiqa disables gradients for the whole process; this block restores them
             return float(self.model(*(_as_batch(pixels) for pixels in images)))
@@ -78,7 +78,10 @@ def fid(folder: str | os.PathLike, truth_folder: str | os.PathLike, device: str 
     for place in (folder, truth_folder):
         count = len(os.listdir(place)) if os.path.isdir(place) else 0
         if count < 2:
-            raise DataError(f'FID needs two folders with at least two images each, but {place} contains {count}.')
+            raise DataError(
+                f'FID needs two folders with at least two images each, but {place} contains {count} file(s). Check the '
+                'path.'
+            )
     model = _create('FID', device)
     with torch.no_grad():
         return float(model(os.fspath(folder), os.fspath(truth_folder), num_workers=0, verbose=False))
@@ -99,8 +102,8 @@ def require_pyiqa(name: str) -> ModuleType:
         raise InstallationError(
             f'{name} needs the optional package pyiqa, which cannot be imported ({type(error).__name__}: {error}). '
             'Install it with: pip install --no-deps pyiqa (with its dependencies, pip may replace transformers and '
-            'accelerate with old versions that rass_mm does not support), then install the packages that its import '
-            'still misses. Or omit the metric: PSNR, SSIM and NIQE do not need pyiqa.'
+            'accelerate with old versions that rass_mm does not support). Then install the packages that '
+            '`import pyiqa` reports as missing. Or omit the metric: PSNR, SSIM and NIQE do not need pyiqa.'
         ) from error
 
 
@@ -111,12 +114,12 @@ def _create(name: str, device: str | torch.device) -> torch.nn.Module:
     except Exception as error:  # without a network: URLError, OSError, RuntimeError or an error of the hub client
         raise InstallationError(
             f'{name}: pyiqa could not load its metric {PYIQA_NAMES[name]!r} ({type(error).__name__}: {error}). '
-            f'It downloads weights from a hub on first use and keeps them in {torch.hub.get_dir()} and in the caches '
-            'of the hubs that it uses. Use the metric once on a machine with a network and copy these folders here, '
-            'or omit the metric.'
+            f'pyiqa downloads weights from a hub on first use and keeps them in {torch.hub.get_dir()} and in the '
+            'caches of the hubs that it uses. Use the metric once on a machine with a network and copy these folders '
+            'here, or omit the metric.'
         ) from error
 
 
 def _as_batch(image: np.ndarray) -> torch.Tensor:
-    """Converts (H, W, 3) in 0..255 to (1, 3, H, W) in [0, 1]."""
+    """Converts an image (H, W, 3) in 0..255 to a batch (1, 3, H, W) in [0, 1]."""
     return torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)[None]

@@ -18,8 +18,8 @@ FLOOR = 1e-8
 def psnr(image: np.ndarray, truth: np.ndarray) -> float:
     """Computes the peak signal-to-noise ratio of the luma in dB. Higher is better.
 
-    The result for identical images is inf. For all other images, the floor under the error in the published protocol
-    limits the value to 80 dB.
+    The result for identical images is inf. For all other images it is at most 80 dB, because a constant is added to the
+    mean squared error, as in published values.
 
     Args:
         image: (H, W, 3) RGB in 0..255, uint8 or floating point.
@@ -36,19 +36,22 @@ def psnr(image: np.ndarray, truth: np.ndarray) -> float:
 def ssim(image: np.ndarray, truth: np.ndarray) -> float:
     """Computes the structural similarity of the rounded luma. Higher is better; the value for identical images is 1.
 
-    The result is the mean over all windows that are completely inside the image. The contrast-structure term is clamped
-    to at least 0, as in the published values. Without the clamp, the values would be up to 0.003 lower.
+    The result is the mean over all windows of 11x11 pixels that are completely inside the image. The contrast-structure
+    term is clamped to at least 0, as in published values. Without the clamp, values are up to 0.003 lower.
 
     Args:
         image: (H, W, 3) RGB in 0..255, uint8 or floating point; H and W at least 11.
         truth: the clean image, of the same shape and range.
 
     Raises:
-        DataError: the shapes differ, are not (H, W, 3), or are smaller than the window.
+        DataError: the shapes differ or are not (H, W, 3), or H or W is less than 11.
     """
     _check(image, truth)
     if min(image.shape[:2]) < WINDOW:
-        raise DataError(f'SSIM needs images of at least {WINDOW}x{WINDOW} pixels, but got {_size(image)}.')
+        raise DataError(
+            f'SSIM needs images of at least {WINDOW}x{WINDOW} pixels, but got {_size(image)}. Use larger images, or '
+            'omit the metric.'
+        )
     x, y = np.rint(_luma(image) * 255), np.rint(_luma(truth) * 255)
     mean_x, mean_y = _window_mean(x), _window_mean(y)
     variances = _window_mean(x * x) - mean_x**2 + _window_mean(y * y) - mean_y**2
@@ -58,7 +61,7 @@ def ssim(image: np.ndarray, truth: np.ndarray) -> float:
 
 
 def _luma(image: np.ndarray) -> np.ndarray:
-    """Computes (H, W) limited-range luma, 16/255 to 235/255."""
+    """Computes (H, W) limited-range luma in [16/255, 235/255]."""
     return (image.astype(np.float64) @ np.array([65.481, 128.553, 24.966]) / 255 + 16) / 255
 
 
@@ -73,7 +76,7 @@ def _window_mean(plane: np.ndarray) -> np.ndarray:
 
 def _check(image: np.ndarray, truth: np.ndarray) -> None:
     if image.ndim != 3 or image.shape[2] != 3:
-        raise DataError(f'The metrics need RGB images of shape (H, W, 3), but got {image.shape}.')
+        raise DataError(f'PSNR and SSIM need RGB images of shape (H, W, 3), but got {image.shape}. Convert it to RGB.')
     if image.shape != truth.shape:
         raise DataError(
             f'The image has {_size(image)} pixels, but its clean image has {_size(truth)}. Both must have the same '

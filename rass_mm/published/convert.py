@@ -38,9 +38,9 @@ class Conversion:
 
     Args:
         kind: 'osediff', 'scr' or 'rass'.
-        written: paths of the output files.
+        written: paths of the output files and folders.
         used: published tensor name -> new name.
-        left_out: published tensor name -> reason for omitting it.
+        left_out: published tensor name -> reason why the tensor was not converted.
         notes: remarks for the user.
     """
 
@@ -51,7 +51,7 @@ class Conversion:
     notes: list[str]
 
     def summary(self) -> str:
-        """Returns a summary of a few lines for the user."""
+        """Returns a summary of the conversion for the user, in a few lines."""
         reasons = Counter(self.left_out.values())
         lines = [f'{self.kind}: {len(self.used)} tensors used, {len(self.left_out)} left out']
         lines += [f'  left out, {count}: {reason}' for reason, count in reasons.items()]
@@ -70,24 +70,26 @@ def convert(
 ) -> Conversion:
     """Converts a published file.
 
-    A file of OSEDiff or SCR becomes one adapter file `out` (safetensors). A file of RASS becomes a folder `out` with
-    `rass.safetensors` and, if the file contains them, the weights of the merged base in `base/`. A report that lists
-    every tensor is written next to them.
+    A file of OSEDiff or SCR is converted to an adapter file `out` (safetensors). A file of RASS is converted to a
+    folder `out` with the checkpoint `rass.safetensors` and the base folder `base`. A report that lists every tensor is
+    written as well.
 
     Args:
-        source: the published file.
-        out: the file or folder to write; must not exist.
-        base: the Stable Diffusion folder the file was trained on. For RASS, it provides configs, tokenizer and the
-            parts missing from the file.
-        build: builds the RASS model that the result must match in names and shapes.
-        kind: 'osediff', 'scr' or 'rass'; None detects it.
-        form: 'residual' or 'x0', for a restorer; None uses the default of the kind.
-        scr_adapter: converted adapter to record as merged, for a RASS file without the UNet's base weights.
+        source: path of the published file.
+        out: the file or folder to write. It must not exist.
+        base: the Stable Diffusion folder that the file was trained on. For RASS, the configs, the tokenizer and the
+            weights that the file does not contain are copied from it.
+        build: function that builds the RASS model, whose tensors the result must match in names and shapes.
+        kind: 'osediff', 'scr' or 'rass'. None detects it from the content of the file.
+        form: form of a restorer, 'residual' or 'x0'. None uses the default of the kind.
+        scr_adapter: converted adapter of the restorer that was merged into the UNet. Required for a RASS file that does
+            not contain the UNet's base weights.
 
     Raises:
-        CheckpointError: the file is unsafe, damaged, has another layout, rank or width, or contains an unknown tensor.
+        CheckpointError: the file is unsafe or damaged, has an unknown layout or tensor, or does not fit the base or the
+            RASS model.
         BaseFolderError: the base cannot be used.
-        ConfigError: `out` exists.
+        ConfigError: `out` or its report exists, `out` has a wrong suffix, or `scr_adapter` is not needed.
     """
     out = Path(out)
     if out.exists():
@@ -108,7 +110,10 @@ def _write_restorer(
     kind: str, content: dict[str, Any], out: Path, base: DiffusionBase, form: str | None, provenance: dict[str, str]
 ) -> Conversion:
     if out.suffix != '.safetensors':
-        raise ConfigError(f'{out}: a restorer becomes one file. Choose a name that ends in .safetensors.')
+        raise ConfigError(
+            f'{out} is not a suitable name, because a restorer is converted to one file. Choose a name that '
+            f'ends in .safetensors.'
+        )
     report = out.with_suffix('.' + REPORT)
     if report.exists():
         raise ConfigError(f'{report} already exists and is not overwritten. Choose another name or remove it.')
@@ -130,7 +135,9 @@ def _write_restorer(
 def _check_finite(tensors: Mapping[str, Tensor]) -> None:
     bad = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
-        raise CheckpointError(f'{bad[0]} contains NaN or infinity ({len(bad)} tensors in total). The file is unusable.')
+        raise CheckpointError(
+            f'{bad[0]} contains NaN or infinity ({len(bad)} such tensors in total). Use another file.'
+        )
 
 
 def _write_segmentor(
@@ -144,11 +151,11 @@ def _write_segmentor(
     whole = 'unet' in mapped.base and mapped.base['unet'].keys() > {'conv_in.weight', 'conv_in.bias'}
     if not whole and scr_adapter is None:
         raise CheckpointError(
-            "The file lacks the UNet's base weights, so the restorer merged into them must be given. Convert scr.pkl "
-            'first and pass the result with --scr-adapter.'
+            "The file does not contain the UNet's base weights, so the restorer that was merged into them is needed. "
+            'Convert scr.pkl first and pass the result with --scr-adapter.'
         )
     if whole and scr_adapter is not None:
-        raise ConfigError('The file contains the UNet with the restorer merged in. Remove --scr-adapter.')
+        raise ConfigError('The file already contains the UNet with the merged restorer. Remove --scr-adapter.')
     merged = []
     if not whole:
         mapped.base.pop('unet', None)
@@ -161,7 +168,7 @@ def _write_segmentor(
     own = build(base.folder, mapped.rank)
     needed = {key: value for key, value in own.state_dict().items() if key != '_extra_state'}
     check_tensors(
-        mapped.trained, needed, 'The file does not fit the model of --config', 'Pass the config it was made for.'
+        mapped.trained, needed, 'The file does not fit the model of --config', 'Pass the config that it was made for.'
     )
     with _folder(out) as temporary:
         notes = _write_base(mapped.base, base, temporary / BASE)
@@ -181,23 +188,23 @@ def _write_segmentor(
 
 
 def _check_parts(parts: Mapping[str, dict[str, Tensor]], base: DiffusionBase) -> None:
-    """Raises a CheckpointError if a part of the base is incomplete or has another width."""
+    """Raises a `CheckpointError` if a part of the base is incomplete in the file or has another width."""
     with torch.device('meta'):
         models = {**models_on_meta(base), 'text_encoder': load_text_model(base)}
     for part, model in models.items():
         if part in parts:
             what = f'The {part} in the file does not fit the base {base.folder}'
-            remedy = 'Set --base to the Stable Diffusion folder it was made for.'
+            remedy = 'Set --base to the Stable Diffusion folder that the file was made for.'
             check_tensors(_unprefixed(parts[part]), _unprefixed(model.state_dict()), what, remedy)
 
 
 def _unprefixed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Removes the prefix `text_model.` of older text encoders, because names with and without it can be loaded."""
+    """Removes the prefix `text_model.` of older text encoders. Names with and without it can be loaded."""
     return {key.removeprefix('text_model.'): value for key, value in tensors.items()}
 
 
 def _write_base(parts: Mapping[str, dict[str, Tensor]], base: DiffusionBase, folder: Path) -> list[str]:
-    """Writes a base folder with the weights of the file, takes all other parts from `base`, and returns notes."""
+    """Writes a base folder with the weights of the file and all other parts of `base`. Returns notes for the user."""
     weights = ('*.safetensors', '*.safetensors.index*.json', '*.bin', '*.bin.index*.json', '*.ckpt', '.*')
     shutil.copytree(base.folder, folder, ignore=shutil.ignore_patterns(*weights))
     notes = []

@@ -1,4 +1,4 @@
-"""Reading of published files without running code in them, and detection of their kind."""
+"""Reading of published files, without running code in them, and detection of their kind."""
 
 import os
 from typing import Any
@@ -17,15 +17,15 @@ def read_published(path: str | os.PathLike, kind: str | None = None) -> tuple[st
     """Reads a published file.
 
     Args:
-        path: `osediff.pkl`, `scr.pkl` or `rass.pth`, under any name.
-        kind: one of `KINDS`; None detects it from the contents of the file.
+        path: path of `osediff.pkl`, `scr.pkl` or `rass.pth`. The file can have any name.
+        kind: one of `KINDS`. None detects the kind from the content of the file.
 
     Returns:
         The kind, and the top-level dict of the file. Tensors are memory-mapped.
 
     Raises:
         CheckpointError: the file is missing or damaged, contains objects other than tensors, containers, numbers and
-            strings (the message names the first), or is not of a known kind.
+            strings (the message names the first one), or is of an unknown kind or of another kind than `kind`.
     """
     if not os.path.isfile(path):
         raise CheckpointError(f'{path} does not exist. Pass the path of osediff.pkl, scr.pkl or rass.pth.')
@@ -46,7 +46,7 @@ def read_published(path: str | os.PathLike, kind: str | None = None) -> tuple[st
             f'keys). Found: {entries}.'
         )
     if kind not in (None, found) and RASS in (kind, found):
-        raise CheckpointError(f'{path} is a file of kind {found!r}, not {kind!r}. Remove --kind.')
+        raise CheckpointError(f'{path} is a file of the kind {found!r}, not {kind!r}. Remove --kind.')
     return kind or found, content
 
 
@@ -61,7 +61,7 @@ def _kind(content: Any) -> str | None:
 
 
 def _foreign(value: Any, place: str = '') -> str | None:
-    """Returns type and place of the first object that is not allowed in a published file; None if there is none."""
+    """Returns the type and the place of the first object that is not allowed in a published file, if there is one."""
     if isinstance(value, dict):
         items = [(f'{place}.{key}', part) for key, part in value.items()]
     elif type(value) in (list, tuple):
@@ -72,7 +72,7 @@ def _foreign(value: Any, place: str = '') -> str | None:
 
 
 def listed_tensors(content: dict[str, Any]) -> list[str]:
-    """Returns the names of all tensors in a file as `entry/key`; tensors in lists are named by their index."""
+    """Returns the names of all tensors in a file as `entry/key`. A tensor in a list has its index as the key."""
     names: list[str] = []
 
     def walk(value: Any, place: str) -> None:

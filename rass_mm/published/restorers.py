@@ -1,6 +1,6 @@
-"""Conversion of OSEDiff's and SCR's files.
+"""Conversion of the files of OSEDiff and SCR.
 
-Both contain three LoRA adapters and the full conv_in of the UNet; OSEDiff's also contains the LoRA of the VAE.
+Both contain three LoRA adapters and the full `conv_in` of the UNet. That of OSEDiff also contains a LoRA of the VAE.
 """
 
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ UNLISTED = "the file's module lists do not name its layer, so the published read
 
 @dataclass(frozen=True)
 class Mapped:
-    """Converted restorer.
+    """A converted restorer.
 
     Args:
-        header: header of the adapter file.
+        header: header of the adapter file, see `write_adapter`.
         tensors: new name -> float32 tensor.
         used: published name -> new name.
-        left_out: published name -> reason for omitting the tensor.
+        left_out: published name -> reason why the tensor was not converted.
     """
 
     header: dict[str, Any]
@@ -45,11 +45,12 @@ def map_restorer(kind: str, content: dict[str, Any], base: DiffusionBase, form: 
     Args:
         kind: 'osediff' or 'scr'.
         content: the top-level dict of the file.
-        base: the base it was trained on; only its configs are read.
-        form: 'residual' or 'x0'; None uses x0 at timestep 999 for OSEDiff and the residual form at 1 for SCR.
+        base: the base that the restorer was trained on, of which only the configs and the identity are used.
+        form: 'residual' (at timestep 1) or 'x0' (at timestep 999). None uses 'x0' for OSEDiff and 'residual' for SCR.
 
     Raises:
-        CheckpointError: a tensor is unknown or has another width, ranks are mixed or wrong, or parts are missing.
+        CheckpointError: a tensor is unknown or has the wrong shape, the ranks differ or are not the declared ones, or
+            tensors are missing.
     """
     form = form or ('x0' if kind == OSEDIFF else 'residual')
     models = models_on_meta(base)
@@ -67,7 +68,10 @@ def map_restorer(kind: str, content: dict[str, Any], base: DiffusionBase, form: 
         if name not in handled:
             entry = name.split('/')[0]
             if entry in (UNET, VAE_ENTRY) and not (entry == VAE_ENTRY and kind != OSEDIFF):
-                raise CheckpointError(f'{name} is unknown: it belongs neither to a known LoRA layer nor to conv_in.')
+                raise CheckpointError(
+                    f'{name} is unknown: it belongs neither to a LoRA nor to the full conv_in. Use the file as '
+                    f'published by its authors.'
+                )
             left_out[name] = f'{kind} has no use for the entry {entry}'
     left_out |= {
         f'{entry} (no tensors)': 'not a setting that is known'
@@ -89,10 +93,10 @@ def _collect(
     left_out: dict[str, str],
     prefix: str = '',
 ) -> LoraPart:
-    """Collects the adapter of one network; adds its tensors to `used` and `left_out`."""
+    """Collects the LoRA of one network and adds the names of its tensors to `used` and `left_out`."""
     absent = [name for name in (entry, *lists) if name not in content]
     if absent:
-        raise CheckpointError(f'The file has no entry {absent[0]!r}. It is incomplete or has another layout.')
+        raise CheckpointError(f'The file has no entry {absent[0]!r}. Use the file as published by its authors.')
     part = collect_lora(content[entry], model, entry)
     if not part.tensors:
         raise CheckpointError(f'{entry} contains no LoRA tensors, so there is nothing to convert.')
@@ -108,17 +112,19 @@ def _collect(
 
 
 def _conv_in(tensors: dict[str, Tensor], model: Any, used: dict[str, str]) -> dict[str, Tensor]:
-    """Returns the full conv_in, which is trained in addition to its LoRA, under its wrapped or its plain name."""
+    """Returns the weight and the bias of the full `conv_in`, which is trained in addition to its LoRA."""
     found = {}
     for end in ('weight', 'bias'):
         names = [name for name in (f'{CONV_IN}base_layer.{end}', CONV_IN + end) if name in tensors]
         if not names:
-            raise CheckpointError(f'{UNET} has no {CONV_IN}base_layer.{end}, but the full conv_in is required.')
+            raise CheckpointError(
+                f'{UNET} has no {CONV_IN}base_layer.{end}. Use a file that contains the full conv_in.'
+            )
         value, needed = tensors[names[0]], getattr(model.conv_in, end).shape
         if value.shape != needed:
             raise CheckpointError(
                 f'{names[0]} has shape {tuple(value.shape)}, but this base needs {tuple(needed)}. Set --base to '
-                f'the Stable Diffusion folder it was made for.'
+                f'the Stable Diffusion folder that the file was made for.'
             )
         found[CONV_IN + end] = value
         used[f'{UNET}/{names[0]}'] = CONV_IN + end

@@ -1,4 +1,4 @@
-"""Mapping of RASS's detectron2 checkpoint to this package's tensor names and to a Stable Diffusion base."""
+"""Mapping of the tensors in RASS's detectron2 checkpoint to those of this package and of a Stable Diffusion base."""
 
 import re
 from collections.abc import Mapping
@@ -63,10 +63,11 @@ class MappedSegmentor:
 
     Args:
         trained: the state dict of a `RASS` model, without provenance.
-        base: `unet`, `vae`, `text_encoder` -> tensors of that part of the base; parts not in the file are absent.
+        base: 'unet', 'vae' or 'text_encoder' -> tensors of this part of the base. Parts that the file does not contain
+            are absent.
         rank: rank of the LoRA.
         used: published name -> new name.
-        left_out: published name -> reason for omitting the tensor.
+        left_out: published name -> reason why the tensor was not converted.
     """
 
     trained: dict[str, Tensor] = field(default_factory=dict)
@@ -80,12 +81,12 @@ def map_segmentor(model: Mapping[str, Tensor], unet: nn.Module) -> MappedSegment
     """Maps every tensor of a published model to its new name.
 
     Args:
-        model: the entry `model` of the file.
+        model: the entry `model` of the file, published name -> tensor.
         unet: the UNet of the base without adapters, on any device.
 
     Raises:
-        CheckpointError: some tensors are unknown (the message counts them and names the first), or the LoRA does not
-            fit the UNet.
+        CheckpointError: tensors are unknown (the message contains their number and the first names), or the LoRA does
+            not fit the UNet.
     """
     result, unmapped = MappedSegmentor(), []
     for key, value in model.items():
@@ -106,7 +107,7 @@ def map_segmentor(model: Mapping[str, Tensor], unet: nn.Module) -> MappedSegment
     if unmapped:
         raise CheckpointError(
             f'{len(unmapped)} tensors of the file have no counterpart in a RASS model, e.g. '
-            f'{", ".join(unmapped[:4])}. The layout of the file is not the one that the released code writes.'
+            f'{", ".join(unmapped[:4])}. Use a file that was written by the released code.'
         )
     _add_lora(model, unet, result)
     return result
@@ -129,7 +130,7 @@ def _add_lora(model: Mapping[str, Tensor], unet: nn.Module, result: MappedSegmen
 
 
 def _place(key: str) -> tuple[str, str] | None:
-    """Returns part and new name of a tensor that is not LoRA; None if it is unknown."""
+    """Returns the part and the new name of a tensor outside the LoRA, or None if the tensor is unknown."""
     for part, start in BASE_PARTS.items():
         if key.startswith(start):
             return part, key.removeprefix(start).replace('.base_layer.', '.')
@@ -142,7 +143,7 @@ def _place(key: str) -> tuple[str, str] | None:
 
 
 def head_name(key: str) -> str | None:
-    """Returns the name of a detectron2 tensor in mmdet's Mask2Former head; None if it is unknown."""
+    """Returns the name that a tensor of the detectron2 head has in mmdet's Mask2Former head, or None if it has none."""
     if match := LATERAL.fullmatch(key):
         kind, number, norm, end = match.groups()
         convs = 'lateral_convs' if kind == 'adapter' else 'output_convs'

@@ -1,4 +1,4 @@
-"""Hook that writes the restorer's adapter with every checkpoint."""
+"""Hook that writes the adapter of a restorer during training."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ ADAPTER = 'scr_adapter.safetensors'
 
 @HOOKS.register_module()
 class SaveAdapterHook(Hook):
-    """Hook that writes `scr_adapter.safetensors` to the work dir every `interval` iterations and at the end.
+    """Hook that writes `scr_adapter.safetensors` to the work dir every `interval` iterations and after the last one.
 
     Args:
         interval: number of iterations between writes.
@@ -26,7 +26,11 @@ class SaveAdapterHook(Hook):
         self.interval = interval
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Writes the adapter if it is due."""
+        """Writes the adapter if it is due after this iteration.
+
+        Raises:
+            TrainingError: a trained tensor contains NaN or infinity.
+        """
         if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
             self._write(runner)
 

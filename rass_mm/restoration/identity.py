@@ -1,4 +1,4 @@
-"""Identity model, for scores of enlarged inputs and of images restored by other systems."""
+"""Identity model, with which enlarged inputs and images restored by other systems are scored."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ class AsTheyAre(BaseModel):
         Args:
             inputs: (B, 3, H, W) BGR in 0..255.
             data_samples: one per image, or None.
-            mode: 'predict' returns samples with `output.pred_img` and `input` (3, H, W), 'tensor' returns the images.
+            mode: 'predict' returns samples with `output.pred_img` and `input` (3, H, W). Other modes return the images.
         """
         if mode != 'predict':
             return inputs

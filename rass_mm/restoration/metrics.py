@@ -27,7 +27,7 @@ GAP = 4
 
 @METRICS.register_module()
 class RestorationMetrics(BaseMetric):
-    """Scores of the restoration protocol, averaged over images.
+    """Metric that computes the scores of the restoration protocol and averages them over the images.
 
     Images are first rounded to uint8, as in image files. Values that are not finite (PSNR of identical images, NIQE of
     flat images) are omitted from the mean with a warning that counts them. If no value is finite, the mean is not
@@ -38,12 +38,13 @@ class RestorationMetrics(BaseMetric):
     numbers `ratio` and `chance`, is reported as `attention_ratio` and `attention_chance`, without NaN values.
 
     Args:
-        scores: any of PSNR, SSIM, NIQE, and with the package pyiqa LPIPS, DISTS, MUSIQ, MANIQA, CLIPIQA, FID. Scores
-            that compare with the clean image skip images without one; it is an error if no image has one.
+        scores: names of the scores: PSNR, SSIM and NIQE, and, if the package pyiqa is installed, LPIPS, DISTS, MUSIQ,
+            MANIQA, CLIPIQA and FID. Scores that compare with the clean image skip images without one. If no image has
+            one, this is an error.
         output_dir: folder for restored images, written as PNG under the path of the input. Required for FID, which also
             writes the clean images to the subfolder `clean`.
-        show_dir: folder for pictures of each image with its input and its clean image.
-        input_scores: whether to report scores of the degraded input against the clean image too, e.g. `input_PSNR`.
+        show_dir: folder for pictures that show each restored image beside its input and its clean image.
+        input_scores: whether to also compare the degraded input with the clean image, e.g. as `input_PSNR`.
         collect_device: 'cpu' or 'gpu', see mmengine's BaseMetric.
         prefix: prefix of all score names.
 
@@ -69,7 +70,7 @@ class RestorationMetrics(BaseMetric):
         self.device = torch.device('cpu')  # device of the perceptual networks, which is that of the restored images
         self._networks: dict[str, perceptual.PerceptualMetric] = {}
         self.image_root: Path | None = None
-        """Folder that the names of written images are relative to; None names them by their stem alone."""
+        """Folder that the names of written images are relative to. If None, the name of an image is its stem."""
         self._paths: dict[str, str] = {}
         self._check_metrics()
 
@@ -81,7 +82,8 @@ class RestorationMetrics(BaseMetric):
             data_samples: outputs of the model, as described for the class.
 
         Raises:
-            DataError: images differ in size, are not finite or too small for a metric, or two have the same name.
+            DataError: the images of a sample differ in size, contain NaN or infinity, or are too small for a metric, or
+                two restored images would have the same name.
         """
         for sample in data_samples:
             try:
@@ -93,7 +95,7 @@ class RestorationMetrics(BaseMetric):
         """Computes the means over all images.
 
         Args:
-            results: a dict of scores per image.
+            results: one dict of scores per image.
 
         Raises:
             ConfigError: a metric requires clean images, but no image has one.
@@ -101,7 +103,7 @@ class RestorationMetrics(BaseMetric):
         lacking = [name for name in self.scores if name in NEED_CLEAN]
         if lacking and not any(result['has_clean'] for result in results):
             raise ConfigError(
-                f'{", ".join(lacking)} compare with clean images, but none of the {len(results)} images has one. '
+                f'Clean images are required for {", ".join(lacking)}, but none of the {len(results)} images has one. '
                 "Add 'gt_img' to the data samples, or use metrics that do not need it, such as scores=('NIQE',)."
             )
         names = [prefix + name for prefix in ('', 'input_') for name in self.scores]
@@ -116,7 +118,7 @@ class RestorationMetrics(BaseMetric):
         known = [*OWN, *perceptual.PYIQA_NAMES]
         unknown = [name for name in self.scores if name not in known]
         if unknown:
-            raise ConfigError(f'Unknown metrics {", ".join(unknown)}. Choose from {", ".join(known)}.')
+            raise ConfigError(f'Unknown metrics: {", ".join(unknown)}. Choose from {", ".join(known)}.')
         if 'FID' in self.scores and self.output_dir is None:
             raise ConfigError('FID compares folders of images. Set output_dir to a folder for them.')
         for name in self.scores:  # so that a long test fails before its first image
@@ -147,8 +149,8 @@ class RestorationMetrics(BaseMetric):
         names = [name for name in self.scores if name in FULL_REFERENCE]
         if names and degraded.shape != clean.shape:
             raise DataError(
-                f'the degraded input has shape {degraded.shape} but the clean image {clean.shape}. Resize the input '
-                'before the model, or set input_scores=False.'
+                f'the degraded input has shape {degraded.shape}, but the clean image has shape {clean.shape}. Resize '
+                'the input before the model, or set input_scores=False.'
             )
         return {f'input_{name}': self._scorer(name)(degraded, clean) for name in names}
 
@@ -166,7 +168,9 @@ class RestorationMetrics(BaseMetric):
         if self.output_dir or self.show_dir:
             other = self._paths.setdefault(name, path)
             if other != path:
-                raise DataError(f'{other} has the same name, so one would overwrite the other. Rename one.')
+                raise DataError(
+                    f'{other} has the same name, so one restored image would overwrite the other. Rename one of them.'
+                )
         return name
 
     def _write(self, name: str, degraded: np.ndarray | None, restored: np.ndarray, clean: np.ndarray | None) -> None:
@@ -197,7 +201,7 @@ def _as_rgb(image: torch.Tensor | None, what: str) -> np.ndarray | None:
         raise DataError(f'the {what} must have shape (3, H, W), but has {tuple(image.shape)}.')
     pixels = image.detach().float().cpu()
     if not torch.isfinite(pixels).all():
-        raise DataError(f'the {what} has NaN or infinite values. The model has diverged, or AMP has overflowed.')
+        raise DataError(f'the {what} contains NaN or infinity. The model has diverged, or float16 has overflowed.')
     return np.ascontiguousarray(pixels.clamp(0, 255).round().byte().numpy()[::-1].transpose(1, 2, 0))
 
 
@@ -210,7 +214,11 @@ def _mean_of_finite(name: str, values: Sequence[float]) -> float:
     finite = [value for value in values if np.isfinite(value)]
     if len(finite) < len(values):
         count = f'{len(values) - len(finite)} of {len(values)}'
-        print_log(f'{name} is not finite on {count} images; omitted from its mean.', 'current', logging.WARNING)
+        print_log(
+            f'{name} is not finite on {count} images. Such values are omitted from its mean.',
+            'current',
+            logging.WARNING,
+        )
     return float(np.mean(finite or values))
 
 

@@ -17,10 +17,11 @@ from rass_mm.errors import ConfigError
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class SCROptimWrapperConstructor:
-    """Constructor of an optimiser wrapper per group of `SCRRestorer.trained_parameters`.
+    """Builds one optimiser wrapper for each parameter group of `SCRRestorer.trained_parameters`.
 
     Args:
-        optim_wrapper_cfg: `generator` and `critic`, each the config of an optimiser wrapper with its `optimizer`.
+        optim_wrapper_cfg: dict with the keys `generator` and `critic`. Each value is the config of an optimiser wrapper
+            with its `optimizer`.
         paramwise_cfg: required by mmengine's interface; must be None.
 
     Raises:
@@ -30,8 +31,8 @@ class SCROptimWrapperConstructor:
     def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
         if paramwise_cfg:
             raise ConfigError(
-                'optim_wrapper.paramwise_cfg has no effect on a restorer: each group of its parameters has its own '
-                'wrapper. Set the learning rates in optim_wrapper.generator and optim_wrapper.critic.'
+                'optim_wrapper.paramwise_cfg is not supported for a restorer, because each of its parameter groups has '
+                'its own wrapper. Set the learning rates in optim_wrapper.generator and optim_wrapper.critic.'
             )
         self.configs = {key: value for key, value in optim_wrapper_cfg.items() if key != 'constructor'}
 
@@ -51,7 +52,11 @@ class SCROptimWrapperConstructor:
             )
         spare = self.configs.keys() - groups.keys()
         if spare:
-            print_log(f'optim_wrapper.{sorted(spare)[0]} is not used, as no loss trains it.', 'current', logging.INFO)
+            print_log(
+                f'optim_wrapper.{sorted(spare)[0]} is not used, because no loss trains these parameters.',
+                'current',
+                logging.INFO,
+            )
         return OptimWrapperDict(**{name: _build(self.configs[name], groups[name]) for name in groups})
 
 
@@ -68,7 +73,7 @@ def update(wrapper: OptimWrapper, loss: Tensor, parts: dict[str, Tensor]) -> Non
     Args:
         wrapper: the optimiser wrapper.
         loss: the scalar to minimise.
-        parts: named parts of the loss, for the message.
+        parts: named parts of the loss, for the error message.
 
     Raises:
         TrainingError: the loss is not finite; no parameter was changed.
@@ -87,9 +92,8 @@ def update(wrapper: OptimWrapper, loss: Tensor, parts: dict[str, Tensor]) -> Non
 class WholeModelDistributed(nn.Module):
     """Data-parallel wrapper for models that update their own optimisers.
 
-    PyTorch's wrapper supports one forward and one backward pass per step. Here two optimisers share a network, and
-    `update` averages the few million gradients of each. All processes start with the trained parameters of the first
-    process.
+    PyTorch's wrapper supports only one forward and one backward pass per step. Here, two optimisers share a network,
+    and `update` averages the gradients of each. All processes start with the trained parameters of the first process.
 
     Args:
         module: the model.

@@ -14,10 +14,10 @@ META = ('img_path', 'gt_path', 'seg_map_path', 'ori_shape', 'img_shape', 'sample
 
 @TRANSFORMS.register_module()
 class PackSCRInputs(BaseTransform):
-    """Packs the degraded image, the clean image and the labels.
+    """Packs the degraded image, the clean image and the labels into the inputs of a restorer.
 
-    Required keys: `img` (H, W, 3) BGR in 0..255. Optional keys: `gt` (H, W, 3) BGR, `gt_seg_map` (H, W).
-    Returns `inputs` (3, H, W) BGR and a data sample with `gt_img` (3, H, W) BGR and `gt_sem_seg` (1, H, W).
+    Required keys: `img` (H, W, 3) BGR in 0..255. Optional keys: `gt` (H, W, 3) BGR, `gt_seg_map` (H, W). The result has
+    `inputs` (3, H, W) BGR and a data sample with `gt_img` (3, H, W) BGR and `gt_sem_seg` (1, H, W) class ids.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Registration of the diffusion core's prompts with mmagic, under their class names."""
+"""Registers the prompts and taggers of `rass_mm.diffusion` with mmagic."""
 
 from mmagic.registry import MODELS
 

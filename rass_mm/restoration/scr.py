@@ -41,20 +41,22 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
     The state dict contains only trained tensors and provenance, see `TrainedStateMixin`.
 
     Args:
-        base: Stable Diffusion folder in diffusers layout, or several in order of preference.
+        base: Stable Diffusion folder in diffusers layout, or several such folders in order of preference.
         classes: class names, or the name of a data set registered with mmseg that defines them in METAINFO.
         expect: requirements on the base, see `read_base`.
         prompt: config of the training prompt: `ClassTokens` (default), `EmptyPrompt` or `TagPrompt`.
-        test_prompt: config of the prompt without labels; None uses `prompt` if it needs no labels, else `ClassTokens`.
+        test_prompt: config of the prompt for tests, which must not need labels. None uses `prompt` if that is a
+            `ClassTokens` or `EmptyPrompt`, else `ClassTokens`.
         form, timestep, start, trainable, autoencoder, attention_layers, gradient_checkpointing: see `OneStepRestorer`.
-        adapter: `rank` and `alpha` of the LoRA.
+        adapter: dict with `rank` and `alpha` of the LoRA; None uses the defaults of `AdapterSpec`.
         losses: configs of up to four losses, each of which may be None or have weight 0: `pixel` (e.g. MSELoss),
             `perceptual` (LPIPSLoss), `score` (VSDLoss) and `constraint` (SemanticConstraintLoss).
-        test_cfg: `mode` is 'restore', 'ceiling' (the clean image through the autoencoder) or 'input' (unchanged).
-            `window`, `overlap` and `window_batch` set up tiled restoration; without `window`, images are restored as a
-            whole. `scheme='osediff'` restores whole images with the UNet in OSEDiff's latent tiles and ignores
-            `window`. `attention=True` also measures the attention ratio of labelled images. `color_fix` 'adain' or
-            'wavelet' matches the colours of the input (`rass_mm.diffusion.color`).
+        test_cfg: `mode` is 'restore' (default), 'ceiling' (encodes and decodes the clean image, which gives the best
+            result that the autoencoder allows) or 'input' (returns the input unchanged). `window`, `overlap` and
+            `window_batch` set up tiled restoration; without `window`, images are restored as a whole.
+            `scheme='osediff'` restores whole images with the UNet in OSEDiff's latent tiles and ignores `window`.
+            `attention=True` also measures the attention ratio of labelled images. `color_fix` 'adain' or 'wavelet'
+            matches the colours of the input (`rass_mm.diffusion.color`).
         data_preprocessor: mmagic's data preprocessor, which must return RGB in [-1, 1] and data samples as a list.
 
     Raises:
@@ -122,18 +124,22 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Base, merged adapters and classes that a checkpoint of this model depends on."""
+        """The base, the merged adapters and the class names that a checkpoint of this model depends on."""
         return {'base': self.identity, 'merged_adapters': self.generator.merged, 'classes': self.classes}
 
     def init_weights(self) -> None:
-        """Does nothing, as weights come from the base folder and the LoRA is initialized when it is added."""
+        """Does nothing, because the constructor loads the base and initializes the LoRA."""
 
     def save_adapter(self, path: str) -> None:
         """Writes the adapter to a safetensors file for `rass-mm restore` and RASS configs."""
         self.generator.save(path, self.identity, self.test_prompt_type, self.classes)
 
     def trained_parameters(self) -> dict[str, list[nn.Parameter]]:
-        """Returns the parameters by optimiser: `generator`, and `critic` if there is a VSD loss."""
+        """Returns the trained parameters by optimiser: `generator`, and `critic` if there is a VSD loss.
+
+        Raises:
+            ConfigError: the restorer is frozen.
+        """
         shared = self.generator.shared
         if shared is None:
             raise ConfigError('This restorer is frozen and cannot be trained. Set model.trainable=True.')
@@ -164,7 +170,18 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
     def generator_losses(
         self, inputs: Tensor, data_samples: list[DataSample]
     ) -> tuple[dict[str, Tensor], Tensor, Prompt]:
-        """Computes the losses of the generator, the restored latents and their prompt."""
+        """Runs the generator and computes its losses.
+
+        Args:
+            inputs: see `forward`.
+            data_samples: see `forward`.
+
+        Returns:
+            The losses by name, the restored latents (B, C, h, w), and the prompt.
+
+        Raises:
+            ConfigError: the constraint loss is enabled, but a sample has no labels.
+        """
         model, losses = self.generator, {}
         prompt = self.prompt_of(inputs, data_samples)
         constraint = dict(self.losses).get('constraint')
@@ -191,14 +208,14 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         return losses, latent, prompt
 
     def train_step(self, data: dict[str, Any], optim_wrapper: Any) -> dict[str, Tensor]:
-        """Runs a step of the generator, then a step of the critic on the generator's outputs.
+        """Runs a step of the generator and, with a VSD loss, a step of the critic on the generator's outputs.
 
         Args:
             data: a batch from the data loader.
             optim_wrapper: an `OptimWrapperDict` with `generator` and, with a VSD loss, `critic`.
 
         Returns:
-            Values to log.
+            The values to log, averaged over all processes.
         """
         data = self.data_preprocessor(data, True)
         wrapper = optim_wrapper['generator']
@@ -229,7 +246,12 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: list[DataSample] | None = None) -> list[DataSample]:
-        """Returns samples with `output.pred_img` and `input` (3, H, W) BGR in 0..255, and `attention` if enabled."""
+        """Restores (B, 3, H, W) RGB images in [-1, 1].
+
+        Returns:
+            The samples with `output.pred_img` and `input`, each (3, H, W) BGR in 0..255, and, if
+            `test_cfg.attention` is set, with `attention`, a dict of `ratio` and `chance`.
+        """
         samples = data_samples if data_samples is not None else [DataSample() for _ in inputs]
         for image, sample in zip(inputs, samples, strict=True):
             with self._measuring(image, sample):
@@ -242,18 +264,18 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         """Returns the image to process: the degraded image, or the clean image in mode 'ceiling'.
 
         Raises:
-            ConfigError: there is no clean image.
+            ConfigError: the mode is 'ceiling', but the sample has no clean image.
         """
         if self.test_cfg['mode'] != 'ceiling':
             return image
         if 'gt_img' not in sample:
-            raise ConfigError("test_cfg.mode='ceiling' needs clean images. Pack `gt`.")
+            raise ConfigError("test_cfg.mode='ceiling' needs clean images. Pack `gt` in the test pipeline.")
         return (sample.gt_img.to(image).flip(0) / 127.5) - 1
 
     def restore(self, image: Tensor, sample: DataSample | None = None) -> Tensor:
-        """Restores an image (3, H, W) RGB in [-1, 1] of any size, as a whole or in blended windows by `test_cfg`.
+        """Restores an image (3, H, W) RGB in [-1, 1] of any size, as a whole or in blended windows.
 
-        The prompt is computed for the whole image; a tagger may use `sample`.
+        `test_cfg` selects the scheme. The prompt is computed from the whole image; a tagger may use `sample`.
         """
         model, mode, multiple = self.generator, self.test_cfg['mode'], self.generator.size_multiple
         tiled = mode == 'restore' and self._in_latent_tiles
@@ -324,23 +346,23 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
             raise ConfigError(f'losses.score.negative_prompt cannot be used with this base. {error}') from None
 
     def stage_points(self) -> list[StagePoint]:
-        """Returns prompt, encoder, UNet and decoder in the order in which they run."""
+        """Returns the prompt, the encoder, the UNet and the decoder as stages, in the order in which they run."""
         return [StagePoint('prompt', self.test_prompt), *self.generator.stage_points()]
 
     def heavy_modules(self) -> list[nn.Module]:
-        """Returns the modules to compile: UNet, encoder and decoder."""
+        """Returns the UNet, the encoder and the decoder, which are the modules to compile."""
         return self.generator.heavy_modules()
 
 
 def build_losses(configs: dict[str, Any]) -> nn.ModuleDict:
-    """Builds the losses that are enabled.
+    """Builds the losses that are enabled, from configs by name.
 
     Raises:
-        ConfigError: a name is unknown.
+        ConfigError: the name of a loss is unknown.
     """
     unknown = sorted(configs.keys() - set(LOSSES))
     if unknown:
-        raise ConfigError(f'losses has no {unknown[0]!r}. Use {", ".join(LOSSES)}.')
+        raise ConfigError(f'losses has the unknown key {unknown[0]!r}. Choose from {", ".join(LOSSES)}.')
     # The scope is explicit, because with mmseg's default scope the types would be looked up in mmseg's registry.
     switched_on = {name: {**configs[name], '_scope_': 'mmagic'} for name in LOSSES if _is_on(configs.get(name))}
     return nn.ModuleDict({name: MODELS.build(config) for name, config in switched_on.items()})
@@ -351,7 +373,7 @@ def _is_on(config: dict[str, Any] | None) -> bool:
 
 
 def labels_of(data_samples: Sequence[DataSample] | None, device: torch.device) -> Tensor | None:
-    """Returns the (B, H, W) class ids; None if a sample has none."""
+    """Returns the labels of a batch as (B, H, W) class ids, or None if a sample has no labels."""
     if not data_samples or any('gt_sem_seg' not in sample for sample in data_samples):
         return None
     return torch.stack([sample.gt_sem_seg.data.squeeze(0) for sample in data_samples]).to(device)

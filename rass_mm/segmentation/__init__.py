@@ -1,4 +1,4 @@
-"""The mmsegmentation side: registers the backbone, neck, heads, prompts and segmentors in mmseg's registries."""
+"""mmseg plugin: registers the backbone, neck, heads, prompts, segmentors, metrics and hooks with mmseg."""
 
 from rass_mm.segmentation import prompts  # noqa: F401  (registers on import)
 from rass_mm.segmentation.backbone import DiffusionBackbone

@@ -1,4 +1,4 @@
-"""mmseg backbone over the diffusion extractor."""
+"""mmseg backbone that extracts features with a frozen VAE encoder and a diffusion UNet."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,26 +23,28 @@ from rass_mm.segmentation.prompts import build_prompt
 class DiffusionBackbone(TrainedStateMixin, BaseModule):
     """Frozen VAE encoder and LoRA-adapted diffusion UNet as a backbone for any mmseg segmentor.
 
-    In an `EncoderDecoder` it uses its own prompt. `channels` and `strides` describe each output feature and determine
-    `in_channels` and `in_index` of the head. The state dict contains only trained tensors and provenance; see
-    `TrainedStateMixin`.
+    In an `EncoderDecoder`, which passes no prompt, the backbone uses its own. The attributes `channels` and `strides`
+    list the channels and the stride of each output feature; set `in_channels` and `in_index` of the decode head to
+    match them. The state dict contains only trained tensors and provenance; see `TrainedStateMixin`.
 
     Args:
-        base: Stable Diffusion folder in diffusers layout, or several in order of preference.
+        base: Stable Diffusion folder in diffusers layout, or several such folders in order of preference.
         expect: requirements on the base, see `read_base`.
-        scr_adapter: adapter file of a trained restorer, merged into the UNet before the new LoRA; None leaves it out.
-        adapter: `rank` and `alpha` of the new LoRA.
-        features: names of the features, see `rass_mm.diffusion.features`.
-        train_parameters: 'adapter', 'unet' or 'nothing'.
-        timestep: the timestep passed to the UNet.
-        sample_latent: draw the latent instead of taking the posterior's mode.
-        gradient_checkpointing: recompute the UNet's activations in the backward pass.
-        resize_features: accept sides that are multiples of the VAE's stride (8) only, see `DiffusionExtractor`.
+        scr_adapter: adapter file of a trained restorer, which is merged into the UNet before the new LoRA is added.
+            None merges nothing.
+        adapter: dict with `rank` and `alpha` of the new LoRA; None uses the defaults of `AdapterSpec`.
+        features: names of the output features, see `rass_mm.diffusion.features`.
+        train_parameters: parameters to train: 'adapter' (the LoRA and `conv_in`), 'unet' (the whole UNet) or 'nothing'.
+        timestep: the timestep passed to the UNet, in [0, 1000).
+        sample_latent: whether to draw the latent from the VAE's posterior instead of using its mode.
+        gradient_checkpointing: whether to recompute the UNet's activations in the backward pass to save memory.
+        resize_features: whether to accept image sides that are multiples of the VAE's stride (8) but not of the UNet's
+            grid, see `DiffusionExtractor`.
         classes: class names, or the name of a registered data set whose METAINFO lists them; None for no classes.
         prompt: config of the prompt that is used when `forward` gets no context. None means `ClassTokens` of `classes`,
             or `EmptyPrompt` if there are no classes.
-        init_cfg: `dict(type='Pretrained', checkpoint=FILE, prefix='backbone')` starts from the backbone of a trained
-            model on the same base; None starts from the base alone.
+        init_cfg: `dict(type='Pretrained', checkpoint=FILE, prefix='backbone')` starts from the backbone of a model that
+            was trained on the same base; None starts from the base alone.
 
     Raises:
         BaseFolderError, AdapterError, ConfigError: the base, the adapter file or an argument cannot be used.
@@ -70,13 +72,13 @@ class DiffusionBackbone(TrainedStateMixin, BaseModule):
         spec = AdapterSpec(**(adapter or {}))
         if not features:
             raise ConfigError(
-                'features (model.backbone.features) is empty. Name at least one feature, or remove the key for the '
-                f'default: {", ".join(RASS_FEATURES)}.'
+                'features (model.backbone.features) is empty. Name at least one feature, or remove the key to use '
+                f'the default: {", ".join(RASS_FEATURES)}.'
             )
         if not isinstance(spec.rank, int) or spec.rank < 1:
             raise ConfigError(
                 f'adapter.rank (model.backbone.adapter.rank) is {spec.rank!r}, but it must be a positive integer, e.g. '
-                f'{AdapterSpec.rank}. To train no adapter, set train_parameters to nothing or unet.'
+                f"{AdapterSpec.rank}. To train without an adapter, set train_parameters='unet' or 'nothing'."
             )
         self.base = read_base(base, expect)
         self.identity = self.base.identity  # now: under the meta device there are no weights to identify
@@ -99,11 +101,11 @@ class DiffusionBackbone(TrainedStateMixin, BaseModule):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """The base, the adapters merged into it and the class names that a checkpoint depends on."""
+        """The base, the merged adapters and the class names that a checkpoint of this model depends on."""
         return {'base': self.identity, 'merged_adapters': self.extractor.merged, 'classes': self.classes}
 
     def init_weights(self) -> None:
-        """Loads the file of `init_cfg`; other weights come from the base folder, and the LoRA was drawn when added."""
+        """Loads the checkpoint of `init_cfg`, if there is one. The constructor initializes all other weights."""
         if self.init_cfg and not self.is_init:
             initialize(self, self.init_cfg)
         self.is_init = True
@@ -116,15 +118,18 @@ class DiffusionBackbone(TrainedStateMixin, BaseModule):
             context: (B, T, C) tokens for the cross-attention; None uses those of `prompt`.
 
         Returns:
-            (B, C_i, H // stride_i, W // stride_i) per feature.
+            One (B, C_i, H // stride_i, W // stride_i) tensor per feature.
+
+        Raises:
+            DataError: H or W is not a multiple of the number that the base requires, see `resize_features`.
         """
         return self.extractor(images, self.prompt(images).context if context is None else context)
 
     def stage_points(self) -> list[StagePoint]:
-        """Prompt, encoder and UNet, in the order in which they run."""
+        """Returns the prompt, the VAE encoder and the UNet as stages, in the order in which they run."""
         encode = StagePoint('encode', self.extractor.vae, 'encode')
         return [StagePoint('prompt', self.prompt), encode, StagePoint('UNet', self.extractor.unet)]
 
     def heavy_modules(self) -> list[nn.Module]:
-        """Encoder and UNet: the modules that are compiled."""
+        """Returns the VAE encoder and the UNet, which are the modules to compile."""
         return [self.extractor.vae.encoder, self.extractor.unet]

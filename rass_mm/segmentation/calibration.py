@@ -31,19 +31,16 @@ def confidence(logits: Tensor) -> Tensor:
 
 @METRICS.register_module()
 class CalibrationMetric(BaseMetric):
-    """Expected calibration error (ECE) over all labelled pixels, with mean confidence and accuracy, in per cent.
+    """Expected calibration error (ECE) over all labelled pixels, with mean confidence and accuracy, in percent.
 
-    Pixels are sorted by confidence into bins of equal width. ECE is the mean over pixels of the difference between the
-    mean confidence and the accuracy of a pixel's bin (Guo et al., *On Calibration of Modern Neural Networks*, ICML
-    2017, equation 3).
+    Pixels are grouped by confidence into bins of equal width. ECE is the mean over pixels of the absolute difference
+    between the mean confidence and the accuracy of a pixel's bin (Guo et al., *On Calibration of Modern Neural
+    Networks*, ICML 2017, equation 3).
 
     Args:
-        ignore_index: label of pixels to leave out.
+        ignore_index: label of the pixels to exclude.
         bins: number of bins.
         kwargs: further arguments of `mmengine.evaluator.BaseMetric`.
-
-    Raises:
-        ConfigError: the model's predictions contain no logits.
     """
 
     default_prefix = None
@@ -53,11 +50,15 @@ class CalibrationMetric(BaseMetric):
         self.ignore_index, self.bins = ignore_index, bins
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Adds the totals of each bin of some images: pixels, confidence and correctly labelled pixels."""
+        """Computes the totals of each bin for each image of a batch and stores them.
+
+        Raises:
+            ConfigError: a prediction has no logits.
+        """
         for sample in data_samples:
             if 'seg_logits' not in sample:
                 raise ConfigError(
-                    'CalibrationMetric needs the logits of the predictions, and the segmentor returned none. '
+                    'CalibrationMetric needs the logits of the predictions, but the segmentor returned none. '
                     'Set model.test_cfg.keep_logits=True.'
                 )
             predicted = sample['pred_sem_seg']['data'].squeeze(0)
@@ -68,7 +69,7 @@ class CalibrationMetric(BaseMetric):
             )
 
     def _totals(self, confidences: Tensor, correct: Tensor) -> Tensor:
-        """Returns (3, bins) float64: pixels, sum of the confidence and number of correct pixels of each bin."""
+        """Returns (3, bins) float64: the pixels, the sum of their confidences and the correct pixels of each bin."""
         confidences, correct = confidences.double(), correct.double()
         index = (confidences * self.bins).long().clamp(max=self.bins - 1)
         rows = []
@@ -78,7 +79,7 @@ class CalibrationMetric(BaseMetric):
         return torch.stack(rows, 1).cpu()
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
-        """Computes `ECE`, `confidence` and `accuracy` in per cent from the totals of all images."""
+        """Computes `ECE`, `confidence` and `accuracy` in percent from the totals of all images."""
         pixels, confident, correct = torch.stack(results).sum(0)
         total = pixels.sum().clamp(min=1)
         return {

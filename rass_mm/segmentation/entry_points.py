@@ -1,8 +1,8 @@
-"""Entry points of mmengine and mmseg, adapted to configs with this package in their `custom_imports`.
+"""Adapts entry points of mmengine and mmseg to configs that list this package in `custom_imports`.
 
 mmseg's tools, `init_model` and `MMSegInferencer` read configs and build runners without `rass_mm.apis`. They may have
-been imported before this package, which is then imported while they read the config, so that methods are wrapped and
-not names of modules.
+been imported before this package, which is imported only while they read a config. Therefore, methods of their classes
+are wrapped instead of replacing the classes.
 """
 
 import copy
@@ -37,13 +37,14 @@ HOOKS = tuple(
         *('FiniteTrainingHook', 'ConfigScheduleHook', 'EpochSamplerHook'),
     )
 )
-"""Hooks of every run."""
+"""Hooks that are added to every runner of a config that imports this package."""
 
 
 def settle(config: dict[str, Any]) -> None:
-    """Settles what a config leaves open, in place.
+    """Completes a config in place.
 
-    These are the names of types, absent labels, the suffix of clean images, the classes and fine-tuning.
+    This replaces classes by their registered names, removes the settings of absent labels, and sets the suffix of clean
+    images, the classes of the data set, and the initial weights for `fine_tune`.
 
     Raises:
         ConfigError: the config contradicts its data set or itself.
@@ -56,7 +57,7 @@ def settle(config: dict[str, Any]) -> None:
 
 
 def adapt_entry_points() -> None:
-    """Wraps `Config`, `Runner`, `inference_model`, `MMSegInferencer` and the visualizer."""
+    """Wraps `Config`, `Runner`, `MMSegInferencer`, the visualizer and the data preparation of `inference_model`."""
     _wrap_config()
     _wrap_runner()
     _wrap_inference_model()
@@ -65,7 +66,7 @@ def adapt_entry_points() -> None:
 
 
 def imports_rass_mm(config: Any) -> bool:
-    """Returns whether a config imports this package."""
+    """Returns whether a config lists this package in `custom_imports`."""
     imports = (config.get('custom_imports') or {}).get('imports') or ()
     return 'rass_mm' in ([imports] if isinstance(imports, str) else imports)
 
@@ -116,7 +117,10 @@ def _wrap_inference_model() -> None:
 
 @contextmanager
 def _own_pipeline(config: Config) -> Iterator[None]:
-    """Context manager in which `test_pipeline` may be changed, as mmseg does for arrays; it is restored afterwards."""
+    """Context manager. Inside the block, the config has a `test_pipeline` that may be changed.
+
+    mmseg changes it for arrays. After the block exits, its previous value is restored.
+    """
     kept = config.get('test_pipeline')
     if kept is None:
         _, dataset = next(leaf_paths(config.get('test_dataloader'), 'test_dataloader'))
@@ -144,10 +148,10 @@ def _wrap_inferencer() -> None:
 
 
 def _name_loaders_plainly(config: Any) -> dict[str, Any] | None:
-    """Gives the strict loaders of a test pipeline the names that the inferencer looks for.
+    """Renames the image loader of a test pipeline to the name that the inferencer looks for, and drops label loaders.
 
     Returns:
-        the arguments of the strict image loader; None if the pipeline has another one.
+        The arguments of the strict image loader, or None if the pipeline has a different loader.
     """
     _, dataset = next(leaf_paths(config.get('test_dataloader'), 'test_dataloader'))
     steps, strict = [], None

@@ -1,4 +1,4 @@
-"""Training on other classes from a trained segmentor: the switch `fine_tune` of a config."""
+"""Fine-tuning of a trained segmentor on other classes, with the setting `fine_tune` of a config."""
 
 import copy
 from collections.abc import Iterator
@@ -17,15 +17,16 @@ def check_fine_tuning(config: dict[str, Any]) -> None:
     if config.get('fine_tune') and config.get('load_from'):
         raise ConfigError(
             f'The config sets both fine_tune={config["fine_tune"]!r} and load_from={config["load_from"]!r}. Remove '
-            f'load_from: fine_tune loads everything but the tensors that depend on the classes.'
+            f'load_from. fine_tune loads all tensors except those that depend on the classes.'
         )
 
 
 def use_fine_tuning(config: dict[str, Any]) -> None:
-    """Applies `fine_tune=CHECKPOINT` of a config: the segmentor starts from the file, its class layers from random.
+    """Sets up a config with `fine_tune=CHECKPOINT` to load all tensors that do not depend on the classes.
 
-    Sets the `init_cfg` of the segmentor, which mmengine applies when training starts, and neither in tests nor after
-    the checkpoint of a resumed run.
+    The function sets `init_cfg` of the segmentor in place. mmengine loads these weights when training starts. They are
+    not loaded in tests, and in a resumed run, the checkpoint of the run replaces them. A config without `fine_tune` is
+    not changed.
 
     Raises:
         ConfigError: the model has no decode head.
@@ -36,8 +37,8 @@ def use_fine_tuning(config: dict[str, Any]) -> None:
     segmentor = next((part for _, part in segmentor_parts(config.get('model')) if part.get('decode_head')), None)
     if segmentor is None:
         raise ConfigError(
-            'fine_tune needs a segmentor with a decode head. A restorer starts from another one by '
-            'model.start=ADAPTER_FILE.'
+            'fine_tune needs a segmentor with a decode head, but the model of this config has none. To start a '
+            'restorer from another one, set model.start=ADAPTER_FILE.'
         )
     fresh = sorted(class_tensors(segmentor))
     segmentor['init_cfg'] = {'type': 'Pretrained', 'checkpoint': str(checkpoint), 'fresh': fresh}
@@ -47,7 +48,7 @@ def class_tensors(segmentor: dict[str, Any]) -> Iterator[str]:
     """Yields the names of a segmentor's tensors whose shape depends on the number of classes.
 
     Args:
-        segmentor: config of the model; its heads are built for 7 and for 8 classes, and compared.
+        segmentor: config of the segmentor. Each head is built with 7 and with 8 classes to compare the shapes.
     """
     for name in HEADS:
         heads = segmentor.get(name)
@@ -60,7 +61,7 @@ def class_tensors(segmentor: dict[str, Any]) -> Iterator[str]:
 
 def _shapes(head: dict[str, Any], count: int) -> dict[str, torch.Size]:
     head = {**copy.deepcopy(dict(head)), 'num_classes': count}
-    if 'channels' in head:  # of mmseg's own heads, whose `out_channels` are the classes
+    if 'channels' in head:  # mmseg's own heads, whose `out_channels` is the number of classes
         head.pop('out_channels', None)
     with torch.random.fork_rng(devices=[]):
         return {key: value.shape for key, value in MODELS.build(head).state_dict().items()}

@@ -1,4 +1,4 @@
-"""mmseg's Mask2Former head and mmdet's pixel decoder, kept in float32 where half precision breaks them."""
+"""mmseg's Mask2Former head and mmdet's pixel decoder, computed in float32 where half precision fails."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,26 +15,26 @@ from rass_mm.segmentation.rows import Rows, resized_rows
 
 @MODELS.register_module()
 class Float32PixelDecoder(MSDeformAttnPixelDecoder):
-    """Multi-scale deformable pixel decoder that disables autocast: mmcv's CUDA operator has no bfloat16 kernel."""
+    """Multi-scale deformable pixel decoder without autocast, because mmcv's CUDA operator has no bfloat16 kernel."""
 
     def forward(self, feats: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Maps features (B, C, H/s, W/s), finest first, to mask and multi-scale features, in float32."""
+        """Computes mask features and multi-scale features in float32 from (B, C, H/s, W/s) maps, finest first."""
         with torch.autocast(feats[0].device.type, enabled=False):
             return super().forward([feat.float() for feat in feats])
 
 
 @MODELS.register_module()
 class RASSMask2FormerHead(Mask2FormerHead):
-    """Mask2Former head with matching and losses in float32 under AMP, and logits computed by rows."""
+    """Mask2Former head that computes matching and losses in float32 under AMP, and logits a few rows at a time."""
 
     def loss_by_feat(self, all_cls_scores: Any, all_mask_preds: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Computes mmdet's losses in float32: the Hungarian matcher fails on NaN costs of half precision."""
+        """Computes mmdet's losses in float32. In half precision, costs can be NaN, and the Hungarian matcher fails."""
         with torch.autocast(all_cls_scores[0].device.type, enabled=False):
             scores, masks = ([value.float() for value in values] for values in (all_cls_scores, all_mask_preds))
             return super().loss_by_feat(scores, masks, *args, **kwargs)
 
     def rows(self, features: Sequence[Tensor], metas: list[dict], size: tuple[int, int]) -> Rows:
-        """Returns a function that computes rows of the logits of `predict` at (H, W) = `size`; see `rows.head_rows`.
+        """Returns a function that computes any rows of the logits that `predict` returns, see `rows.head_rows`.
 
         Args:
             features: (B, C, H/s, W/s), finest first.

@@ -22,11 +22,11 @@ FEW = 8
 
 @HOOKS.register_module()
 class LabelledClassesHook(Hook):
-    """Warns about classes whose metrics are NaN, because they have no labelled or no predicted pixels.
+    """Hook that warns about classes whose metrics are NaN because they have no labelled or no predicted pixels.
 
-    mmseg's means leave out NaN, so that a mean alone does not show them: a class that is never predicted lowers the
-    mean IoU, but not the mean F-score. `unlabelled` has the names of the classes without labels after a test; None if
-    the data has no labels.
+    mmseg excludes NaN from its means, so a mean does not reveal such a class. For example, a class that is never
+    predicted lowers the mean IoU but not the mean F-score. After validation or a test, `unlabelled` is the list of the
+    classes without labelled pixels, or None if the images have no labels.
     """
 
     def __init__(self) -> None:
@@ -40,17 +40,17 @@ class LabelledClassesHook(Hook):
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None
     ) -> None:
-        """Adds the labels and predictions of a batch."""
+        """Counts the labelled and predicted pixels of each class in a batch."""
         for sample in outputs or ():
             maps = {key: sample.get(key) for key in KEYS} if hasattr(sample, 'get') else {}
-            if not maps or any(value is None for value in maps.values()):  # of a restorer, or of images without labels
+            if not maps or any(value is None for value in maps.values()):  # restored, or without labels
                 continue
             for key, value in maps.items():
                 counts = torch.bincount(value.data.flatten().long(), minlength=IDS)[:IDS]
                 self.counts[key] += counts.cpu()  # counted on the device: the maps are large
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Reports the classes of the validation data."""
+        """Warns about classes without labelled or predicted pixels in the validation data."""
         self._report(runner.val_dataloader.dataset, 'validation', metrics)
 
     def before_test_epoch(self, runner: Runner) -> None:
@@ -60,17 +60,17 @@ class LabelledClassesHook(Hook):
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None
     ) -> None:
-        """Adds the labels and predictions of a batch."""
+        """Counts the labelled and predicted pixels of each class in a batch."""
         self.after_val_iter(runner, batch_idx, data_batch, outputs)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Reports the classes of the test data."""
+        """Warns about classes without labelled or predicted pixels in the test data."""
         self._report(runner.test_dataloader.dataset, 'test', metrics)
 
     def _report(self, dataset: Any, split: str, metrics: dict[str, float] | None) -> None:
         names = list((getattr(dataset, 'metainfo', None) or {}).get('classes') or ())
         for counts in self.counts.values():
-            all_reduce(counts)  # of every process, also of one without a sample
+            all_reduce(counts)  # called by every process, even by one without samples
         labelled, predicted = (self.counts[key].tolist() for key in KEYS)
         if not names or not any(labelled):
             return
@@ -80,22 +80,23 @@ class LabelledClassesHook(Hook):
         if not is_main_process():
             return
         if len(self.unlabelled) == len(names):
-            _warn(f'No pixel of the {split} images has a label of a class, so the metrics mean nothing. {CHECK}')
+            _warn(f'No pixel of the {split} images has the label of a class, so the metrics are meaningless. {CHECK}')
         elif self.unlabelled:
             _warn(
-                f'{_named(self.unlabelled, names)} no labelled pixel in the {split} images. Their metrics are 0 where '
-                f'they are predicted; elsewhere they are NaN and left out of the mean. {CHECK}'
+                f'Classes without labelled pixels in the {split} images: {_named(self.unlabelled, names)}. By default, '
+                f'the IoU of such a class is 0 if it is predicted; otherwise it is NaN and excluded from the mean. '
+                f'{CHECK}'
             )
         if missed and any(key.rpartition('/')[2] in OF_PREDICTED for key in metrics or ()):
             _warn(
-                f'{_named(missed, names)} labels but no predicted pixel in the {split} images. Their precision and '
-                f'F-score are NaN and left out of the means, which are therefore too high.'
+                f'Classes with labelled pixels but no predicted pixels in the {split} images: {_named(missed, names)}. '
+                f'Their precision and F-score are NaN and excluded from the means, which are therefore too high.'
             )
 
 
 def _named(some: Sequence[str], names: Sequence[str]) -> str:
     shown = ', '.join(some[:FEW]) + (', ...' if len(some) > FEW else '')
-    return f'{len(some)} of {len(names)} classes ({shown}) have'
+    return f'{len(some)} of {len(names)} ({shown})'
 
 
 def _warn(text: str) -> None:

@@ -1,7 +1,7 @@
-"""Decision whether a prediction keeps its logits.
+"""Decides whether predictions keep their logits.
 
-mmseg's API returns `seg_logits` with every prediction. Those of 150 classes and 50 megapixels take 30 GB, so that the
-validation and test loops, which need the labels only, do not keep them.
+mmseg's API returns `seg_logits` with every prediction. The logits of 150 classes and 50 megapixels take 30 GB, so the
+validation and test loops, which need only the labels, drop them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,20 +19,24 @@ from torch import nn
 from rass_mm.errors import ConfigError
 
 KEPT_LOGITS = 2**29
-"""Number of logits of a batch that are kept by default: 2 GiB in float32; 3.5 megapixels of 150 classes."""
+"""Largest number of logits of a batch that is kept by default: 2 GiB in float32, or 3.5 megapixels of 150 classes."""
 KEPT = '_kept_logits'
 LABELS_ONLY = '_labels_only'
 
 
 def keeps_logits(model: nn.Module) -> bool:
-    """Returns whether predictions of a segmentor keep their logits now: by its `test_cfg`, or within `test_step`."""
+    """Returns whether the predictions of a segmentor currently keep their logits.
+
+    `test_cfg.keep_logits` decides if it is set. Otherwise, logits are kept inside `keeping_logits`, except in the loops
+    for which `LabelsOnlyHook` drops them.
+    """
     chosen = model.test_cfg.get('keep_logits')
     return getattr(model, KEPT, False) and not getattr(model, LABELS_ONLY, False) if chosen is None else bool(chosen)
 
 
 @contextmanager
 def keeping_logits(model: nn.Module) -> Iterator[None]:
-    """Context manager in which a segmentor keeps its logits, unless its `test_cfg` or a loop says otherwise."""
+    """Context manager. Inside the block, a segmentor keeps its logits by default, see `keeps_logits`."""
     before = getattr(model, KEPT, False)
     setattr(model, KEPT, True)
     try:
@@ -46,10 +50,10 @@ def check_kept_size(classes: int, sizes: Sequence[Sequence[int]]) -> None:
 
     Args:
         classes: number of classes.
-        sizes: (H, W) of the predictions.
+        sizes: (H, W) of each prediction.
 
     Raises:
-        ConfigError: there are more than `KEPT_LOGITS`.
+        ConfigError: there are more than `KEPT_LOGITS` logits.
     """
     pixels = sum(int(size[0]) * int(size[1]) for size in sizes)
     if classes * pixels <= KEPT_LOGITS:
@@ -57,12 +61,13 @@ def check_kept_size(classes: int, sizes: Sequence[Sequence[int]]) -> None:
     raise ConfigError(
         f'The logits of {classes} classes and {pixels / 1e6:.1f} megapixels take {classes * pixels * 4 / 2**30:.1f} '
         f'GiB; the limit is {KEPT_LOGITS / classes / 1e6:.1f} megapixels. Set model.test_cfg.keep_logits=False '
-        f'to get labels without seg_logits, or True to keep the logits at any size. rass-mm segment needs no logits.'
+        f'to get labels without seg_logits, or True to keep the logits at any size. You can also use rass-mm segment, '
+        f'which does not keep logits.'
     )
 
 
 def each_size(step: Callable[[dict[str, Any]], list], data: dict[str, Any]) -> list:
-    """Calls `step` on a batch, or on each of its images if their sizes differ."""
+    """Calls `step` on a batch, or on each image separately if the sizes differ. Returns one result per image."""
     inputs = data.get('inputs')
     if not isinstance(inputs, list | tuple) or len({tuple(image.shape[-2:]) for image in inputs}) < 2:
         return step(data)
@@ -73,27 +78,27 @@ def each_size(step: Callable[[dict[str, Any]], list], data: dict[str, Any]) -> l
 
 @HOOKS.register_module()
 class LabelsOnlyHook(Hook):
-    """Makes validation and tests drop the logits, unless something may read them.
+    """Hook that makes the validation and test loops drop the logits, unless they may be needed.
 
-    They are kept for test-time augmentation, which merges them, and for evaluators that are not known to read labels
-    only: any but mmseg's, and those whose attribute `needs_logits` is not False.
+    Logits are kept for test-time augmentation, which merges them, and for metrics that may read them. These are all
+    metrics except mmseg's `IoUMetric`, its subclasses, and metrics whose attribute `needs_logits` is False.
     """
 
     def before_val(self, runner: Runner) -> None:
-        """Stops keeping the logits of validation images."""
+        """Drops the logits of validation images if the metrics need only labels."""
         self._set(runner, labels_suffice(runner.val_loop.evaluator.metrics))
 
     def after_val(self, runner: Runner) -> None:
-        """Returns to the behaviour before."""
+        """Stops dropping the logits."""
         self._set(runner, False)
 
     def before_test(self, runner: Runner) -> None:
-        """Stops keeping the logits of test images."""
+        """Drops the logits of test images if the metrics need only labels and there is no test-time augmentation."""
         augmented = any(isinstance(module, BaseTTAModel) for module in runner.model.modules())
         self._set(runner, not augmented and labels_suffice(runner.test_loop.evaluator.metrics))
 
     def after_test(self, runner: Runner) -> None:
-        """Returns to the behaviour before."""
+        """Stops dropping the logits."""
         self._set(runner, False)
 
     def _set(self, runner: Runner, only: bool) -> None:
@@ -103,5 +108,5 @@ class LabelsOnlyHook(Hook):
 
 
 def labels_suffice(metrics: Sequence[BaseMetric]) -> bool:
-    """Returns whether all metrics are known to read the labels of predictions and not their logits."""
+    """Returns whether all metrics are known to read only the labels of predictions, not their logits."""
     return all(isinstance(metric, IoUMetric) or not getattr(metric, 'needs_logits', True) for metric in metrics)

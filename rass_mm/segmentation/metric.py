@@ -1,4 +1,4 @@
-"""IoU metrics of mmseg with a choice of the classes in the mean, and with values per class."""
+"""mmseg's IoU metric with a choice of the classes that its means include, and with values per class."""
 
 from typing import Any
 
@@ -13,19 +13,20 @@ from rass_mm.metrics.iou import MEAN_OVER
 
 @METRICS.register_module()
 class MeanIoUMetric(IoUMetric):
-    """`IoUMetric` with a choice of the classes in its means.
+    """`IoUMetric` with a choice of the classes that its means include.
 
-    With 'present', means are not rounded, and the metrics have an additional entry `classes`: the number of classes in
-    the means.
+    With `mean_over='present'`, the means are not rounded, and the metrics have an additional entry `classes`: the
+    number of classes in the means.
 
     Args:
         mean_over: 'all' is the rule of mmseg: every class with labelled or predicted pixels, so a class that is only
             predicted has IoU 0. 'present' is the rule of detectron2's `SemSegEvaluator`: every class with labelled
-            pixels. With both rules, pixels predicted as another class count in the unions of the labelled classes.
+            pixels. With both rules, the union of a class contains all of its labelled pixels, even those that are
+            predicted as an excluded class.
         kwargs: further arguments of `IoUMetric`.
 
     Raises:
-        ConfigError: `mean_over` has another value.
+        ConfigError: `mean_over` is neither 'all' nor 'present'.
     """
 
     def __init__(self, mean_over: str = 'all', **kwargs: Any) -> None:
@@ -35,7 +36,7 @@ class MeanIoUMetric(IoUMetric):
         self.mean_over = mean_over
 
     def compute_metrics(self, results: list[tuple]) -> dict[str, Any]:
-        """Computes mmseg's metrics; with 'present', replaces the means and adds `classes`."""
+        """Computes mmseg's metrics. With `mean_over='present'`, replaces the means and adds `classes`."""
         metrics = super().compute_metrics(results)
         if self.format_only or self.mean_over == 'all':
             return metrics
@@ -44,12 +45,14 @@ class MeanIoUMetric(IoUMetric):
         return {**metrics, **means, 'classes': int(np.count_nonzero(_labelled(results)))}
 
     def class_values(self, results: list[tuple]) -> dict[str, np.ndarray]:
-        """Computes the values of each class, (K,) in 0..1, keyed by mmseg's names (`IoU`, `Acc`), and `aAcc`.
-
-        Classes outside the mean are NaN.
+        """Computes the metrics of each class in [0, 1].
 
         Args:
             results: for each image, four (K,) tensors of pixel counts: intersection, union, prediction, label.
+
+        Returns:
+            One (K,) array for each of mmseg's names (e.g. `IoU` and `Acc`), and the scalar `aAcc`. The values of
+            classes that are excluded from the mean are NaN.
         """
         areas = [_total(parts) for parts in zip(*results, strict=True)]
         values = self.total_area_to_metrics(*areas, metrics=self.metrics, nan_to_num=self.nan_to_num, beta=self.beta)
@@ -71,10 +74,10 @@ class PerClassIoUMetric(MeanIoUMetric):
 
 
 def _total(parts: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """Sums over images in float64, because float32, which mmseg uses, is exact up to 2^24 pixels only."""
+    """Sums over images in float64, because float32, which mmseg uses, is exact only up to 2^24 pixels."""
     return torch.stack(parts).double().sum(0)
 
 
 def _labelled(results: list[tuple]) -> np.ndarray:
-    """Returns (K,) booleans: whether a class has labelled pixels."""
+    """Returns a (K,) boolean array that is True for classes with labelled pixels."""
     return (_total([areas[3] for areas in results]) > 0).numpy()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class NormedConv(nn.Sequential):
-    """Convolution without bias, then GroupNorm."""
+    """Convolution without bias, followed by GroupNorm."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, groups: int) -> None:
         super().__init__(
@@ -37,14 +37,16 @@ class BottleneckProjection(nn.Module):
 
 @MODELS.register_module()
 class FeatureProjection(BaseModule):
-    """Projects each feature with a bottleneck block and sums those of equal stride (3.77 M parameters with SD 2.1).
+    """Neck that projects each feature with a bottleneck block and sums the projections of equal stride.
+
+    With the default features of Stable Diffusion 2.1, it has 3.77 million parameters.
 
     Args:
-        in_channels: channels of each feature; set by the segmentor from its backbone.
-        in_strides: stride of each feature; set by the segmentor likewise.
-        out_channels: channels of each output.
-        width: inner channels of the blocks.
-        num_groups: groups of the GroupNorms.
+        in_channels: number of channels of each feature. `RASS` sets it from its backbone.
+        in_strides: stride of each feature. `RASS` sets it from its backbone.
+        out_channels: number of channels of each output.
+        width: number of inner channels of each block.
+        num_groups: number of groups of each GroupNorm.
         init_cfg: as in mmengine's modules, e.g. `dict(type='Pretrained', checkpoint=FILE, prefix='neck')`.
     """
 
@@ -65,7 +67,14 @@ class FeatureProjection(BaseModule):
         )
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Maps one (B, C_i, H/s_i, W/s_i) per feature to one (B, out_channels, H/s, W/s) per stride, finest first."""
+        """Projects the features.
+
+        Args:
+            features: one (B, C_i, H/s_i, W/s_i) tensor per feature.
+
+        Returns:
+            One (B, out_channels, H/s, W/s) tensor per stride s, finest first.
+        """
         sums: dict[int, Tensor] = {}
         for feature, block, stride in zip(features, self.projections, self.in_strides, strict=True):
             projected = block(feature)

@@ -1,4 +1,4 @@
-"""Writes the predictions of a test: label maps, and pictures of the predictions over the images."""
+"""Hooks that write the predictions of a test: label maps, and pictures with the predictions drawn over the images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +17,16 @@ from rass_mm.files.naming import common_root, output_names, refuse_inputs
 
 
 def name_outputs(runner: Runner, out: str | None, show_dir: str | None, checkpoint: str | None) -> None:
-    """Gives each image of a test its own name in `out` and `show_dir`: its path below the image folder.
+    """Sets up a test to write its predictions to `out` and `show_dir`, named by the path below the image folder.
+
+    Args:
+        runner: runner of the test. Hooks that write the files are added to it, unless its metrics write them.
+        out: folder for label maps or restored images; None writes none.
+        show_dir: folder for pictures of the predictions; None writes none.
+        checkpoint: checkpoint file of the test, which no output may overwrite.
 
     Raises:
-        DataError: two images have the same name, or an output would overwrite an input.
+        DataError: two images would have the same output name, or an output would overwrite an input.
         ConfigError: a metric only writes label maps (`format_only`), and no folder is given for them.
     """
     for metric in runner.test_evaluator.metrics:
@@ -52,19 +58,24 @@ def name_outputs(runner: Runner, out: str | None, show_dir: str | None, checkpoi
 
 
 def _write_nothing(metric: Any, out: str | None) -> None:
-    """Leaves the label maps of a metric that only writes them to `LabelMapHook`; mmseg names them by stem alone."""
+    """Disables a `format_only` metric without `output_dir`, because `LabelMapHook` writes the label maps instead.
+
+    The hook keeps the folders of the images in the names, whereas mmseg names the files by the stem alone.
+    """
     if not (out or metric.output_dir):
-        raise ConfigError('format_only writes label maps and measures nothing. Pass a folder for them: --out DIR.')
+        raise ConfigError(
+            'A metric with format_only=True only writes label maps, but no folder was given for them. Pass --out DIR.'
+        )
     if metric.output_dir is None:
         metric.compute_metrics = lambda results: {}
 
 
 class _ImageHook(Hook):
-    """Hook that writes one PNG per tested image.
+    """Hook that writes one PNG file per tested image.
 
     Args:
         folder: the output folder.
-        names: image path -> name in the folder.
+        names: maps the path of each image to its file name in the folder.
     """
 
     def __init__(self, folder: str, names: dict[str, str]) -> None:
@@ -83,9 +94,9 @@ class _ImageHook(Hook):
 
 
 class LabelMapHook(_ImageHook):
-    """Hook that writes the predicted class ids of each image, with 16 bits if an id is above 255.
+    """Hook that writes the predicted class ids of each image as an 8-bit PNG, or 16-bit if an id is above 255.
 
-    With `reduce_zero_label`, ids are those of the label files (class + 1), as in mmseg.
+    With `reduce_zero_label`, the ids are those of the label files (class id + 1), as in mmseg.
     """
 
     def _pixels(self, runner: Any, sample: Any) -> np.ndarray:
@@ -94,7 +105,7 @@ class LabelMapHook(_ImageHook):
 
 
 class PredictionPictureHook(_ImageHook):
-    """Hook that draws each image with its label and its prediction, with the visualizer of the config."""
+    """Hook that writes a picture of each image with its labels and prediction, drawn by the config's visualizer."""
 
     def _pixels(self, runner: Any, sample: Any) -> np.ndarray:
         backends, memory = runner.visualizer._vis_backends, _Memory()
@@ -113,5 +124,5 @@ class _Memory:
     image: np.ndarray
 
     def add_image(self, name: str, image: np.ndarray, step: int = 0, **_: Any) -> None:
-        """Keeps a picture. mmengine's own backend passes the name to OpenCV, which fails if it is not UTF-8."""
+        """Keeps a picture in memory. mmengine's own backend cannot write to file names that are not UTF-8."""
         self.image = image

@@ -11,8 +11,8 @@ from torch import Tensor
 class RawPadPreProcessor(SegDataPreProcessor):
     """`SegDataPreProcessor` that pads test images with a raw grey level instead of mmseg's normalised `pad_val`.
 
-    The released segmentor pads with zeros before normalising, so its padding is black (-1 to the network); the default
-    of mmseg is mid-grey. During training the padding is that of mmseg.
+    The released segmentor pads with zeros before normalising, so its padding is black (-1 for the network). The default
+    of mmseg is mid-grey. In training, this preprocessor pads like mmseg.
 
     Args:
         raw_pad_val: grey level in 0..255 of the pixels that are added on the right and at the bottom at test time.
@@ -24,10 +24,10 @@ class RawPadPreProcessor(SegDataPreProcessor):
         self.raw_pad_val = raw_pad_val
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
-        """Normalises and pads images (3, h, w) in 0..255 into one batch (B, 3, H, W).
+        """Normalises images (3, h, w) in 0..255 and pads them to one batch (B, 3, H, W).
 
         Args:
-            data: `inputs`, a list of images or a batch of them, and `data_samples`.
+            data: dict with `inputs`, a list or a batch of images, and `data_samples`.
             training: whether the batch is for training.
         """
         height, width = data['inputs'][0].shape[-2:]

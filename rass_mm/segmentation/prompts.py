@@ -1,4 +1,4 @@
-"""Registers the prompts and taggers of the diffusion core in mmseg, and builds them."""
+"""Registers the prompts and taggers of `rass_mm.diffusion` with mmseg, and builds them from configs."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -37,8 +37,8 @@ class RASS(TrainedStateMixin, EncoderDecoder):
         classes: class names, or the name of a registered data set whose METAINFO lists them.
         prompt: config of the prompt: `ClassTokens` (default), `EmptyPrompt` or `TagPrompt`.
         neck: config of the neck; `in_channels` and `in_strides` are filled in from the backbone.
-        test_cfg: see `logit_bands`; `window_batch` is the number of windows of one image in a batch (default 4);
-            for `keep_logits` see `test_step`.
+        test_cfg: `mode` and its settings, see `logit_bands`; `window_batch`, the number of windows per image in a batch
+            (default 4); and `keep_logits`, see `test_step`.
         kwargs: further arguments of `EncoderDecoder`.
 
     Raises:
@@ -62,7 +62,7 @@ class RASS(TrainedStateMixin, EncoderDecoder):
         if len(names) != decode_head.get('num_classes'):
             raise ConfigError(
                 f'decode_head.num_classes is {decode_head.get("num_classes")}, but the class list {classes!r} has '
-                f"{len(names)} names. Set decode_head.num_classes={len(names)}, or give the data set's class list."
+                f'{len(names)} names. Set decode_head.num_classes={len(names)}, or correct the class list.'
             )
         backbone = {**backbone, 'classes': names, 'prompt': prompt or {'type': 'ClassTokens'}}
         super().__init__(backbone=backbone, decode_head=decode_head, **kwargs)
@@ -78,7 +78,7 @@ class RASS(TrainedStateMixin, EncoderDecoder):
 
     @property
     def prompt(self) -> nn.Module:
-        """The backbone's prompt."""
+        """Prompt module of the backbone."""
         return self.backbone.prompt
 
     @property
@@ -87,13 +87,16 @@ class RASS(TrainedStateMixin, EncoderDecoder):
         return self.backbone.provenance
 
     def extract_feat(self, inputs: Tensor, prompt: Prompt | None = None) -> tuple[Tensor, ...]:
-        """Computes the inputs of the decode head from (B, 3, H, W) RGB in [-1, 1]; builds the prompt if it is None."""
+        """Computes the inputs of the decode head from (B, 3, H, W) RGB images in [-1, 1].
+
+        If `prompt` is None, it is computed from the images.
+        """
         prompt = prompt or self.prompt(inputs)
         features = self.backbone(inputs, prompt.context)
         return self.neck(features) if self.with_neck else tuple(features)
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
-        """Losses of the decode head (and auxiliary heads) for (B, 3, H, W) RGB in [-1, 1]."""
+        """Computes the losses of the decode head and the auxiliary heads for (B, 3, H, W) RGB images in [-1, 1]."""
         features = self.extract_feat(inputs, self.prompt(inputs, data_samples))
         losses = self._decode_head_forward_train(features, data_samples)
         if self.with_auxiliary_head:
@@ -101,7 +104,7 @@ class RASS(TrainedStateMixin, EncoderDecoder):
         return losses
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Sums the losses as mmengine does, and averages the logged values over all processes (the global batch)."""
+        """Sums the losses as mmengine does, and averages the logged values over all processes."""
         loss, log_vars = BaseModel.parse_losses(self, losses)
         if get_world_size() > 1:
             log_vars = type(log_vars)((key, value.detach().clone()) for key, value in log_vars.items())
@@ -109,21 +112,23 @@ class RASS(TrainedStateMixin, EncoderDecoder):
         return loss, log_vars
 
     def test_step(self, data: dict[str, Any]) -> list[SegDataSample]:
-        """Segments a batch of a data loader or of mmseg's `inference_model` and `MMSegInferencer`.
+        """Segments a batch from a data loader, or from mmseg's `inference_model` or `MMSegInferencer`.
 
-        The samples have `seg_logits`, as with mmseg's own segmentors. Without `test_cfg.keep_logits`, they are limited
-        in size (see `logits.check_kept_size`), and the test and validation loops do not keep them. True keeps them
-        everywhere, False nowhere. Images of different sizes are segmented one by one.
+        As with mmseg's own segmentors, the returned samples have `seg_logits`. By default, the validation and test
+        loops drop them, and elsewhere their size is limited (see `logits.check_kept_size`). With
+        `test_cfg.keep_logits=True`, they are always kept, and with False never. Images of different sizes are segmented
+        one by one.
         """
         with keeping_logits(self):
             return each_size(super().test_step, data)
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
-        """Segments (B, 3, H, W) RGB in [-1, 1]. The prompt is computed from whole images and shared by their windows.
+        """Segments (B, 3, H, W) RGB images in [-1, 1].
 
-        Adds `pred_sem_seg` to each sample: (1, H, W) class ids at the original size of the image. Logits are computed
-        for a few rows at a time and dropped, unless they are kept as `seg_logits`, see `test_step`.
+        Adds `pred_sem_seg` to each sample: (1, H, W) class ids at the original size of the image. The prompt is
+        computed from whole images and shared by their windows. Logits are computed for a few rows at a time and
+        dropped, unless they are kept as `seg_logits`, see `test_step`.
         """
         metas = [sample.metainfo for sample in data_samples] if data_samples else [{}] * len(inputs)
         keep = keeps_logits(self)
@@ -143,11 +148,11 @@ class RASS(TrainedStateMixin, EncoderDecoder):
         return samples
 
     def _forward(self, inputs: Tensor, data_samples: list | None = None) -> Any:
-        """Raw output of the head, mmseg's 'tensor' mode."""
+        """Computes the raw output of the decode head (mmseg's mode 'tensor')."""
         return self.decode_head.forward(self.extract_feat(inputs, self.prompt(inputs, data_samples)))
 
     def inference(self, inputs: Tensor, batch_img_metas: list[dict], prompt: Prompt | None = None) -> Tensor:
-        """Computes the logits (B, K, H, W) of whole images at once; see `logit_bands`."""
+        """Computes all rows of the logits (B, K, H, W) of whole images, see `logit_bands`."""
         return torch.cat(list(self.logit_bands(inputs, batch_img_metas, prompt)), 2)
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict], prompt: Prompt | None = None) -> Tensor:
@@ -158,20 +163,23 @@ class RASS(TrainedStateMixin, EncoderDecoder):
     def logit_bands(
         self, inputs: Tensor, batch_img_metas: list[dict], prompt: Prompt | None = None
     ) -> Iterator[Tensor]:
-        """Yields the logits (B, K, h, W) of whole images in consecutive bands of rows, computed by `test_cfg.mode`.
+        """Yields the logits (B, K, h, W) of whole images in consecutive bands of rows.
 
-        'whole': one forward pass. 'slide': windows of `crop_size` at `stride`, whose logits are averaged where they
-        overlap, or blended with linear ramps (`blend='ramp'`). 'stitched': square windows with the length of the short
-        side, whose neck features are averaged where they overlap and then decoded in one pass (the released scheme).
+        `test_cfg.mode` selects the scheme. 'whole': one forward pass. 'slide': windows of `crop_size` at `stride`,
+        whose logits are averaged where they overlap, or blended with linear ramps (`blend='ramp'`). 'stitched': square
+        windows with the length of the short side, whose neck features are averaged where they overlap and then decoded
+        in one pass (the scheme of the released code).
 
         Raises:
-            ConfigError: any other mode.
+            ConfigError: the mode is unknown, or mode 'slide' has no `crop_size` or `stride`.
         """
         prompt = prompt or self.prompt(inputs)
         mode = self.test_cfg.get('mode', 'whole')
         if mode == 'slide':
             if not {'crop_size', 'stride'} <= set(self.test_cfg):
-                raise ConfigError("test_cfg.mode='slide' needs crop_size and stride, (height, width) in pixels each.")
+                raise ConfigError(
+                    "test_cfg.mode='slide' needs crop_size and stride. Set each to (height, width) in pixels."
+                )
             return self._slide(inputs, batch_img_metas, prompt)
         if mode not in ('whole', 'stitched'):
             raise ConfigError(f"test_cfg.mode is {mode!r}; expected 'whole', 'slide' or 'stitched'.")
@@ -182,7 +190,7 @@ class RASS(TrainedStateMixin, EncoderDecoder):
         return in_bands(rows, inputs.shape[2])
 
     def _slide(self, inputs: Tensor, metas: list[dict], prompt: Prompt) -> Iterator[Tensor]:
-        """Yields rows as soon as no later window covers them; holds these rows and one batch of windows in memory."""
+        """Yields rows of the logits as soon as no later window covers them. Only unfinished rows are kept in memory."""
         config, size = self.test_cfg, tuple(inputs.shape[2:])
         grid = windows(size, config.crop_size, config.stride)
         blend = BLENDS.get(config.get('blend', 'mean'))
@@ -206,9 +214,9 @@ class RASS(TrainedStateMixin, EncoderDecoder):
                 start, sums = done, sums[..., done - start :, :].clone()
 
     def stitched_features(self, inputs: Tensor, prompt: Prompt) -> tuple[Tensor, ...]:
-        """Computes the inputs of the head of whole images (B, 3, H, W) from square windows of the short side.
+        """Computes the inputs of the head for whole images (B, 3, H, W) from square windows as long as the short side.
 
-        Source: the behaviour of the authors' released code. Window edges are rounded down to the grid of each map, so
+        This is the behaviour of the authors' released code. Window edges are rounded down to the grid of each map, so
         the target region can be one cell larger than the map of the window, which is then resized to fit.
         """
         size = tuple(inputs.shape[2:])
@@ -237,7 +245,7 @@ def scaled(window: Window, stride: int) -> Window:
 
 
 def counts(grid: Sequence[Window], stride: int, like: Tensor) -> Tensor:
-    """Counts the windows that cover each cell of a feature map: (H // stride, W // stride), dtype of `like`."""
+    """Returns the number of windows that cover each cell of the feature map `like`, as (h, w) in its dtype."""
     count = like.new_zeros(like.shape[-2:])
     for top, bottom, left, right in (scaled(window, stride) for window in grid):
         count[top:bottom, left:right] += 1
@@ -245,7 +253,7 @@ def counts(grid: Sequence[Window], stride: int, like: Tensor) -> Tensor:
 
 
 def sized(metas: list[dict], inputs: Tensor) -> list[dict]:
-    """Returns the meta information with the size of these inputs, from which heads take their output size.
+    """Returns copies of the meta information with the size of `inputs`, which determines the output size of heads.
 
     For a window, the sizes of the whole image would be wrong. The heads of mmseg use `pad_shape` unless `img_shape` is
     a torch.Size.
@@ -254,13 +262,13 @@ def sized(metas: list[dict], inputs: Tensor) -> list[dict]:
 
 
 def cut(inputs: Tensor, chunk: Sequence[Window]) -> Tensor:
-    """Cuts windows out of (B, C, H, W) into one batch, ordered by image like the repeated prompts."""
+    """Cuts the windows out of (B, C, H, W) images. Returns one batch, ordered by image like `Prompt.repeated`."""
     crops = [inputs[..., top:bottom, left:right] for top, bottom, left, right in chunk]
     return torch.stack(crops, 1).flatten(0, 1)
 
 
 def chunked(grid: Sequence[Window], size: int, height: int) -> Iterator[tuple[list[Window], int]]:
-    """Yields windows in batches, each with the number of image rows that are complete after it."""
+    """Yields the windows in batches, each with the number of image rows that are complete after the batch."""
     seen = 0
     for chunk in batched(grid, size):
         seen += len(chunk)

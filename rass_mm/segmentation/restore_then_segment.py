@@ -27,9 +27,9 @@ class FileRestorer(nn.Module):
 
     Args:
         adapter: adapter file written by the training of the restorer, `scr_*.safetensors`.
-        base: base folder that it was trained on, or several in order of preference.
-        window: side of a window in pixels, a multiple of the base's; None restores whole images.
-        overlap: pixels that neighbouring windows share.
+        base: base folder that the restorer was trained on, or several folders in order of preference.
+        window: side of a window in pixels, a multiple of the restorer's `size_multiple`; None restores whole images.
+        overlap: minimum overlap of neighbouring windows in pixels, also a multiple of `size_multiple`.
         window_batch: number of windows in a batch.
         autoencoder: folder of a tiny autoencoder that replaces the decoder of the VAE; None keeps the VAE.
         dtype: 'float32', 'bfloat16' or 'float16'.
@@ -59,10 +59,11 @@ class FileRestorer(nn.Module):
         self.window, self.overlap, self.window_batch = window, overlap, window_batch
 
     def forward(self, images: Tensor) -> Tensor:
-        """Restores (B, 3, H, W) RGB in [-1, 1], each image separately.
+        """Restores (B, 3, H, W) RGB images in [-1, 1], one after the other. The shape and the range are preserved.
 
         Raises:
-            ConfigError: window and overlap do not fit the base or each other.
+            ConfigError: `window` or `overlap` is not a multiple of `size_multiple`, or `overlap` is not less than
+                `window`.
         """
         multiple = self.restorer.size_multiple
         window = self.window or -(-max(images.shape[-2:]) // multiple) * multiple
@@ -70,7 +71,7 @@ class FileRestorer(nn.Module):
         return torch.stack([blended(image, self.restorer, *tiling) for image in images])
 
     def stage_points(self) -> list[StagePoint]:
-        """Stages of the restorer."""
+        """Returns the stages of the restorer."""
         return self.restorer.stage_points()
 
     def heavy_modules(self) -> list[nn.Module]:
@@ -80,17 +81,18 @@ class FileRestorer(nn.Module):
 
 @MODELS.register_module()
 class RestoreThenSegment(BaseSegmentor):
-    """Restores images with a frozen network, then segments them with any segmentor of mmseg.
+    """Segmentor that restores images with a frozen network, then segments them with any mmseg segmentor.
 
-    The results equal those of writing restored images to 8-bit files and running the segmentor on the files. The state
-    dict is that of the segmentor: checkpoints of the segmentor load into this model with strict=True, and vice versa.
+    The results are the same as if the restored images were written to 8-bit files and the segmentor was run on the
+    files. The state dict is that of the segmentor: checkpoints of the segmentor load into this model with strict=True,
+    and vice versa. Methods that take images expect (3, H, W) BGR in 0..255, see `restore`.
 
     Args:
         restorer: config of a module that maps (B, 3, H, W) RGB in [-1, 1] to the same shape and range: a
             `FileRestorer` or any registered module. It loads its own weights (from a file or an `init_cfg`); they are
             not part of this model's checkpoint. A network of mmagic also needs `_scope_='mmagic'` and
             `rass_mm.restoration` in the `custom_imports` of the config.
-        segmentor: config of any segmentor, with the `data_preprocessor` and the `test_cfg` it has without a restorer.
+        segmentor: config of any segmentor, with the same `data_preprocessor` and `test_cfg` as without a restorer.
         data_preprocessor: used if the config of the segmentor has none; mmengine passes the one at the top level of the
             config.
         pretrained, train_cfg: ignored; mmseg's `init_model` sets both to None.
@@ -110,7 +112,7 @@ class RestoreThenSegment(BaseSegmentor):
         super().__init__()  # the default data preprocessor moves images to the device and changes nothing
         data_preprocessor = segmentor.get('data_preprocessor') or data_preprocessor
         if data_preprocessor is None:
-            raise ConfigError('model.segmentor has no data_preprocessor. Set the one it was trained with.')
+            raise ConfigError('model.segmentor has no data_preprocessor. Set it as in the training of the segmentor.')
         self.segmentor = MODELS.build({**segmentor, 'data_preprocessor': data_preprocessor})
         # Not a registered submodule, so that it is neither trained, saved nor loaded with this model.
         object.__setattr__(self, 'restorer', build_frozen(restorer))
@@ -118,12 +120,12 @@ class RestoreThenSegment(BaseSegmentor):
 
     @property
     def out_channels(self) -> int:
-        """Channels of the logits, required by test-time augmentation."""
+        """Number of channels of the logits, which test-time augmentation reads."""
         return self.segmentor.out_channels
 
     @property
     def decode_head(self) -> nn.Module:
-        """Decode head of the segmentor; test-time augmentation reads its threshold."""
+        """Decode head of the segmentor, whose threshold test-time augmentation reads."""
         return self.segmentor.decode_head
 
     def loss(self, inputs: Sequence[Tensor], data_samples: list[SegDataSample]) -> dict[str, Tensor]:
@@ -131,34 +133,34 @@ class RestoreThenSegment(BaseSegmentor):
         return self.segmentor.loss(**self._prepared(inputs, data_samples, training=True))
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Sums the losses as the segmentor does."""
+        """Computes the total loss and the values to log with `parse_losses` of the segmentor."""
         return self.segmentor.parse_losses(losses)
 
     def test_step(self, data: dict[str, Any]) -> list[SegDataSample]:
-        """Segments a batch of images of any sizes; a RASS inside keeps its logits, see `RASS.test_step`."""
+        """Segments a batch of images, which can differ in size. An inner `RASS` keeps logits as in `RASS.test_step`."""
         with keeping_logits(self.segmentor):
             return each_size(super().test_step, data)
 
     def predict(self, inputs: Sequence[Tensor], data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
-        """Predicts with the segmentor on the restored images, see `restore`."""
+        """Restores images (see `restore`) and segments them with `predict` of the segmentor."""
         return self.segmentor.predict(**self._prepared(inputs, data_samples))
 
     def extract_feat(self, inputs: Sequence[Tensor]) -> Any:
-        """Computes the features of the segmentor for the restored images."""
+        """Restores images and computes the features of the segmentor for them."""
         return self.segmentor.extract_feat(self._prepared(inputs)['inputs'])
 
     def encode_decode(self, inputs: Sequence[Tensor], batch_img_metas: list[dict]) -> Tensor:
-        """Computes the logits (B, K, H, W) of the segmentor for restored images, padded by its data preprocessor."""
+        """Restores images, pads them with the segmentor's data preprocessor, and computes their logits (B, K, H, W)."""
         return self.segmentor.encode_decode(self._prepared(inputs)['inputs'], batch_img_metas)
 
     def _forward(self, inputs: Sequence[Tensor], data_samples: list[SegDataSample] | None = None) -> Any:
-        """Raw output of the head, mmseg's 'tensor' mode."""
+        """Restores images and computes the raw output of the segmentor's head (mmseg's mode 'tensor')."""
         return self.segmentor(**self._prepared(inputs, data_samples), mode='tensor')
 
     def _prepared(
         self, inputs: Sequence[Tensor], data_samples: list[SegDataSample] | None = None, training: bool = False
     ) -> dict[str, Any]:
-        """Restores images and applies the data preprocessor of the segmentor, which expects pixels of image files."""
+        """Restores images and applies the segmentor's data preprocessor, which expects the pixels of image files."""
         shapes = [tuple(image.shape[-2:]) for image in inputs]
         samples = data_samples or [SegDataSample(metainfo={'ori_shape': size, 'img_shape': size}) for size in shapes]
         return self.segmentor.data_preprocessor({'inputs': self.restore(inputs), 'data_samples': samples}, training)
@@ -167,13 +169,13 @@ class RestoreThenSegment(BaseSegmentor):
         """Restores images of any size.
 
         Args:
-            images: (3, H, W) BGR in 0..255, on this model's device; sizes may differ.
+            images: (3, H, W) BGR in 0..255, on the device of the model; the images can differ in size.
 
         Returns:
             The restored images, (3, H, W) BGR uint8.
 
         Raises:
-            ConfigError: the restorer changes the shape.
+            ConfigError: the restorer changes the shape of an image.
             AdapterError: the restorer returns NaN or infinity.
         """
         return [self._restored(image) for image in images]
@@ -192,7 +194,7 @@ class RestoreThenSegment(BaseSegmentor):
             )
         if not torch.isfinite(restored).all():
             raise AdapterError(
-                'model.restorer returned NaN or infinity. Its weights are damaged, or float16 overflows: use float32 '
+                'model.restorer returned NaN or infinity. Its weights are damaged, or float16 overflows. Use float32 '
                 'or bfloat16.'
             )
         return restored[0].float().flip(0).clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
@@ -212,7 +214,10 @@ class RestoreThenSegment(BaseSegmentor):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def stage_points(self) -> list[StagePoint]:
-        """Stages of the restorer, prefixed with 'restore: ', then those of the segmentor; both may have a UNet."""
+        """Returns the stages of the restorer, prefixed with 'restore: ', followed by those of the segmentor.
+
+        The prefix distinguishes stages of the same name, such as two UNets.
+        """
         described = getattr(self.restorer, 'stage_points', None)
         restoring = [point.below('restore') for point in described()] if described else None
         return [*(restoring or [StagePoint('restore', self.restorer)]), *segmentor_stages(self.segmentor)]
@@ -224,7 +229,7 @@ class RestoreThenSegment(BaseSegmentor):
 
 
 def build_frozen(config: dict[str, Any]) -> nn.Module:
-    """Builds a module from mmseg's registry, or that of the scope in its type, loads its weights, and freezes it."""
+    """Builds a module from its config, calls its `init_weights` if it has one, and freezes the module in eval mode."""
     module = MODELS.build(config)
     if hasattr(module, 'init_weights'):
         module.init_weights()  # mmengine's modules read the file of their init_cfg here
@@ -232,7 +237,7 @@ def build_frozen(config: dict[str, Any]) -> nn.Module:
 
 
 def _needed(own: dict[str, Tensor], given: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the tensors that a checkpoint must have; batch-norm counters, absent from old ones, are optional."""
+    """Returns the tensors that a checkpoint must have. Batch-norm counters are optional; old files lack them."""
     return {key: value for key, value in own.items() if key in given or not key.endswith('num_batches_tracked')}
 
 

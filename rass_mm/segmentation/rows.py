@@ -1,4 +1,4 @@
-"""Logits computed a few rows at a time: those of 150 classes and 12 megapixels would take 7 GB.
+"""Computes logits a few rows at a time. At once, the logits of 150 classes and 12 megapixels would take 7 GB.
 
 Decode heads return coarse maps; only the upsampled maps are large. `head_rows` upsamples any rows on demand, and
 `Labels` converts consecutive bands of rows into a label map.
@@ -13,7 +13,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 
 Rows = Callable[[int, int], Tensor]
-"""(top, bottom) to the logits (B, K, bottom - top, W) of these rows."""
+"""Maps (top, bottom) to the logits (B, K, bottom - top, W) of these rows."""
 BAND = 64
 CHUNK_VALUES = 2**25
 """Approximate number of logits that are upsampled at once: 128 MB in float32."""
@@ -30,10 +30,10 @@ def resized_rows(
     """Computes only the rows `top` to `bottom` of `F.interpolate(x, size, mode='bilinear')`.
 
     Args:
-        x: (B, C, h, w), or, if `whole` is given, the rows of such a map that are needed.
+        x: (B, C, h, w) map to resize, or only the rows that are needed if `whole` is given.
         size: (H, W) of the resized map.
-        top: first row wanted, of H.
-        bottom: row after the last one wanted.
+        top: index of the first row to compute, in [0, H).
+        bottom: index after the last row to compute.
         align_corners: as in `F.interpolate`.
         whole: index of the first row of `x` in the whole map, and the height of that map; None if `x` is the whole map.
 
@@ -48,7 +48,19 @@ def resized_rows(
 
 
 def source_rows(height: int, target: int, top: int, bottom: int, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns, for each target row, the two adjacent source rows and its distance from the first of them."""
+    """Returns the source rows that bilinear interpolation combines for each row of the resized map.
+
+    Args:
+        height: number of source rows.
+        target: number of rows of the resized map.
+        top: index of the first row of the resized map.
+        bottom: index after the last row.
+        align_corners: as in `F.interpolate`.
+
+    Returns:
+        For each of these rows: the index of the source row above it, the index of the source row below it, and the
+        distance from the source row above it in [0, 1].
+    """
     rows = torch.arange(top, bottom, dtype=torch.float64)
     if align_corners:
         place = rows * ((height - 1) / max(target - 1, 1))
@@ -64,12 +76,13 @@ def head_rows(
     """Returns a function that computes rows of a decode head's logits at the size of the input image.
 
     Args:
-        head: any mmseg decode head. Its method `rows(features, metas, size)` is used if it has one; the output of a
-            head that resizes as mmseg's base class does is resized here; any other head computes all rows at once.
-        features: inputs of the head, finest first.
+        head: any mmseg decode head. A method `rows(features, metas, size)` of the head is used if it exists. A head
+            that inherits `predict` and `predict_by_feat` from mmseg's base class runs once, and its output is resized
+            a few rows at a time. Any other head computes all rows at once.
+        features: (B, C, H/s, W/s) inputs of the head, finest first.
         metas: meta information of each image.
         size: (H, W) of the input image.
-        test_cfg: test settings of mmseg.
+        test_cfg: `test_cfg` of the segmentor, which is passed to `head.predict`.
     """
     if hasattr(head, 'rows'):
         return head.rows(features, metas, size)
@@ -82,7 +95,7 @@ def head_rows(
 
 
 def in_bands(rows: Rows, height: int) -> Iterator[Tensor]:
-    """Yields all rows in consecutive bands, from the top."""
+    """Yields all `height` rows from top to bottom, in bands of at most `BAND` rows."""
     for top in range(0, height, BAND):
         yield rows(top, min(top + BAND, height))
 
@@ -95,7 +108,7 @@ class Labels:
 
     Args:
         size: (H, W) of the logits, including padding.
-        meta: meta information of the image: `ori_shape`, `padding_size` (left, right, top, bottom), `flip`.
+        meta: meta information of the image, with `ori_shape`, `padding_size` (left, right, top, bottom) and `flip`.
         align_corners: as in `F.interpolate`.
         threshold: probability above which a head with a single class predicts it; None for several classes.
     """
@@ -129,7 +142,7 @@ class Labels:
         self.kept = rows[:, -1:].clone()  # a row of the result may lie between this one and the next
 
     def _paint(self, rows: Tensor, first: int, last: int) -> None:
-        """Computes the labels of the rows between the source rows `first` and `last`."""
+        """Computes the labels of the rows that need only source rows before `last`; `rows` starts at row `first`."""
         _, high, _ = source_rows(self.inner[0], self.target[0], self.painted, self.target[0], self.align_corners)
         ready = self.painted + int((high < last).sum())
         step = max(1, CHUNK_VALUES // (len(rows) * max(self.target[1], rows.shape[-1])))
@@ -146,7 +159,7 @@ class Labels:
         return (logits[0].sigmoid() > self.threshold).to(logits)
 
     def finished(self) -> Tensor:
-        """Returns (1, H, W) class ids at the original size, on the device of the logits."""
+        """Returns the label map: (1, H, W) class ids at the original size, on the device of the logits."""
         labels = torch.cat(self.parts)
         if self.flip is not None:
             labels = labels.flip({'horizontal': (1,), 'vertical': (0,), 'diagonal': (0, 1)}[self.flip])

@@ -1,4 +1,4 @@
-"""Stages and most expensive modules of a segmentor with a backbone and a decode head."""
+"""Divides a segmentor into stages whose run time can be measured, and finds its most expensive modules."""
 
 from torch import nn
 
@@ -9,23 +9,23 @@ HEAD_CALLS = ('forward', 'predict', 'rows')
 
 
 def segmentor_stages(model: nn.Module) -> list[StagePoint]:
-    """Returns the stages of a segmentor in order: its `stage_points()`, or backbone, neck and head.
+    """Returns the stages of a segmentor in order: `model.stage_points()` if defined, else backbone, neck and heads.
 
     Raises:
-        ConfigError: it has neither `stage_points` nor a backbone and a decode head.
+        ConfigError: the model has neither a method `stage_points` nor both a backbone and a decode head.
     """
     if hasattr(model, 'stage_points'):
         return model.stage_points()
     if not (hasattr(model, 'backbone') and hasattr(model, 'decode_head')):
         raise ConfigError(
-            f'{type(model).__name__} cannot be divided into stages: it needs a method stage_points, or a backbone and '
-            f'a decode_head.'
+            f'{type(model).__name__} cannot be divided into stages. It needs a method stage_points, or both a '
+            f'backbone and a decode_head.'
         )
     return parts_of(model)
 
 
 def parts_of(model: nn.Module) -> list[StagePoint]:
-    """Returns backbone, neck and head of a segmentor; a backbone with `stage_points` is divided further."""
+    """Returns the backbone, neck and heads as stages. A backbone with `stage_points` contributes its own stages."""
     described = getattr(model.backbone, 'stage_points', None)
     points = described() if described else [StagePoint('backbone', model.backbone)]
     points += [StagePoint('neck', model.neck)] if getattr(model, 'neck', None) is not None else []
@@ -34,7 +34,7 @@ def parts_of(model: nn.Module) -> list[StagePoint]:
 
 
 def segmentor_heavy_modules(model: nn.Module) -> list[nn.Module]:
-    """Returns the modules that take most of the time: `heavy_modules()` of segmentor or backbone, or the backbone."""
+    """Returns the most expensive modules: `heavy_modules()` of the segmentor or of its backbone, else the backbone."""
     for owner in (model, model.backbone):
         if hasattr(owner, 'heavy_modules'):
             return owner.heavy_modules()

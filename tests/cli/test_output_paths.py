@@ -39,14 +39,14 @@ def test_a_file_in_place_of_a_folder_is_named_with_the_fix(command, below, scene
     blocked = file / 'out' if below or command == 'check-data' else file
     assert main([command, *map(str, arguments(command, scenes, blocked))]) == 1
     message = capsys.readouterr().err.partition('\nerror: ')[2].strip()
-    assert message == f'{file} is a file, but a folder is needed there. Choose another path, or move the file.'
+    assert message == f'{file} is a file, but a folder was expected. Choose another path, or move the file.'
     assert file.read_text() == 'mine'
 
 
 def test_a_folder_in_place_of_a_file_is_named_with_the_fix(scenes, tmp_path, capsys):
     assert main(['check-data', *map(str, arguments('check-data', scenes, tmp_path))]) == 1
     message = capsys.readouterr().err
-    assert f'error: {tmp_path} is a folder, but a file is needed there. Add a file name to the path' in message
+    assert f'error: {tmp_path} is a folder, but a file was expected. Add a file name to the path' in message
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,25 @@ def test_a_truncated_file_is_refused_independently_of_the_decoder(name):
     check_complete(data, 'folder/a')
 
 
+@pytest.mark.parametrize('orientation', [1, 6])
+def test_large_images_load_and_larger_ones_are_refused_before_decoding(tmp_path, orientation):
+    """Pillow refuses more than 179 megapixels by itself, which is no fault of the file."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    large = Image.new('1', (13500, 13300), 1)
+    large.save(tmp_path / 'large.png', exif=exif)
+    path = str(tmp_path / 'large.png')
+    given = {'img_path': path, 'seg_map_path': path, 'reduce_zero_label': False, 'seg_fields': []}
+    for load in (LoadImageStrict(), LoadLabelStrict(2)):
+        message = refusal(load, given)
+        assert path in message and '13500x13300' in message and 'max_pixels' in message
+    loaded = LoadImageStrict(max_pixels=200_000_000, color_type='grayscale')(given)
+    assert loaded['exif_orientation'] == orientation and loaded['img'].all()
+    assert loaded['img_shape'] == ((13300, 13500) if orientation == 1 else (13500, 13300))
+    label = LoadLabelStrict(2, max_pixels=200_000_000)(given)['gt_seg_map']
+    assert label.shape == (13300, 13500) and label.all()
+
+
 def test_text_files_and_missing_files_are_named(tmp_path):
     path = written(tmp_path, 'page.jpg', b'<html>404 not found</html>')
     assert path in refusal(LoadImageStrict(), {'img_path': path})

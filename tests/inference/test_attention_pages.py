@@ -165,7 +165,7 @@ def test_unknown_class_is_refused_with_the_list(adapter, tiny_base, file, tmp_pa
     [
         ('text', 'broken.png: the image cannot be read'),
         ('absent', 'nowhere.png: the image cannot be read'),
-        ('twins', 'would both become'),
+        ('twins', 'would both be written to'),
         ('source', '--out would overwrite the input'),
     ],
 )

@@ -39,5 +39,5 @@ def test_nothing_restored_writes_nothing(tasks, tmp_path):
 
 
 def test_other_types_are_refused():
-    with pytest.raises(DataError, match='contact sheet is a picture'):
+    with pytest.raises(DataError, match='contact sheet must be an image file'):
         check_sheet('sheet.txt')

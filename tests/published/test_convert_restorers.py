@@ -285,7 +285,7 @@ BROKEN = {
     ),
     'two adapters of a layer': (
         lambda c: c['state_dict_unet'].update({PAIR.format('A').replace('others', 'encoder'): torch.ones(4, 96, 3, 3)}),
-        'two adapters for one layer',
+        'adapt the same layer',
     ),
     'not finite': (
         lambda c: c['state_dict_unet'].update({PAIR.format('A'): torch.full((4, 96, 3, 3), float('nan'))}),

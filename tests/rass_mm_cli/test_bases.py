@@ -108,7 +108,7 @@ def test_error_of_a_missing_base_has_the_command_first_with_revision_and_every_f
         assert words[:3] == ['hf', 'download', source.repository]
         assert [word for word in words if '/' in word][-len(ALL) :] == ALL
         assert words[words.index('--local-dir') + 1] == str(source.folder)
-        assert (source.revision or 'no revision of them is pinned') in message
+        assert (source.revision or 'no pinned revision') in message
 
 
 def test_error_of_another_folder_names_the_small_base_first_and_downloads_elsewhere(tmp_path):

@@ -49,7 +49,9 @@ def test_version_is_that_of_the_package(capsys):
 )
 def test_an_unknown_command_names_the_nearest(typed, meant, capsys):
     assert main([typed]) == 2
-    assert capsys.readouterr().err.startswith(f'error: no command {typed!r}. Did you mean {meant}? Run rass-mm --help')
+    assert capsys.readouterr().err.startswith(
+        f'error: there is no command {typed!r}. Did you mean {meant}? Run rass-mm --help'
+    )
 
 
 def test_a_command_unlike_any_other_names_only_the_help(capsys):
@@ -81,7 +83,9 @@ def test_a_misspelled_choice_names_the_nearest(capsys):
 @pytest.mark.parametrize(('typed', 'meant'), [('--versoin', '--version'), ('--hlep', '--help')])
 def test_a_misspelled_option_without_a_command_names_the_nearest(typed, meant, capsys):
     assert main([typed]) == 2
-    assert capsys.readouterr().err.startswith(f'error: no option {typed!r}. Did you mean {meant}? Run rass-mm --help')
+    assert capsys.readouterr().err.startswith(
+        f'error: there is no option {typed!r}. Did you mean {meant}? Run rass-mm --help'
+    )
 
 
 def test_help_with_a_name_is_the_help_of_that_command(capsys):

@@ -109,7 +109,7 @@ def test_identical_images_are_left_out_of_the_mean_with_a_warning(monkeypatch):
     same.gt_img = tensor(picture(1))
     scores, logged = warnings_of(lambda: evaluate([sample('one', 10), same], scores=['PSNR']), monkeypatch)
     assert abs(scores['PSNR'] - psnr(rgb(11), rgb(12))) < 1e-9
-    assert logged == ['PSNR is not finite on 1 of 2 images; omitted from its mean.']
+    assert logged == ['PSNR is not finite on 1 of 2 images. Such values are omitted from its mean.']
     scores, _ = warnings_of(lambda: evaluate([same], scores=['PSNR']), monkeypatch)
     assert scores['PSNR'] == math.inf
 
@@ -169,7 +169,7 @@ def test_unusable_images_are_errors_that_name_the_file(field, value, message):
 
 
 def test_unknown_metrics_are_refused():
-    with pytest.raises(ConfigError, match='Unknown metrics psnr. Choose from PSNR'):
+    with pytest.raises(ConfigError, match='Unknown metrics: psnr. Choose from PSNR'):
         RestorationMetrics(scores=['psnr'])
 
 

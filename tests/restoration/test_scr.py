@@ -352,7 +352,10 @@ def test_odd_sizes_and_windows_are_restored_in_full(build):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'losses.adversarial': {'type': 'GANLoss'}}, "losses has no 'adversarial'. Use pixel, perceptual"),
+        (
+            {'losses.adversarial': {'type': 'GANLoss'}},
+            "losses has the unknown key 'adversarial'. Choose from pixel, perceptual",
+        ),
         ({'test_cfg.mode': 'roundtrip'}, "mode is 'roundtrip'. Set it to one of restore, ceiling, input"),
         (
             {'test_prompt': {'type': 'TagPrompt'}},
@@ -402,7 +405,7 @@ def test_rules_by_parameter_are_refused(build):
     from mmengine.optim import build_optim_wrapper
 
     wrapper = {'constructor': 'mmagic.SCROptimWrapperConstructor', 'generator': SGD, 'critic': SGD}
-    with pytest.raises(ConfigError, match='paramwise_cfg has no effect'):
+    with pytest.raises(ConfigError, match='paramwise_cfg is not supported'):
         build_optim_wrapper(build().model, {**wrapper, 'paramwise_cfg': {'norm_decay_mult': 0.0}})
 
 

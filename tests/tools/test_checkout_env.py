@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from commands import ROOT, run
 
+pytestmark = pytest.mark.slow
+
 INSTALLED = dict(PYTHONPATH='')
 """Without the checkout on the path: it must be found by its installation."""
 

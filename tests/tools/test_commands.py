@@ -151,7 +151,7 @@ def test_other_tiny_configs_train_and_validate(config, scenes, tiny_base, tmp_pa
     base = tiny_base if config.startswith('rass') else None
     done = python('tools/train.py', config, '--work-dir', tmp_path, '--amp', *options(scenes, base, 2))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert 'training in float32 instead of mixed precision' in done.stdout + done.stderr or torch.cuda.is_available()
+    assert 'Training uses float32 instead of mixed precision' in done.stdout + done.stderr or torch.cuda.is_available()
     assert losses(tmp_path)[2] > 0
 
 

@@ -45,6 +45,7 @@ test_dataloader = val_dataloader
 of_f_scores = dict(type='IoUMetric', iou_metrics=['mFscore'], prefix='f')
 val_evaluator = [dict(type=IoUMetric, iou_metrics=['mIoU']), of_f_scores]
 test_evaluator = val_evaluator
+del own, train, val, both, parts  # a printed config would repeat them
 """
 
 
@@ -157,7 +158,7 @@ def test_masks_of_0_and_255_are_a_problem_and_a_warning(tmp_path, capsys, warnin
     assert found['hints'] == []
     if not reduce:
         assert run('train', config, '--work-dir', tmp_path / 'work') == 0
-        assert any('1 of 2 classes (thing) have no labelled pixel' in message for message in warnings)
+        assert any('without labelled pixels in the' in text and ': 1 of 2 (thing).' in text for text in warnings)
 
 
 def test_classes_that_are_never_predicted_do_not_raise_a_mean_in_silence(tmp_path, warnings):
@@ -176,7 +177,7 @@ def test_classes_that_are_never_predicted_do_not_raise_a_mean_in_silence(tmp_pat
         )
         == 0
     )
-    assert any('have no labelled pixel' in message and '(d)' in message for message in warnings)
+    assert any('Classes without labelled pixels' in message and '(d)' in message for message in warnings)
 
 
 def test_images_without_labels_are_predicted_but_not_scored(tmp_path, capsys):
@@ -192,3 +193,14 @@ def test_images_without_labels_are_predicted_but_not_scored(tmp_path, capsys):
         assert said in capsys.readouterr().err
     assert run('train', config, '--cfg-options', 'train_dataloader.dataset.data_prefix.seg_map_path=None') == 1
     assert 'train_dataloader.dataset has no labels' in capsys.readouterr().err
+
+
+def test_the_config_file_is_not_replaced_by_the_copy_in_the_work_dir(tmp_path, capsys):
+    write(tmp_path)
+    config, work = config_file(tmp_path, PLAIN, classes=('a', 'b', 'c'), more=''), tmp_path / 'work'
+    text = (tmp_path / 'own.py').read_text()
+    assert run('train', config, '--work-dir', tmp_path) == 1
+    assert 'which is your config file. Choose another --work-dir.' in capsys.readouterr().err
+    assert (tmp_path / 'own.py').read_text() == text
+    for file in (config, work / 'own.py'):  # the copy that the first run wrote may be replaced
+        assert run('train', file, '--work-dir', work) == 0

@@ -1,4 +1,4 @@
-"""Report tables of benchmarks: the cost of each variant and the time of each stage."""
+"""Tables of benchmarks in a report: the cost of each variant and the time of each stage."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,11 +10,15 @@ from rass_mm.analysis.report.tables import markdown_table
 
 GIB = 2**30
 CLAIMS = {'images/s': 'FPS', 'parameters (M)': 'parameters', 'trained (M)': 'trained'}
-"""Table column -> its key in the published claims."""
+"""Maps a table column to its key in the published claims."""
 
 
 def benchmarks(records: Sequence[Record]) -> list[str]:
-    """Returns the benchmark sections: for each device and size, tables of variants and stages, and the commands."""
+    """Returns the sections of the report on benchmarks.
+
+    For each measurement protocol (device, image size, number of images and passes), they contain a table of variants, a
+    table of stages and the commands.
+    """
     parts = []
     for protocol, group in grouped(records, _protocol):
         variants = [
@@ -46,7 +50,7 @@ def _name(record: Record, variant: Mapping[str, Any], several: bool) -> str:
 
 
 Named = tuple[str, Mapping[str, Any], Record, int]
-"""Row name, variant, record that contains the variant, and the number of the record's command."""
+"""A row name, a variant, the record that contains it, and the number of the command that made the record."""
 
 
 def _overview(variants: Sequence[Named]) -> str:

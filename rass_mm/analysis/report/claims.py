@@ -1,6 +1,6 @@
-"""Published numbers of other systems, which a report shows next to measured ones.
+"""Published results, which a report shows next to measured ones.
 
-Nothing in this module was measured with this package. Values are text, as printed in their source.
+Nothing in this module was measured with this package. Values are strings, as printed in the publication.
 """
 
 import re
@@ -12,7 +12,7 @@ RASS_PAPER = 'Guan et al., arXiv 2602.14042 (IJCV 134(5):229, 2026)'
 OSEDIFF_PAPER = 'Wu et al., OSEDiff, arXiv 2406.08177'
 
 WAYS = ('dt', 'r2s', 'ft')
-"""Settings of the published table: clean training, restoration before segmentation, degraded training."""
+"""Settings of the published table: clean training, restoration before segmentation, and degraded training."""
 SEGMENTATION: dict[str, dict[str, tuple[str | None, str | None, str | None]]] = {
     'SegFormer': {'ADE20K-LQ': ('26.37', '44.34', '34.57'), 'RealLQ': ('22.54', '25.31', '22.63')},
     'Mask2Former': {'ADE20K-LQ': ('37.15', '45.64', '44.19'), 'RealLQ': ('33.15', '34.83', '34.41')},
@@ -30,7 +30,7 @@ COST: dict[str, dict[str, str]] = {
     'PEM+': {'FPS': '9.7', 'parameters': '207.1M', 'trained': '207.1M'},
     'RASS': {'FPS': '3.4', 'parameters': '1788.7M', 'trained': '27.9M'},
 }
-"""Frames per second on the authors' GPU, and parameter counts."""
+"""Frames per second on the authors' GPU and parameter counts, by system."""
 RESTORATION: dict[str, dict[str, dict[str, str]]] = {
     'SCR': {'RealSR': {'PSNR': '25.34'}, 'DIV2K': {'PSNR': '23.73-23.75'}, 'DRealSR': {'MANIQA': '.6689'}},
     'OSEDiff': {
@@ -49,9 +49,9 @@ RESTORATION: dict[str, dict[str, dict[str, str]]] = {
     },
 }
 IMAGES = {'ADE20K-LQ': 2000, 'RealSR': 100, 'DRealSR': 93, 'DIV2K': 3000}
-"""Number of images behind a claim, if known. A test on fewer images is not comparable."""
+"""Number of test images in the publication, by data set. A test on another number of images is not comparable."""
 SEGMENTORS = {'rass': 'RASS', 'mask2former_swin_l': 'Mask2Former', 'segformer_b5': 'SegFormer'}
-"""Prefix of a config name -> name of the system in the paper."""
+"""Maps the prefix of a config name to the name of the system in the paper."""
 CONFIG = re.compile(r'(?P<name>[a-z0-9_]+?)(_(?P<way>dt|r2s|ft))?_(ade20k_lq|reallq)(_official)?')
 
 
@@ -62,7 +62,8 @@ def claimed(record: Mapping[str, Any]) -> tuple[dict[str, str], str | None]:
         record: contents of a `metrics.json`.
 
     Returns:
-        Metric name -> published value, and the publication; empty and None if nothing is published.
+        A dict from metric names to published values, and the publication. If no results are published, the dict is
+        empty and the publication is None.
     """
     data = _data(record)
     if data is None or record.get('images') != IMAGES.get(data, record.get('images')):
@@ -77,13 +78,13 @@ def claimed(record: Mapping[str, Any]) -> tuple[dict[str, str], str | None]:
 
 
 def claimed_cost(config: str) -> dict[str, str]:
-    """Returns the published speed and parameter counts of the system in a config; empty if none are published."""
+    """Returns the published speed and parameter counts of the system in a config, or {} if none are published."""
     system = _segmentor({'config': config})
     return COST.get(system[0], {}) if system else {}
 
 
 def _segmentor(record: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Returns the name of the system in the paper and one of `WAYS`."""
+    """Returns the name of a system in the paper and its setting in `WAYS`, or None if it is not in the paper."""
     found = CONFIG.fullmatch(Path(str(record.get('config'))).stem)
     if not found or found['name'] not in SEGMENTORS:
         return None

@@ -7,7 +7,7 @@ from rass_mm.analysis.report.records import Record
 
 Key = TypeVar('Key', bound=Hashable)
 DECIMALS = {'mIoU': 2, 'aAcc': 2, 'mAcc': 2, 'PSNR': 2, 'MUSIQ': 2, 'FID': 2, 'classes': 0}
-"""Decimals of metrics that are counts or range up to 100; other metrics have four."""
+"""Number of decimals by metric. All other metrics have four decimals."""
 
 
 def grouped(records: Sequence[Record], key: Callable[[Record], Key]) -> Iterator[tuple[Key, list[Record]]]:
@@ -19,12 +19,12 @@ def grouped(records: Sequence[Record], key: Callable[[Record], Key]) -> Iterator
 
 
 def number(metric: str, value: float | None) -> str:
-    """Formats the value of a metric; empty for None."""
+    """Formats the value of a metric. For None, returns an empty string."""
     return '' if value is None else f'{value:.{DECIMALS.get(metric, 4)}f}'
 
 
 def cell(text: str) -> str:
-    """Escapes text for a table cell."""
+    """Escapes text for a cell of a Markdown table."""
     return text.replace('|', '\\|')
 
 

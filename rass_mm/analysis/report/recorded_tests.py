@@ -1,4 +1,4 @@
-"""Markdown report of recorded tests, benchmarks and robustness sweeps, with a table per protocol and its commands.
+"""Markdown report of recorded tests, benchmarks and robustness tests, with tables and commands for each protocol.
 
 Published values are in separate columns marked `claimed`; all other columns contain measured values.
 """
@@ -18,12 +18,12 @@ from rass_mm.protocol import with_rule
 
 SEGMENTATION = ('mIoU', 'aAcc', 'mAcc')
 INPUT = 'input_'
-"""Prefix of the scores of the degraded input image."""
+"""Prefix of the metrics that score the degraded input image."""
 
 
 @dataclass
 class Row:
-    """One row of a table: its name, measured and published values by metric, and the record they come from."""
+    """Row of a table: its name, the measured and published values by metric, and the record of the measured values."""
 
     name: str
     values: Mapping[str, float]
@@ -32,7 +32,7 @@ class Row:
 
 
 def report(records: Sequence[Record], title: str = 'Results') -> str:
-    """Returns the report as Markdown, sections in order of first appearance within their kind."""
+    """Returns the report as Markdown: tests, then robustness tests, then benchmarks, in the order of the records."""
     parts = [f'# {title}\n']
     for kind, section in {'test': tests, 'robustness': robustness, 'benchmark': benchmarks}.items():
         parts += section([record for record in records if record.kind == kind])
@@ -40,7 +40,7 @@ def report(records: Sequence[Record], title: str = 'Results') -> str:
 
 
 def tests(records: Sequence[Record]) -> list[str]:
-    """Returns the test sections: for each protocol a table, the commands and the sources of the claims."""
+    """Returns the sections of the report on tests: for each protocol, a table, the commands and cited papers."""
     return [
         section
         for (protocol, _), group in grouped(records, _protocol)
@@ -49,7 +49,7 @@ def tests(records: Sequence[Record]) -> list[str]:
 
 
 def _protocol(record: Record) -> tuple[str, str | None]:
-    """Returns the protocol line, and the hash of the test set, which differs for other images of the same names."""
+    """Returns the protocol line and the hash of the test set, which differs for other images with the same names."""
     # Older protocol lines do not name the classes in the mean; they follow mmseg's rule.
     return with_rule(record.content['protocol']), record.content.get('test_set')
 
@@ -82,7 +82,7 @@ def _rows(records: Sequence[Record]) -> list[Row]:
 
 
 def _agree(some: Mapping[str, float], others: Mapping[str, float]) -> bool:
-    """Checks whether two sets of scores may come from the same images."""
+    """Returns whether two sets of scores are equal up to rounding, as for the same images."""
     return all(abs(some[key] - others[key]) <= 1e-4 for key in some.keys() & others.keys())
 
 
@@ -106,14 +106,14 @@ def _default_name(record: Record) -> str:
 
 
 def _metrics(rows: Sequence[Row]) -> list[str]:
-    """Returns all metrics of the rows: segmentation metrics in fixed order, then the others as recorded."""
+    """Returns all metrics of the rows: the segmentation metrics in a fixed order, then the others as recorded."""
     present = dict.fromkeys(metric for row in rows for metric in row.values)
     usual = [metric for metric in SEGMENTATION if metric in present]
     return [*usual, *(metric for metric in present if metric not in usual)]
 
 
 def _reference(row: Row, records: Sequence[Record]) -> tuple[str, str]:
-    """Returns the seed, and the number of the command in the list below the table."""
+    """Returns the seed of a row and the number of its command below the table, or empty strings for the input row."""
     if row.record is None:
         return '', ''
     seed = row.record.content.get('seed')
@@ -121,7 +121,7 @@ def _reference(row: Row, records: Sequence[Record]) -> tuple[str, str]:
 
 
 def _origins(records: Sequence[Record]) -> list[str]:
-    """Returns the numbered commands with devices and versions, and the sources of the claims."""
+    """Returns the numbered commands with devices and versions, and the sources of the published values."""
     lines = [f'{number}. {origin(record.content)}' for number, record in enumerate(records, 1)]
     sources = dict.fromkeys(source for record in records if (source := claimed(record.content)[1]))
     claims = [f'Claimed: {"; ".join(sources)}. Not measured here.\n'] if sources else []

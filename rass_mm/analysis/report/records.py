@@ -16,7 +16,7 @@ KINDS = {
     'robustness': ('name', 'seed', 'data', 'runs', 'points'),
     'benchmark': ('command', 'size', 'batch', 'iterations', 'environment', 'variants'),
 }
-"""Kind of record -> required keys."""
+"""Maps each kind of record to its required keys."""
 CURVE = 'rass_mm robustness curve'
 """Prefix of the `format` of robustness records."""
 SIGN = re.compile(rf'"kind":\s*"({"|".join(KINDS)})"|"format":\s*"{CURVE}')
@@ -24,12 +24,12 @@ SIGN = re.compile(rf'"kind":\s*"({"|".join(KINDS)})"|"format":\s*"{CURVE}')
 
 @dataclass(frozen=True)
 class Record:
-    """One file of results.
+    """Results from one JSON file.
 
     Args:
         path: the file.
         content: the parsed JSON.
-        name: row name given by the user, if any.
+        name: row name given by the user; None uses a default name.
     """
 
     path: Path
@@ -46,11 +46,11 @@ def read_records(paths: Sequence[str]) -> list[Record]:
     """Reads records from files and, recursively, from folders, in the given order.
 
     Args:
-        paths: each `PATH` or `NAME=PATH`; an existing path is never split.
+        paths: each is `PATH` or `NAME=PATH`, where NAME is a row name. Text that is an existing path is not split.
 
     Raises:
-        DataError: a path does not exist, a folder has no record files, or a file is unreadable, given twice or of an
-            unknown kind.
+        DataError: a path does not exist, a folder has no record files, or a file is unreadable, is given twice or has
+            an unknown kind.
     """
     records: list[Record] = []
     for given in paths:
@@ -60,7 +60,8 @@ def read_records(paths: Sequence[str]) -> list[Record]:
         files = list(_files_below(path)) if path.is_dir() else [path]
         if not files:
             raise DataError(
-                f'{path} contains no record files. Pass a folder with the {NAMED} of a test or the JSON of a benchmark.'
+                f'{path} contains no record files. Pass a folder with the {NAMED} of a test or the JSON file of a '
+                'benchmark.'
             )
         for file in files:
             records.append(_read(file, name if len(files) == 1 else name and f'{name}: {file.parent.name}'))
@@ -86,16 +87,16 @@ def _read(path: Path, name: str | None) -> Record:
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
-        raise DataError(f'{path} cannot be read as JSON ({error}). Measure again, or omit the file.') from None
+        raise DataError(f'{path} cannot be read as JSON ({error}). Run its command again, or omit the file.') from None
     kind = kind_of(content)
     if kind not in KINDS:
         raise DataError(
-            f'{path} has the kind {kind!r}, but a report supports {", ".join(KINDS)}. Measure again with this version, '
-            f'or omit the file.'
+            f'{path} has the kind {kind!r}, but a report supports only {", ".join(KINDS)}. Run its command again with '
+            f'this version, or omit the file.'
         )
     missing = [key for key in KINDS[kind] if key not in content]
     if missing:
-        raise DataError(f'{path} is a record of kind {kind!r}, but lacks {", ".join(missing)}. Measure again.')
+        raise DataError(f'{path} is a record of kind {kind!r}, but lacks {", ".join(missing)}. Run its command again.')
     return Record(path, content, name)
 
 
@@ -109,7 +110,7 @@ def _refuse_twice(records: Sequence[Record]) -> None:
 
 
 def kind_of(content: Any) -> str | None:
-    """Returns the kind stated in a record; None if there is none."""
+    """Returns the kind that parsed JSON states, or None if it states none."""
     if not isinstance(content, dict):
         return None
     if str(content.get('format')).startswith(CURVE):

@@ -1,1 +1,1 @@
-"""Robustness curves: mIoU of a segmentor by severity of a single degradation."""
+"""Robustness curves: mIoU of a segmentor as a function of the severity of a degradation."""

@@ -1,6 +1,7 @@
-"""JSON file of one model's robustness curves: settings, data and the points tested so far.
+"""JSON file with the robustness curves of one model: settings, data and the points tested so far.
 
-It is rewritten atomically after every point, so that a stopped sweep can resume.
+A point is the result for one degradation at one severity. The file is rewritten atomically after every point, so that
+an interrupted test can resume.
 """
 
 import json
@@ -20,20 +21,22 @@ CLEAN = 'clean'
 PARTS = {'name', 'config', 'checkpoint', 'seed', 'data', 'settings', 'runs', 'points'}
 SHOWN = 8
 Key = tuple[str, float | None]
-"""Kind and severity of a point; (CLEAN, None) is the image without degradation."""
+"""Kind of degradation and severity of a point. (CLEAN, None) is the test without degradation."""
 
 
 @dataclass
 class Curve:
-    """Points of one model.
+    """Robustness curves of one model.
 
     Args:
         path: The JSON file.
-        header: `format`, `name`, `config`, `checkpoint`, `seed`, `recipe_version`, `data` and `settings`, as JSON
-            values.
-        points: One dict per point, with `kind`, `severity`, `parameter`, `mIoU`, `aAcc`, `IoU`, `images`, `seconds`
-            and `run`, the index of its entry in `runs`; also `classes` if the mean is over labelled classes only.
-        runs: `command`, `device` and `versions` of each command that added points.
+        header: A dict of JSON values with the keys `format`, `name`, `config`, `checkpoint`, `seed`, `recipe_version`,
+            `data` and `settings`.
+        points: One dict per point with the keys `kind`, `severity`, `parameter`, `mIoU`, `aAcc`, `mAcc`, `IoU`,
+            `images`, `seconds` and `run` (the index of the command in `runs`). If the mean is over labelled classes
+            only, `classes` is their number; `ECE` and `confidence` exist if the calibration was measured. Metrics are
+            in percent.
+        runs: One dict per command that added points, with the keys `command`, `device` and `versions`.
     """
 
     path: Path
@@ -46,22 +49,22 @@ class Curve:
         """Name of the model in tables and plots."""
         return self.header['name']
 
-    def value(self, kind: str, severity: float | None) -> float | None:
-        """Returns the mIoU of a point in per cent; None if it was not tested."""
+    def value(self, kind: str, severity: float | None, metric: str = 'mIoU') -> float | None:
+        """Returns a metric of a point in percent, or None if it has not been measured."""
         found = (point for point in self.points if (point['kind'], point['severity']) == (kind, severity))
-        return next((point['mIoU'] for point in found), None)
+        return next((point.get(metric) for point in found), None)
 
     def missing(self, keys: Sequence[Key]) -> list[Key]:
-        """Returns the `keys` that have no point yet, in order."""
+        """Returns those of the `keys` that have not been tested yet, in the same order."""
         return [key for key in keys if self.value(*key) is None]
 
     def begin(self, run: Mapping[str, Any]) -> None:
-        """Records the command that adds the next points; warns if the device or the versions have changed."""
+        """Records the command that adds the next points. Warns if the device or the versions have changed."""
         run = json.loads(json.dumps(run))
         last = self.runs[-1] if self.runs else run
         for part in ('device', 'versions'):
             if last[part] != run[part]:
-                logger.warning('%s was started with %s; it continues with %s', self.path, last[part], run[part])
+                logger.warning('%s was started with %s. Resuming with %s.', self.path, last[part], run[part])
         if not self.runs or last != run:
             self.runs.append(run)
 
@@ -76,7 +79,7 @@ def read_curve(path: Path) -> Curve:
     """Reads a curve from its JSON file.
 
     Raises:
-        DataError: the file does not exist or was not written by `rass-mm robustness`.
+        DataError: the file does not exist, was not written by `rass-mm robustness`, or contains no points.
     """
     try:
         record = json.loads(path.read_text(encoding='utf-8'))
@@ -85,10 +88,13 @@ def read_curve(path: Path) -> Curve:
     except (OSError, ValueError) as error:
         raise DataError(f'{path} cannot be read ({error}). Pass a JSON file that rass-mm robustness wrote.') from None
     if not isinstance(record, dict) or record.get('format') != FORMAT or not record.keys() >= PARTS:
-        raise DataError(f'{path} is not a robustness curve of this version: its format is not {FORMAT!r}.')
+        raise DataError(
+            f'{path} is not a robustness curve in the format {FORMAT!r}, or is incomplete. Pass a JSON file that this '
+            'version of rass-mm robustness wrote.'
+        )
     points, runs = record.pop('points'), record.pop('runs')
     if not points:
-        raise DataError(f'{path} contains no points. Delete it and test again.')
+        raise DataError(f'{path} contains no points. Delete the file and run the test again.')
     return Curve(path, record, points, runs)
 
 
@@ -96,7 +102,7 @@ def open_curve(path: Path, header: Mapping[str, Any]) -> Curve:
     """Opens the curve of a test, or creates it if the file does not exist.
 
     Raises:
-        DataError: the file has another config, checkpoint, seed or data set; the message lists the differences.
+        DataError: the file contains points of another test. The message lists the differences.
     """
     header = json.loads(json.dumps(header, default=str))
     if not path.exists():
@@ -116,7 +122,7 @@ def check_comparable(curves: Sequence[Curve]) -> None:
     """Checks that curves can be shown in one plot.
 
     Raises:
-        DataError: two curves have the same name, or were tested on different images or draws.
+        DataError: two curves have the same name, or their tests are not comparable.
     """
     first = curves[0]
     for number, curve in enumerate(curves):
@@ -125,13 +131,13 @@ def check_comparable(curves: Sequence[Curve]) -> None:
         differing = differences(protocol(first.header), protocol(curve.header))
         if differing:
             raise DataError(
-                f'{first.path} and {curve.path} cannot be compared: they were tested differently:\n{differing}\n'
+                f'{first.path} and {curve.path} cannot be compared, because their tests differ:\n{differing}\n'
                 'Test both on the same images with the same --seed, --limit, --recipe-version and test_evaluator.'
             )
 
 
 def identity(header: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the values that all points of a curve share; names and locations of files are not included."""
+    """Returns the settings that all points of a curve share. Names and locations of files are not included."""
     return {
         **protocol(header),
         'checkpoint': header['checkpoint']['sha256'],
@@ -140,7 +146,7 @@ def identity(header: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def protocol(header: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the values that comparable curves share: images, labels, draws and the classes in the mean."""
+    """Returns the settings that comparable curves share: images, labels, random draws and the classes in the mean."""
     data = {key: header['data'][key] for key in ('images', 'classes', 'sha256')}
     version = recipe_version(header)
     return {'seed': header['seed'], 'recipe_version': version, 'data': data, 'mean_over': mean_over(header)}
@@ -152,12 +158,12 @@ def mean_over(header: Mapping[str, Any]) -> str:
 
 
 def recipe_version(header: Mapping[str, Any]) -> int:
-    """Returns the recipe version of a curve's draws; files without one use version 1."""
+    """Returns the version of the degradation recipe. Files that do not state a version use version 1."""
     return header.get('recipe_version', 1)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Lists the differing entries of two nested dicts, one per line with dotted keys; empty if they are equal."""
+    """Lists up to `SHOWN` differences of two nested dicts, one per line. Returns an empty string if they are equal."""
     old, new = flattened(old), flattened(new)
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     lines = [f'  {key}: {_short(old.get(key))}, now {_short(new.get(key))}' for key in keys[:SHOWN]]
@@ -165,7 +171,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def flattened(value: Any, prefix: str = '') -> dict[str, Any]:
-    """Returns the leaves of nested dicts and lists by dotted keys, e.g. `{'model.backbone.depth': 18}`."""
+    """Flattens nested dicts and lists to one dict with dotted keys, e.g. `{'model.backbone.depth': 18}`."""
     if isinstance(value, (dict, list)) and value:
         items = value.items() if isinstance(value, dict) else enumerate(value)
         pairs = (flattened(part, f'{prefix}.{key}' if prefix else str(key)) for key, part in items)

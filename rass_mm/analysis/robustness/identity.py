@@ -8,6 +8,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
 from rass_mm.analysis.robustness.curve import FORMAT
+from rass_mm.analysis.robustness.sweep import Sweep
 from rass_mm.datasets.wrappers import data_infos
 from rass_mm.diffusion.base import find_base
 from rass_mm.errors import CheckpointError, DataError
@@ -17,22 +18,19 @@ WEIGHTS = ('base', 'adapter', 'scr_adapter', 'autoencoder', 'checkpoint')
 """Keys of a model config that name weight files."""
 
 
-def describe(
-    config: Config, source: str, checkpoint: Path, name: str, seed: int, recipe_version: int
-) -> dict[str, Any]:
-    """Returns the header of a curve file.
+def describe(config: Config, source: str, checkpoint: Path, name: str, sweep: Sweep) -> dict[str, Any]:
+    """Returns the header of a curve file, which identifies the test.
 
     Args:
         config: A config from `sweep_config`.
         source: Name of the config as given by the user.
-        checkpoint: The file to test.
+        checkpoint: The checkpoint file to test.
         name: Name of the model in tables and plots.
-        seed: Seed of the draws.
-        recipe_version: Version of the degradation recipe to draw from.
+        sweep: The points to test.
 
     Raises:
         CheckpointError: the checkpoint does not exist.
-        DataError: an image has no label.
+        DataError: an image or its label does not exist.
     """
     if not checkpoint.is_file():
         raise CheckpointError(f'Checkpoint {checkpoint} does not exist. Pass a .pth file that training wrote.')
@@ -43,20 +41,24 @@ def describe(
     files = [Path(sample[key]) for sample in samples for key in ('img_path', 'seg_map_path')]
     absent = [file for file in files if not file.is_file()]
     if absent:
-        raise DataError(f'{absent[0]} and {len(absent) - 1} more labels do not exist. mIoU needs a label per image.')
+        raise DataError(
+            f'{absent[0]} does not exist (missing files: {len(absent)}). Add the missing files: mIoU needs a label for '
+            'every image.'
+        )
     pipeline = [step for step in dataset.pipeline if step['type'] != 'FixedDegradation']
     settings = {
         'model': config.model.to_dict(),
         'pipeline': [dict(step) for step in pipeline],
         'evaluator': dict(config.test_evaluator),
+        **({'calibration': True} if sweep.calibration else {}),
     }
     return {
         'format': FORMAT,
         'name': name,
         'config': source,
         'checkpoint': {'name': checkpoint.name, 'sha256': file_sha256(checkpoint)},
-        'seed': seed,
-        'recipe_version': recipe_version,
+        'seed': sweep.seed,
+        'recipe_version': sweep.recipe_version,
         'data': {
             'type': dataset.type,
             'root': str(dataset.get('data_root') or ''),

@@ -17,7 +17,7 @@ from rass_mm.degradation.severity import parameter, parameter_text
 from rass_mm.files.atomic import write_bytes
 
 COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
-"""Okabe and Ito's palette, which is distinguishable with any colour vision."""
+"""Palette of Okabe and Ito, whose colours are distinguishable with any type of colour vision."""
 MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X')
 COLUMNS = 3
 TICKS = 6
@@ -26,11 +26,11 @@ LETTERS = 12
 
 
 def draw_curves(path: Path, curves: Sequence[Curve]) -> None:
-    """Writes the plot as PNG; all panels share the mIoU axis.
+    """Writes the plot as a PNG file. All panels have the same range on the mIoU axis.
 
     Args:
         path: The file to write.
-        curves: Comparable curves, at least one.
+        curves: At least one curve. Curves must be comparable, see `check_comparable`.
     """
     kinds = kinds_of(curves)
     columns = min(COLUMNS, max(len(kinds), 1))

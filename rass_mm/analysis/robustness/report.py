@@ -16,27 +16,32 @@ TITLES = {
     MIXED: 'Two-stage recipe',
 }
 
+CALIBRATION = (
+    'Expected calibration error (%): the mean difference between the confidence of a pixel and the accuracy of the '
+    'pixels with a similar confidence, in 15 bins. 0 is perfect.\n'
+)
+
 
 def kinds_of(curves: Sequence[Curve]) -> list[str]:
-    """Returns the degradations in any of the curves, in the order of `KINDS`."""
+    """Returns the degradations that occur in at least one curve, in the order of `KINDS`."""
     present = {point['kind'] for curve in curves for point in curve.points}
     return [kind for kind in KINDS if kind in present]
 
 
 def severities_of(curves: Sequence[Curve], kind: str) -> list[float]:
-    """Returns the severities of a degradation in any of the curves, from mild to hard."""
+    """Returns the severities of a degradation that occur in at least one curve, from mild to hard."""
     return sorted({point['severity'] for curve in curves for point in curve.points if point['kind'] == kind})
 
 
 def axis_text(kind: str) -> str:
-    """Returns the label of a severity axis."""
+    """Returns the label of the severity axis of a degradation."""
     if kind == MIXED:
         return "severity, share of the recipe's ranges"
     return f'severity, {PARAMETERS[kind][1]}'
 
 
 def protocol_text(curve: Curve) -> str:
-    """Describes in one line how a curve was measured; equal for all comparable curves."""
+    """Describes in one line how a curve was measured. Comparable curves have the same description."""
     data = curve.header['data']
     images = f'{"the first " if data["limited"] else ""}{data["images"]} images'
     rule = mean_over(curve.header)
@@ -49,28 +54,37 @@ def protocol_text(curve: Curve) -> str:
 
 
 def report(curves: Sequence[Curve]) -> str:
-    """Returns a Markdown report of the protocol and one table per degradation with a row per model.
+    """Returns a Markdown report with the protocol and one table per degradation, which has one row per model.
 
     Args:
-        curves: Comparable curves, at least one.
+        curves: At least one curve. Curves must be comparable, see `check_comparable`.
     """
     parts = [
         f'{protocol_text(curves[0])}. One degradation at a time; an image keeps its draw at every severity and for '
         'every model. 0 is the mildest that the training recipe can draw, 1 the hardest. One checkpoint per model: '
         'differences between models have no interval.\n'
     ]
-    parts += [f'{TITLES[kind]} ({axis_text(kind)}):\n\n{_table(curves, kind)}' for kind in kinds_of(curves)]
+    parts += _tables(curves, 'mIoU')
     if not kinds_of(curves):
         rows = [[curve.name, _cell(curve.value(CLEAN, None))] for curve in curves]
         parts.append(markdown_table(['model', CLEAN], rows))
+    calibrated = [curve for curve in curves if curve.value(CLEAN, None, 'ECE') is not None]
+    if calibrated:
+        parts += [CALIBRATION, *_tables(calibrated, 'ECE')]
     return '\n'.join([*parts, *(_source(curve) for curve in curves)])
 
 
-def _table(curves: Sequence[Curve], kind: str) -> str:
+def _tables(curves: Sequence[Curve], metric: str) -> list[str]:
+    return [f'{TITLES[kind]} ({axis_text(kind)}):\n\n{_table(curves, kind, metric)}' for kind in kinds_of(curves)]
+
+
+def _table(curves: Sequence[Curve], kind: str, metric: str) -> str:
     severities = severities_of(curves, kind)
     header = ['model', CLEAN, *(_column(kind, severity) for severity in severities)]
     keys = [(CLEAN, None), *((kind, severity) for severity in severities)]
-    return markdown_table(header, [[curve.name, *(_cell(curve.value(*key)) for key in keys)] for curve in curves])
+    return markdown_table(
+        header, [[curve.name, *(_cell(curve.value(*key, metric)) for key in keys)] for curve in curves]
+    )
 
 
 def _column(kind: str, severity: float) -> str:

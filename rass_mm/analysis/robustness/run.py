@@ -1,4 +1,4 @@
-"""Robustness test of one model: missing points, table and plot."""
+"""Runs the robustness test of one model and writes its table and plot."""
 
 import argparse
 import logging
@@ -26,14 +26,23 @@ logger = logging.getLogger(__name__)
 
 
 def tested(arguments: argparse.Namespace, name: str, others: Sequence[Curve]) -> Curve:
-    """Tests the missing points of a model and returns its complete curve."""
+    """Tests the points of a model that have not been tested yet, and returns its complete curve.
+
+    Args:
+        arguments: the parsed command line of `rass-mm robustness`.
+        name: name of the model in tables, plots and file names.
+        others: curves of other models, which must be comparable with this test.
+
+    Raises:
+        RassError: the config, the checkpoint or the data cannot be used, or a curve is not comparable.
+    """
 
     points = (tuple(arguments.kinds), tuple(arguments.severities))
-    sweep = Sweep(*points, arguments.seed, arguments.limit, arguments.recipe_version)
+    sweep = Sweep(*points, arguments.seed, arguments.limit, arguments.recipe_version, arguments.calibration)
     config = sweep_config(load_config(arguments.config, arguments.cfg_options), sweep)
     config = prepare_config(config, work_dir=str(arguments.out / 'logs' / name))
     config.log_level = 'WARNING'  # a log per point would hide the progress
-    header = describe(config, arguments.config, arguments.checkpoint, name, sweep.seed, sweep.recipe_version)
+    header = describe(config, arguments.config, arguments.checkpoint, name, sweep)
     curve = open_curve(arguments.out / f'{name}.json', header)
     check_comparable([*others, curve])
     missing = len(curve.missing(sweep.keys))
@@ -47,9 +56,14 @@ def tested(arguments: argparse.Namespace, name: str, others: Sequence[Curve]) ->
 
 @contextmanager
 def progress(points: int, images: int) -> Iterator[tuple[Callable[[int], None], Callable[[dict[str, Any]], None]]]:
-    """Context manager. Yields a callback for batches (number of images) and a callback for points.
+    """Context manager. Yields two callbacks that show the progress of a test.
 
-    In a terminal, a progress bar advances with each batch. Each point is always printed as a line.
+    The first callback takes the number of images of a finished batch and advances a progress bar, which is shown only
+    in a terminal. The second callback takes a finished point and prints it as a line.
+
+    Args:
+        points: number of points to test.
+        images: number of images per point.
     """
 
     with progress_bar(counted=False) as bar:
@@ -69,7 +83,7 @@ def progress(points: int, images: int) -> Iterator[tuple[Callable[[int], None], 
 
 
 def write_report(out: Path, name: str, curves: Sequence[Curve]) -> int:
-    """Writes `<name>.md` and `<name>.png`, prints their names and returns 0."""
+    """Writes `<name>.md` and `<name>.png` to the folder `out`, prints their paths and returns 0."""
 
     write_text(out / f'{name}.md', report(curves))
     draw_curves(out / f'{name}.png', curves)

@@ -1,4 +1,4 @@
-"""Sweep over degradations and severities, which builds the model once and runs mmengine's test loop per point."""
+"""Sweep over degradations and severities. It builds the model once and runs mmengine's test loop for each point."""
 
 import copy
 import time
@@ -23,14 +23,15 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Sweep:
-    """Points to test.
+    """Degradations and severities to test, and the images and random draws to test them with.
 
     Args:
         kinds: Degradations from `KINDS`.
-        severities: Numbers in 0..1.
-        seed: Seed of the draws.
-        limit: Number of images to test, in order of their names; None tests all.
-        recipe_version: Version of the recipe for 'mixed'.
+        severities: Numbers in [0, 1], from mild to hard.
+        seed: Seed of the random degradations.
+        limit: Number of images to test, in order of their names; None tests all images.
+        recipe_version: Version of the degradation recipe for the kind 'mixed'.
+        calibration: Whether to measure the expected calibration error as well.
 
     Raises:
         ConfigError: a value is out of range.
@@ -41,6 +42,7 @@ class Sweep:
     seed: int = 0
     limit: int | None = None
     recipe_version: int = OSEDIFF.version
+    calibration: bool = False
 
     def __post_init__(self) -> None:
         """Checks the values before anything is loaded."""
@@ -52,18 +54,18 @@ class Sweep:
 
     @property
     def keys(self) -> list[Key]:
-        """All points: the clean image, then each degradation from mild to hard."""
+        """Kinds and severities of all points: the clean images, then each degradation from mild to hard."""
         severities = sorted(set(self.severities))
         return [(CLEAN, None), *((kind, severity) for kind in dict.fromkeys(self.kinds) for severity in severities)]
 
 
 def sweep_config(config: Config, sweep: Sweep) -> Config:
-    """Returns a copy of a segmentation config that tests its clean validation images with a `FixedDegradation`.
+    """Returns a copy of a segmentation config that tests its clean validation images, degraded by `FixedDegradation`.
 
     The rest of the test pipeline, the model and the metric are unchanged.
 
     Raises:
-        ConfigError: the config does not define its clean images, or does not test mIoU.
+        ConfigError: the config does not define its clean images, does not test mIoU, or has no step that loads images.
         DataError: the images do not exist.
     """
     config = copy.deepcopy(config)
@@ -77,7 +79,7 @@ def sweep_config(config: Config, sweep: Sweep) -> Config:
     steps = list(dataset.pipeline)
     loading = next((i for i, step in enumerate(steps) if 'LoadImage' in str(step.get('type'))), None)
     if loading is None:
-        raise ConfigError('The test pipeline has no step that loads the image (LoadImage...). Add one.')
+        raise ConfigError('The test pipeline has no step that loads the image. Add one, such as LoadImageFromFile.')
     recipe = {'version': sweep.recipe_version}
     degradation = {'type': 'FixedDegradation', 'seed': sweep.seed, 'folder': str(folder), 'recipe': recipe}
     steps.insert(loading + 1, degradation)
@@ -96,7 +98,10 @@ def _use_clean_images(config: Config) -> None:
         )
     dataset = (config.get('test_dataloader') or {}).get('dataset') or {}
     if not {'data_prefix', 'pipeline'} <= dataset.keys():
-        raise ConfigError('test_dataloader.dataset must be a plain data set of mmseg with data_prefix and pipeline.')
+        raise ConfigError(
+            'test_dataloader.dataset has no data_prefix or no pipeline. Set it to a plain data set of mmseg, without a '
+            'wrapper.'
+        )
     dataset.data_prefix.img_path = clean.img_path
     dataset.img_suffix = clean.img_suffix
 
@@ -131,20 +136,22 @@ def run_sweep(
     advance: Advance,
     finished: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Tests the points that `curve` lacks and adds them to it, one by one.
+    """Tests the points that `curve` does not contain yet. Adds each point to the curve as soon as it is tested.
 
     Args:
         config: A config from `sweep_config` and `prepare_config`.
-        checkpoint: The file to test.
+        checkpoint: The checkpoint file to test.
         curve: The curve to add points to.
         sweep: The points to test.
-        advance: Called with the number of images after each batch.
-        finished: Called with each new point after it is written.
+        advance: Called after each batch with its number of images.
+        finished: Called with each new point after it is written to the file of the curve.
 
     Raises:
         CheckpointError, DataError: the checkpoint or an image cannot be used; finished points are kept.
     """
     config.load_from, config.resume = str(checkpoint), False
+    if sweep.calibration:
+        config.test_evaluator = [config.test_evaluator, {'type': 'CalibrationMetric'}]
     runner = Runner.from_cfg(config)
     runner.register_hook(_Report(advance))
     # Runner.test's setup around its loop, run only once because hooks may change the model there.
@@ -164,6 +171,7 @@ def run_sweep(
             'parameter': None if clean else parameter(kind, severity),
             **{name: round(float(metrics[name]), 4) for name in ('mIoU', 'aAcc', 'mAcc')},
             **{name: metrics[name] for name in ('classes',) if name in metrics},
+            **{name: round(metrics[name], 4) for name in ('ECE', 'confidence') if name in metrics},
             'IoU': dict(zip(curve.header['data']['classes'], metrics['IoU'], strict=True)),
             'images': len(loop.dataloader.dataset),
             'seconds': round(time.monotonic() - started, 2),

@@ -12,7 +12,7 @@ from rass_mm.devices import synchronise
 from rass_mm.errors import ConfigError
 
 CONVOLUTIONS = ((320, 64), (1280, 16))
-"""Channels and map side of 3x3 convolutions in Stable Diffusion's UNet at 512x512, at a fine and a coarse level."""
+"""(channels, map side) of 3x3 convolutions at a fine and a coarse UNet level of Stable Diffusion at 512x512 pixels."""
 SIDES = {'cpu': 1024, 'cuda': 8192}
 BATCHES = {'cpu': 1, 'cuda': 16}
 SECONDS, REPEATS = 0.3, 100
@@ -21,9 +21,11 @@ TERA = 1e12
 
 @torch.no_grad()
 def measured_ceiling(device: torch.device, dtype: str) -> dict[str, Any]:
-    """Measures the rates `matmul` and `convolution` in TFLOP/s, and those of all `shapes`; a multiply-add is 2 FLOP.
+    """Measures the rates of a matrix product and of convolutions in TFLOP/s. A multiply-add counts as 2 FLOP.
 
-    The rate of convolutions is the best over the shapes of `CONVOLUTIONS` and both memory layouts.
+    Returns:
+        A dict with the keys `matmul`, `convolution` (the highest rate over the shapes of `CONVOLUTIONS` and both memory
+        layouts) and `shapes`, a dict from each measured shape to its rate.
 
     Raises:
         ConfigError: the device does not support this dtype.
@@ -45,7 +47,10 @@ def measured_ceiling(device: torch.device, dtype: str) -> dict[str, Any]:
 
 
 def convolution_rate(channels: int, side: int, device: torch.device, options: dict[str, Any]) -> tuple[str, float]:
-    """Returns name and rate (TFLOP/s) of a 3x3 convolution from and to `channels`, in the faster memory layout."""
+    """Returns the name of a 3x3 convolution with equal input and output channels, and its rate in TFLOP/s.
+
+    The rate is that of the faster memory layout.
+    """
     batch = BATCHES.get(device.type, BATCHES['cpu'])
     images = torch.randn(batch, channels, side, side, **options)
     weights = torch.randn(channels, channels, 3, 3, **options)
@@ -62,7 +67,13 @@ def _convolution(images: Tensor, weights: Tensor, layout: torch.memory_format) -
 
 
 def rate(run: Callable[[], Any], operations: float, device: torch.device) -> float:
-    """Measures TFLOP/s of the fastest run within `SECONDS`, after one warm-up run."""
+    """Runs a function once to warm up and then for about `SECONDS`. Returns the rate of the fastest run in TFLOP/s.
+
+    Args:
+        run: the function, whose computations may be asynchronous.
+        operations: number of floating-point operations per run.
+        device: device on which the function computes.
+    """
     run()
     synchronise(device)
     best, spent = float('inf'), 0.0

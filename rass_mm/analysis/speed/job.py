@@ -1,4 +1,4 @@
-"""Job of a benchmark: a variant with its model, random images and timing context."""
+"""Job of a benchmark: a variant together with its model and random input images."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,11 +19,11 @@ from rass_mm.segmentation.stages import segmentor_heavy_modules, segmentor_stage
 
 
 class Job:
-    """A variant with its model and inputs.
+    """Variant of a benchmark together with its model and random input images.
 
     Args:
         variant: the variant to run.
-        models: source of the models.
+        models: the object that builds and caches the models.
         size: (H, W) of the images.
         batch: number of images per pass.
         seed: seed of the images.
@@ -45,7 +45,7 @@ class Job:
 
     @property
     def test_cfg(self) -> Any:
-        """Test settings of the job."""
+        """Test settings (`test_cfg`) of the segmentor or restorer, or None if the config has none."""
         model: Config = self.config.model
         return (model.segmentor if 'segmentor' in model else model).get('test_cfg')
 
@@ -62,7 +62,11 @@ class Job:
 
     @contextmanager
     def active(self, compiled: bool) -> Iterator[None]:
-        """Context manager. Inside the block, the model has the variant's settings and may run compiled."""
+        """Context manager. Inside the block, the model has the test settings and the precision of the variant.
+
+        Args:
+            compiled: whether to compile the most expensive modules, if `variant.compile` is set.
+        """
         with ExitStack() as stack:
             changes = settings(self.model, self.config.model)
             changes += [(self.model.backbone, 'prompt', self.prompt)] if self.prompt is not None else []
@@ -81,14 +85,14 @@ class Job:
         return self._compiled[module]
 
     def points(self) -> list[StagePoint]:
-        """Returns the stages of the model; must be called inside `active`."""
+        """Returns the timed methods of the model and their stages. Call it inside `active`."""
         return segmentor_stages(self.model)
 
     def run(self) -> None:
-        """Segments or restores the images once; must be called inside `active`.
+        """Segments or restores the images once. Call it inside `active`.
 
         Raises:
-            InstallationError: compilation fails.
+            InstallationError: `torch.compile` failed.
         """
         samples = None if self.restores else [self._sample() for _ in range(self.batch)]
         if not self.variant.compile:
@@ -103,7 +107,7 @@ class Job:
             reason = str(error).strip().partition('\n')[0]
             raise InstallationError(
                 f'{self.variant.name}: torch.compile failed ({reason}). It needs a C++ compiler (g++) on a CPU and '
-                f'triton on CUDA. Install it, or omit --compile.'
+                f'triton on CUDA. Install what is missing, or omit --compile.'
             ) from error
 
     def _sample(self) -> SegDataSample:
@@ -111,7 +115,7 @@ class Job:
 
     @cached_property
     def weights_bytes(self) -> int:
-        """Size of all parameters and buffers in bytes."""
+        """Size of all parameters and buffers in bytes. Shared tensors are counted once."""
         tensors = {id(tensor): tensor for tensor in self._tensors()}.values()
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
@@ -124,7 +128,14 @@ class Job:
         return [parameter for module in everything(self.model) for parameter in module.parameters()]
 
     def parameter_counts(self, read: set[int]) -> dict[str, int]:
-        """Counts `all`, `running` (with an id in `read`) and `trained` parameters."""
+        """Counts the elements of parameters.
+
+        Args:
+            read: ids of the parameters that a pass reads.
+
+        Returns:
+            A dict with the counts of `all`, `running` (read in a pass) and `trained` parameters (require gradients).
+        """
         parameters = self.parameters()
         return {
             'all': count_parameters(parameters),

@@ -1,4 +1,7 @@
-"""Operation counts and timing of jobs, in alternating passes so that slow periods of the machine affect all equally."""
+"""Counts the operations of jobs and times them.
+
+The passes of the jobs alternate, so that slow periods of the machine affect all jobs equally.
+"""
 
 import gc
 import logging
@@ -29,11 +32,11 @@ class Measured:
 
     Args:
         operations: floating-point operations of one pass by stage.
-        parameters: counts `all`, `running` and `trained`.
+        parameters: parameter counts, see `Job.parameter_counts`.
         seconds: duration of each pass without stage timing.
         stage_seconds: duration by stage of each pass with stage timing.
-        peaks: peak memory of each pass with stage timing, in bytes above the level before the pass; empty if it cannot
-            be measured.
+        peaks: peak memory of each pass with stage timing, in bytes above the level before the pass. The list is empty
+            if the memory cannot be measured.
     """
 
     operations: dict[str, float] = field(default_factory=dict)
@@ -44,20 +47,23 @@ class Measured:
 
 
 def passes(jobs: int, iterations: int, warmup: int) -> int:
-    """Returns the number of passes that `measure` runs: counting, warm-up, timing and timing by stage."""
+    """Returns the total number of passes that `measure` runs: to count, to warm up, to time and to time by stage."""
     return jobs * (1 + warmup + 2 * iterations)
 
 
 def measure(
     jobs: Sequence[Job], iterations: int, warmup: int, advance: Callable[[], Any] = lambda: None
 ) -> list[Measured]:
-    """Counts the operations of each job, warms all jobs up and times them in turns, first as a whole, then by stage.
+    """Counts the operations of each job, warms up all jobs and times them in turns, first as a whole, then by stage.
 
     Args:
         jobs: the jobs to measure.
         iterations: timed passes of each job, at least 1.
         warmup: warm-up passes of each job, at least 1.
         advance: called after every pass.
+
+    Returns:
+        The measurements of each job, in the order of `jobs`.
     """
     found = [Measured() for _ in jobs]
     compiles = any(job.variant.compile for job in jobs)
@@ -92,7 +98,7 @@ def _log_round(what: str, jobs: Sequence[Job], seconds: Sequence[float]) -> None
 
 @contextmanager
 def many_compiled_modules() -> Iterator[None]:
-    """Context manager. Inside the block, a class can be compiled for many dtypes and shapes without eager fallback."""
+    """Context manager. Inside the block, `torch.compile` compiles a class up to 64 times, then raises an error."""
     import torch._dynamo
 
     with torch._dynamo.config.patch(recompile_limit=64, fail_on_recompile_limit_hit=True):
@@ -100,7 +106,7 @@ def many_compiled_modules() -> Iterator[None]:
 
 
 def timed(job: Job) -> float:
-    """Returns the duration of one pass in seconds."""
+    """Runs one pass and returns its duration in seconds."""
     with job.active(compiled=True):
         synchronise(job.device)
         started = time.perf_counter()
@@ -110,7 +116,11 @@ def timed(job: Job) -> float:
 
 
 def timed_by_stage(job: Job) -> tuple[dict[str, float], int | None]:
-    """Returns the seconds of one pass by stage and its peak memory in bytes; synchronizes around every stage."""
+    """Runs one pass with a synchronization around every stage.
+
+    Returns:
+        The seconds by stage and the peak memory in bytes, which is None if it cannot be measured.
+    """
 
     def read() -> float:
         synchronise(job.device)
@@ -124,9 +134,10 @@ def timed_by_stage(job: Job) -> tuple[dict[str, float], int | None]:
 
 
 def counted(job: Job) -> tuple[dict[str, float], dict[str, int]]:
-    """Counts the operations of one pass by stage and the parameters; runs eagerly, which computes the same.
+    """Counts the operations of one pass by stage, and the parameters. The pass is not compiled.
 
-    Matrix products, convolutions and attention are counted, with a multiply-add as 2; elementwise operations are not.
+    Matrix products, convolutions and attention are counted, with a multiply-add as 2 operations. Elementwise operations
+    are not counted.
     """
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     counter = FlopCounterMode(display=False, custom_mapping={attention: _attention_operations})
@@ -138,7 +149,7 @@ def counted(job: Job) -> tuple[dict[str, float], dict[str, int]]:
 
 
 def _attention_operations(query: Any, key: Any, value: Any, *_args: Any, **_kwargs: Any) -> int:
-    """Counts the operations of the CPU attention kernel, which PyTorch counts only on CUDA."""
+    """Counts the operations of the CPU attention kernel. PyTorch counts only those of the CUDA kernels."""
     return sdpa_flop_count(query, key, value)
 
 

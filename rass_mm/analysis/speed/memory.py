@@ -1,4 +1,4 @@
-"""Peak memory of a pass above the level before it."""
+"""Measures the peak memory of a pass in excess of the memory in use before it."""
 
 import ctypes
 from contextlib import suppress
@@ -15,10 +15,10 @@ METHODS = {
 
 
 class PeakMemory:
-    """Context manager. After it exits, `peak` is the peak memory in bytes above the level on entry.
+    """Context manager. After it exits, `peak` is the peak memory of the block in bytes above the level on entry.
 
-    On CUDA this is the memory allocated for tensors, otherwise the resident memory of the process; None if the system
-    does not report it.
+    On CUDA, this is the memory allocated for tensors. Otherwise, it is the resident memory of the process, or None if
+    the system does not report it.
 
     Args:
         device: device of the tensors.
@@ -49,12 +49,12 @@ class PeakMemory:
 
 
 def resident_bytes(name: str) -> int:
-    """Reads `VmHWM` (peak) or `VmRSS` (current) of this process, in bytes."""
+    """Returns the peak (`VmHWM`) or current (`VmRSS`) resident memory of this process in bytes."""
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(name))
     return int(line.split()[1]) * 1024
 
 
 def _return_freed_memory() -> None:
-    """Returns freed memory to the system, because reuse of memory freed by an earlier pass would not be measured."""
+    """Returns freed memory to the system. Otherwise, reuse of memory freed by an earlier pass would not be measured."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

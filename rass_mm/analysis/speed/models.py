@@ -1,4 +1,4 @@
-"""Models of the variants, each read once and with weights shared where possible."""
+"""Models of the variants. Each model is built once, and variants share weights where possible."""
 
 import copy
 import json
@@ -23,12 +23,12 @@ from rass_mm.segmentation.prompts import build_prompt
 class Models:
     """Builds models on demand and caches them.
 
-    Variants with the same model config (except for test settings and the prompt of a RASS model) share one model if
-    dtype and layout are equal. Otherwise they share the tensors that are equal.
+    Variants with the same checkpoint and the same model config (except for test settings and the prompt of a RASS
+    model) share one model if their dtype and memory layout are equal. Otherwise, they share the tensors that are equal.
 
     Args:
         device: device of the models.
-        seed: seed of random weights.
+        seed: seed of the random weights.
     """
 
     def __init__(self, device: torch.device, seed: int = 0) -> None:
@@ -38,7 +38,7 @@ class Models:
         self._prompts: dict[tuple, nn.Module] = {}
 
     def fitted(self, variant: Variant, config: Config) -> nn.Module:
-        """Returns the variant's model in eval mode, its dtype and layout; `settings` has its test settings."""
+        """Returns the variant's model in eval mode and in its dtype and memory layout, without its test settings."""
         key = weights_key(variant, config.model)
         how = (key, variant.dtype, variant.channels_last)
         if how not in self._fitted:
@@ -50,7 +50,7 @@ class Models:
         return self._fitted[how]
 
     def prompt(self, variant: Variant, config: Config, model: nn.Module) -> nn.Module:
-        """Returns the variant's prompt, for a RASS model."""
+        """Returns the prompt module of a variant whose model is a RASS model."""
         settings = config.model.get('prompt') or {'type': 'ClassTokens'}
         key = (weights_key(variant, config.model), json.dumps(settings, sort_keys=True, default=str))
         if key not in self._prompts:
@@ -61,7 +61,7 @@ class Models:
         return self._prompts[key]
 
     def forget_sources(self) -> None:
-        """Drops models that were only used as sources of copies."""
+        """Drops the models that were built only to be copied, to free their memory."""
         self._read.clear()
 
     def _build(self, variant: Variant, config: Config) -> nn.Module:
@@ -87,7 +87,7 @@ def weights_key(variant: Variant, model: ConfigDict) -> str:
 
 
 def sharing_copy(model: nn.Module, variant: Variant) -> nn.Module:
-    """Returns a copy in the variant's dtype and layout that shares all unchanged tensors with `model`."""
+    """Returns a copy of `model` in the variant's dtype and memory layout. Both share all unchanged tensors."""
     shared = {id(tensor): tensor for module in everything(model) for tensor in module_tensors(module)}
     twin = copy.deepcopy(model, shared)
     # By default a conversion changes the parameters in place, which would also change `model`.
@@ -104,12 +104,12 @@ def sharing_copy(model: nn.Module, variant: Variant) -> nn.Module:
 
 
 def everything(model: nn.Module) -> list[nn.Module]:
-    """Returns a model and its restorer, which is not a registered submodule."""
+    """Returns the model and, if it has one, its restorer, which is not a registered submodule."""
     return [model, model.restorer] if hasattr(model, 'restorer') else [model]
 
 
 def module_tensors(module: nn.Module) -> Iterator[Tensor]:
-    """Yields all parameters and buffers."""
+    """Yields all parameters and buffers of a module."""
     yield from module.parameters()
     yield from module.buffers()
 
@@ -156,7 +156,7 @@ def _casting(run: Any, dtype: torch.dtype, device: torch.device) -> Any:
 
 
 def settings(model: nn.Module, config: ConfigDict) -> list[tuple[Any, str, Any]]:
-    """Returns owner, name and value of the attributes that differ between variants of one model."""
+    """Returns (owner, name, value) of each attribute that differs between variants with the same model."""
     if hasattr(model, 'restorer'):
         inner = settings(model.segmentor, config.segmentor)
         if not isinstance(model.restorer, FileRestorer):
@@ -169,5 +169,5 @@ def settings(model: nn.Module, config: ConfigDict) -> list[tuple[Any, str, Any]]
 
 
 def count_parameters(tensors: Iterable[Tensor]) -> int:
-    """Counts the elements of distinct parameters."""
+    """Counts the elements of all parameters. A parameter that occurs several times is counted once."""
     return sum(tensor.numel() for tensor in {id(tensor): tensor for tensor in tensors}.values())

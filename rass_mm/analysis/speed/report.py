@@ -5,21 +5,21 @@ The record is a JSON object:
 * `kind` 'benchmark', `schema` 1, `command`, `created` (UTC), `seed`, `size` [H, W], `batch`, `iterations`, `warmup`.
 * `environment`: `device`, `device_name`, `threads`, `torch` (build), `cuda`, `cpu_capability`, `tf32`, `versions`.
 * `ceiling`: for each dtype `matmul`, `convolution` (TFLOP/s) and `shapes` (TFLOP/s of each measured shape).
-* `variants`: in the given order; the first is the reference. Each has
+* `variants`: a list in the given order, whose first entry is the reference. Each entry contains
     * `name`, `config`, `checkpoint` (None: random weights), `overrides`, `dtype`, `compile`, `channels_last`, `windows`
       (None: value of the config), `released`, `test_cfg`, `notes`;
     * `seconds` of a pass over the batch: `median`, `low`, `high` (quartiles), `per_iteration`;
     * `images_per_second`, `tflop_per_image`, `tflops` (TFLOP/s), `share_of_matmul`, `share_of_convolution`;
-    * `stages`: by name `seconds`, `share`, `tflop_per_image`, `tflops`, `share_of_matmul`, `share_of_convolution`,
-      `per_iteration`. They are measured in separate passes that synchronize the device around every stage, so their
-      sum is `staged_seconds`, which differs slightly from `seconds.median`. `seconds` is the median; for 'other' it is
-      the remainder;
+    * `stages`: for each stage `seconds`, `share`, `tflop_per_image`, `tflops`, `share_of_matmul`,
+      `share_of_convolution`, `per_iteration`. `seconds` is the median; for the stage 'other', it is the remainder. The
+      stages are measured in separate passes that synchronize the device around every stage. The sum of their seconds is
+      therefore `staged_seconds`, which differs slightly from `seconds.median`;
     * `staged_seconds`: the median duration of these passes;
     * `memory`: `method`, `weights_bytes`, `pass_bytes` (peak memory of a pass above the level before it; None if it
       cannot be measured), `peak_bytes` (their sum, the memory that the variant alone requires);
-    * `parameters`: `all`, `running` (read by the job), `trained`.
-* `ratios`: for each variant except the first `variant`, `reference`, `median`, `low`, `high`, `per_iteration`: the
-  speed-up, which is the seconds of the reference divided by those of the variant in neighbouring passes.
+    * `parameters`: `all`, `running` (read in a pass), `trained`.
+* `ratios`: for each variant except the first, its speed-up: `variant`, `reference`, `median`, `low`, `high` and
+  `per_iteration`. The speed-up is the seconds of the reference divided by those of the variant in neighbouring passes.
 
 Shares are relative to the rates measured on the same device in the same dtype. A multiply-add counts as 2 operations.
 """
@@ -49,7 +49,7 @@ JSON_FILE, MARKDOWN_FILE = 'benchmark.json', 'benchmark.md'
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Returns median and quartiles together with the values."""
+    """Returns the median and the quartiles of the values, together with the values."""
     quartiles = statistics.quantiles(values, n=4, method='inclusive') if len(values) > 1 else [values[0]] * 3
     return {
         'median': statistics.median(values),
@@ -60,7 +60,7 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def shares(operations: float, seconds: float, batch: int, ceiling: dict[str, Any]) -> dict[str, float]:
-    """Computes TFLOP per image, TFLOP/s, and the fractions of the device's measured rates."""
+    """Computes TFLOP per image, TFLOP/s, and TFLOP/s as fractions of the rates measured on the device."""
     rate = operations / seconds / TERA if seconds > 0 else 0.0
     return {
         'tflop_per_image': operations / batch / TERA,
@@ -71,7 +71,7 @@ def shares(operations: float, seconds: float, batch: int, ceiling: dict[str, Any
 
 
 def stage_records(measured: Measured, batch: int, ceiling: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns the `stages` of a variant; their seconds sum to the median of the staged passes."""
+    """Returns the `stages` of a variant. Their seconds sum to the median duration of the passes with stage timing."""
     passes = measured.stage_seconds
     total = staged_seconds(measured)
     raw = {name: [seconds.get(name, 0.0) for seconds in passes] for name in measured.operations}
@@ -94,7 +94,7 @@ def staged_seconds(measured: Measured) -> float:
 
 
 def variant_record(job: Job, measured: Measured, ceiling: dict[str, Any]) -> dict[str, Any]:
-    """Returns one entry of `variants`."""
+    """Returns the entry of a job in `variants`."""
     seconds = spread(measured.seconds)
     taken = max(measured.peaks) if measured.peaks else None
     return {
@@ -117,7 +117,7 @@ def variant_record(job: Job, measured: Measured, ceiling: dict[str, Any]) -> dic
 
 
 def ratio_records(variants: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the `ratios`: the speed-up of each variant over the first, pass by pass."""
+    """Returns the `ratios`: the speed-up of each variant over the first variant, pass by pass."""
     first = variants[0]
     return [
         {
@@ -162,13 +162,13 @@ def processor_name() -> str:
 def record(
     jobs: Sequence[Job], found: Sequence[Measured], ceilings: dict[str, Any], run: dict[str, Any]
 ) -> dict[str, Any]:
-    """Returns the whole record, as described in the module's docstring.
+    """Returns the record of a benchmark, as described in the docstring of the module.
 
     Args:
         jobs: the measured jobs.
         found: the measurements of each job.
-        ceilings: result of `measured_ceiling` by dtype.
-        run: `command`, `seed`, `iterations` and `warmup`.
+        ceilings: the result of `measured_ceiling` for each dtype.
+        run: the entries `command`, `seed`, `iterations` and `warmup`.
     """
     variants = [
         variant_record(job, measured, ceilings[job.variant.dtype]) for job, measured in zip(jobs, found, strict=True)
@@ -188,13 +188,13 @@ def record(
 
 
 def write(record: dict[str, Any], folder: Path) -> None:
-    """Writes `benchmark.json` and `benchmark.md`."""
+    """Writes the record to `benchmark.json` and its tables to `benchmark.md`."""
     write_text(folder / JSON_FILE, json.dumps(record, indent=2, default=str) + '\n')
     write_text(folder / MARKDOWN_FILE, markdown(record))
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """Returns the tables of a record: all variants, the stages of each variant, and remarks."""
+    """Returns the tables of a record as Markdown: all variants, the stages of each variant, and remarks."""
     where, size = record['environment'], 'x'.join(map(str, record['size']))
     lines = [
         f'# Benchmark: {record["batch"]} random image(s) of {size} at a time',
@@ -238,7 +238,7 @@ def overview(record: dict[str, Any]) -> str:
 
 
 def stage_table(variant: dict[str, Any]) -> str:
-    """Returns a table with a row per stage and their sum."""
+    """Returns a table with a row per stage and a row for their total."""
     header = ['stage', 'seconds', 'share', 'TFLOP/image', 'TFLOP/s', 'of matmul', 'of convolution']
     rows = [
         [name, f'{stage["seconds"]:.4g}', f'{stage["share"]:.1%}', *rate_cells(stage)]
@@ -249,13 +249,13 @@ def stage_table(variant: dict[str, Any]) -> str:
 
 
 def rate_cells(part: dict[str, Any]) -> list[str]:
-    """Formats TFLOP per image, TFLOP/s and the two shares."""
+    """Formats TFLOP per image, TFLOP/s and the shares of the measured rates as table cells."""
     cells = [f'{part["tflop_per_image"]:.4g}', f'{part["tflops"]:.3g}']
     return cells + [f'{part[key]:.0%}' for key in ('share_of_matmul', 'share_of_convolution')]
 
 
 def bracketed(values: dict[str, Any]) -> str:
-    """Formats the median with the quartiles."""
+    """Formats a median with its quartiles in brackets."""
     return f'{values["median"]:.4g} ({values["low"]:.4g}-{values["high"]:.4g})'
 
 
@@ -266,6 +266,6 @@ def remarks(record: dict[str, Any]) -> list[str]:
     lines += [f'* Peak memory: the weights plus the peak of a pass beyond them, measured by {how}.' for how in methods]
     return [
         *lines,
-        '* Stages are timed in passes of their own, which wait for the device around each; `other` is the rest.',
-        '* A multiply-add is 2 operations; what is done element by element is not counted.',
+        '* Stages are timed in separate passes that synchronize the device around each stage; `other` is the rest.',
+        '* A multiply-add is 2 operations; elementwise operations are not counted.',
     ]

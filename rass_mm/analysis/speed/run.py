@@ -1,4 +1,4 @@
-"""Run of a benchmark: models, jobs, ceilings and passes for a command line."""
+"""Runs the benchmark that a command line describes."""
 
 import argparse
 from pathlib import Path
@@ -42,7 +42,7 @@ def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def chosen_variants(arguments: argparse.Namespace) -> list[Variant]:
-    """Returns the variants of a command line, the reference first.
+    """Returns the variants of a command line, with the reference first.
 
     Raises:
         ConfigError: a dtype is unknown, a text is not a variant, or two variants have the same name.

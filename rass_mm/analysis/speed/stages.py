@@ -10,19 +10,19 @@ from torch import nn
 from rass_mm.diffusion.stages import StagePoint
 
 OTHER = 'other'
-"""Remainder outside all stages: windows and their blending, resizing of logits, copies between devices."""
+"""Name of the remainder outside all stages: cutting and blending windows, resizing logits, copies between devices."""
 
 
 def extractor_of(model: nn.Module) -> Any:
-    """Returns the diffusion extractor of a segmentor's backbone; None for any other segmentor."""
+    """Returns the diffusion extractor of a segmentor's backbone, or None if the backbone has none."""
     return getattr(getattr(model, 'backbone', None), 'extractor', None)
 
 
 class StageMeter:
-    """Divides a growing amount among stages; growth inside nested stages counts for the innermost stage.
+    """Divides a growing amount among stages. Growth inside nested stages counts for the innermost stage.
 
     Args:
-        read: returns the current amount, e.g. the time after synchronizing the device.
+        read: a function that returns the current amount, e.g. the time after synchronizing the device.
     """
 
     def __init__(self, read: Callable[[], float]) -> None:
@@ -33,7 +33,7 @@ class StageMeter:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Context manager. Growth inside the block counts for stage `name`."""
+        """Context manager. Growth inside the block counts for the stage `name`."""
         self._charge()
         self._open.append(name)
         try:
@@ -50,7 +50,7 @@ class StageMeter:
 
     @contextmanager
     def watching(self, points: list[StagePoint]) -> Iterator[None]:
-        """Context manager. Inside the block, measures each stage, and all other work as 'other'."""
+        """Context manager. Inside the block, growth counts for the stage whose method runs, otherwise for 'other'."""
         self.amounts |= dict.fromkeys([*(point.stage for point in points), OTHER], 0.0)
         with ExitStack() as stack:
             for point in points:
@@ -73,7 +73,7 @@ class StageMeter:
 
 @contextmanager
 def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
-    """Context manager. Inside the block, attribute `name` of `owner` is the result of `make` for the old value."""
+    """Context manager. Inside the block, the attribute `name` of `owner` has the value `make(old value)`."""
     own = name in vars(owner) or name in getattr(owner, '_modules', {})
     old = getattr(owner, name)
     setattr(owner, name, make(old))

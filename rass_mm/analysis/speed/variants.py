@@ -26,9 +26,9 @@ class Variant:
     """A config with its run options.
 
     Args:
-        name: name in tables.
-        config: file or shipped name of a config.
-        checkpoint: file to load; None times random weights.
+        name: name of the variant in tables.
+        config: a config file, or the name of a shipped config.
+        checkpoint: checkpoint file to load; None uses random weights.
         dtype: 'float32', 'bfloat16' or 'float16'.
         compile: whether to compile the most expensive modules with `torch.compile`.
         channels_last: whether images and convolutions use the channels-last layout.
@@ -64,7 +64,7 @@ def parse_variant(text: str, first: Variant) -> Variant:
             are defaults only for the same config.
 
     Raises:
-        ConfigError: the text has a wrong form, or an unknown option or value.
+        ConfigError: the text cannot be parsed, or contains an unknown option or an invalid value.
     """
     if text.strip() == RELEASED:
         return released(replace(first, name=RELEASED))
@@ -90,13 +90,13 @@ def parse_variant(text: str, first: Variant) -> Variant:
         overrides={**(first.overrides if same else {}), **overrides},
     )
     if given.get('path', RELEASED) != RELEASED:
-        raise ConfigError(f'--variant {text!r}: path is {given["path"]!r}, but must be {RELEASED!r}.')
+        raise ConfigError(f'--variant {text!r}: path is {given["path"]!r}, but it must be {RELEASED!r}.')
     variant = released(variant) if 'path' in given else variant
     return replace(variant, **_options(text, given))
 
 
 def released(variant: Variant) -> Variant:
-    """Returns the variant for the released path: float32, one window at a time, eager, contiguous."""
+    """Returns the variant with the options of the released code: float32, one window at a time, eager, contiguous."""
     return replace(variant, dtype='float32', compile=False, channels_last=False, windows=1, released=True)
 
 
@@ -105,11 +105,11 @@ def _options(text: str, given: dict[str, str]) -> dict[str, Any]:
     for key in ('compile', 'channels_last'):
         if key in given:
             if given[key] not in SWITCHES:
-                raise ConfigError(f'--variant {text!r}: {key} is {given[key]!r}, but must be 0 or 1.')
+                raise ConfigError(f'--variant {text!r}: {key} is {given[key]!r}, but it must be 0 or 1.')
             found[key] = SWITCHES[given[key]]
     if 'windows' in given:
         if not given['windows'].isdecimal():
-            raise ConfigError(f'--variant {text!r}: windows is {given["windows"]!r}, but must be an integer.')
+            raise ConfigError(f'--variant {text!r}: windows is {given["windows"]!r}, but it must be an integer.')
         found['windows'] = int(given['windows'])
     return found
 
@@ -126,17 +126,17 @@ def check_names(variants: list[Variant]) -> None:
     names = [variant.name for variant in variants]
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
-        raise ConfigError(f'Two variants are named {double!r}. Choose other names: --variant {SYNTAX}')
+        raise ConfigError(f'Two variants are named {double!r}. Give each variant its own name: --variant {SYNTAX}')
 
 
 def settled(variant: Variant) -> tuple[Config, list[str]]:
-    """Returns the final config of the variant, and notes for readers of the results.
+    """Returns the final config of a variant, and notes for readers of the results.
 
-    The losses of a restorer are not run. The perceptual loss is removed, because its weights may be missing; the VSD
-    loss stays, because checkpoints contain its critic.
+    A benchmark does not compute the losses of a restorer. The perceptual loss is removed from its config, because its
+    weights may be missing. The VSD loss is kept, because checkpoints contain the weights of its critic.
 
     Raises:
-        ConfigError: the config does not exist or has no model.
+        ConfigError: the config or the checkpoint does not exist, or the config has no model.
     """
     config = load_config(variant.config, dict(variant.overrides))
     if config.get('model') is None:
@@ -154,7 +154,7 @@ def settled(variant: Variant) -> tuple[Config, list[str]]:
     if variant.checkpoint is None:
         notes.append('fresh weights (no checkpoint); speed does not depend on their values')
     elif not Path(variant.checkpoint).is_file():
-        raise ConfigError(f'{variant.name}: the checkpoint {variant.checkpoint} does not exist.')
+        raise ConfigError(f'{variant.name}: the checkpoint {variant.checkpoint} does not exist. Check the path.')
     if variant.windows is not None:
         places = windowed(model)
         for place in places:
@@ -175,7 +175,7 @@ def windowed(model: ConfigDict) -> list[ConfigDict]:
 
 
 def released_path(model: ConfigDict) -> list[str]:
-    """Changes windows and tags in a model config to the scheme of the released segmentor; returns notes."""
+    """Changes a model config in place to the window and tag scheme of the released segmentor, and returns notes."""
     if model.type == 'RestoreThenSegment':
         return released_path(model.segmentor)
     if model.type != 'RASS':
@@ -202,7 +202,7 @@ def _is_ram(prompt: Mapping[str, Any]) -> bool:
 
 
 def lacking_tagger(tagger: Mapping[str, Any]) -> str | None:
-    """Returns the reason why a `RAMTagger` with this config cannot run; None if it can."""
+    """Returns the reason why a `RAMTagger` with this config cannot run, or None if it can."""
     if importlib.util.find_spec('ram') is None:
         return 'the package ram is not installed'
     weights = Path(tagger.get('weights', 'weights/ram_swin_large_14m.pth'))

@@ -15,34 +15,35 @@ from rass_mm.files.orientation import QUARTER_TURNS, turn_label
 
 @dataclass
 class DataReport:
-    """Results of the check of one data set.
+    """Results of checking one data set.
 
     Sizes are (width, height). Shares are fractions of all counted label pixels, from 0 to 1.
 
     Args:
-        name: split of the config, with an index inside wrappers.
-        data: type, root and prefixes of the data set; with labels, also their folder and `reduce_zero_label`.
+        name: name of the split, e.g. 'train', or 'train[0]' for a data set inside a wrapper.
+        data: type, root and prefixes of the data set; if it has labels, also their folder and `reduce_zero_label`.
         error: reason why the data set cannot be listed, or None.
         images: number of images.
-        pairs: number of images that have a label or clean image.
-        checked: number of images that were read; fewer than `images` if limited.
-        without_partner: images without label or clean image.
-        without_image: labels or clean images without image.
-        unreadable: a dict of `file` and `reason` per file.
-        mismatches: a dict of `image`, `image_size`, `partner` and `partner_size` per pair of different sizes.
-        turned: a dict of `image`, `partner` and `reason` per image whose EXIF orientation its label may contradict.
-        lossy: a dict of `file` and `reason` per label file of a format that changes ids; their pixels do not count.
-        faults: faults of the labels as a whole.
-        width: smallest and largest image width, or None.
-        height: smallest and largest image height, or None.
-        classes: a dict of `id`, `name`, `pixels`, `share` and `images` (number of images with the class) per class.
-        never: names of classes that never occur.
-        ignored: `pixels` and `share` of ignored pixels.
-        raw_ids: label id as in the files -> pixels.
-        out_of_range: a dict of `id` (as in the file), `pixels` and `files` per id.
-        conflicts: contradictions between the data set and the model, such as other class names.
-        hints: possible faults.
-        same_as: split with an identical data set, or None.
+        pairs: number of images that have a label or a clean image.
+        checked: number of images that were read, which is smaller than `images` if a limit is set.
+        without_partner: images without a label or a clean image.
+        without_image: labels or clean images without an image.
+        unreadable: for each unreadable file, a dict with `file` and `reason`.
+        mismatches: for each pair of different sizes, a dict with `image`, `image_size`, `partner` and `partner_size`.
+        turned: for each label that may not match the EXIF orientation of its image, a dict with `image`, `partner` and
+            `reason`.
+        lossy: for each label file in a lossy format, a dict with `file` and `reason`. Its pixels are not counted.
+        faults: messages about problems of the labels as a whole.
+        width: smallest and largest image width, or None if no image was read.
+        height: smallest and largest image height, or None if no image was read.
+        classes: for each class, a dict with `id`, `name`, `pixels`, `share` and `images` (number of images with it).
+        never: names of the classes that never occur.
+        ignored: a dict with `pixels` and `share` of the ignored pixels, or None if no labels were read.
+        raw_ids: number of pixels by label id, as in the files.
+        out_of_range: for each invalid label id, a dict with `id` (as in the files), `pixels` and `files`.
+        conflicts: messages about contradictions between the data set and the model, such as different class names.
+        hints: messages about possible problems.
+        same_as: name of an earlier split with the same data set, or None.
     """
 
     name: str
@@ -71,24 +72,24 @@ class DataReport:
 
     @property
     def problems(self) -> int:
-        """Number of files, ids, faults and conflicts to fix; hints and classes that never occur do not count."""
+        """Number of problems to fix. Hints and classes that never occur are not counted."""
         missing, files = (self.without_partner, self.without_image), (self.unreadable, self.mismatches, self.turned)
         lists = (*missing, *files, self.lossy, self.out_of_range, self.faults, self.conflicts)
         return sum(map(len, lists)) + (self.error is not None)
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns all fields and `problems`, for JSON."""
+        """Returns a dict of all fields and of `problems`, which can be written as JSON."""
         return {**dataclasses.asdict(self), 'problems': self.problems}
 
 
 def report_on(name: str, data: dict[str, Any], listing: Listing, readings: Iterable[Reading]) -> DataReport:
-    """Summarizes readings in a report.
+    """Summarizes the contents of the files of a data set in a report.
 
     Args:
         name: name of the split.
         data: description of the data set, see `DataReport`.
         listing: files of the data set.
-        readings: readings of all or some of its samples, in any order.
+        readings: contents of all or some of the samples, in any order.
     """
     pairs = len(listing.samples) - len(listing.without_partner)
     missing = sorted(listing.without_partner), sorted(listing.without_image)
@@ -124,7 +125,7 @@ def report_on(name: str, data: dict[str, Any], listing: Listing, readings: Itera
 
 
 def _turned(reading: Reading, rules: LabelRules | None) -> list[dict[str, str]]:
-    """Returns the reason why the label of a turned image may not match it; empty if it does."""
+    """Returns an entry of `DataReport.turned` in a list, or an empty list if there is no such problem."""
     sample = reading.sample
     size, label = (reading.sizes.get(path) for path in (sample.image, sample.label))
     if rules is None or size is None or label is None:
@@ -137,7 +138,7 @@ def _turned(reading: Reading, rules: LabelRules | None) -> list[dict[str, str]]:
 
 
 def _mismatches(reading: Reading, enlarged: bool, rules: LabelRules | None) -> Iterator[dict[str, Any]]:
-    """Yields partners that differ in size from the image; a clean image may be larger if `enlarged`."""
+    """Yields an entry for each partner that differs in size. If `enlarged`, clean images may be larger."""
     sample = reading.sample
     size = reading.sizes.get(sample.image)
     stored = rules is not None and rules.drawn_on == 'stored' and reading.orientation in QUARTER_TURNS
@@ -151,7 +152,7 @@ def _mismatches(reading: Reading, enlarged: bool, rules: LabelRules | None) -> I
 
 
 def _count_classes(report: DataReport, rules: LabelRules, images: Counter[int]) -> None:
-    """Sets the class rows, the ignored share and the classes that never occur; a class may have several ids."""
+    """Sets `classes`, `ignored` and `never` of a report. Several ids in the files may belong to one class."""
     total = sum(report.raw_ids.values())
     by_class, in_images = Counter(), Counter()
     for raw, count in report.raw_ids.items():

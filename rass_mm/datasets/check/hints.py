@@ -8,10 +8,10 @@ from rass_mm.datasets.reallq_layout import LAYOUTS, LabelLayout
 
 
 def shift_hints(raw_ids: Mapping[int, int], rules: LabelRules) -> list[str]:
-    """Returns hints at a wrong `reduce_zero_label`, or at labels in the folder of the other layout.
+    """Returns hints if `reduce_zero_label` seems wrong or if RealLQ's labels seem to be in the wrong folder.
 
     Args:
-        raw_ids: label id as in the files -> pixels.
+        raw_ids: number of pixels by label id, as in the files.
         rules: rules by which the ids are read.
     """
     number = rules.num_classes
@@ -21,24 +21,30 @@ def shift_hints(raw_ids: Mapping[int, int], rules: LabelRules) -> list[str]:
     if rules.layout is not None:
         return _layout_hints(raw_ids, ids, rules)
     if not rules.reduce_zero_label and max(ids) == number:
-        return [f'Ids reach {number}, but the classes are 0 to {number - 1}. {background_hint(number)}']
+        return [f'The largest id is {number}, but the classes are 0 to {number - 1}. {background_hint(number)}']
     if rules.reduce_zero_label and 0 in ids and max(ids) == number - 1 and len(ids) > number // 2:
         return [
-            f'reduce_zero_label=True ignores id 0, but id {number} never occurs, which looks like classes 0 to '
-            f'{number - 1}. Unless 0 is background, set reduce_zero_label=False in the data set.'
+            f'reduce_zero_label=True ignores id 0, but id {number} never occurs, so the classes seem to be 0 to '
+            f'{number - 1}. If id 0 is not the background, set reduce_zero_label=False in the data set.'
         ]
     if rules.reduce_zero_label and number == 1 and 0 in ids:
-        return [f'Every counted pixel is {rules.classes[0] if rules.classes else "class 0"}. {background_hint(1)}']
+        return [
+            f'All pixels that are not ignored are {rules.classes[0] if rules.classes else "class 0"}. '
+            f'{background_hint(1)}'
+        ]
     return []
 
 
 def unlearnable(raw_ids: Mapping[int, int], rules: LabelRules) -> list[str]:
-    """Returns the reasons why a model learns nothing from labels: all are ignored, or the other class is ignored."""
+    """Returns the reason why a model cannot learn from the labels, or an empty list.
+
+    Either all pixels are ignored, or the ids are 0 and 255 as in a binary mask, whose foreground is then ignored.
+    """
     found = {rules.class_of(raw) for raw in raw_ids} - {None}
     mask = set(raw_ids) == {0, IGNORED} and rules.num_classes != 1
     fix = (
-        'Ids 0 and 255 look like a binary mask, but 255 is ignored. Save its foreground as id 1, and name the classes '
-        "of both ids, e.g. metainfo.classes=('background', 'foreground'), with reduce_zero_label=False."
+        'Ids 0 and 255 look like a binary mask, but 255 is ignored. Save the foreground as id 1, name both classes, '
+        "e.g. metainfo.classes=('background', 'foreground'), and set reduce_zero_label=False."
     )
     if not found:
         return [f'Every label pixel is ignored (ids {_few(raw_ids)}). {fix if mask else ""}'.strip()]
@@ -50,13 +56,13 @@ def _few(ids: Mapping[int, int]) -> str:
 
 
 def _layout_hints(raw_ids: Mapping[int, int], ids: set[int], rules: LabelRules) -> list[str]:
-    """Returns hints for RealLQ, where 255 occurs only in one layout and the highest class id only in the other."""
+    """Returns hints for RealLQ, where id 255 occurs only in one layout and id `num_classes` only in the other."""
     number, has_255 = rules.num_classes, IGNORED in raw_ids
     if not rules.reduce_zero_label and max(ids) == number:
         found = f'Id {number} is out of range, because the classes are 0 to {number - 1}'
         if has_255:
-            other = f'1 to {number}, 0 ignored'
-            return [f'{found}. As id {IGNORED} also occurs, some files may have the other layout: {other}.']
+            other = f'ids 1 to {number}, 0 ignored'
+            return [f'{found}. As id {IGNORED} also occurs, some files may have the other layout ({other}).']
         return [_shifted(f'{found}, and id {IGNORED} never occurs', rules.layout, True)]
     if rules.reduce_zero_label and has_255 and 0 in ids and max(ids) < number:
         return [_shifted(f'Id {IGNORED} occurs and id {number} never occurs', rules.layout, False)]
@@ -67,6 +73,6 @@ def _shifted(found: str, layout: LabelLayout, reduce_zero_label: bool) -> str:
     looks = next(known for known in LAYOUTS if known.reduce_zero_label == reduce_zero_label)
     move = '' if layout is looks else f' or move the files to {looks.prefix}'
     return (
-        f'{found}: the labels look shifted by one. They look like {looks.ids}. If so, set '
+        f'{found}, so the labels look shifted by one. The files seem to contain {looks.ids}. If so, set '
         f'reduce_zero_label={reduce_zero_label} in the data set{move}.'
     )

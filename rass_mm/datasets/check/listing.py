@@ -11,10 +11,11 @@ from rass_mm.config.kinds import type_name
 from rass_mm.datasets.preflight import SUFFIXES, check_data_folders
 from rass_mm.datasets.reallq_layout import LabelLayout
 from rass_mm.errors import ConfigError, DataError
+from rass_mm.files.integrity import MAX_PIXELS
 from rass_mm.files.walking import chosen_files, described_left_out, walk
 
 IGNORED = 255
-"""Value to which mmseg maps id 0 with `reduce_zero_label`."""
+"""Value to which mmseg maps id 0 if `reduce_zero_label` is set."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,13 @@ class LabelRules:
     """Meaning of the ids in label files.
 
     Args:
-        classes: names by class id; shorter than `num_classes` if the data set has no names.
-        num_classes: class ids 0 to num_classes - 1 are valid; None if the number is unknown.
+        classes: class names in the order of their ids; empty if the data set has no names.
+        num_classes: number of classes, with the valid class ids 0 to num_classes - 1; None if it is unknown.
         reduce_zero_label: whether id 0 in a file is ignored and id k is class k - 1.
         ignore_index: class id of ignored pixels.
-        label_map: original class id -> selected class id, for a data set with selected classes.
-        layout: RealLQ's layout that corresponds to the label folder; None for other data sets and folder names.
-        drawn_on: for images with an EXIF orientation, see `LoadLabelStrict`.
+        label_map: maps original class ids to the ids of selected classes; None if all classes are used.
+        layout: layout of RealLQ that corresponds to the label folder; None for other data sets and folder names.
+        drawn_on: treatment of the labels of images with an EXIF orientation, see `LoadLabelStrict`.
     """
 
     classes: tuple[str, ...]
@@ -40,7 +41,7 @@ class LabelRules:
     drawn_on: str | None = None
 
     def class_of(self, raw: int) -> int | None:
-        """Returns the class id of an id in a file, as computed by mmseg's loading; None if it is ignored."""
+        """Converts an id in a label file to a class id, as mmseg does on loading. Returns None for ignored ids."""
         value = raw
         if self.reduce_zero_label:
             value = IGNORED if raw in (0, IGNORED) else raw - 1
@@ -48,14 +49,14 @@ class LabelRules:
         return None if value == self.ignore_index else value
 
     def valid(self, raw: int) -> bool:
-        """Checks whether an id in a file is a class or ignored."""
+        """Checks whether an id in a label file is ignored or is that of a class."""
         value = self.class_of(raw)
         return value is None or self.num_classes is None or value < self.num_classes
 
 
 @dataclass(frozen=True)
 class Sample:
-    """An image with its label and clean image, each of which may be None."""
+    """Paths of an image, its label and its clean image. The last two may be None."""
 
     image: str
     label: str | None = None
@@ -67,13 +68,14 @@ class Listing:
     """Files of a data set.
 
     Args:
-        samples: all images, with labels and clean images that exist.
+        samples: all images, with their labels and clean images if these exist.
         without_partner: images with a missing label or clean image.
         without_image: labels or clean images with a missing image.
         rules: label rules; None for a data set without labels.
         enlarged: whether images may be smaller than their clean partners.
-        hints: possible faults.
+        hints: messages about possible problems.
         labels: label folder; None for a data set without labels.
+        max_pixels: largest number of pixels of a file, as in the loader of the images.
     """
 
     samples: list[Sample]
@@ -83,13 +85,15 @@ class Listing:
     enlarged: bool = False
     hints: list[str] = field(default_factory=list)
     labels: str | None = None
+    max_pixels: int = MAX_PIXELS
 
 
 def list_dataset(config: dict[str, Any], loader: str) -> Listing:
-    """Lists the files of an mmseg data set (`img_path`, `seg_map_path`) or of mmagic's pairs (`img`, `gt`).
+    """Lists the files of a data set.
 
     Args:
-        config: config of the data set.
+        config: config of the data set. Its `data_prefix` has the keys `img_path` and `seg_map_path`, as in mmseg, or
+            `img` and `gt`, as in mmagic's data sets of image pairs.
         loader: name of its data loader, for messages.
 
     Raises:
@@ -103,7 +107,10 @@ def list_dataset(config: dict[str, Any], loader: str) -> Listing:
     prefixes = dataset.data_prefix
     image_key, partner_key = ('img_path', 'seg_map_path') if 'img_path' in prefixes else ('img', 'gt')
     if image_key not in prefixes or '://' in prefixes[image_key]:
-        raise ConfigError(f'{loader}: {config["type"]} has no local image folder in data_prefix and cannot be checked.')
+        raise ConfigError(
+            f'{loader}: {config["type"]} has no local image folder in data_prefix, so it cannot be checked. Set its '
+            'data_prefix to local folders.'
+        )
     folders = Path(prefixes[image_key]), prefixes.get(partner_key)
     if folders[1] is not None and not Path(folders[1]).is_dir():
         raise DataError(
@@ -111,9 +118,10 @@ def list_dataset(config: dict[str, Any], loader: str) -> Listing:
             f'{loader}.dataset.data_prefix.{partner_key}.'
         )
     found = dataset.load_data_list()
-    if partner_key == 'gt':
-        return _pairs(found, folders, config)
-    return _labelled(found, folders, dataset, config)
+    pairs = partner_key == 'gt'
+    listing = _pairs(found, folders, config) if pairs else _labelled(found, folders, dataset, config)
+    most = (_step(config, 'LoadImageStrict') or {}).get('max_pixels', MAX_PIXELS)
+    return dataclasses.replace(listing, max_pixels=most)
 
 
 def _labelled(found: list[dict], folders: tuple[Path, str | None], dataset: Any, config: dict[str, Any]) -> Listing:
@@ -135,7 +143,7 @@ def _labelled(found: list[dict], folders: tuple[Path, str | None], dataset: Any,
         without_image = [str(file) for file, image in zip(spare, expected, strict=True) if not image.exists()]
     unused = [file for file in _files(images, tuple(SUFFIXES)) if not file.name.endswith(dataset.img_suffix)]
     if unused and labels != str(images):
-        hints.append(f'{len(unused)} files in {images} are not used: they do not end in {dataset.img_suffix}.')
+        hints.append(f'{images} contains {len(unused)} file(s) not ending in {dataset.img_suffix}, which are not used.')
     _, left_out = chosen_files(images, walk(images), (*SUFFIXES, dataset.img_suffix.lower()))
     hints += described_left_out(left_out) if labels != str(images) else []
     rules = None if labels is None else _rules(dataset, config, hints)
@@ -155,7 +163,7 @@ def _pairs(found: list[dict], folders: tuple[Path, str | None], config: dict[str
 def _complete(
     samples: list[Sample], without_image: list[str], rules: LabelRules | None, enlarged: bool, hints: list[str]
 ) -> Listing:
-    """Removes missing partners from the samples and collects their images."""
+    """Returns the listing, with missing labels and clean images removed and their images collected."""
     kept, lacking = [], []
     for sample in samples:
         label, clean = (path if path and Path(path).is_file() else None for path in (sample.label, sample.clean))

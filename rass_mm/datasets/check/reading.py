@@ -1,16 +1,17 @@
 """Reading of all images and labels of a data set."""
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from rass_mm.datasets.check.listing import Sample
+from rass_mm.datasets.check.listing import Listing, Sample
 from rass_mm.datasets.labels import is_lossy, lossy_reason
 from rass_mm.datasets.loading import LoadImageStrict
 from rass_mm.errors import DataError
-from rass_mm.files.integrity import decode_fully
+from rass_mm.files.integrity import MAX_PIXELS, check_size, decode_fully
 from rass_mm.parallel import run_jobs, watched
 
 Size = tuple[int, int]
@@ -25,11 +26,11 @@ class Reading:
 
     Args:
         sample: the sample.
-        faults: file -> reason why it cannot be used.
-        sizes: file -> size, for readable files.
-        pixels: label id as in the file -> number of pixels.
+        faults: reasons why files cannot be used, by file.
+        sizes: (width, height) of the readable files, by file.
+        pixels: number of pixels by label id, as in the file.
         orientation: EXIF orientation of the image, 1 to 8.
-        lossy: reason why the format of the label does not keep ids, or None; its ids are not counted.
+        lossy: message about a lossy label format, or None. The ids of a lossy label are not counted.
     """
 
     sample: Sample
@@ -40,21 +41,23 @@ class Reading:
     lossy: str | None = None
 
 
-def read_samples(samples: list[Sample], workers: int, title: str) -> Iterator[Reading]:
-    """Yields a reading of each sample in order of completion, and shows progress under `title`.
+def read_samples(listing: Listing, limit: int | None, workers: int, title: str) -> Iterator[Reading]:
+    """Reads the first `limit` samples, yields each result as soon as it is available, and shows the progress.
 
-    Up to `FEW` samples are read in this process, regardless of the number of workers.
+    If there are at most `FEW` samples, they are read in this process, regardless of the number of workers.
 
     Raises:
         ConfigError: the number of workers is less than 1.
         DataError: a worker process was killed.
     """
+    samples = listing.samples[:limit]
+    read = functools.partial(read_sample, max_pixels=listing.max_pixels)
     processes = min(workers, 1) if len(samples) <= FEW else workers
-    yield from watched(run_jobs(read_sample, samples, processes), len(samples), title)
+    yield from watched(run_jobs(read, samples, processes), len(samples), title)
 
 
-def read_sample(sample: Sample) -> Reading:
-    """Reads all files of a sample completely, the image with the loader used in training."""
+def read_sample(sample: Sample, max_pixels: int = MAX_PIXELS) -> Reading:
+    """Reads all files of a sample completely. Images are read with the loader that is used in training."""
     faults: dict[str, str] = {}
     sizes: dict[str, Size] = {}
     pixels: dict[int, int] = {}
@@ -62,10 +65,10 @@ def read_sample(sample: Sample) -> Reading:
     for path in filter(None, (sample.image, sample.clean, sample.label)):
         try:
             if path != sample.label:
-                sizes[path], turn = image_size(path)
+                sizes[path], turn = image_size(path, max_pixels)
                 orientation = turn if path == sample.image else orientation
                 continue
-            ids, lossy = label_ids(path)
+            ids, lossy = label_ids(path, max_pixels)
         except DataError as error:
             faults[path] = str(error).removeprefix(path).lstrip(': ')
             continue
@@ -76,29 +79,33 @@ def read_sample(sample: Sample) -> Reading:
     return Reading(sample, faults, sizes, pixels, orientation, lossy)
 
 
-def image_size(path: str) -> tuple[Size, int]:
-    """Returns the size of an image as loaded in training, and its EXIF orientation, after decoding it completely.
+def image_size(path: str, max_pixels: int = MAX_PIXELS) -> tuple[Size, int]:
+    """Decodes an image completely and returns its size, as loaded in training, and its EXIF orientation.
 
     Raises:
-        DataError: the file is missing, truncated, damaged or not an image.
+        DataError: the file is missing, truncated, damaged, too large or not an image.
     """
-    loaded = LoadImageStrict()({'img_path': path})
+    loaded = LoadImageStrict(max_pixels)({'img_path': path})
     decode_fully(Path(path).read_bytes(), path)  # the loader checks only the end of the file
     height, width = loaded['img_shape']
     return (width, height), loaded['exif_orientation']
 
 
-def label_ids(path: str) -> tuple[np.ndarray, str | None]:
-    """Returns the unchanged ids of a label file as (H, W) integers, and why its format does not keep them, or None.
+def label_ids(path: str, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, str | None]:
+    """Returns the ids of a label file as (H, W) integers, and a message if its format is lossy, else None.
 
     Raises:
-        DataError: the file is missing, truncated, damaged or a colour image.
+        DataError: the file is missing, truncated, damaged, too large or a colour image.
     """
     data = Path(path).read_bytes()
+    check_size(data, path, max_pixels)
     image = decode_fully(data, path)
     label = np.asarray(image)
     if is_lossy(image, data):
         return label[..., 0] if label.ndim > 2 else label, lossy_reason(image)
     if label.ndim != 2 or label.dtype.kind not in 'bui':
-        raise DataError(f'{path}: the image has mode {image.mode}, but a label must have one channel of class ids.')
+        raise DataError(
+            f'{path}: the image has mode {image.mode}, but a label must have one channel of class ids. Convert it to a '
+            'grey PNG of ids.'
+        )
     return label.astype(np.int64), None

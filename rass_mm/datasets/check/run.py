@@ -1,4 +1,4 @@
-"""Check of a config: lists, reads and reports on the data set of each split."""
+"""Check of the data sets in a config: lists and reads their files and creates a report on each."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ SPLITS = ('train', 'val', 'test')
 def check_config(
     config: dict[str, Any], splits: list[str] | None = None, limit: int | None = None, workers: int = 1
 ) -> Iterator[DataReport]:
-    """Yields a report on the data set of each split, or on each part of a wrapper.
+    """Checks the data sets of a config and yields a report on each. Data sets inside a wrapper have separate reports.
 
     Args:
         config: a config with `{train,val,test}_dataloader`.
@@ -29,6 +29,7 @@ def check_config(
 
     Raises:
         ConfigError: the config has no data set for a requested split, or a data set cannot be checked.
+        DataError: a worker process was killed.
     """
     init_default_scope(config.get('default_scope') or 'mmseg')
     loaders = {split: config.get(f'{split}_dataloader') for split in splits or SPLITS}
@@ -56,9 +57,9 @@ def _check(dataset: dict[str, Any], split: str, name: str, limit: int | None, wo
         return DataReport(name, data, str(error))
     if listing.rules:
         data |= {'labels': listing.labels, 'reduce_zero_label': listing.rules.reduce_zero_label}
-    return report_on(name, data, listing, read_samples(listing.samples[:limit], workers, name))
+    return report_on(name, data, listing, read_samples(listing, limit, workers, name))
 
 
 def _repeated(report: DataReport, name: str) -> DataReport:
-    """Returns a copy of a report for another split with the same data set."""
+    """Returns a copy of a report, for another split that uses the same data set."""
     return dataclasses.replace(report, name=name, same_as=report.name)

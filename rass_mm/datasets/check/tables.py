@@ -14,7 +14,7 @@ CLASSES = 30
 
 
 def print_report(report: DataReport, console: Console) -> None:
-    """Prints a report; lists are limited to `LISTED` entries and the class table to `CLASSES` rows."""
+    """Prints a report. Lists are limited to `LISTED` entries and the class table to `CLASSES` rows."""
 
     def line(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -36,7 +36,7 @@ def print_report(report: DataReport, console: Console) -> None:
             for entry in entries[:LISTED]:
                 line(f'  {entry}')
             if len(entries) > LISTED:
-                line(f'  ... and {len(entries) - LISTED} more; --json FILE writes all')
+                line(f'  ... and {len(entries) - LISTED} more. Pass --json FILE to write all of them.')
     if report.classes:
         console.print(_class_table(report))
     if report.never:

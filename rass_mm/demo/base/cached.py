@@ -1,4 +1,4 @@
-"""Trained bases in the cache: a lock while one is trained, and copies of finished ones."""
+"""Cache of trained bases: a lock for the time of the training, and copies of finished bases."""
 
 import errno
 import json
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Context manager. Inside the block, no other command trains the base of this lock file; waits for it."""
+    """Context manager. Waits for the lock file of a base. Inside the block, no other command trains this base."""
     lock = FileLock(file)
     try:
         lock.acquire(timeout=0)
@@ -33,6 +33,11 @@ def locked(file: Path) -> Iterator[None]:
 
 def copy_base(cached: Path, folder: Path, key: str) -> None:
     """Copies a finished base to an absent or empty folder, or keeps an identical base that another command wrote there.
+
+    Args:
+        cached: the folder of the base in the cache.
+        folder: the target folder.
+        key: the cache key of the base, which `training.json` contains.
 
     Raises:
         BaseFolderError: another command wrote other files to the folder in the meantime.

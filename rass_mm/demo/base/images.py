@@ -17,9 +17,9 @@ from rass_mm.errors import DataError
 from rass_mm.files.hashing import json_sha256
 
 SCENE_STREAM = 1_000_000_007
-"""Seed of the first scene that a base is trained on. The seeds of data set splits are hashes."""
+"""Seed of the first training scene of a base. Scenes of data sets have other seeds, which are hashes."""
 PRESENT = 0.01
-"""Share of a crop that a class must cover to be named in its caption."""
+"""Fraction of a crop that a class must cover to be named in the caption of the crop."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class BaseImages:
     classes: tuple[str, ...]
 
     def names(self, label: Tensor) -> list[str]:
-        """Returns the named classes that cover at least 1 % of a label crop (h, w)."""
+        """Returns the names of the classes that cover at least 1 % of a label crop (h, w)."""
         shares = torch.bincount(label.flatten().long(), minlength=256)[: len(self.classes)] / label.numel()
         return [name for name, share in zip(self.classes, shares.tolist(), strict=True) if share >= PRESENT]
 
 
 def draw_scenes(count: int, size: int, progress: Progress) -> BaseImages:
-    """Draws `count` scenes of `size` pixels."""
+    """Draws `count` labelled scenes of `size` x `size` pixels."""
     task = progress.add_task('scenes', total=count, loss=math.nan)
     images, labels = [], []
     for index in range(count):
@@ -56,7 +56,7 @@ class ConfiguredImages:
 
     @property
     def key(self) -> str:
-        """Hash of the file names and sizes."""
+        """Hash of the names and sizes of all image and label files."""
         samples = [
             (Path(s[path]).name, Path(s[path]).stat().st_size)
             for s in self._samples()[0]
@@ -68,7 +68,7 @@ class ConfiguredImages:
         """Reads all images and labels.
 
         Raises:
-            DataError: no image was found, an image is damaged, or sizes differ.
+            DataError: no image was found, an image or label is damaged, or the images differ in size.
         """
         from mmengine.dataset import Compose
 
@@ -87,7 +87,7 @@ class ConfiguredImages:
         if len(sizes) != 1:
             raise DataError(
                 f'A small base is trained on images of one size, but the data set has {len(sizes)} sizes, {sizes[0]} '
-                f'to {sizes[-1]} (height, width). Resize or crop a copy of it first.'
+                f'to {sizes[-1]} (height, width). Resize or crop a copy of the images first.'
             )
         return BaseImages(torch.stack(images), torch.stack(labels), classes)
 
@@ -110,7 +110,7 @@ def _planes(image: np.ndarray) -> Tensor:
 def random_crops(
     count: int, available: int, size: Sequence[int], crop: int, generator: torch.Generator
 ) -> list[tuple[int, int, int, bool]]:
-    """Draws `count` crops as (image, top, left, mirrored) from `available` images of `size` (h, w)."""
+    """Draws `count` random crops from `available` images of `size` (h, w), as (image index, top, left, mirrored)."""
     chosen = torch.randint(available, (count,), generator=generator).tolist()
     tops = torch.randint(size[0] - crop + 1, (count,), generator=generator).tolist()
     lefts = torch.randint(size[1] - crop + 1, (count,), generator=generator).tolist()
@@ -119,6 +119,6 @@ def random_crops(
 
 
 def cut(images: Tensor, crops: Sequence[tuple[int, int, int, bool]], crop: int) -> Tensor:
-    """Cuts crops (count, ..., crop, crop) from images (N, ..., H, W)."""
+    """Cuts crops (count, ..., crop, crop) from images (N, ..., H, W). Mirrored crops are flipped horizontally."""
     parts = [(images[i][..., y : y + crop, x : x + crop], mirrored) for i, y, x, mirrored in crops]
     return torch.stack([part.flip(-1) if mirrored else part for part, mirrored in parts])

@@ -4,7 +4,7 @@ With random weights, a small `AutoencoderKL` needs thousands of steps before bri
 normalisation layers. This initialization starts with the best linear encoder of 4x4 patches and with a decoder that
 returns the mean colour of each patch. Training refines both. Three facts make the deep network linear:
 
-- A residual branch that ends in zeros adds nothing.
+- A residual branch adds nothing if the weights and the bias of its last layer are zero.
 - `silu(x) - silu(-x) = x`.
 - A group norm divides by a large constant instead of the standard deviation of the image if each group contains this
   constant and its negative.
@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 PATCH, CHANNELS = 4, 3
 CONSTANT = 8.0
-"""Size of the constants that determine the group norms; much larger than the signals, which have unit deviation."""
+"""Magnitude of the constants in the group norms. It is much larger than the signals, whose standard deviation is 1."""
 SMALL_LOG_VARIANCE = -8.0
 
 
 @torch.no_grad()
 def start_linear(vae: AutoencoderKL, images: Tensor, generator: torch.Generator) -> None:
-    """Sets the weights of an autoencoder of stride 4 (three levels, one layer per block) in place.
+    """Sets the weights of an autoencoder with stride 4 (three levels, one layer per block) in place.
 
     Args:
         vae: autoencoder with random weights and K latent channels.
@@ -44,7 +44,16 @@ def start_linear(vae: AutoencoderKL, images: Tensor, generator: torch.Generator)
 
 
 def principal_components(images: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Returns directions (count, 4, 4, 3) and deviations (count,) of 4x4 patches of images scaled to [-1, 1]."""
+    """Computes the principal components of 4x4 image patches, with pixels scaled to [-1, 1].
+
+    Args:
+        images: (N, 3, h, w) uint8; h and w multiples of 4.
+        count: number of components.
+        generator: random generator that selects the patches.
+
+    Returns:
+        The directions of the components, (count, 4, 4, 3), and the standard deviations along them, (count,).
+    """
     patches = images.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH).permute(0, 2, 3, 4, 5, 1).reshape(-1, PATCH**2 * 3)
     chosen = torch.randint(len(patches), (min(len(patches), 100_000),), generator=generator)
     values, vectors = torch.linalg.eigh(torch.cov((patches[chosen].double() / 127.5 - 1).T))
@@ -56,7 +65,7 @@ def principal_components(images: Tensor, count: int, generator: torch.Generator)
 
 
 def _start_encoder(vae: AutoencoderKL, rows: Tensor) -> None:
-    """Sets the strided convolutions: pixels to 2x2 patches (12 channels) to K components, `rows` (K, 4, 4, 3)."""
+    """Sets the strided convolutions to map pixels to 2x2 patches (12 channels) and these to `rows` (K, 4, 4, 3)."""
     encoder, count, groups = vae.encoder, len(rows), vae.config.norm_num_groups
     _pass_through(encoder.conv_in, CHANNELS)
     halve, quarter = (block.downsamplers[0].conv for block in encoder.down_blocks[:2])
@@ -80,7 +89,7 @@ def _start_encoder(vae: AutoencoderKL, rows: Tensor) -> None:
 
 
 def _start_decoder(vae: AutoencoderKL, colors: Tensor) -> None:
-    """Sets the decoder to sum `colors` (K, 3), weighted by the K components, to the mean colour of each patch."""
+    """Sets the decoder to return the mean colour of each patch: the sum of `colors` (K, 3) weighted by the latent."""
     decoder, count = vae.decoder, len(colors)
     first, second, last = decoder.up_blocks
     for conv in (decoder.conv_in, first.upsamplers[0].conv, second.resnets[0].conv_shortcut, second.upsamplers[0].conv):
@@ -98,10 +107,10 @@ def _start_decoder(vae: AutoencoderKL, colors: Tensor) -> None:
 
 
 def _hold_norm(entry: nn.Conv2d, norm: nn.GroupNorm, groups: int, count: int) -> list[int]:
-    """Makes a group norm linear with constants in each group; returns the first of the two channels of each signal.
+    """Makes a group norm linear with constants in each group. Returns the first of the two channels of each signal.
 
     The last two channels of a group are the constant and its negative. Signals fill the other channels in order. The
-    scale of the norm is compensated.
+    weight of the norm cancels its division by the standard deviation, which the constants determine.
     """
     width = entry.weight.shape[0] // groups
     places = [(index % groups) * width + 2 * (index // groups) for index in range(count)]

@@ -14,7 +14,7 @@ from rass_mm.files.atomic import write_text
 from rass_mm.files.hashing import file_sha256
 
 RECORD = 'shipped.json'
-"""File next to the weights, with the commands, seed, seconds and hashes."""
+"""Name of the file next to the weights that records the commands, the seed, the CPU seconds and the hashes."""
 COMMANDS = (
     'rass-mm make-base bases/scenes-tiny',
     'rass-mm make-base bases/scenes --scenes 4096 --start bases/scenes-tiny --fresh-unet --vae-steps 900 '
@@ -24,12 +24,12 @@ COMMANDS = (
 
 
 def shipped_base() -> Path:
-    """Returns the folder of the shipped small base, in float16 and diffusers layout."""
+    """Returns the folder of the shipped small base, which is in diffusers layout with float16 weights."""
     return SMALL_BASE
 
 
 def shipped_record() -> dict[str, Any]:
-    """Returns the record of the shipped base: `commands`, `seed`, CPU `seconds`, `weights` and file hashes."""
+    """Returns the record of the shipped base: `commands`, `seed`, CPU `seconds`, and hashes of weights and files."""
     return json.loads((SMALL_BASE / RECORD).read_text(encoding='utf-8'))
 
 

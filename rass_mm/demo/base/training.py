@@ -33,16 +33,29 @@ from rass_mm.files.hashing import json_sha256
 logger = logging.getLogger(__name__)
 
 FORMAT = 3
-"""Part of the cache key: raise it when a change below changes the trained weights."""
+"""Part of the cache key. Increase it when a change of the code below changes the trained weights."""
 STATE_INTERVAL = 100
 ENCODED_TOGETHER = 4
 
 
 @dataclass(frozen=True)
 class BaseRecipe:
-    """Settings that determine the trained weights.
+    """Settings that determine the trained weights of a small base.
 
-    Sizes are in pixels for the autoencoder and in latent pixels for the UNet. Smaller crops make steps faster.
+    Args:
+        scenes: number of drawn scenes, unless other images are given.
+        image_size: side of a drawn scene in pixels.
+        vae_steps: number of training steps of the autoencoder.
+        vae_batch: number of crops per training step of the autoencoder.
+        vae_crop: side of a crop for the autoencoder, in pixels.
+        vae_rate: maximum learning rate of the autoencoder.
+        unet_steps: number of training steps of the UNet and the text encoder.
+        unet_batch: number of crops per training step of the UNet.
+        unet_crop: side of a crop for the UNet, in latent pixels.
+        unet_rate: maximum learning rate of the UNet and the text encoder.
+        empty_prompts: probability of an empty caption.
+        seed: seed of the weights, crops and noise.
+        snr_gamma: gamma of the Min-SNR loss weights (Hang et al., ICCV 2023); None weights all timesteps equally.
     """
 
     scenes: int = 512
@@ -58,10 +71,9 @@ class BaseRecipe:
     empty_prompts: float = 0.1
     seed: int = 0
     snr_gamma: float | None = None
-    """Gamma of Min-SNR weights (Hang et al., ICCV 2023); None weights all timesteps equally."""
 
     def key(self, source: ConfiguredImages | None = None, start: 'Start | None' = None) -> str:
-        """Returns the cache key: hash of recipe, layout, code format and, if given, the images and initial base."""
+        """Returns the cache key, a hash of `FORMAT`, the recipe, the layout and, if given, images and initial base."""
         given = {name: value for name, value in asdict(self).items() if value is not None}
         parts = [FORMAT, given, LAYOUTS['scenes-tiny'], *([source.key] if source else [])]
         parts += [start.record] if start else []
@@ -70,15 +82,21 @@ class BaseRecipe:
 
 @dataclass(frozen=True)
 class Start:
-    """Small base that provides the initial weights. Its latent scale is kept if its autoencoder or UNet is."""
+    """Small base that provides the initial weights of a training.
+
+    Its scaling factor of latents is kept, unless `fresh_unet` is set and the autoencoder is trained further.
+
+    Args:
+        base: the base.
+        fresh_unet: whether to use only the autoencoder. The UNet and the text encoder then start from random weights.
+    """
 
     base: DiffusionBase
     fresh_unet: bool = False
-    """Whether to use only the autoencoder. UNet and text encoder then start from random weights."""
 
     @property
     def record(self) -> dict[str, Any]:
-        """Identification of the initial weights, for the training record."""
+        """Values that identify the initial weights in the record of the training."""
         parts = ('vae',) if self.fresh_unet else ('unet', 'vae', 'text_encoder')
         return {
             'weights': weights_hash(self.base.folder, parts),
@@ -87,7 +105,7 @@ class Start:
         }
 
     def load(self, models: dict[str, nn.Module]) -> None:
-        """Loads the weights into newly built models.
+        """Loads the weights into newly built models, a dict with the keys 'vae', 'unet' and 'text_encoder'.
 
         Raises:
             BaseFolderError: the folder is damaged or has a different layout.
@@ -126,7 +144,7 @@ def make_base(
         start: a base with the initial weights; None initializes them randomly.
 
     Raises:
-        BaseFolderError: the folder contains other files, or `start` does not match.
+        BaseFolderError: the folder contains other files, or `start` is damaged or has a different layout.
         DataError: the images cannot be used.
     """
     recipe = recipe or BaseRecipe()
@@ -136,7 +154,7 @@ def make_base(
         return json.loads(record.read_text())['losses']
     if folder.exists() and any(folder.iterdir()):
         raise BaseFolderError(
-            f'{folder} is not empty and contains another base. Choose a new folder, or remove this one first.'
+            f'{folder} is not empty and does not contain this base. Choose a new folder, or remove this one first.'
         )
     cached = cache_folder() / 'bases' / key
     cached.parent.mkdir(parents=True, exist_ok=True)
@@ -193,7 +211,7 @@ class _BaseTraining:
         return draw_scenes(self.recipe.scenes, self.recipe.image_size, self.progress)
 
     def _vae_loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Computes the L1 reconstruction loss of a random crop plus a weak KL term towards N(0, 1)."""
+        """Computes the L1 reconstruction loss of random crops plus a weak KL term towards N(0, 1)."""
         recipe = self.recipe
         crops = random_crops(recipe.vae_batch, len(images), images.shape[-2:], recipe.vae_crop, generator)
         batch = cut(images, crops, recipe.vae_crop).float() / 127.5 - 1
@@ -204,7 +222,10 @@ class _BaseTraining:
 
     @torch.no_grad()
     def _latents(self, images: Tensor) -> Tensor:
-        """Returns the latents of all images, scaled to unit deviation; stores the scale in the config of the VAE."""
+        """Returns the scaled latents of all images and stores their scale in the config of the VAE.
+
+        The scale results in a standard deviation of 1, unless that of the initial base is kept.
+        """
         vae = self.models['vae'].eval().requires_grad_(False)
         chunks = [vae.encode(chunk.float() / 127.5 - 1).latent_dist.mode() for chunk in images.split(ENCODED_TOGETHER)]
         latents = torch.cat(chunks)
@@ -220,7 +241,7 @@ class _BaseTraining:
     def _fit(
         self, name: str, parts: list[nn.Module], steps: int, rate: float, loss_of: Callable[[torch.Generator], Tensor]
     ) -> None:
-        """Trains with AdamW and a one-cycle rate; saves the state every `STATE_INTERVAL` steps for resuming."""
+        """Trains with AdamW and a one-cycle learning rate. Saves the state every `STATE_INTERVAL` steps."""
         if steps == 0:
             return
         parameters = [parameter for part in parts for parameter in part.parameters()]
@@ -275,13 +296,13 @@ class _NoiseLoss:
         return (errors * self._weights(timesteps)).mean()
 
     def _weights(self, timesteps: Tensor) -> Tensor:
-        """Returns the Min-SNR weights of a noise loss, min(SNR, gamma) / SNR, for timesteps (B,)."""
+        """Returns the Min-SNR weights (B,) of the noise loss, min(SNR, gamma) / SNR, for timesteps (B,)."""
         kept = self.scheduler.alphas_cumprod[timesteps]
         ratio = kept / (1 - kept)
         return ratio.clamp(max=self.recipe.snr_gamma) / ratio
 
     def _caption(self, crop: tuple[int, int, int, bool], generator: torch.Generator) -> list[int]:
-        """Returns the token ids of a caption with its start and end tokens."""
+        """Returns the 77 token ids of the caption of a crop."""
         image, top, left, mirrored = crop
         place = (image, top * self.stride, left * self.stride, mirrored)
         names = self.data.names(cut(self.data.labels, [place], self.recipe.unet_crop * self.stride)[0])

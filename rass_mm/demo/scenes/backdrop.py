@@ -9,7 +9,11 @@ from rass_mm.demo.scenes.canvas import Camera, Light, Stage, blend, noise_patch,
 
 
 class _Hour(NamedTuple):
-    """Time of day. Colours are RGB, sun elevations are in degrees, haze is per metre."""
+    """Time of day, with its probability and the properties of its light.
+
+    Colours are RGB in [0, 1]. `elevations` is the range of the sun's elevation in degrees. The other values are
+    described in `Light`.
+    """
 
     probability: float
     zenith: tuple[float, float, float]
@@ -41,7 +45,7 @@ _HOURS = (_NOON, _GOLDEN, _OVERCAST, _FOG, _DUSK)
 
 
 def sample_light(rng: np.random.Generator) -> Light:
-    """Samples a time of day and a direction of the sun."""
+    """Samples the light of a scene: a time of day and a direction of the sun."""
     hour = _HOURS[rng.choice(len(_HOURS), p=[hour.probability for hour in _HOURS])]
     elevation, azimuth = np.radians(rng.uniform(*hour.elevations)), rng.uniform(0, 2 * np.pi)
     direction = (np.cos(elevation) * np.sin(azimuth), np.sin(elevation), np.cos(elevation) * np.cos(azimuth))
@@ -61,7 +65,7 @@ def sample_light(rng: np.random.Generator) -> Light:
 
 
 def sample_camera(rng: np.random.Generator, height: int, width: int) -> Camera:
-    """Samples a viewpoint: mostly that of a pedestrian, sometimes from a window or with the horizon above the image."""
+    """Samples a camera, mostly at the eye level of a pedestrian, sometimes higher or with no horizon in the image."""
     focal = rng.uniform(0.75, 1.25) * np.sqrt(height * width)
     down, high = rng.random(2)
     eye = rng.uniform(3.0, 8.0) if high < 0.25 else rng.uniform(1.5, 2.3)
@@ -91,13 +95,13 @@ def paint_sky(stage: Stage) -> None:
 
 
 def _skyline(stage: Stage, roughness: float, zoom: float) -> np.ndarray:
-    """Samples a height for each column, with about unit variance."""
+    """Samples a height for each image column, (W,), with about unit variance."""
     unit = np.sqrt(stage.camera.height * stage.camera.width) / 256
     return noise_patch(stage.rng, 1, stage.camera.width, (1, zoom * unit), roughness)[0]
 
 
 def _below(stage: Stage, top: np.ndarray) -> tuple[int, np.ndarray]:
-    """Returns first row and uint8 mask of the area from a skyline (row per column) to just below the horizon."""
+    """Returns the first row and the uint8 mask of the area from a skyline (a row per column) to the horizon."""
     end = min(stage.camera.height, int(stage.camera.horizon) + 2)
     start = int(np.clip(np.floor(top.min()), 0, end - 1))
     rows = np.arange(start, end, dtype=np.float32)[:, None]
@@ -109,7 +113,7 @@ def paint_mountain(stage: Stage, share: float, depth: float) -> None:
 
     Args:
         stage: stage to draw on.
-        share: mean height as a fraction of the image height.
+        share: approximate height of the ridge as a fraction of the image height.
         depth: distance in metres, for the haze.
     """
     camera, light = stage.camera, stage.light
@@ -133,7 +137,13 @@ def paint_mountain(stage: Stage, share: float, depth: float) -> None:
 
 
 def paint_hill(stage: Stage, share: float, albedo: np.ndarray) -> None:
-    """Paints a smooth distant meadow, labelled as grass."""
+    """Paints a smooth distant meadow, labelled as grass.
+
+    Args:
+        stage: stage to draw on.
+        share: approximate height as a fraction of the image height.
+        albedo: RGB colour of the grass.
+    """
     camera, light = stage.camera, stage.light
     top = camera.horizon - camera.height * share * np.maximum(0, 0.5 + 0.7 * _skyline(stage, 1.6, 6.0))
     start, mask = _below(stage, top)
@@ -145,7 +155,13 @@ def paint_hill(stage: Stage, share: float, albedo: np.ndarray) -> None:
 
 
 def paint_treeline(stage: Stage, share: float, albedo: np.ndarray) -> None:
-    """Paints a distant wood along part of the horizon."""
+    """Paints a distant wood along part of the horizon.
+
+    Args:
+        stage: stage to draw on.
+        share: approximate height as a fraction of the image height.
+        albedo: RGB colour of the leaves.
+    """
     camera, light = stage.camera, stage.light
     shape = _skyline(stage, 0.3, stage.uniform(0.7, 1.5))
     present = np.clip(_skyline(stage, 1.6, 6.0) + stage.uniform(-0.6, 1.6), 0, 1)

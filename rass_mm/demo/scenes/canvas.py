@@ -1,4 +1,4 @@
-"""Canvas that keeps image and label aligned, with camera, light and noise."""
+"""Canvas that keeps an image and its label aligned, and the camera, light and noise for drawing on it."""
 
 import math
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ def _double_tile(roughness: float) -> np.ndarray:
 def noise_patch(
     rng: np.random.Generator, height: int, width: int, zoom: tuple[float, float] = (1, 1), roughness: float = 1.0
 ) -> np.ndarray:
-    """Samples a window of the noise, magnified by `zoom` = (vertical, horizontal).
+    """Samples a random window of `noise_tile(roughness)`, magnified by `zoom` = (vertical, horizontal).
 
     Returns:
         float32 array of shape (height, width) with about unit variance.
@@ -106,8 +106,16 @@ def scaled(colours: np.ndarray, tone: np.ndarray) -> np.ndarray:
 class Camera:
     """Level pinhole camera that looks along z.
 
-    World coordinates are in metres, with x to the right and y up from the ground; image coordinates are pixels of the
-    supersampled canvas.
+    World coordinates are in metres, with x to the right and y up from the ground. Image coordinates are in pixels of
+    the supersampled canvas.
+
+    Args:
+        height: height of the canvas in pixels.
+        width: width of the canvas in pixels.
+        focal: focal length in pixels.
+        horizon: image row of the horizon.
+        centre: image column of the optical axis.
+        eye: height of the camera above the ground in metres.
     """
 
     height: int
@@ -127,12 +135,12 @@ class Camera:
         return pixels
 
     def depth_at(self, row: float) -> float:
-        """Computes the distance of the ground in an image row below the horizon."""
+        """Computes the distance of the ground, in metres, in an image row below the horizon."""
         return self.focal * self.eye / max(row - self.horizon, 1e-3)
 
     @property
     def nearest(self) -> float:
-        """Distance of the ground at the bottom of the image."""
+        """Distance of the ground at the bottom of the image, in metres."""
         return self.depth_at(self.height)
 
     def half_view(self, z: float) -> float:
@@ -142,7 +150,19 @@ class Camera:
 
 @dataclass(frozen=True)
 class Light:
-    """Sunlight, sky and haze. Colours are RGB in [0, 1]; `sun` is the unit vector towards the sun."""
+    """Sunlight, sky and haze. Colours are RGB in [0, 1].
+
+    Args:
+        sun: unit vector (x, y, z) towards the sun.
+        colour: colour of the sunlight.
+        ambient: colour of the ambient light.
+        zenith: colour of the sky at the zenith.
+        horizon: colour of the sky at the horizon and of the haze.
+        haze: density of the haze per metre.
+        shadow: fraction of the light that a shadow removes.
+        lamps: fraction of lit windows, and brightness of lamps, in [0, 1].
+        cast: colour cast, RGB factors by which the whole image is multiplied.
+    """
 
     sun: np.ndarray
     colour: np.ndarray
@@ -155,18 +175,18 @@ class Light:
     cast: np.ndarray
 
     def shade(self, normal: Sequence[float]) -> np.ndarray:
-        """Computes the RGB factor of a surface with this unit normal (x, y, z)."""
+        """Computes the RGB light factor of a surface with the unit normal (x, y, z)."""
         x, y, z = normal
         facing = max(0.0, float(x * self.sun[0] + y * self.sun[1] + z * self.sun[2]))
         return self.ambient * (0.8 + 0.2 * y) + self.colour * facing
 
     def veil(self, depth: float | np.ndarray) -> float | np.ndarray:
-        """Computes the fraction of a colour that haze replaces at this distance, from 0 to 1."""
+        """Computes the fraction of a colour that haze replaces at a distance in metres, from 0 to `VEIL_LIMIT`."""
         return VEIL_LIMIT * (1 - np.exp(-self.haze * np.asarray(depth, np.float32)))
 
 
 class Canvas:
-    """Image and layer map at the supersampled size; later layers cover earlier ones.
+    """Image and layer map at the supersampled size. Later layers cover earlier ones.
 
     Attributes:
         image: float32 (H, W, 3), RGB in [0, 1].
@@ -179,7 +199,7 @@ class Canvas:
         self._class_of_layer = [CLASS_ID['sky']]
 
     def begin(self, name: str) -> int:
-        """Starts a layer of a class, to which everything painted until the next call is assigned."""
+        """Starts a layer of the class `name` for all that is painted until the next call, and returns its index."""
         self._class_of_layer.append(CLASS_ID[name])
         return len(self._class_of_layer) - 1
 
@@ -188,20 +208,20 @@ class Canvas:
         return len(self._class_of_layer) - 1
 
     def polygon(self, points: np.ndarray, colour: np.ndarray) -> None:
-        """Fills a convex polygon, (N, 2) points in pixels, with an RGB colour."""
+        """Fills a convex polygon, given by (N, 2) points in pixels, with an RGB colour."""
         fixed = _fixed(points)
         cv2.fillConvexPoly(self.image, fixed, colour.tolist(), shift=_SHIFT)
         cv2.fillConvexPoly(self.layer, fixed, self.current, shift=_SHIFT)
 
     def stroke(self, points: np.ndarray, colour: np.ndarray, thickness: float) -> None:
-        """Draws straight lines through (N, 2) points, at least one pixel wide after averaging."""
+        """Draws straight lines through (N, 2) points in pixels. They are at least one pixel wide in the final image."""
         fixed = [_fixed(points)]
         width = max(SUPERSAMPLING, round(thickness))
         cv2.polylines(self.image, fixed, False, colour.tolist(), width, shift=_SHIFT)
         cv2.polylines(self.layer, fixed, False, self.current, width, shift=_SHIFT)
 
     def clip(self, left: float, top: float, right: float, bottom: float) -> tuple[int, int, int, int] | None:
-        """Clips a box to the canvas, in whole pixels; returns None if none of it is visible."""
+        """Clips a box to the canvas, rounded outwards to pixels. Returns None if no part of it is visible."""
         height, width = self.layer.shape
         x0, y0 = max(0, int(np.floor(left))), max(0, int(np.floor(top)))
         x1, y1 = min(width, int(np.ceil(right)) + 1), min(height, int(np.ceil(bottom)) + 1)
@@ -214,9 +234,9 @@ class Canvas:
         np.copyto(self.layer[rows, columns], self.current, where=mask.astype(bool))
 
     def labels(self) -> np.ndarray:
-        """Computes the label at the final size from the second nearest layer of each block of four pixels.
+        """Computes the uint8 label at the final size from the second nearest layer of each block of four pixels.
 
-        An object that covers half of a pixel thus determines its label, as it makes up half of the averaged colour.
+        An object that covers half of a final pixel thus determines the label of this pixel.
         """
         a, b, c, d = (self.layer[row::2, column::2] for row in (0, 1) for column in (0, 1))
         second = np.maximum(
@@ -232,7 +252,7 @@ def _fixed(points: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Stage:
-    """Camera, light, canvas and random generator, as needed by drawing functions."""
+    """Camera, light, canvas and random generator, which all drawing functions need."""
 
     camera: Camera
     light: Light
@@ -240,12 +260,12 @@ class Stage:
     rng: np.random.Generator
 
     def lit(self, albedo: Sequence[float], normal: Sequence[float], depth: float) -> np.ndarray:
-        """Computes the visible RGB colour of a surface at this distance."""
+        """Computes the visible RGB colour of a surface with a unit normal (x, y, z) at a distance in metres."""
         veil = VEIL_LIMIT * (1 - math.exp(-self.light.haze * depth))
         return np.asarray(albedo) * self.light.shade(normal) * (1 - veil) + self.light.horizon * veil
 
     def veiled(self, colours: np.ndarray, depth: float, shade: np.ndarray | float = 1.0) -> np.ndarray:
-        """Applies the RGB factor `shade` and haze to a float32 (H, W, 3) array of colours."""
+        """Applies the RGB factor `shade` and the haze of a distance in metres to float32 (H, W, 3) colours."""
         veil = float(self.light.veil(depth))
         rows, columns = colours.shape[:2]
         # Whole rows of repeated RGB factors, so that NumPy's inner loop is long instead of 3.

@@ -40,8 +40,8 @@ def make_scene(seed: int, height: int = 128, width: int = 128) -> tuple[np.ndarr
 
     Args:
         seed: any non-negative integer; equal seeds and sizes produce identical bytes.
-        height: pixels, 32 to 512.
-        width: pixels, 32 to 512.
+        height: height of the image in pixels, 32 to 512.
+        width: width of the image in pixels, 32 to 512.
 
     Returns:
         The image, uint8 (height, width, 3) BGR, and the label, uint8 (height, width), an index into
@@ -96,7 +96,7 @@ def _develop(stage: Stage, height: int, width: int) -> np.ndarray:
 
 
 def scene_seed(seed: int, split: str, index: int) -> int:
-    """Computes the seed of a scene, which is unique for each set seed, split and index."""
+    """Computes the 128-bit seed of a scene from the seed of the data set, the split and the index of the scene."""
     words = np.random.SeedSequence([seed, zlib.crc32(split.encode()), index]).generate_state(2, np.uint64)
     return int(words[0]) << 64 | int(words[1])
 
@@ -116,8 +116,8 @@ def write_scenes(
     Args:
         out: output folder, created if missing.
         counts: number of scenes per split; None draws 400 for 'train' and 100 for 'val'.
-        seed: seed of the set.
-        size: height and width in pixels.
+        seed: seed of the data set.
+        size: height and width of a scene in pixels.
         workers: number of processes; 1 draws in this process.
 
     Raises:
@@ -126,7 +126,7 @@ def write_scenes(
     out, counts = Path(out), {'train': 400, 'val': 100} if counts is None else dict(counts)
     _check_size(*size)
     if seed < 0 or any(count < 0 for count in counts.values()):
-        raise DataError(f'Seed and counts must not be negative, but are {seed} and {counts}.')
+        raise DataError(f'The seed and the counts must not be negative, but are {seed} and {counts}.')
     settings = {
         'generator_version': GENERATOR_VERSION,
         'classes': list(SCENE_CLASSES),
@@ -145,7 +145,7 @@ def write_scenes(
 
 
 def _already_written(out: Path, settings: dict) -> bool:
-    """Checks whether the folder contains exactly this set; raises a DataError if it contains another one."""
+    """Returns whether the folder contains exactly this set. Raises a DataError if it contains another set."""
     index = out / 'scenes.json'
     if not index.exists():
         return False
@@ -155,7 +155,7 @@ def _already_written(out: Path, settings: dict) -> bool:
     except (ValueError, AttributeError) as error:
         raise DataError(f'{index} is damaged ({error}). Remove the folder {out} and write the scenes again.') from error
     if differing:
-        details = '; '.join(f'{key} is {found.get(key)}, requested {settings[key]}' for key in differing)
+        details = '; '.join(f'{key} is {found.get(key)}, not {settings[key]}' for key in differing)
         raise DataError(
             f'{out} contains another set of scenes: {details}. Remove the folder, choose another one, or use the '
             'settings in its scenes.json.'
@@ -171,7 +171,7 @@ def _refuse_foreign_files(out: Path, counts: dict[str, int]) -> None:
         foreign = [path for path in files if path.relative_to(folder).as_posix() not in ours]
         if foreign:
             raise DataError(
-                f'{out} has no scenes.json, but {len(foreign)} files that are not part of this set, such as '
+                f'{out} has no scenes.json, but contains {len(foreign)} files that are not part of this set, such as '
                 f'{min(foreign)}. Remove the folder or choose another one.'
             )
 
@@ -194,4 +194,6 @@ def _draw_one(job: tuple[Path, str, int, int, tuple[int, int]]) -> None:
         target = out / folder / split / f'{index:05d}.png'
         with atomic_path(target) as temporary:
             if not cv2.imwrite(str(temporary), pixels):
-                raise DataError(f'{target} could not be written. Check free disk space and permissions of the folder.')
+                raise DataError(
+                    f'{target} cannot be written. Check the free disk space and the permissions of the folder.'
+                )

@@ -1,4 +1,4 @@
-"""Ground plane: layout of classes, textures and shadows."""
+"""Ground of a scene: layout of the classes, textures and shadows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,10 @@ FAR = 300.0  # in metres; farther ground does not change
 
 @dataclass(frozen=True)
 class Lane:
-    """Strip along the curve x = offset + slope * z + bend * z**2; `across` swaps x and z."""
+    """Strip along the curve x = offset + slope * z + bend * z**2, in metres.
+
+    `half` is half of its width. `across` swaps x and z.
+    """
 
     offset: float
     slope: float
@@ -34,7 +37,15 @@ class Lane:
 
 @dataclass(frozen=True)
 class Lake:
-    """Water behind a shore, beside a shore, or in an oval."""
+    """Area of water on the ground, in metres.
+
+    Args:
+        kind: 'behind' (farther than a shore across the view), 'beside' (on one side of a shore along the view) or
+            'oval'.
+        where: (x, z) of the shore, of which only one is used, or of the centre of the oval.
+        size: (x, z) amplitudes of the waves of the shore, or radii of the oval.
+        phase: phase of the irregular outline, in radians.
+    """
 
     kind: str
     where: tuple[float, float]
@@ -54,7 +65,16 @@ class Lake:
 
 @dataclass(frozen=True)
 class Terrain:
-    """Layout of the ground. `base` is the class outside strips and lakes; colours are RGB albedos."""
+    """Layout of the ground.
+
+    Args:
+        roads: strips of class 'road'.
+        paths: strips of class 'sidewalk'.
+        lake: area of class 'water', if any.
+        walk: width of the sidewalks on both sides of the roads in metres; 0 if there are none.
+        base: class of the remaining ground.
+        colours: RGB albedos and dimensions of the ground, see `ground_colours`.
+    """
 
     roads: tuple[Lane, ...]
     paths: tuple[Lane, ...]
@@ -86,7 +106,7 @@ class Terrain:
 
 @dataclass
 class _View:
-    """Visible ground: first image row, coordinates in metres per pixel, and visibility of fine texture."""
+    """Visible ground: its first image row, the coordinates of its pixels in metres and the contrast of fine texture."""
 
     start: int
     x: np.ndarray  # (H, W)
@@ -190,7 +210,7 @@ def _sidewalk(stage: Stage, terrain: Terrain, view: _View, coarse: np.ndarray, f
 
 
 def _water(stage: Stage, terrain: Terrain, view: _View) -> np.ndarray:
-    """Paints the reflected backdrop, distorted by ripples, over the colour of the water; includes the lighting."""
+    """Paints the reflected backdrop, distorted by ripples, over the colour of the water, with lighting."""
     camera, light = stage.camera, stage.light
     rows = np.arange(view.start, camera.height, dtype=np.float32)[:, None]
     ripple = world_noise(view.x, view.z * 0.35, 14.0, 0.3) * np.clip(view.sharp * 2, 0.15, 1)

@@ -22,9 +22,9 @@ _FENCE = ((0.42, 0.30, 0.20), (0.82, 0.82, 0.80), (0.24, 0.25, 0.25), (0.50, 0.4
 
 @dataclass
 class Thing:
-    """Object on the ground. Objects are drawn in order of `depth`, the farthest first.
+    """Object on the ground. Objects are drawn in order of `depth` (in metres), the farthest first.
 
-    `shadow` is a polygon (N, 2) on the ground in metres (x, z), or None.
+    `shadow` is a polygon (N, 2) of points (x, z) on the ground in metres, or None.
     """
 
     depth: float
@@ -34,7 +34,16 @@ class Thing:
 
 @dataclass
 class Plan:
-    """Plan to which terrain and objects are added."""
+    """Plan of a scene, to which objects are added.
+
+    Args:
+        stage: stage to draw on.
+        terrain: layout of the ground.
+        season: 'summer', 'autumn' or 'dry'.
+        things: objects on the ground.
+        solids: areas of houses and cars, as (x, z, half extent along x, half extent along z) in metres.
+        open_land: whether the plan has no buildings.
+    """
 
     stage: Stage
     terrain: Terrain
@@ -44,7 +53,16 @@ class Plan:
     open_land: bool = True
 
     def scatter(self, allowed: Sequence[str], near: float, far: float) -> tuple[float, float] | None:
-        """Samples a visible position on an allowed class without houses or cars, uniformly over image rows."""
+        """Samples a visible position outside of houses and cars, uniformly over image rows.
+
+        Args:
+            allowed: classes of the ground on which the position may be.
+            near: minimum distance in metres.
+            far: maximum distance in metres.
+
+        Returns:
+            (x, z) in metres, or None if no position was found.
+        """
         camera, rng = self.stage.camera, self.stage.rng
         near = max(near, camera.nearest * 1.02)
         far = min(far, camera.depth_at(0)) if camera.horizon < 0 else far
@@ -60,7 +78,7 @@ class Plan:
         self.things.append(Thing(depth, draw, shadow))
 
     def shadow_of(self, x: float, z: float, half: float, height: float) -> np.ndarray:
-        """Computes the shadow polygon of an upright object; the length of shadows is limited."""
+        """Computes the shadow polygon, (4, 2) in metres, of an upright object. The length of the shadow is limited."""
         sun = self.stage.light.sun
         away = -np.array([sun[0], sun[2]]) / max(sun[1], 0.2) * height
         side = np.array([sun[2], -sun[0]]) / max(np.hypot(sun[0], sun[2]), 1e-6) * half
@@ -115,7 +133,18 @@ class Plan:
 
 
 def ground_colours(stage: Stage, season: str, dirt: bool) -> dict[str, np.ndarray]:
-    """Samples the albedos and dimensions of the ground."""
+    """Samples the appearance of the ground.
+
+    Args:
+        stage: provides the random generator.
+        season: 'summer', 'autumn' or 'dry'.
+        dirt: whether roads are dirt instead of asphalt.
+
+    Returns:
+        RGB albedos by name, and dimensions in metres as arrays with one element: 'slab' is the side of a paving slab (0
+        without slabs), and 'crossing' is the position of a zebra crossing along the road (-99 without a crossing).
+        'lines' and 'crossing' exist only for roads with line markings.
+    """
     rng = stage.rng
     grass, dry = (np.asarray(tone) * rng.uniform(0.8, 1.2) for tone in _GRASS[season])
     colours = {
@@ -134,7 +163,7 @@ def ground_colours(stage: Stage, season: str, dirt: bool) -> dict[str, np.ndarra
 
 
 def along(lane: Lane, side: float, near: float, far: float, step: float) -> list[tuple[float, float]]:
-    """Returns points (x, z) along a lane at a lateral distance."""
+    """Returns points (x, z) from `near` to `far` along a lane, every `step` metres at the lateral distance `side`."""
     points = []
     for t in np.arange(near, far, step):
         other = float(lane.offset + lane.slope * t + lane.bend * t * t + side)

@@ -14,13 +14,13 @@ _FOLIAGE = {
 
 
 def foliage(rng: np.random.Generator, season: str) -> np.ndarray:
-    """Samples an RGB albedo of leaves."""
+    """Samples an RGB albedo of leaves in a season."""
     colours = _FOLIAGE[season]
     return np.asarray(colours[rng.integers(len(colours))]) * rng.uniform(0.8, 1.2, 3)
 
 
 def _lobes(stage: Stage, kind: str, count: int) -> np.ndarray:
-    """Samples the blobs of a crown in a unit box, as rows of (x, y, radius) with y = 0 at the top."""
+    """Samples the round parts of a crown in a unit box, as rows of (x, y, radius) with y = 0 at the top."""
     lobes = np.empty((count, 3))
     if kind == 'poplar':
         y = stage.rng.uniform(0.08, 0.92, count)
@@ -35,7 +35,7 @@ def _lobes(stage: Stage, kind: str, count: int) -> np.ndarray:
 
 
 def _crown(stage: Stage, kind: str, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draws coverage and brightness of a crown, both float32 (height, width)."""
+    """Draws the coverage and the brightness of the crown of a tree, both float32 (height, width)."""
     cover = np.zeros((height, width), np.float32)
     tone = np.full((height, width), 0.5, np.float32)
     if kind == 'conifer':
@@ -95,7 +95,7 @@ def _trunk(stage: Stage, x: float, z: float, height: float, low: float) -> None:
 
 
 def _leaves(stage: Stage, box: tuple[float, float, float, float], kind: str, z: float, albedo: np.ndarray) -> None:
-    """Pastes the crown into a (left, top, width, height) box in pixels."""
+    """Draws the crown of a tree into a box (left, top, width, height) in pixels."""
     left, top, width, tall = box
     rows, columns = max(4, min(round(tall), 900)), max(4, min(round(width), 900))
     x0, y0 = round(left), round(top)
@@ -114,7 +114,7 @@ def _leaves(stage: Stage, box: tuple[float, float, float, float], kind: str, z: 
 
 
 def _bare_tree(stage: Stage, x: float, z: float, height: float) -> None:
-    """Draws branches that fork repeatedly."""
+    """Draws a leafless tree whose branches fork repeatedly."""
     scale = stage.camera.focal / z
     colour = stage.lit(np.asarray((0.28, 0.23, 0.19)) * stage.uniform(0.7, 1.3), (0, 0, -1), z)
     tips = [(*stage.camera.project([(x, 0, z)])[0], 0.0, height * 0.3 * scale)]
@@ -197,7 +197,10 @@ def draw_pole(stage: Stage, x: float, z: float, height: float, kind: str) -> Non
 def draw_fence(
     stage: Stage, start: tuple[float, float], end: tuple[float, float], height: float, kind: str, albedo: np.ndarray
 ) -> None:
-    """Draws a panel between two points (x, z): 'rail' (posts and bars), 'picket' (with gaps) or 'board' (closed)."""
+    """Draws a fence panel from one point (x, z) to another.
+
+    The kinds are 'rail' (posts and bars), 'picket' (with gaps) and 'board' (closed).
+    """
     a, b = np.asarray(start, float), np.asarray(end, float)
     depth = float(a[1] + b[1]) / 2
     direction = (b - a) / max(np.linalg.norm(b - a), 1e-6)

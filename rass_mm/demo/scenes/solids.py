@@ -31,14 +31,14 @@ _FACES = (
 
 
 class Pose:
-    """Position on the ground and heading; converts (length, width, up) to (x, y, z)."""
+    """Position and heading of an object. Converts its axes (length, width, up) to world coordinates (x, y, z)."""
 
     def __init__(self, x: float, z: float, yaw: float) -> None:
         self.x, self.z = x, z
         self.sin, self.cos = np.sin(yaw), np.cos(yaw)
 
     def turn(self, vectors: np.ndarray) -> np.ndarray:
-        """Rotates (N, 3) vectors."""
+        """Rotates (N, 3) vectors from the axes of the object to those of the world."""
         length, width, up = np.asarray(vectors, float).reshape(-1, 3).T
         turned = np.empty((len(length), 3))
         turned[:, 0] = length * self.sin + width * self.cos
@@ -47,18 +47,18 @@ class Pose:
         return turned
 
     def place(self, points: np.ndarray) -> np.ndarray:
-        """Rotates and translates (N, 3) points."""
+        """Rotates and translates (N, 3) points from the coordinates of the object to those of the world."""
         return self.turn(points) + (self.x, 0, self.z)
 
 
 def visible(quad: np.ndarray) -> bool:
-    """Checks whether a projected face (4, 2) shows its outer side."""
+    """Returns whether a projected face, (4, 2) in pixels, shows its outer side."""
     (ax, ay), (bx, by), (cx, cy), (dx, dy) = quad.tolist()
     return (cx - ax) * (dy - by) - (cy - ay) * (dx - bx) < 0
 
 
 def _facade(stage: Stage, size: tuple[float, float], density: float, style: dict) -> np.ndarray:
-    """Draws the albedo of a wall with windows, float32 (h, w, 3), first row at the top.
+    """Draws the albedo of a wall with windows, float32 (h, w, 3), with the first row at the top.
 
     Args:
         stage: provides the random generator and the time of day.
@@ -93,7 +93,7 @@ def _facade(stage: Stage, size: tuple[float, float], density: float, style: dict
 
 
 def building_style(stage: Stage) -> dict:
-    """Samples the properties shared by all walls of a building."""
+    """Samples the colours and dimensions that all walls of a building share."""
     rng = stage.rng
     tower = stage.chance(0.18)
     wall = np.asarray(_WALLS[rng.integers(len(_WALLS))]) * rng.uniform(0.8, 1.12)
@@ -112,7 +112,7 @@ def building_style(stage: Stage) -> dict:
 
 
 def _textured(stage: Stage, quad: np.ndarray, texture: np.ndarray) -> None:
-    """Draws a texture on a projected quad with corners bottom left, bottom right, top right and top left."""
+    """Draws a texture on a projected quad, (4, 2): bottom left, bottom right, top right and top left corner."""
     x0, y0, x1, y1 = stage.canvas.clip(*quad.min(0), *quad.max(0))
     rows, columns = texture.shape[:2]
     corners = np.array([(0, rows), (columns, rows), (columns, 0), (0, 0)], np.float32) - np.float32(0.5)
@@ -155,7 +155,7 @@ def draw_building(stage: Stage, pose: Pose, size: tuple[float, float, float], ga
 
 
 def _pitched_roof(stage: Stage, pose: Pose, size: tuple[float, float, float], style: dict) -> None:
-    """Draws a pitched roof (overhanging slopes and gables), from far to near; must be called before the walls."""
+    """Draws a pitched roof (overhanging slopes and gables) from far to near. The walls must be drawn after it."""
     length, width, height = size[0] / 2, size[1] / 2, size[2]
     ridge = height + width * 0.75
     out = 0.35
@@ -200,7 +200,7 @@ def draw_car(stage: Stage, pose: Pose) -> None:
 def _solid(
     stage: Stage, pose: Pose, corners: np.ndarray, paint: np.ndarray, window: Sequence[float] | None = None
 ) -> None:
-    """Draws the visible faces of a box-like body; with `window`, upright faces have a pane of glass."""
+    """Draws the visible faces of a box. With the RGB colour `window`, each upright face has a pane of glass."""
     world = pose.place(corners)
     pixels, depth = stage.camera.project(world), float(world[:, 2].mean())
     for indices, normal in _FACES:
@@ -216,7 +216,7 @@ def _solid(
 
 
 def _wheels(stage: Stage, pose: Pose, length: float, width: float, beside: bool) -> None:
-    """Draws tyres at all four corners, or with `beside` tyres and hubs on the side that faces the viewer."""
+    """Draws the tyres of a car. With `beside`, draws tyres and hubs only on the side that faces the viewer."""
     angle = np.linspace(0, 2 * np.pi, 12, endpoint=False)
     for side, face in ((1, 1), (-1, 3)):
         if beside and not _face_shows(stage, pose, (length, width, 1), face):

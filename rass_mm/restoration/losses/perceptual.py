@@ -19,13 +19,13 @@ BACKBONES = {
 
 @MODELS.register_module()
 class LPIPSLoss(nn.Module):
-    """Learned perceptual distance (Zhang et al. 2018, arXiv 1801.03924), version 0.1 of its linear weights.
+    """Learned perceptual distance LPIPS (Zhang et al. 2018, arXiv 1801.03924) between restored and clean images.
 
-    The library includes the linear weights. The ImageNet weights of the backbone are those of torchvision and are read
-    from a local file; nothing is downloaded.
+    The lpips library includes the linear weights (version 0.1). The ImageNet weights of the backbone are those of
+    torchvision and are read from a local file; nothing is downloaded.
 
     Args:
-        loss_weight: lambda_lpips.
+        loss_weight: weight of the loss, lambda_lpips.
         net: 'vgg', 'alex' or 'squeeze'.
         weights: file with the ImageNet weights of the backbone; None uses the cache of torch.hub.
 
@@ -49,7 +49,7 @@ class LPIPSLoss(nn.Module):
         return self
 
     def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
-        """Computes the weighted mean distance of (B, 3, H, W) RGB images in [-1, 1]."""
+        """Computes the weighted mean distance between two batches of (B, 3, H, W) RGB images in [-1, 1]."""
         with torch.autocast(restored.device.type, enabled=False):
             return self.loss_weight * self.network(restored.float(), clean.float()).mean()
 
@@ -59,7 +59,9 @@ def load_lpips(net: str, weights: str | os.PathLike | None = None) -> nn.Module:
     try:
         import lpips
     except ImportError:
-        raise InstallationError('The LPIPS loss needs the lpips library: pip install "rass_mm[restoration]"') from None
+        raise InstallationError(
+            'The LPIPS loss needs the library lpips. Install it with: pip install "rass_mm[restoration]"'
+        ) from None
     # pnet_rand initializes the backbone randomly, so that the library does not download it.
     network = lpips.LPIPS(net=net, version='0.1', pnet_rand=True, verbose=False)
     if torch.get_default_device().type != 'meta':
@@ -74,9 +76,9 @@ def _hub_file(net: str) -> Path:
 def _load_backbone(backbone: nn.Module, net: str, file: Path) -> None:
     name, model = BACKBONES[net]
     how = (
-        f'Download it, e.g. with python -c "import torchvision; torchvision.models.{model}('
-        f"weights='IMAGENET1K_V1')\", and put it there, or set losses.perceptual.weights=/path/{name}. To disable the "
-        f'loss, set losses.perceptual=None.'
+        f'Download them, e.g. with python -c "import torchvision; torchvision.models.{model}('
+        f"weights='IMAGENET1K_V1')\", and put the file there, or set losses.perceptual.weights=/path/{name}. To "
+        f'disable the loss, set losses.perceptual=None.'
     )
     if not file.is_file():
         raise DataError(f'The LPIPS loss needs the ImageNet weights of {model}, but {file} does not exist. {how}')

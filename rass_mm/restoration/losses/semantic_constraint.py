@@ -27,12 +27,12 @@ EPS = 1e-8
 
 @dataclass(frozen=True)
 class ClassTarget:
-    """Target of one image for the maps of one layer.
+    """Target of the attention maps of one image in one layer.
 
     Args:
-        classes: K class ids.
-        masks: (K, h, w) class masks, 0 or 1.
-        counted: (h, w) cells that are counted, 0 or 1.
+        classes: ids of the K counted classes.
+        masks: (K, h, w) class masks; 1 inside the class, else 0.
+        counted: (h, w) mask of the counted cells; 1 for a counted cell, else 0.
     """
 
     classes: list[int]
@@ -42,19 +42,20 @@ class ClassTarget:
 
 @MODELS.register_module()
 class SemanticConstraintLoss(nn.Module):
-    """Mean attention outside the class masks, over layers, images and classes (the paper does not publish L_SCL).
+    """Loss of the attention outside the class masks, averaged over layers, images and classes.
 
-    `ratio` is (1 - sum(A M) / (sum(A) + eps))^2 with sums over the labelled cells, which is the token loss of
-    TokenCompose and CoMat (without the square in CODSR). `mse` is mean (A' - M)^2 and `dice` is
-    1 - 2 sum(A' M) / (sum(A') + sum(M)), where A' is A scaled to [0, 1] by its minimum and maximum. `pixel_weight` is
-    the weight of an additional binary cross-entropy between A and M (TokenCompose's pixel loss).
+    The paper does not publish L_SCL. Let A be the attention map of a class and M its mask. `ratio` is
+    (1 - sum(A M) / (sum(A) + eps))^2 with sums over the labelled cells, which is the token loss of TokenCompose and
+    CoMat (without the square in CODSR). `mse` is mean (A' - M)^2 and `dice` is 1 - 2 sum(A' M) / (sum(A') + sum(M)),
+    where A' is A scaled to [0, 1] by its minimum and maximum. `pixel_weight` is the weight of an additional binary
+    cross-entropy between A and M (TokenCompose's pixel loss).
 
     Args:
-        loss_weight: lambda_SCL.
+        loss_weight: weight of the loss, lambda_SCL.
         form: 'ratio', 'mse' or 'dice'.
         squared: whether to square the ratio.
         pixel_weight: weight of the binary cross-entropy.
-        min_area: minimum fraction of the labelled pixels that a class must cover.
+        min_area: minimum fraction of the labelled pixels that a class must cover to be counted.
 
     Raises:
         ConfigError: the form is unknown.
@@ -75,12 +76,12 @@ class SemanticConstraintLoss(nn.Module):
         self.min_area = min_area
 
     def forward(self, maps: Mapping[str, Tensor], owners: Tensor, labels: Tensor) -> Tensor:
-        """Computes the loss; exactly 0 with zero gradients if no class of any image is counted.
+        """Computes the loss. If no class of any image is counted, it is exactly 0, with zero gradients.
 
         Args:
-            maps: layer -> (B, N, T) attention probabilities, N = h*w.
+            maps: layer name -> (B, N, T) attention probabilities, N = h*w.
             owners: (B, T) class id of each context token, or `NOBODY`.
-            labels: (B, H, W) class ids of the images.
+            labels: (B, H, W) class ids of the images; 255 is unlabelled.
         """
         # Sums of empty slices are 0 with zero gradients. A sum of float16 maps times 0 would be NaN on overflow.
         total = sum(attention[:0].float().sum() for attention in maps.values())
@@ -129,12 +130,21 @@ def _min_max(maps: Tensor, counted: Tensor) -> Tensor:
 
 
 def inside_share(maps: Tensor, masks: Tensor, counted: Tensor) -> Tensor:
-    """Computes the (K,) fractions of attention (K, h, w) inside the masks (K, h, w), over the counted cells (h, w)."""
+    """Computes the fraction of the attention of each class that is inside its mask.
+
+    Args:
+        maps: (K, h, w) attention of the classes.
+        masks: (K, h, w) masks of the classes.
+        counted: (h, w) mask of the counted cells, to which the sums are limited.
+
+    Returns:
+        (K,) fractions.
+    """
     return (maps * masks).sum((1, 2)) / ((maps * counted).sum((1, 2)) + EPS)
 
 
 def present_owners(owners: Tensor) -> list[int]:
-    """Returns the class ids that own a token of the prompt (T,)."""
+    """Returns the ids of the classes that own a token, from the owner of each token (T,)."""
     return [i for i in torch.unique(owners).tolist() if i != NOBODY]
 
 
@@ -144,8 +154,8 @@ def class_target(
     """Computes the masks of the counted classes at the resolution of a layer.
 
     A cell is counted if at least half of it is labelled, and is part of a class mask if at least half of its labelled
-    pixels have that class. A class is counted if it owns a token, covers `min_area` of the labelled pixels and has a
-    cell.
+    pixels have that class. A class is counted if it owns a token, covers `min_area` of the labelled pixels, and has at
+    least one cell in its mask.
 
     Args:
         label: (H, W) class ids; H and W are multiples of h and w.
@@ -172,15 +182,16 @@ def class_target(
 def attention_ratio(maps: Mapping[str, Tensor], owners: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Computes the fraction of attention inside the class masks, and the fraction expected by chance.
 
-    These are means over layers and classes of sum(A M) / sum(A), and of the mask area relative to the counted cells.
+    Let A be the attention map of a class and M its mask. The first is the mean of sum(A M) / sum(A) over layers and
+    classes, and the second is the mean area of the masks relative to the counted cells.
 
     Args:
-        maps: layer -> (B, N, T) attention probabilities.
-        owners: (B, T) class id of each context token.
-        labels: (B, H, W) class ids.
+        maps: layer name -> (B, N, T) attention probabilities, N = h*w.
+        owners: (B, T) class id of each context token, or `NOBODY`.
+        labels: (B, H, W) class ids; 255 is unlabelled.
 
     Returns:
-        Ratio and chance, (B,) each; NaN for images without a counted class.
+        The ratio and the value expected by chance, (B,) each. They are NaN for images without a counted class.
     """
     ratios, chances = [], []
     for index, (own, label) in enumerate(zip(owners, labels, strict=True)):

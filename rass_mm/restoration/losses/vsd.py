@@ -23,15 +23,15 @@ NEGATIVE_PROMPT = (
 class VSDLoss(nn.Module):
     """Variational score distillation loss of OSEDiff (arXiv 2406.08177; DMD, arXiv 2311.18828) on restored latents.
 
-    At a random timestep t, the clean latent is estimated twice from the noisy z_t = add_noise(z_H, t): x_reg by the
-    critic, which models the outputs of the restorer, and x_fix by the frozen base with guidance against the negative
-    prompt. With w = mean|z_H - x_fix| per image and g = (x_reg - x_fix) / w, the loss is
+    At a random timestep t, noise is added to the restored latent z_H, which gives z_t. The clean latent is estimated
+    twice from z_t: x_reg by the critic, which models the outputs of the restorer, and x_fix by the frozen base with
+    guidance against the negative prompt. With w = mean|z_H - x_fix| per image and g = (x_reg - x_fix) / w, the loss is
     MSE(z_H, stop_gradient(z_H - g)), whose gradient is g up to a constant.
 
     Args:
-        loss_weight: lambda_vsd.
+        loss_weight: weight of the loss, lambda_vsd.
         guidance: scale of the teacher's classifier-free guidance.
-        timesteps: t is drawn from [first, last).
+        timesteps: first (inclusive) and last (exclusive) of the timesteps from which t is drawn.
         adapter: rank and alpha of the critic's LoRA.
         negative_prompt: negative prompt of the guidance; it must fit the context of the base.
     """
@@ -96,25 +96,28 @@ def predict(unet: UNet2DConditionModel, latent: Tensor, timesteps: Tensor, conte
 def guided(
     unet: UNet2DConditionModel, latent: Tensor, timesteps: Tensor, context: Tensor, negative: Tensor, scale: float
 ) -> Tensor:
-    """Applies classifier-free guidance (arXiv 2207.12598): negative + scale * (prompt - negative)."""
+    """Computes the noise prediction with classifier-free guidance (arXiv 2207.12598).
+
+    It is negative + scale * (prompted - negative), where these are the predictions for `negative` and for `context`.
+    """
     prompted, away = predict(unet, latent, timesteps, context), predict(unet, latent, timesteps, negative)
     return away + scale * (prompted - away)
 
 
 def add_noise(latent: Tensor, noise: Tensor, timesteps: Tensor, alphas: Tensor) -> Tensor:
-    """Computes sqrt(a_t) z + sqrt(1 - a_t) noise, with one t (B,) per image."""
+    """Adds noise to latents (B, C, h, w): sqrt(a_t) z + sqrt(1 - a_t) noise, with one timestep t per image."""
     alpha = _per_image(alphas, timesteps, latent)
     return alpha.sqrt() * latent + (1 - alpha).sqrt() * noise
 
 
 def clean_estimate(noisy: Tensor, predicted: Tensor, timesteps: Tensor, alphas: Tensor) -> Tensor:
-    """Computes (z_t - sqrt(1 - a_t) eps) / sqrt(a_t)."""
+    """Estimates clean latents from noisy ones and the predicted noise: (z_t - sqrt(1 - a_t) eps) / sqrt(a_t)."""
     alpha = _per_image(alphas, timesteps, noisy)
     return (noisy - (1 - alpha).sqrt() * predicted) / alpha.sqrt()
 
 
 def vsd_direction(latent: Tensor, own: Tensor, base: Tensor) -> Tensor:
-    """Computes (x_reg - x_fix) / mean|z - x_fix|, with the mean per image."""
+    """Computes the direction g of `VSDLoss`: (own - base) / mean|latent - base|, with the mean per image."""
     weight = (latent - base).abs().mean((1, 2, 3), keepdim=True)
     return (own - base) / weight.clamp(min=1e-8)
 

@@ -253,6 +253,23 @@ def test_rass_joins_a_picture_drawn_from_files(r2s, curve, scenes, tiny_base, tm
     assert 'rass_scenes_tiny, ResNet, R2S' in capsys.readouterr().out
 
 
+def test_the_calibration_is_measured_when_asked_for_and_never_mixed(curve, trained, scenes, tmp_path, capsys):
+    few = ['--kinds', 'jpeg', '--severities', '0', '1', '--name', 'ResNet', *data(scenes)]
+    assert rass_mm('robustness', RESNET, trained, '--out', tmp_path / 'out', '--calibration', *few) == 0
+    found = points(tmp_path / 'out' / 'ResNet.json')
+    without = points(curve / 'ResNet.json')
+    for key in KEYS:
+        assert found[key]['mIoU'] == without[key]['mIoU'] and 'ECE' not in without[key]
+        # Jensen: the mean of the differences of the bins is at least the difference of the means.
+        assert abs(found[key]['confidence'] - found[key]['aAcc']) <= found[key]['ECE'] + 0.01 < 100
+    table = (tmp_path / 'out' / 'ResNet.md').read_text().split('Expected calibration error')[1]
+    row = next(line for line in table.splitlines() if line.startswith('| ResNet'))
+    assert row.split()[3::2] == [f'{found[key]["ECE"]:.2f}' for key in KEYS]
+    capsys.readouterr()
+    assert rass_mm('robustness', RESNET, trained, '--out', tmp_path / 'out', *few) == 1
+    assert 'settings.calibration: True, now None' in capsys.readouterr().err
+
+
 def test_files_that_cannot_be_drawn_are_named(curve, tmp_path, capsys):
     file = curve / 'ResNet.json'
     for wrong, message in (([file, file], "Two curves are named 'ResNet'"), ([tmp_path / 'no.json'], 'does not exist')):
@@ -274,7 +291,7 @@ def test_files_that_cannot_be_drawn_are_named(curve, tmp_path, capsys):
         ([RESNET, '{checkpoint}', '{data}', 'test_evaluator.iou_metrics=[mFscore]'], 'test_evaluator is'),
         (['scr/scr_scenes_tiny.py', '{checkpoint}', '{data}'], "test_evaluator is {'type': 'mmagic.Restoration"),
         (['--plot', '{checkpoint}'], 'cannot be read'),
-        ([RESNET, '--plot', '{checkpoint}'], '--plot tests nothing'),
+        ([RESNET, '--plot', '{checkpoint}'], '--plot runs no test'),
     ],
 )
 def test_mistakes_are_named(trained, scenes, tmp_path, capsys, arguments, message):

@@ -65,7 +65,7 @@ def test_released_runs_the_first_config_without_options():
     ('text', 'message'),
     [
         ('b: x.py speed=9', "unknown option 'speed'"),
-        ('b: x.py compile=yes', "compile is 'yes', but must be 0 or 1"),
+        ('b: x.py compile=yes', "compile is 'yes', but it must be 0 or 1"),
         ('b: x.py windows=-1', "windows is '-1'"),
         ('b: x.py windows=0', 'windows is 0, but it must be at least 1'),
         ('b: x.py path=fast', "path is 'fast'"),

@@ -1,7 +1,9 @@
 """`rass-mm check-data` on data sets with deliberate faults, and its counts compared with mmseg's loading."""
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -209,7 +211,7 @@ def test_a_pipeline_for_other_classes_is_hinted_at(root):
 def test_images_with_another_suffix_are_hinted_at(root):
     (root / 'images' / 'a.jpg').rename(root / 'images' / 'a.jpeg')
     report = check(root)
-    assert report.images == 5 and '1 files' in report.hints[0] and '.jpg' in report.hints[0]
+    assert report.images == 5 and '1 file(s)' in report.hints[0] and '.jpg' in report.hints[0]
     assert report.without_image == [f'{root}/labels/a.png']
 
 
@@ -407,3 +409,25 @@ def test_labels_that_are_all_ignored_are_a_problem(root):
 
 def test_a_class_as_type_is_checked_like_its_name(root):
     assert check(root, type=BaseSegDataset).as_dict()['classes'] == check(root).as_dict()['classes']
+
+
+def test_the_results_replace_nothing_but_results(root, capsys):
+    path, label = str(dumped(root)), next(root.rglob('*.png'))
+    for target in (path, label, root / 'other.json'):
+        if not os.path.exists(target):
+            target.write_text('{"data": 1}')
+        before = Path(target).read_bytes()
+        assert main(['check-data', path, '--workers', '1', '--json', str(target)]) == 1
+        captured = capsys.readouterr()
+        assert f'{target} exists and was not written by check-data' in captured.err and not captured.out
+        assert Path(target).read_bytes() == before
+    assert main(['check-data', path, '--workers', '1', '--json', str(root / 'found.json')]) == 0
+    assert main(['check-data', path, '--workers', '1', '--json', str(root / 'found.json')]) == 0
+
+
+def test_the_limit_of_pixels_is_that_of_the_loader(root, capsys):
+    found = config(root)
+    found.train_dataloader.dataset.pipeline[0]['max_pixels'] = 50
+    found.dump(root / 'config.py')
+    assert main(['check-data', str(root / 'config.py'), '--workers', '1']) == 1
+    assert 'more than the limit of 0.0 megapixels' in ' '.join(capsys.readouterr().out.split())

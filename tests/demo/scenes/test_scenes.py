@@ -166,7 +166,7 @@ def test_an_interrupted_write_is_completed(tmp_path):
 def test_another_set_in_the_folder_is_refused(tmp_path):
     write_scenes(tmp_path, {'train': 1}, size=(32, 32))
     before = _files(tmp_path)
-    with pytest.raises(DataError, match='seed is 0, requested 1.*Remove the folder'):
+    with pytest.raises(DataError, match='seed is 0, not 1.*Remove the folder'):
         write_scenes(tmp_path, {'train': 1}, seed=1, size=(32, 32))
     (tmp_path / 'scenes.json').unlink()
     with pytest.raises(DataError, match='00000.png'):
