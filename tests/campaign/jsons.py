@@ -7,6 +7,7 @@ from pathlib import Path
 
 from campaign.cases import Case
 from campaign.faults import BROKEN_JSON, WRONG, wrong_values, write_json
+from campaign.outputs import output_cases
 
 SAMPLES = {
     'metrics': (
@@ -68,3 +69,4 @@ def _records() -> Iterator[Case]:
 def cases() -> Iterator[Case]:
     """Yields the cases of this group."""
     yield from _records()
+    yield from output_cases()
