@@ -27,7 +27,7 @@ def merge(folder: Path) -> None:
     from rass_mm.diffusion.base import read_base
     from rass_mm.diffusion.extractor import DiffusionExtractor
 
-    DiffusionExtractor(read_base('base'), merged_adapter=FILE)
+    DiffusionExtractor(read_base('base'), features=['unet.down_blocks.0'], merged_adapter=FILE)
 
 
 def start(folder: Path) -> None:

@@ -196,7 +196,7 @@ def build(folder: Path) -> None:
 
     base = read_base('base')
     ClassTokens(base, ['sky', 'car'])
-    DiffusionExtractor(base)
+    DiffusionExtractor(base, features=['unet.down_blocks.0'])
 
 
 DOORS: dict[str, Any] = {'load': load_all, 'build': build, 'train': TRAIN, 'restore': RESTORE}

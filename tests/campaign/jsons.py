@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from campaign.cases import Case
-from campaign.faults import BROKEN_JSON, WRONG, wrong_values, write_json
+from campaign.faults import BROKEN_JSON, WRONG, write_json, wrong_values
 from campaign.outputs import output_cases
 
 SAMPLES = {

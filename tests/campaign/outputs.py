@@ -18,6 +18,7 @@ RESTORE = 'restore in out --adapter $FX/adapter.safetensors --base $FX/base --wi
 SEGMENT = 'segment baselines/resnet_scenes_tiny.py in --checkpoint $FX/resnet.pth --out out'
 AGAIN = {'make-lq': 'make-lq in out --workers 1', 'restore': RESTORE, 'segment': SEGMENT}
 OUTPUT = {'make-lq': 'a.png', 'restore': 'a.png', 'segment': 'labels/a.png'}
+DATA = ' '.join(data_options('$FX/data'))
 MANIFEST = 'out/manifest.jsonl'
 BASE = '--scenes 3 --vae-steps 2 --vae-batch 1 --vae-crop 32 --unet-steps 2 --unet-batch 1 --unet-crop 8'
 
@@ -337,7 +338,7 @@ def _last(content: bytes | None, folder: Path, kit: Path) -> None:
 
 
 def _resumed() -> Iterator[Case]:
-    options = ' '.join([*data_options('$FX/data'), 'train_cfg.max_iters=1'])
+    options = f'{DATA} train_cfg.max_iters=1'
     command = f'train baselines/resnet_scenes_tiny.py --work-dir work --resume --cfg-options {options}'
     for name, content in {**LAST, 'itself a folder': None}.items():
         prepare = functools.partial(_last, content)
@@ -371,7 +372,7 @@ TARGETS = {
     'random-base': 'random-base target --layout scenes-tiny',
     'robustness --plot': 'robustness --plot $FX/curve.json --out target',
     'demo': 'demo --out target',
-    'train': f'train baselines/resnet_scenes_tiny.py --work-dir target --cfg-options {" ".join(data_options("$FX/data"))}',
+    'train': f'train baselines/resnet_scenes_tiny.py --work-dir target --cfg-options {DATA}',
 }
 
 
