@@ -42,7 +42,7 @@ class TestRecord(TypedDict):
     config: Text
     protocol: Text
     command: str
-    metrics: dict[str, float]
+    metrics: Annotated[dict[str, float], Field(min_length=1)]
     data: dict[str, Any] | None
     versions: dict[str, Any]
     images: NonNegativeInt

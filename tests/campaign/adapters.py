@@ -133,7 +133,7 @@ def _headers() -> Iterator[Case]:
             chosen = [doors[turn % 4], 'restore'] if wrong in ('absent', 'null') else [doors[turn % 4]]
             for door in dict.fromkeys(chosen):
                 if key == 'recipe' and wrong == 'absent' and door not in RESTORERS:
-                    continue  # an adapter without a recipe is no restorer, but can be trained with
+                    continue  # an adapter without a recipe is not a restorer, but trainings accept it
                 prepare = functools.partial(_header, functools.partial(_with, key, value), False)
                 yield _case(f'header {key} {wrong}', door, prepare, key=key)
             turn += 1
