@@ -124,7 +124,7 @@ class Point(TypedDict):
     aAcc: NotRequired[Percent]
     mAcc: NotRequired[Percent]
     ECE: NotRequired[FiniteFloat | None]
-    run: NotRequired[NonNegativeInt]
+    run: NonNegativeInt
 
 
 def _with_severity(point: Point) -> Point:

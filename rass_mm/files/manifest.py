@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 AGAIN = 'Choose another output folder, or delete this one to make its images again.'
 MANIFEST = 'manifest.jsonl'
+PNG, PNG_END = b'\x89PNG', b'IEND\xaeB`\x82'
 Record = dict[str, Any]
 
 
@@ -104,7 +105,8 @@ def output_state(path: Path, recorded: Any) -> str:
             check_complete(data, str(path))
         elif checksum(data) != recorded:
             decode_fully(data, str(path))
-            return 'changed'
+            cut = data.startswith(PNG) and PNG_END not in data  # Pillow does not read the last bytes
+            return 'damaged' if cut else 'changed'
     except (OSError, DataError):
         return 'damaged'
     return 'whole'
