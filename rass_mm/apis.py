@@ -26,14 +26,17 @@ from rass_mm.devices import device_name, has_accelerator
 from rass_mm.engine.launchers import check_launcher
 from rass_mm.engine.pretrained import check_pretrained
 from rass_mm.engine.records import command_line
-from rass_mm.errors import ConfigError
+from rass_mm.errors import CheckpointError, ConfigError
 from rass_mm.files.atomic import write_text
+from rass_mm.files.schemas import LONGEST
 from rass_mm.protocol import protocol_line, recipe_versions
 from rass_mm.segmentation.entry_points import settle
 from rass_mm.segmentation.fine_tuning import check_fine_tuning
 from rass_mm.segmentation.labelled_classes import LabelledClassesHook
 from rass_mm.segmentation.outputs import name_outputs
 
+LAST = 'last_checkpoint'
+"""File of mmengine that contains the path of the last checkpoint of a run."""
 RESULT = 'metrics.json'
 """File that a test writes to its work dir: metrics, protocol, command, checkpoint, data, recipe, seed and versions.
 
@@ -132,6 +135,8 @@ def train(config: Config, resume: bool | str = False) -> Runner:
             f'{config.work_dir}, add --cfg-options load_from=None. To resume from that file, pass --resume '
             f'{config.load_from}. To start a new run from its weights, do not resume.'
         )
+    elif resume:
+        check_last_checkpoint(config.work_dir)
     config.resume = bool(resume)
     _keep_config_file(config)
     for name in ('train_dataloader', 'val_dataloader'):
@@ -194,6 +199,26 @@ def test(
         record |= {'test_set': data_hash(runner.test_dataloader.dataset), 'unlabelled_classes': unlabelled(runner)}
         write_text(Path(config.work_dir) / RESULT, json.dumps(record, indent=2))
     return metrics
+
+
+def check_last_checkpoint(work_dir: str) -> None:
+    """Checks that the file `last_checkpoint` in a work dir, if there is one, contains the path of a file.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    record = Path(work_dir) / LAST
+    if not record.exists():
+        return
+    fix = 'Delete it, or pass the checkpoint to resume from: --resume FILE.'
+    try:
+        named = record.read_text(encoding='utf-8').strip()
+        found = bool(named) and Path(named).is_file()
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f'{record} cannot be read ({error}). {fix}') from None
+    if not found:
+        shown = named if len(named) <= LONGEST else named[:LONGEST] + '...'
+        raise CheckpointError(f'{record} contains {shown!r}, which is not the path of a checkpoint. {fix}')
 
 
 def _keep_config_file(config: Config) -> None:

@@ -34,9 +34,9 @@ def read_json(path: str | os.PathLike, kind: Any, fix: str, error: type[RassErro
     except FileNotFoundError:
         raise error(f'{path} does not exist. {fix}') from None
     except RecursionError:
-        raise error(f'{path} cannot be read (its lists are nested too deeply). {fix}') from None
+        raise error(f'{path} cannot be read as JSON (its lists are nested too deeply). {fix}') from None
     except (OSError, ValueError) as reason:
-        raise error(f'{path} cannot be read ({reason}). {fix}') from None
+        raise error(f'{path} cannot be read as JSON ({reason}). {fix}') from None
     return checked(content, kind, str(path), fix, error)
 
 
