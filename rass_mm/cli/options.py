@@ -15,6 +15,7 @@ from rich.console import Console
 from rass_mm import apis
 from rass_mm.cli.os_errors import explain_os_error
 from rass_mm.config import load_config
+from rass_mm.config.settings import check_settings
 from rass_mm.degradation.recipe import OSEDIFF, VERSIONS
 from rass_mm.devices import DTYPES
 from rass_mm.errors import RassError
@@ -23,6 +24,26 @@ from rass_mm.files.integrity import MAX_PIXELS
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
 Job = TypeVar('Job')
+
+
+class OverrideAction(DictAction):
+    """mmengine's action for options of the form KEY=VALUE, with an error message for other texts."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """Adds the values to those of earlier options."""
+        for text in values:
+            key, equals, value = text.partition('=')
+            if not (key and equals):
+                raise argparse.ArgumentError(
+                    self, f'{text!r} is not of the form KEY=VALUE, e.g. model.test_cfg.mode=whole'
+                )
+            try:
+                self._parse_iterable(value)
+            except (AssertionError, RecursionError):
+                raise argparse.ArgumentError(self, f'{text!r} has brackets that are not balanced') from None
+        super().__call__(parser, namespace, values, option)
 
 
 def guarded(arguments: argparse.Namespace) -> int:
@@ -61,7 +82,7 @@ def add_overrides(
     parser: argparse.ArgumentParser, help: str = 'config overrides as key=value, with dots in nested keys'
 ) -> None:
     """Adds the option --cfg-options."""
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help=help)
+    parser.add_argument('--cfg-options', nargs='+', action=OverrideAction, metavar='KEY=VALUE', help=help)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -125,15 +146,17 @@ def add_runner(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
 
 
-def runner_config(arguments: argparse.Namespace, amp: bool = False) -> Config:
+def runner_config(arguments: argparse.Namespace, amp: bool = False, purpose: str = 'train') -> Config:
     """Loads the config of a command that has the options of `add_runner`, and prepares it with `prepare_config`.
 
     Args:
         arguments: the parsed command line.
         amp: whether to train in mixed precision.
+        purpose: 'train' or 'test', see `check_settings`.
     """
     os.environ.setdefault('LOCAL_RANK', str(arguments.local_rank))
     config = load_config(arguments.config, arguments.cfg_options)
+    check_settings(config, purpose)
     return apis.prepare_config(config, arguments.launcher, amp, arguments.work_dir, Path(arguments.config).stem)
 
 

@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         RassError: an error that the user can fix, such as a missing checkpoint.
     """
-    config = runner_config(arguments)
+    config = runner_config(arguments, purpose='test')
     if arguments.checkpoint is None and apis.needs_checkpoint(config):
         raise ConfigError(apis.missing_checkpoint(config, f'{arguments.program} CONFIG CHECKPOINT'))
     pictures = {'show_dir': arguments.show_dir, 'show': arguments.show, 'wait_time': arguments.wait_time}
