@@ -24,7 +24,7 @@ from rass_mm.datasets.identity import data_hash
 from rass_mm.datasets.preflight import check_data_folders, check_labels
 from rass_mm.datasets.wrappers import leaf_paths
 from rass_mm.degradation.versions import lq_steps, step_version
-from rass_mm.devices import device_name, has_accelerator
+from rass_mm.devices import check_memory, device_name, has_accelerator
 from rass_mm.engine.launchers import check_launcher
 from rass_mm.engine.pretrained import check_pretrained
 from rass_mm.engine.records import command_line
@@ -36,6 +36,8 @@ from rass_mm.segmentation.fine_tuning import check_fine_tuning
 from rass_mm.segmentation.labelled_classes import LabelledClassesHook
 from rass_mm.segmentation.outputs import name_outputs
 
+BATCH_BYTES = 64
+"""Smallest memory per pixel of a training batch in bytes: the image and the first feature maps."""
 RESULT = 'metrics.json'
 """File that a test writes to its work dir: metrics, protocol, command, checkpoint, data, recipe, seed and versions.
 
@@ -126,8 +128,17 @@ def train(config: Config, resume: bool | str = False) -> Runner:
             are not valid. These errors are raised before the first iteration.
     """
     check_settings(config, 'train')
+    check_batch(config, 'train_dataloader')
     with explained(config, 'model', 'train_dataloader', 'optim_wrapper'):
         return _train(config, resume)
+
+
+def check_batch(config: Config, name: str) -> None:
+    """Raises a ConfigError if a batch of a dataloader does not fit into memory."""
+    size = (config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}).get('size') or (1, 1)
+    height, width = size if isinstance(size, tuple | list) else (size, size)
+    count = config[name].batch_size
+    check_memory(count * height * width * BATCH_BYTES, f'{name}.batch_size={count}', f'Set {name}.batch_size lower.')
 
 
 def _train(config: Config, resume: bool | str) -> Runner:

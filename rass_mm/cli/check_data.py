@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rass_mm.cli.options import INTERRUPTED, add_config, add_overrides
+from rass_mm.cli.options import INTERRUPTED, add_config, add_overrides, integer
 from rass_mm.config import load_config
 from rass_mm.config.building import explained
 from rass_mm.config.settings import check_settings
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         '--workers',
-        type=int,
+        type=integer(0, 256),
         default=os.cpu_count() or 1,
         help='number of processes for large data sets (default: all cores)',
     )

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from rass_mm import apis
-from rass_mm.cli.options import add_runner, runner_config
+from rass_mm.cli.options import add_runner, number, runner_config
 from rass_mm.errors import ConfigError
 
 
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument('--out', help='folder for predicted label maps or restored images')
     parser.add_argument('--show', action='store_true', help='show each prediction in a window')
     parser.add_argument(
-        '--wait-time', type=float, default=2.0, help='seconds for which each window stays open (default: 2)'
+        '--wait-time', type=number(0, 3600), default=2.0, help='seconds for which each window stays open (default: 2)'
     )
     parser.add_argument('--show-dir', help='folder for visualizations of the predictions')
     parser.add_argument('--tta', action='store_true', help='use test-time augmentation')

@@ -15,6 +15,8 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Timestep = Annotated[int, Field(ge=0, lt=1000)]
+Name = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 LONGEST = 60
 """Characters of a wrong value in a message."""
@@ -66,11 +68,16 @@ def _described(error: ValidationError, value: Any) -> tuple[str, str]:
     faults = error.errors(include_url=False)
     deepest = max(faults, key=lambda fault: len(fault['loc']))
     several = len({fault['loc'][:1] for fault in faults}) > 1 and faults[0]['input'] is not deepest['input']
-    messages = dict.fromkeys(fault['msg'].removeprefix('Input should be ') for fault in faults)
+    messages = dict.fromkeys(_expected(fault['msg']) for fault in faults)
     if several or len(messages) > 1:
-        return '', f'is {_shown(value)}, but it should be {" or ".join(messages)}.'
+        return '', f'is {_shown(value)}, but it should {" or ".join(messages)}.'
     key = ''.join(f'.{part}' for part in deepest['loc'] if isinstance(part, int) or part.isidentifier())
-    return key, f'is {_shown(deepest["input"])}, but it should be {next(iter(messages))}.'
+    return key, f'is {_shown(deepest["input"])}, but it should {next(iter(messages))}.'
+
+
+def _expected(message: str) -> str:
+    """Returns the end of pydantic's message that follows the word 'should'."""
+    return message.partition(' should ')[2].replace('an instance of Sequence', 'a list') or f'be valid ({message})'
 
 
 def _shown(value: Any) -> str:

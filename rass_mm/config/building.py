@@ -230,7 +230,7 @@ def unknown_name(path: str, name: str, registry: Registry) -> str:
     """Describes the name of a class that is not registered, with the most similar registered name."""
     known = [key for node in _related(registry) for key in node.module_dict]
     return (
-        f'{path} is {name!r}, but no {registry.name} of that name is registered. {suggestion(name, known)} A class of '
+        f'{path} is {name!r}, but {name} is not registered as a {registry.name}. {suggestion(name, known)} A class of '
         'your own must be imported with custom_imports.'
     )
 
@@ -281,7 +281,6 @@ def _running_fault(context: _Context, error: Exception, source: str | None) -> s
         if found:
             return f'{found[0]} cannot be used: {text}. {settings(found[1], found[0])}'
     place = next((frame for frame in _frames(error.__traceback__) if frame.f_code.co_filename.startswith(OWN)), None)
-    where = (
-        '' if place is None else f' (rass_mm/{Path(place.f_code.co_filename).relative_to(PACKAGE)}:{place.f_lineno})'
-    )
+    file = None if place is None else Path(place.f_code.co_filename).relative_to(PACKAGE)
+    where = '' if place is None else f' (rass_mm/{file}:{place.f_lineno})'
     return f'{own} cannot be used: {text}{where}. Correct the setting that the message mentions.'

@@ -65,9 +65,7 @@ def _check_key(config: Config, key: str) -> None:
     if first not in known:
         similar = get_close_matches(first, known, 1, SIMILAR)
         if similar:
-            raise ConfigError(
-                f'The option {key!r} sets {first}, which the config does not have. {did_you_mean(similar)}'
-            )
+            raise ConfigError(f'The option {key!r} sets {first}, which the config lacks. {did_you_mean(similar)}')
 
 
 def _misplaced(config: Config, options: Mapping[str, Any], error: Exception) -> str:
@@ -86,8 +84,6 @@ def _misplaced(config: Config, options: Mapping[str, Any], error: Exception) -> 
             elif isinstance(value, dict):
                 value = value.get(part, {})
             else:
-                return (
-                    f'The option {option!r} cannot be set: {path} is {value!r}, which has no keys. Set {path} itself.'
-                )
+                return f'The option {option!r} cannot be set: {path} is {value!r} and has no keys. Set {path} itself.'
             path = f'{path}.{part}' if path else part
     return f'The options {", ".join(options)} cannot be set: {error}. Correct the keys.'

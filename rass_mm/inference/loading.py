@@ -74,8 +74,14 @@ class SegmentorSource:
         """
         init_default_scope(self.config.get('default_scope') or 'mmseg')
         try:
+            check_settings(self.config, 'model')
             with explained(self.config, 'model'):
                 model = MODELS.build(_without_pretrained(self.config))
+        except ConfigError as error:
+            raise ConfigError(
+                f'The model of the config cannot be built: {error} Pass the config that the model was trained with. Its '
+                'custom_imports must list the module that registers the model.'
+            ) from error
         except BaseFolderError as error:
             raise BaseFolderError(f'{error}\n{BASE_HINT}') from None
         if not isinstance(model, BaseSegmentor):
@@ -128,7 +134,11 @@ def read_segmentor(
             follow_classes(content)
     if overrides:
         merge_options(content, overrides)
-    check_settings(content, 'model')
+    if not isinstance(content.get('model'), Mapping):
+        source = f' ({content.filename})' if content.filename else ''
+        raise ConfigError(
+            f'The config of {path}{source} has no model. Pass the config that the model was trained with.'
+        )
     if base is not None:
         _set_base(content.model, base)
     return SegmentorSource(path, loaded, content)

@@ -237,7 +237,7 @@ TESTING = [
     *('test_dataloader.dataset.type=Nope', 'test_dataloader.dataset.colour=1', 'test_dataloader.sampler.type=Nope'),
     *('test_dataloader.dataset.data_root=nowhere', 'test_dataloader.dataset.pipeline.0.type=Nope'),
     *('test_dataloader.dataset.pipeline.1.colour=1', 'model.data_preprocessor.mean=[0,0,0]'),
-    *('model.data_preprocessor.std=[1,1,1]', 'model.data_preprocessor.bgr_to_rgb=False', 'model.decode_head.type=Nope'),
+    *('model.data_preprocessor.std=[1,1,1]', 'model.decode_head.type=Nope'),
     *('model.backbone.timestep=-1', 'model.backbone.timestep=1000', 'model.backbone.adapter.rank=0', 'model=None'),
     *('default_scope=nope', 'randomness.seed=-1', 'visualizer.type=Nope', 'default_hooks.visualization.type=Nope'),
 ]
