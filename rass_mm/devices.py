@@ -82,5 +82,5 @@ def check_memory(needed: float, purpose: str, fix: str) -> None:
     free = available_memory()
     if free is not None and needed > free:
         raise ConfigError(
-            f'{purpose} needs about {needed / 2**30:,.1f} GiB of memory, but {free / 2**30:.1f} GiB are available. {fix}'
+            f'{purpose} needs about {needed / 2**30:,.1f} GiB of memory, but {free / 2**30:.1f} GiB are free. {fix}'
         )

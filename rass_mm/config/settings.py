@@ -94,6 +94,8 @@ PLACES: dict[str, Registry] = {
     'visualizer': VISUALIZERS,
 }
 """Keys below which a `type` is looked up, and the registry."""
+TYPED = (DATASETS, TRANSFORMS, HOOKS, METRICS, DATA_SAMPLERS)
+"""Registries without a default type."""
 LOOPS_OF = ('train_cfg', 'val_cfg', 'test_cfg')
 NEEDED = {
     'train': ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'),
@@ -178,6 +180,8 @@ def _types_in(value: Any, path: str, registry: Registry | None) -> Iterator[str]
         kind = value.get('type')
         if registry is not None and isinstance(kind, str):
             yield from _type_fault(f'{path}.type', kind, registry)
+        elif kind is None and registry in TYPED and path != 'default_hooks':
+            yield f'{path} has no type. Set {path}.type to the name of a registered {registry.name}.'
         elif registry is not None and kind is not None and not callable(kind):
             yield f'{path}.type is {kind!r}, but it should be the name of a registered {registry.name}. Correct it.'
         for key, item in value.items():

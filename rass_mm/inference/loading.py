@@ -79,8 +79,8 @@ class SegmentorSource:
                 model = MODELS.build(_without_pretrained(self.config))
         except ConfigError as error:
             raise ConfigError(
-                f'The model of the config cannot be built: {error} Pass the config that the model was trained with. Its '
-                'custom_imports must list the module that registers the model.'
+                f'The model of the config cannot be built: {error} Pass the config that the model was trained with. '
+                'Its custom_imports must list the module that registers the model.'
             ) from error
         except BaseFolderError as error:
             raise BaseFolderError(f'{error}\n{BASE_HINT}') from None

@@ -14,7 +14,7 @@ MIDDLE = 127.5
 
 
 def check_value_range(preprocessor: Any) -> None:
-    """Raises a ConfigError if the config of a data preprocessor does not map images to [-1, 1], as the base requires."""
+    """Raises a ConfigError if a data preprocessor does not map images to [-1, 1], as the base requires."""
     for key in ('mean', 'std') if isinstance(preprocessor, Mapping) else ():
         values = preprocessor.get(key)
         if values is not None and any(value != MIDDLE for value in values):

@@ -43,8 +43,8 @@ class RASS(TrainedStateMixin, EncoderDecoder):
         kwargs: further arguments of `EncoderDecoder`.
 
     Raises:
-        ConfigError: the class list does not match the head, the images are not normalised to [-1, 1], the head does not support a single class, or the prompt
-            is unknown.
+        ConfigError: the class list does not match the head, the images are not normalised to [-1, 1], the head does
+            not support a single class, or the prompt is unknown.
     """
 
     _kept_logits = False
