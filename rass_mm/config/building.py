@@ -27,9 +27,7 @@ from rass_mm.errors import ConfigError, RassError
 
 LONGEST, VALUE = 300, 60
 """Characters of an error's message and of a value in a message."""
-LIBRARIES = tuple(
-    dict.fromkeys(os.path.realpath(sysconfig.get_path(name)) + os.sep for name in ('stdlib', 'purelib', 'platlib'))
-)
+STANDARD = os.path.realpath(sysconfig.get_path('stdlib')) + os.sep
 OWN = str(PACKAGE) + os.sep
 WORKER_FRAME = re.compile(r'^\s*File "([^"]+)", line \d+', re.MULTILINE)
 
@@ -166,9 +164,14 @@ def through_user_code(error: BaseException) -> bool:
     """Returns whether an error passed through code that is neither of this package nor of an installed one."""
     files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     files += WORKER_FRAME.findall(str(error))
-    return any(
-        not file.startswith(('<', OWN)) and not os.path.realpath(file).startswith(LIBRARIES) for file in map(str, files)
-    )
+    return not all(map(in_library, files))
+
+
+def in_library(file: str) -> bool:
+    """Returns whether a file of code is part of Python, of this package or of an installed one."""
+    if file.startswith(('<', OWN)) or not {'site-packages', 'dist-packages'}.isdisjoint(Path(file).parts):
+        return True
+    return os.path.realpath(file).startswith(STANDARD)
 
 
 def _building_fault(context: _Context, registry: Registry, cfg: Mapping[str, Any], error: Exception) -> str:

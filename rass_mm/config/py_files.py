@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rass_mm.config.building import in_library
 from rass_mm.errors import ConfigError
 
 BOM = '\ufeff'
@@ -33,7 +34,7 @@ def explained_reading(file: str | os.PathLike) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         missing = error.filename is None or os.path.abspath(error.filename) == path
-        if missing and path not in _reading[:-1] and len(_reading) > 1:
+        if missing and path not in _reading[:-1]:
             raise  # a missing base, which is reported together with the config that needs it
         raise ConfigError(_explanation(path, error)) from error
     except (Exception, SystemExit) as error:
@@ -52,9 +53,9 @@ def _explanation(path: str, error: BaseException) -> str:
         return f'{path}:{line} is not UTF-8 text ({error.reason}). Save the file with the encoding UTF-8.'
     if isinstance(error, RecursionError):
         return f'{path} is nested too deeply, or it inherits from itself. Simplify it.'
-    line = _line(path, error)
-    if line is not None:
-        return f'{path}:{line} raises {type(error).__name__}: {_short(error)}. Correct this line.'
+    place = _place(path, error)
+    if place is not None:
+        return f'{place} raises {type(error).__name__}: {_short(error)}. Correct this line.'
     return f'{path}: {_without_line(error)}'
 
 
@@ -84,10 +85,12 @@ def _without_line(error: BaseException) -> str:
     return f'the config cannot be read ({type(error).__name__}: {text}). Correct it.'
 
 
-def _line(path: str, error: BaseException) -> int | None:
-    """Returns the last line of the config that was running when the error was raised."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-    return lines[-1] if lines else None
+def _place(path: str, error: BaseException) -> str | None:
+    """Returns the file and the line of the config, or of a module of the user, that raised the error."""
+    for frame in traceback.extract_tb(error.__traceback__)[::-1]:
+        if frame.filename == path or not in_library(frame.filename):
+            return f'{frame.filename}:{frame.lineno}'
+    return None
 
 
 def _short(error: BaseException) -> str:
