@@ -16,13 +16,15 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from rass_mm.compat import recorded_versions
+from rass_mm.config.building import explained
 from rass_mm.config.kinds import as_list, type_name
+from rass_mm.config.settings import check_settings
 from rass_mm.datasets.classes import check_split, has_head
 from rass_mm.datasets.identity import data_hash
 from rass_mm.datasets.preflight import check_data_folders, check_labels
 from rass_mm.datasets.wrappers import leaf_paths
 from rass_mm.degradation.versions import lq_steps, step_version
-from rass_mm.devices import device_name, has_accelerator
+from rass_mm.devices import check_memory, device_name, has_accelerator
 from rass_mm.engine.launchers import check_launcher
 from rass_mm.engine.pretrained import check_pretrained
 from rass_mm.engine.records import command_line
@@ -37,6 +39,8 @@ from rass_mm.segmentation.outputs import name_outputs
 
 LAST = 'last_checkpoint'
 """File of mmengine that contains the path of the last checkpoint of a run."""
+BATCH_BYTES = 64
+"""Smallest memory per pixel of a training batch in bytes: the image and the first feature maps."""
 RESULT = 'metrics.json'
 """File that a test writes to its work dir: metrics, protocol, command, checkpoint, data, recipe, seed and versions.
 
@@ -64,7 +68,8 @@ def prepare_config(
             this process was not started by `launcher`.
     """
     check_fine_tuning(config)
-    settle(config)
+    with explained(config):
+        settle(config)
     check_launcher(launcher)
     config.launcher = launcher
     config.work_dir = work_dir or config.get('work_dir') or f'./work_dirs/{stem}'
@@ -125,6 +130,21 @@ def train(config: Config, resume: bool | str = False) -> Runner:
         DataError, BaseFolderError, CheckpointError, ConfigError: the data, the base folder, the weights or the config
             are not valid. These errors are raised before the first iteration.
     """
+    check_settings(config, 'train')
+    check_batch(config, 'train_dataloader')
+    with explained(config, 'model', 'train_dataloader', 'optim_wrapper'):
+        return _train(config, resume)
+
+
+def check_batch(config: Config, name: str) -> None:
+    """Raises a ConfigError if a batch of a dataloader does not fit into memory."""
+    size = (config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}).get('size') or (1, 1)
+    height, width = size if isinstance(size, tuple | list) else (size, size)
+    count = config[name].batch_size
+    check_memory(count * height * width * BATCH_BYTES, f'{name}.batch_size={count}', f'Set {name}.batch_size lower.')
+
+
+def _train(config: Config, resume: bool | str) -> Runner:
     resume = resume or bool(config.get('resume'))
     if isinstance(resume, str):
         config.load_from = resume
@@ -176,8 +196,22 @@ def test(
         ConfigError: the model has trainable parameters but no checkpoint is given, the test data has other classes, or
             `show` is set without a display.
     """
+    check_settings(config, 'test')
     if checkpoint is None and needs_checkpoint(config):
         raise ConfigError(missing_checkpoint(config, 'rass_mm.apis.test(config, checkpoint)'))
+    with explained(config, 'model', 'test_dataloader', 'test_evaluator'):
+        return _test(config, checkpoint, out, show_dir, tta, show, wait_time)
+
+
+def _test(
+    config: Config,
+    checkpoint: str | None,
+    out: str | None,
+    show_dir: str | None,
+    tta: bool,
+    show: bool,
+    wait_time: float,
+) -> dict[str, float]:
     config.load_from, config.resume = checkpoint, False
     check_data_folders(config.get('test_dataloader'), 'test_dataloader')
     check_labels(config, 'test_dataloader')

@@ -4,7 +4,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from rass_mm.cli.options import add_device, add_max_pixels, add_overrides, finish_job, positive
+from rass_mm.cli.options import add_device, add_max_pixels, add_overrides, finish_job, integer, positive, side
 from rass_mm.devices import DTYPES, chosen_device
 from rass_mm.inference.loading import read_segmentor
 from rass_mm.inference.modes import MODES, SegmentOptions
@@ -49,10 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         'larger than one window; whole: no windows, which is slow and needs much memory for large images '
         '(default: auto)',
     )
-    parser.add_argument('--window', type=positive, help='side of a window in pixels (default: as in the config)')
+    parser.add_argument('--window', type=side, help='side of a window in pixels (default: as in the config)')
     parser.add_argument(
         '--overlap',
-        type=int,
+        type=integer(0, 2**16),
         help='overlap of neighbouring windows in pixels (default: as in the config, else a third of the window)',
     )
     parser.add_argument(

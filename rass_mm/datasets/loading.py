@@ -17,7 +17,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
-from rass_mm.datasets.labels import background_hint, is_lossy, lossy_reason
+from rass_mm.datasets.labels import background_hint, is_lossy, lossy_reason, mode_reason
 from rass_mm.errors import ConfigError, DataError
 from rass_mm.files.integrity import MAX_PIXELS, check_complete, check_size, without_pillow_limit
 from rass_mm.files.orientation import DRAWN_ON, orientation_of, turn_label, turned
@@ -149,9 +149,11 @@ class LoadLabelStrict(LoadAnnotations):
                 f'{path} is a colour image ({image.mode}), but a label must have one channel of class ids. Convert the '
                 'colours to ids and save them as a grey PNG.'
             )
-        if label.max() > 255:
-            wrong = np.unique(label[label > 255])[:8].tolist()
-            raise DataError(f'{path} contains label ids {wrong}. The largest supported id is 255. Renumber the ids.')
+        if label.dtype.kind not in 'bui':
+            raise DataError(f'{path}: {mode_reason(image)}')
+        if label.min() < 0 or label.max() > 255:
+            wrong = np.unique(label[(label < 0) | (label > 255)])[:8].tolist()
+            raise DataError(f'{path} contains label ids {wrong}. The supported ids are 0 to 255. Renumber the ids.')
         return image.size
 
     def _upright(self, label: np.ndarray, results: dict[str, Any]) -> np.ndarray:

@@ -8,6 +8,7 @@ another one can be added, because adding an adapter after only fusing silently r
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,10 @@ from peft import LoraConfig, set_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from rass_mm.diffusion.adapter_checks import AGAIN, check_complete, check_header, check_tensors
+from rass_mm.config.arguments import Count, Positive
 from rass_mm.errors import AdapterError
 from rass_mm.files.atomic import atomic_path
 
@@ -31,6 +34,14 @@ HEADER = 'rass_mm.adapter'
 CONV_IN = 'conv_in.'
 VAE = 'vae.'
 """Prefix of the names of VAE tensors in an adapter file. OSEDiff adapts the VAE in addition to the UNet."""
+
+
+class AdapterSettings(TypedDict, total=False):
+    """Types of the values of an `AdapterSpec` in a config."""
+
+    rank: Count
+    alpha: Positive
+    targets: Sequence[str]
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from rass_mm.diffusion.base import DiffusionBase, load_unet, load_vae, load_whol
 from rass_mm.diffusion.known_bases import LAYOUTS, build_models, write_configs
 from rass_mm.diffusion.prompts import cache_folder
 from rass_mm.diffusion.text import load_tokenizer
-from rass_mm.errors import BaseFolderError, CheckpointError
+from rass_mm.errors import BaseFolderError, CheckpointError, ConfigError
 from rass_mm.files.atomic import atomic_path, write_text
 from rass_mm.files.hashing import json_sha256
 from rass_mm.files.tensors import first_line, read_tensors
@@ -72,6 +72,27 @@ class BaseRecipe:
     empty_prompts: float = 0.1
     seed: int = 0
     snr_gamma: float | None = None
+
+    def check(self, size: int | None = None) -> None:
+        """Checks that the networks can process the crops, and that the images are at least as large.
+
+        Args:
+            size: shorter side of the images in pixels; None for drawn scenes.
+
+        Raises:
+            ConfigError: a crop has a wrong size.
+        """
+        layout, size = LAYOUTS['scenes-tiny'], self.image_size if size is None else size
+        stride, multiple = (2 ** (len(layout[part]['block_out_channels']) - 1) for part in ('vae', 'unet'))
+        for name, side, step, most in (
+            ('vae-crop', self.vae_crop, stride, size),
+            ('unet-crop', self.unet_crop, multiple, size // stride),
+        ):
+            if side % step or not step <= side <= most:
+                raise ConfigError(
+                    f'--{name} is {side}, but it must be a multiple of {step} from {step} to {most // step * step}, '
+                    f'because the images have {size} pixels. Set --{name} to such a number.'
+                )
 
     def key(self, source: ConfiguredImages | None = None, start: 'Start | None' = None) -> str:
         """Returns the cache key, a hash of `FORMAT`, the recipe, the layout and, if given, images and initial base."""
@@ -147,8 +168,10 @@ def make_base(
     Raises:
         BaseFolderError: the folder contains other files, or `start` is damaged or has a different layout.
         DataError: the images cannot be used.
+        ConfigError: a crop does not fit the networks or the images.
     """
     recipe = recipe or BaseRecipe()
+    recipe.check()
     key = recipe.key(source, start)
     record = folder / 'training.json'
     if folder.exists() and not folder.is_dir():
@@ -195,6 +218,7 @@ class _BaseTraining:
         )
         with Progress(*columns, TextColumn('loss {task.fields[loss]:.4f}')) as self.progress:
             data = self.source.load(self.progress) if self.source else self._scenes()
+            recipe.check(min(data.images.shape[-2:]))
             vae = self.models['vae']
             if not self.start:
                 start_linear(vae, data.images, torch.Generator().manual_seed(recipe.seed))
