@@ -41,8 +41,8 @@ def _pickles() -> Iterator[Case]:
             yield _attack(f'{name} {form}', 'CheckpointLoader', FORMS[form](data))
             yield _attack(f'{name} {form}', next(turn), FORMS[form](data))
     for name, data in pickles.strange_tensors():
-        for door in ('CheckpointLoader', 'convert', next(turn), next(turn)):
-            yield _attack(f'{name}', door, pickles.zipped(data))
+        for door in dict.fromkeys(('CheckpointLoader', 'convert', next(turn), next(turn))):
+            yield _attack(name, door, pickles.zipped(data))
     for name, data in pickles.large_structures():
         for door in ('CheckpointLoader', *PICKLED):
             yield _attack(name, door, pickles.zipped(data))
@@ -84,7 +84,7 @@ def _tensors() -> Iterator[Case]:
     turn = itertools.cycle(PICKLED)
     for name, make in _kinds_of_tensors().items():
         content = functools.partial(lambda make: _saved({'state_dict': {'weight': make()}}), make)
-        for door in ('CheckpointLoader', 'convert', *(next(turn) for _ in range(4))):
+        for door in dict.fromkeys(('CheckpointLoader', 'convert', *(next(turn) for _ in range(4)))):
             yield _attack(f'{name} tensor', door, content)
 
 
@@ -276,7 +276,7 @@ def _config_files() -> Iterator[Case]:
     for name in ('report r/given.json', 'robustness --plot r/given.json --out o'):
         for kind, data in JSONS.items():
             prepare = functools.partial(write, 'r/given.json', data)
-            yield Case(f'malicious/json {kind}/{name.split()[0]}', name, named=('given',), prepare=prepare, malicious=True)
+            yield Case(f'malicious/record {kind}/{name.split()[0]}', name, named=('given',), prepare=prepare, malicious=True)
 
 
 CALLS = (
