@@ -63,7 +63,7 @@ DOORS: dict[str, Door] = {
     'test': f'test {RESNET} @ --work-dir w --cfg-options {DATA}',
     'test RASS': f'test {RASS} @ --work-dir w --cfg-options {DATA} {BASED}',
     'load_from': f'train {RESNET} --work-dir w --cfg-options {RUN} load_from=@',
-    'resume': f'train {RESNET} --work-dir w --resume @ --cfg-options {RUN}',
+    'resume': f'train {RESNET} --work-dir w --resume @ --cfg-options {RUN} train_cfg.max_iters=4',
     'fine_tune': f'train {RESNET} --work-dir w --cfg-options {RUN} fine_tune=@',
     'init_cfg': f'train {RESNET} --work-dir w --cfg-options {RUN} {PRETRAINED}.checkpoint=@',
     'segment': 'segment $FX/good.png out --checkpoint @',

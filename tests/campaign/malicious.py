@@ -18,7 +18,15 @@ from campaign.pickles import FORMS, text
 
 CODE = pickles.SOURCE.decode()
 ADAPTERS = ('restore', 'attention', 'scr_adapter')
-PICKLED = tuple(door for door in DOORS if door != 'CheckpointLoader')
+SLOW = ('test', 'test RASS', 'load_from', 'resume', 'fine_tune', 'init_cfg', 'robustness', 'scr_adapter')
+QUICK = tuple(door for door in DOORS if door not in (*SLOW, 'CheckpointLoader'))
+
+
+def _turns() -> Iterator[str]:
+    """Yields all doors but the loader again and again, the slow ones less often."""
+    quick, slow = itertools.cycle(QUICK), itertools.cycle(SLOW)
+    while True:
+        yield from (next(quick), next(quick), next(quick), next(slow))
 
 
 def _attack(name: str, door: str, data: bytes | Callable[[], bytes], suffix: str = 'pth') -> Case:
@@ -31,20 +39,20 @@ def _attack(name: str, door: str, data: bytes | Callable[[], bytes], suffix: str
 
 def _pickles() -> Iterator[Case]:
     """Yields each pickle in several forms, at mmengine's loader and at the other doors in turn."""
-    turn = itertools.cycle(PICKLED)
+    turn, forms = _turns(), itertools.cycle([*FORMS, 'zip'])
     for name, data in pickles.running():
-        for form, pack in FORMS.items():
-            yield _attack(f'{name} {form}', 'CheckpointLoader', pack(data))
-            yield _attack(f'{name} {form}', next(turn), pack(data))
+        form = next(forms)
+        yield _attack(f'{name} {form}', 'CheckpointLoader', FORMS[form](data))
+        form = next(forms)
+        yield _attack(f'{name} {form}', next(turn), FORMS[form](data))
     for name, data in pickles.senseless():
-        for form in ('plain', 'zip'):
-            yield _attack(f'{name} {form}', 'CheckpointLoader', FORMS[form](data))
-            yield _attack(f'{name} {form}', next(turn), FORMS[form](data))
+        yield _attack(f'{name} zip', 'CheckpointLoader', FORMS['zip'](data))
+        yield _attack(f'{name} plain', next(turn), data)
     for name, data in pickles.strange_tensors():
-        for door in dict.fromkeys(('CheckpointLoader', 'convert', next(turn), next(turn))):
+        for door in dict.fromkeys(('CheckpointLoader', next(turn))):
             yield _attack(name, door, pickles.zipped(data))
     for name, data in pickles.large_structures():
-        for door in ('CheckpointLoader', *PICKLED):
+        for door in dict.fromkeys(('CheckpointLoader', 'convert', *(next(turn) for _ in range(3)))):
             yield _attack(name, door, pickles.zipped(data))
         yield _attack(f'{name} plain', 'CheckpointLoader', data)
         yield _attack(f'{name} legacy', 'test', pickles.legacy(data))
@@ -81,10 +89,10 @@ def _kinds_of_tensors() -> dict[str, Callable[[], object]]:
 
 
 def _tensors() -> Iterator[Case]:
-    turn = itertools.cycle(PICKLED)
+    turn = _turns()
     for name, make in _kinds_of_tensors().items():
         content = functools.partial(lambda make: _saved({'state_dict': {'weight': make()}}), make)
-        for door in dict.fromkeys(('CheckpointLoader', 'convert', *(next(turn) for _ in range(4)))):
+        for door in dict.fromkeys(('CheckpointLoader', 'convert', next(turn))):
             yield _attack(f'{name} tensor', door, content)
 
 
@@ -154,9 +162,9 @@ def _wrong_method(data: bytes) -> bytes:
 
 
 def _zips() -> Iterator[Case]:
-    turn = itertools.cycle(PICKLED)
+    turn = _turns()
     for name, make in _archives().items():
-        doors = ('CheckpointLoader', 'convert', 'test', *(next(turn) for _ in range(3)))
+        doors = ('CheckpointLoader', 'convert', next(turn))
         for door in dict.fromkeys(doors):
             yield _attack(name, door, make)
 
@@ -195,9 +203,9 @@ HEADERS: dict[str, bytes] = {
 
 
 def _safe() -> Iterator[Case]:
-    doors = ('restore', 'attention', 'scr_adapter', 'test', 'load_from', 'segment', 'init_cfg')
+    turn = itertools.cycle(('attention', 'scr_adapter', 'test', 'segment', 'load_from', 'segment with a config', 'init_cfg'))
     for name, data in HEADERS.items():
-        for door in doors:
+        for door in ('restore', next(turn), 'load_segmentor'):
             yield _attack(f'safetensors {name}', door, data, 'safetensors')
         prepare = functools.partial(copy_base, functools.partial(_replace_weights, data))
         command = f'restore $FX/good.png out --adapter $FX/adapter.safetensors {RESTORE}'.replace('$FX/base', 'base')
@@ -218,8 +226,9 @@ URLS = (
 
 
 def _urls() -> Iterator[Case]:
+    turn = itertools.cycle((*MMENGINE, 'convert', 'restore'))
     for url in URLS:
-        for door in (*(door for door in MMENGINE), 'convert', 'restore'):
+        for door in (next(turn), next(turn), next(turn)):
             yield Case(f'malicious/url {url.replace("/", "_")}/{door}', at(door, url), malicious=True)
 
 
@@ -266,9 +275,11 @@ CONFIG_DOORS = {
 
 
 def _config_files() -> Iterator[Case]:
+    turn = itertools.cycle(door for door in CONFIG_DOORS if door != 'check-data')
     for suffix, files in (('yaml', YAMLS), ('json', JSONS)):
         for name, data in files.items():
-            for door, command in CONFIG_DOORS.items():
+            for door in ('check-data', next(turn)):
+                command = CONFIG_DOORS[door]
                 prepare = functools.partial(write, f'given.{suffix}', data)
                 command = command.replace('@', f'given.{suffix}')
                 case = f'malicious/{suffix} {name}/{door}'
@@ -350,7 +361,7 @@ def _as_text(content: dict) -> str:
 
 def _with_config(config: object, hub: object, folder: Path, kit: Path) -> None:
     loaded = torch.load(kit / 'resnet.pth', weights_only=False)
-    loaded['meta']['cfg'] = config
+    loaded['meta'] |= {'cfg': config, 'config': config}
     if hub is not None:
         loaded.setdefault('message_hub', {}).setdefault('runtime_info', {})['cfg'] = hub
     else:
@@ -362,28 +373,28 @@ def _data_configs() -> Iterator[Case]:
     """Yields configs that are data, with a dotted `type` or import, at every door of such a config."""
     contents = {f'type {name}': _typed(PLACES[number % len(PLACES)], name) for number, name in enumerate(CALLS)}
     contents |= {f'os.system in {place}': _typed(place, 'os.system') for place in PLACES}
+    turn = itertools.cycle(itertools.product(('json', 'yaml'), CONFIG_DOORS))
+    parts = itertools.cycle(('meta', 'hub', 'MMSegInferencer', 'resume'))
     contents |= {f'import {name.replace("/", "_")}': {**_typed('model', 'EncoderDecoder'), 'custom_imports': {'imports': [name]}} for name in IMPORTS}
     for name, content in contents.items():
-        for suffix in ('json', 'yaml'):
-            for door in ('train', 'test', 'segment'):
-                prepare = functools.partial(write, f'given.{suffix}', json.dumps(content).encode())
-                command = CONFIG_DOORS[door].replace('@', f'given.{suffix}')
-                case = f'malicious/{suffix} {name}/{door}'
-                yield Case(case, command, named=('given',), prepare=prepare, malicious=True)
-        yield from _texts(name, _as_text(content), refused=True)
+        suffix, door = next(turn)
+        prepare = functools.partial(write, f'given.{suffix}', json.dumps(content).encode())
+        command = CONFIG_DOORS[door].replace('@', f'given.{suffix}')
+        yield Case(f'malicious/{suffix} {name}/{door}', command, named=('given',), prepare=prepare, malicious=True)
+        yield from _texts(name, _as_text(content), next(parts))
     for name, literal in LITERALS.items():
-        yield from _texts(f'text {name}', literal, refused=name not in ('nothing',))
+        yield from _texts(f'text {name}', literal, next(parts))
 
 
-def _texts(name: str, config: str, refused: bool) -> Iterator[Case]:
-    """Yields a checkpoint with a config text. Only `segment` and the inferencer without a config build from it."""
-    for part, values in {'meta': (config, None), 'hub': ('', config)}.items():
-        prepare = functools.partial(_with_config, *values)
-        case = f'malicious/{name} in {part}'
-        yield Case(f'{case}/segment', at('segment', 'given.pth'), named=('given',), prepare=prepare, malicious=True)
-    prepare = functools.partial(_with_config, config, None)
-    yield Case(f'malicious/{name}/MMSegInferencer', _inferencer, prepare=prepare, malicious=True)
-    yield Case(f'malicious/{name}/resume', at('resume', 'given.pth'), prepare=prepare, malicious=True)
+def _texts(name: str, config: str, part: str) -> Iterator[Case]:
+    """Yields a checkpoint with a config text at `segment`, and at a further door."""
+    prepare = functools.partial(_with_config, *(('', config) if part == 'hub' else (config, None)))
+    yield Case(f'malicious/{name} in {part}/segment', at('segment', 'given.pth'), named=('given',), prepare=prepare, malicious=True)
+    if part == 'MMSegInferencer':
+        yield Case(f'malicious/{name}/MMSegInferencer', _inferencer, prepare=prepare, malicious=True)
+    if part == 'resume':
+        prepare = functools.partial(_with_config, config, None)
+        yield Case(f'malicious/{name}/resume', at('resume', 'given.pth'), prepare=prepare, malicious=True)
 
 
 def _inferencer(folder: Path) -> None:
@@ -444,8 +455,10 @@ def _bases() -> Iterator[Case]:
         'train': f'train {RASS} --work-dir w --cfg-options {RUN} {BASED}',
         'test': f'test {RASS} $FX/rass.pth --work-dir w --cfg-options {DATA} {BASED}',
     }
+    turn = itertools.cycle(doors)
     for name, (change, valid) in BASES.items():
-        for door, command in doors.items():
+        for door in dict.fromkeys(('restore', next(turn))) if name != 'auto_map of the text encoder' else doors:
+            command = doors[door]
             prepare = functools.partial(copy_base, functools.partial(lambda change, base: (_code_files(base), change(base)), change))
             command = command.replace('$FX/base', 'base')
             yield Case(f'malicious/base {name}/{door}', command, ok=valid, prepare=prepare, malicious=True)
@@ -475,11 +488,11 @@ HARMLESS: dict[str, Callable[[Path, Path], None]] = {
 
 
 def _controls() -> Iterator[Case]:
+    slow = itertools.cycle(('test', 'load_from', 'resume', 'fine_tune', 'robustness'))
     for name, prepare in HARMLESS.items():
-        for door in MMENGINE:
-            if door in ('init_cfg', 'fine_tune'):
-                continue
-            command = at(door, 'given.pth').replace('max_iters=1 ', 'max_iters=4 ') if door == 'resume' else at(door, 'given.pth')
+        quick = ('CheckpointLoader', 'init_model', 'MMSegInferencer', 'segment', 'segment with a config', 'load_segmentor')
+        for door in (*quick, 'benchmark', next(slow), next(slow)):
+            command = at(door, 'given.pth')
             yield Case(f'malicious/valid {name}/{door}', command, ok=True, prepare=prepare)
     configs = {
         'yaml': ('given.yaml', b"_base_: baselines/resnet_scenes_tiny.py\nx: &x [1, 2]\ny: [*x, *x]\nz: !!python/tuple [1, 2]\n"),
