@@ -3,6 +3,7 @@
 mmengine's own loaders would download and unpickle such files, which can run arbitrary code.
 """
 
+import re
 import shlex
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -22,12 +23,17 @@ ZOOS = {
 """Scheme of a short name, e.g. `torchvision://resnet50` -> function of mmengine that returns name -> URL."""
 
 
+ADDRESS = re.compile(r'[A-Za-z][\w+.-]+:/')
+"""Start of a URL. A path object has merged its two slashes."""
+
+
 def refuse_remote(filename: str, *_: Any, **__: Any) -> NoReturn:
     """Raises a `CheckpointError` that says how to download the file."""
+    filename = re.sub(r'^([\w+.-]+:)/(?!/)', r'\1//', filename)
     address = address_of(filename)
     scheme, _, rest = address.rpartition('://')
     name = urlsplit(address).path.rpartition('/')[2] or 'checkpoint.pth'
-    if scheme in ('http', 'https'):
+    if scheme.lower() in ('http', 'https'):
         command = f'curl -L -o {shlex.quote(name)} {shlex.quote(address)}'
     elif scheme.endswith('s3'):
         command = f'aws s3 cp {shlex.quote(f"s3://{rest}")} {shlex.quote(name)}'

@@ -6,6 +6,7 @@ on, a tensor that repeats one value. Such files would exhaust the memory or neve
 
 import os
 import zipfile
+import zlib
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ MOST_ENTRIES = 20_000_000
 """Entries of all containers, counted each time that a shared container is mentioned."""
 MOST_INFLATED = 2**28
 """Bytes that a compressed archive may inflate to beyond the size of the file."""
+CHUNK = 2**22
 MOST_REPEATED = 2**28
 """Bytes of a tensor beyond those that the file stores for it, e.g. of a tensor made by `expand`."""
 
@@ -26,22 +28,51 @@ Container = dict | list | tuple | set | frozenset
 
 
 def check_archive(filename: str) -> None:
-    """Checks that a zip file does not inflate to much more than its size.
+    """Checks the directory, the size and the checksums of a zip file that `torch.save` wrote. torch checks neither.
 
     Raises:
-        CheckpointError: it does, or its directory is damaged.
+        CheckpointError: the file is damaged or is no checkpoint, or inflates to much more than its size.
     """
     try:
         with zipfile.ZipFile(filename) as archive:
-            inflated = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+            entries = archive.infolist()
+            names = [entry.filename for entry in entries]
+            if sum(name.split('/')[-1] == 'data.pkl' for name in names) != 1 or len(set(names)) != len(names):
+                raise CheckpointError(
+                    f'{filename} is a zip file, but not a checkpoint that torch.save wrote. Pass the checkpoint itself.'
+                )
+            _check_size(filename, sum(entry.file_size for entry in entries))
+            wrong = [entry.filename for entry in entries if not _is_whole(archive, entry)]
+    except CheckpointError:
+        raise
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, OSError, EOFError, zlib.error) as error:
         raise CheckpointError(f'Checkpoint {filename} is damaged ({error}). Copy it again.') from None
+    if wrong and len(wrong) < sum(entry.file_size > 0 for entry in entries):  # torch can leave out all checksums
+        raise CheckpointError(
+            f'Checkpoint {filename} is damaged: {wrong[0]} does not have the checksum in the file '
+            f'({len(wrong)} of {len(entries)} records). Copy it again or use another checkpoint.'
+        )
+
+
+def _check_size(filename: str, inflated: int) -> None:
     stored = os.path.getsize(filename)
     if inflated > stored + MOST_INFLATED:
         raise CheckpointError(
             f'Checkpoint {filename} was not loaded: its {stored:,} bytes would inflate to {inflated:,}. torch.save does '
-            'not compress; repack the file without compression if you trust its author.'
+            'not compress. If you trust its author, repack the file without compression.'
         )
+
+
+def _is_whole(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bool:
+    try:
+        with archive.open(entry) as record:
+            while record.read(CHUNK):
+                pass
+    except zipfile.BadZipFile as error:
+        if 'CRC' in str(error):
+            return False
+        raise
+    return True
 
 
 def check_contents(content: Any, filename: str) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from rass_mm.errors import DataError
+from rass_mm.files.damage import fault_in
 
 ENDINGS = {b'\xff\xd8\xff': b'\xff\xd9', b'\x89PNG': b'IEND'}
 """First bytes of a format, with bytes near the end of a complete file."""
@@ -101,6 +102,9 @@ def decoded(data: bytes) -> Image.Image:
         raise UnknownImageError('not an image of a known type') from error
     except Exception as error:  # on damaged bytes, Pillow's decoders raise almost any error, e.g. TypeError
         raise DataError(str(error)) from error
+    fault = fault_in(data)
+    if fault is not None:
+        raise DataError(fault)
     return image
 
 
@@ -119,11 +123,14 @@ def decode_fully(data: bytes, path: str) -> Image.Image:
 
 
 def check_complete(data: bytes, path: str) -> None:
-    """Raises a DataError if an image file is truncated.
+    """Raises a DataError if an image file is truncated or damaged.
 
-    For almost every JPEG and PNG, the last bytes show that the file is complete. All other files are fully decoded.
+    Almost every JPEG and PNG is checked without decoding all of its pixels. All other files are fully decoded.
     """
     for start, end in ENDINGS.items():
         if data.startswith(start) and end in data[-TAIL:]:
-            return
+            fault = fault_in(data)
+            if fault is None:
+                return
+            raise DataError(f'{path}: the image is damaged ({fault}). Copy it again or remove it from the data set.')
     decode_fully(data, path)

@@ -28,13 +28,16 @@ from rass_mm.datasets.classes import follow_classes
 from rass_mm.datasets.loading import LoadImageStrict
 from rass_mm.datasets.preflight import drop_absent_labels, follow_clean_suffix
 from rass_mm.datasets.wrappers import leaf_paths
+from rass_mm.errors import CheckpointError, RassError
+from rass_mm.files.tensors import first_line
 from rass_mm.segmentation.fine_tuning import use_fine_tuning
+from rass_mm.segmentation.fitting import RESUMED
 
 HOOKS = tuple(
     {'type': name}
     for name in (
         *('LabelsOnlyHook', 'LabelledClassesHook'),
-        *('FiniteTrainingHook', 'ConfigScheduleHook', 'EpochSamplerHook'),
+        *('FiniteTrainingHook', 'ConfigScheduleHook', 'EpochSamplerHook', 'FittingCheckpointHook'),
     )
 )
 """Hooks that are added to every runner of a config that imports this package."""
@@ -102,6 +105,22 @@ def _wrap_runner() -> None:
         build(self, *args, **kwargs)
 
     Runner.__init__ = settle_and_build
+    resume = Runner.resume
+
+    @functools.wraps(resume)
+    def resume_whole(self: Runner, filename: str, *args: Any, **kwargs: Any) -> None:
+        try:
+            resume(self, filename, *args, **kwargs)
+        except RassError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            # Values of the optimizer, the schedule or the log can be wrong in any way.
+            raise CheckpointError(
+                f'{filename} cannot be resumed with this config: its optimizer, schedule or log does not fit '
+                f'({type(error).__name__}: {first_line(error)}). {RESUMED}'
+            ) from error
+
+    Runner.resume = resume_whole
 
 
 def _wrap_inference_model() -> None:
