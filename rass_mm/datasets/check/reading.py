@@ -77,7 +77,7 @@ def read_sample(sample: Sample) -> Reading:
 
 
 def image_size(path: str) -> tuple[Size, int]:
-    """Decodes an image completely and returns its size, as loaded in training, and its EXIF orientation.
+    """Decodes an image completely and returns its (width, height), as loaded in training, and its EXIF orientation.
 
     Raises:
         DataError: the file is missing, truncated, damaged or not an image.
