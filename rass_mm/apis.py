@@ -37,7 +37,8 @@ from rass_mm.segmentation.outputs import name_outputs
 RESULT = 'metrics.json'
 """File that a test writes to its work dir: metrics, protocol, command, checkpoint, data, recipe, seed and versions.
 
-`test_set` is a hash of the images and labels. `unlabelled_classes` are left out of mmseg's means, or count as 0.
+`test_set` is a hash of the images and labels. `unlabelled_classes` have no labelled pixels; mmseg leaves them out
+of its means or counts them as 0.
 """
 
 

@@ -69,7 +69,7 @@ def check_split(config: dict[str, Any], loader: str) -> None:
 def class_conflict(config: dict[str, Any], loader: str, dataset: dict[str, Any]) -> str | None:
     """Returns an error message if the class names of a data set differ from those of the model, else None.
 
-    Returns None also if the model has no segmentation head, or if class names are not known.
+    None is also returned if the model has no segmentation head or if its class names are not known.
 
     Args:
         config: config with the model and its data loaders.

@@ -39,7 +39,7 @@ class LoadImageStrict(LoadImageFromFile):
 
     Required keys: `img_path`.
     Added keys: `img`, (H, W, 3) BGR uint8 (float32 with `to_float32`); `img_shape` and `ori_shape`, (H, W);
-    `exif_orientation`, the orientation from 1 to 8 that was applied to `img`.
+    `exif_orientation`, the EXIF orientation, 1 to 8, that was applied to `img`.
 
     Args:
         max_pixels: largest number of pixels of an image. A larger image raises an error and is not decoded.

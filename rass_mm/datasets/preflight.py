@@ -16,7 +16,7 @@ SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
 def check_data_folders(loader: dict[str, Any] | None, name: str) -> None:
     """Checks that the data sets of a dataloader config have images, and that RealLQ has labels in one of its layouts.
 
-    Parts of wrappers are checked too. Only local data sets with a `data_prefix` for images are checked.
+    Data sets inside wrappers are checked too. Only local data sets with a `data_prefix` for images are checked.
 
     Args:
         loader: `train_dataloader`, `val_dataloader` or `test_dataloader` of a config.
@@ -32,7 +32,8 @@ def check_data_folders(loader: dict[str, Any] | None, name: str) -> None:
 def check_labels(config: dict[str, Any], name: str) -> None:
     """Checks that the data sets of a dataloader have label folders, unless its evaluators only write results.
 
-    Only data sets with `img_path` in `data_prefix` and `LoadLabelStrict` in their pipeline are checked.
+    Only data sets with `img_path` in `data_prefix` and `LoadLabelStrict` in their pipeline are checked. The labels
+    of RealLQ are checked by `check_data_folders` instead.
 
     Args:
         config: a config with the dataloader and its evaluator.

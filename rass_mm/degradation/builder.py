@@ -223,7 +223,7 @@ def _read_manifest(path: Path, header: dict) -> dict[str, dict]:
             f'settings as before{_version_option(old, header)}.'
         )
     if old['versions'] != header['versions']:
-        logger.warning('%s was started with %s. Resuming with %s.', path, old['versions'], header['versions'])
+        logger.warning('%s was written with %s. The run is resumed with %s.', path, old['versions'], header['versions'])
     return lines
 
 

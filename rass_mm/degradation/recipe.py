@@ -52,7 +52,7 @@ class Stage:
         sigma: Spread of the blur kernels in pixels.
         resize_probs: Probabilities of up, down and keep.
         resize_scale: Smallest and largest size, as a multiple of the input size.
-        gaussian_sigma: Standard deviation of the Gaussian noise, in grey levels of 255.
+        gaussian_sigma: Standard deviation of the Gaussian noise, on a scale of 0 to 255.
         poisson_scale: Scale factor of the Poisson noise.
         blur_prob: Probability that the stage blurs the image.
         sinc_prob: Probability that a blur uses the sinc filter instead of one of `KERNELS`.

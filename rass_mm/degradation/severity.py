@@ -1,7 +1,7 @@
 """Degradations of a chosen severity, for robustness curves: a single degradation, or a milder form of the whole recipe.
 
-The draw of an image is the same at every severity: the same seed results in the same kernels, noise patterns and order,
-and only the strength changes.
+Random choices do not depend on the severity. With the same seed, the kernels, the noise patterns and the order of the
+steps are the same at every severity, and only the strength changes.
 """
 
 from collections.abc import Mapping

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LONGEST = 40
-"""Characters of the target's name in the temporary name, which must not exceed the limit of the file system."""
+"""Maximum number of characters of the target's name in the temporary name, because file systems limit its length."""
 
 
 @contextmanager

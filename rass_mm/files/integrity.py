@@ -17,7 +17,7 @@ TAIL = 64
 
 
 MAX_PIXELS = 89_478_485
-"""Default limit of the pixels of an image: that of Pillow, a quarter of a GiB with three channels."""
+"""Default limit on the number of pixels of an image. It is that of Pillow, a quarter of a GiB with three channels."""
 
 MAX_TEXT = 2**26
 """Longest text of a PNG file that is accepted, in bytes."""

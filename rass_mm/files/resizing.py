@@ -2,7 +2,7 @@
 
 Pillow's bicubic kernel has a = -0.5 and OpenCV's has a = -0.75. On 20 photos enlarged four times, the results differ by
 up to 10 grey levels. 8-bit images are resized in 8 bits, because Pillow rounds and clips them after each direction.
-In floating point, the results would differ by up to 4 grey levels for the photos and by up to 18 for noise.
+Resizing in floating point would change the results by up to 4 grey levels for the photos and by up to 18 for noise.
 """
 
 from collections.abc import Sequence

@@ -138,7 +138,7 @@ def _turned(reading: Reading, rules: LabelRules | None) -> list[dict[str, str]]:
 
 
 def _mismatches(reading: Reading, enlarged: bool, rules: LabelRules | None) -> Iterator[dict[str, Any]]:
-    """Yields an entry for each partner that differs in size. If `enlarged`, clean images may be larger."""
+    """Yields an entry for each label or clean image of another size. If `enlarged`, clean images may be larger."""
     sample = reading.sample
     size = reading.sizes.get(sample.image)
     stored = rules is not None and rules.drawn_on == 'stored' and reading.orientation in QUARTER_TURNS

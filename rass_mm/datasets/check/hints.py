@@ -36,7 +36,7 @@ def shift_hints(raw_ids: Mapping[int, int], rules: LabelRules) -> list[str]:
 
 
 def unlearnable(raw_ids: Mapping[int, int], rules: LabelRules) -> list[str]:
-    """Returns the reason why a model cannot learn from the labels, or an empty list.
+    """Returns a list with the reason why a model cannot learn from the labels, or an empty list if it can.
 
     Either all pixels are ignored, or the ids are 0 and 255 as in a binary mask, whose foreground is then ignored.
     """

@@ -163,7 +163,7 @@ def _pairs(found: list[dict], folders: tuple[Path, str | None], config: dict[str
 def _complete(
     samples: list[Sample], without_image: list[str], rules: LabelRules | None, enlarged: bool, hints: list[str]
 ) -> Listing:
-    """Returns the listing, with missing labels and clean images removed and their images collected."""
+    """Returns a listing without labels and clean images that do not exist. Their images are in `without_partner`."""
     kept, lacking = [], []
     for sample in samples:
         label, clean = (path if path and Path(path).is_file() else None for path in (sample.label, sample.clean))
