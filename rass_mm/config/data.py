@@ -30,9 +30,7 @@ def read_config_data(file: str | os.PathLike, _chain: tuple[Path, ...] = ()) -> 
     """
     file = Path(os.path.abspath(os.path.expanduser(file)))
     if file in _chain:
-        raise ConfigError(
-            f'{file} inherits from itself: {" -> ".join(map(str, (*_chain, file)))}. Change _base_ in one of these files.'
-        )
+        raise ConfigError(f'{file} inherits from itself: {" -> ".join(map(str, (*_chain, file)))}. Change one _base_.')
     text = _read_text(file)
     content = _parse(text, file)
     bases = content.pop('_base_', [])

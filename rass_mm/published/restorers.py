@@ -1,6 +1,7 @@
 """Conversion of the files of OSEDiff and SCR.
 
-Both contain three LoRA adapters and the full `conv_in` of the UNet. That of OSEDiff also contains a LoRA of the VAE.
+Both files contain three LoRA adapters and the full `conv_in` of the UNet. OSEDiff's file also contains a LoRA of the
+VAE.
 """
 
 from dataclasses import dataclass

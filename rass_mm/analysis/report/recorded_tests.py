@@ -82,7 +82,7 @@ def _rows(records: Sequence[Record]) -> list[Row]:
 
 
 def _agree(some: Mapping[str, float], others: Mapping[str, float]) -> bool:
-    """Returns whether two sets of scores are equal up to rounding, as for the same images."""
+    """Returns whether the scores in both sets are equal up to rounding, as they are for the same input images."""
     return all(abs(some[key] - others[key]) <= 1e-4 for key in some.keys() & others.keys())
 
 
