@@ -19,7 +19,7 @@ def extractor_of(model: nn.Module) -> Any:
 
 
 class StageMeter:
-    """Divides a growing amount among stages. Growth inside nested stages counts for the innermost stage.
+    """Divides a growing amount among stages. Growth inside nested stages is added to the innermost stage.
 
     Args:
         read: a function that returns the current amount, e.g. the time after synchronizing the device.
@@ -33,7 +33,7 @@ class StageMeter:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Context manager. Growth inside the block counts for the stage `name`."""
+        """Context manager. Adds the growth of the amount inside the block to the stage `name`."""
         self._charge()
         self._open.append(name)
         try:
@@ -50,7 +50,7 @@ class StageMeter:
 
     @contextmanager
     def watching(self, points: list[StagePoint]) -> Iterator[None]:
-        """Context manager. Inside the block, growth counts for the stage whose method runs, otherwise for 'other'."""
+        """Context manager. Inside the block, growth is added to the stage whose method runs, otherwise to 'other'."""
         self.amounts |= dict.fromkeys([*(point.stage for point in points), OTHER], 0.0)
         with ExitStack() as stack:
             for point in points:
@@ -63,7 +63,7 @@ class StageMeter:
             def call(*args: Any, **kwargs: Any) -> Any:
                 with self.stage(stage):
                     result = method(*args, **kwargs)
-                # A head may return a function that computes rows lazily, which counts for its stage too.
+                # A head may return a function that computes rows lazily, which belongs to its stage too.
                 return wrap(result) if isinstance(result, FunctionType) else result
 
             return call

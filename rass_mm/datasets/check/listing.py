@@ -75,7 +75,7 @@ class Listing:
         enlarged: whether images may be smaller than their clean partners.
         hints: messages about possible problems.
         labels: label folder; None for a data set without labels.
-        max_pixels: largest number of pixels of a file, as in the loader of the images.
+        max_pixels: largest number of pixels that a file may have, the same limit as in `LoadImageStrict`.
     """
 
     samples: list[Sample]

@@ -72,8 +72,8 @@ def world_noise(x: np.ndarray, z: np.ndarray, per_metre: float, roughness: float
     """Computes noise that is fixed to the ground plane.
 
     Args:
-        x: float32 (H, W), metres to the right.
-        z: float32 (H, W) or (H, 1), metres ahead.
+        x: float32 (H, W), distance to the right of the camera in metres.
+        z: float32 (H, W) or (H, 1), distance in front of the camera in metres.
         per_metre: noise pixels per metre.
         roughness: see `noise_tile`.
 
