@@ -12,7 +12,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from rass_mm.errors import DataError
 
 ENDINGS = {b'\xff\xd8\xff': b'\xff\xd9', b'\x89PNG': b'IEND'}
-"""First bytes of a format, with bytes near the end of a complete file."""
+"""First bytes of a format, and bytes that a complete file has near its end."""
 TAIL = 64
 
 

@@ -14,9 +14,9 @@ from PIL.Image import Resampling
 from rass_mm.errors import DataError
 
 OSEDIFF_SHORT_SIDE, OSEDIFF_MULTIPLE = 512, 8
-"""OSEDiff's minimum short side of an enlarged image, and the number its sides are multiples of, in pixels."""
+"""OSEDiff's minimum short side of an enlarged image in pixels, and the number by which its sides are divisible."""
 MOST_MEGAPIXELS, MOST_WHOLE_MEGAPIXELS = 400, 8
-"""Largest enlarged image (about 10 GB with its source), and the largest that OSEDiff's scheme restores as a whole."""
+"""Limits of an enlarged image: in general (about 10 GB with its source), and if OSEDiff's scheme restores it whole."""
 
 
 def resized(image: np.ndarray, size: tuple[int, int], method: Resampling = Resampling.BICUBIC) -> np.ndarray:

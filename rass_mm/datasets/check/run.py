@@ -36,8 +36,8 @@ def check_config(
     absent = [split for split, loader in loaders.items() if not loader]
     if absent and (splits or len(absent) == len(SPLITS)):
         raise ConfigError(
-            f'The config has no {" and no ".join(f"{split}_dataloader" for split in absent)}. Add what is missing, or '
-            'select other splits.'
+            f'The config has no {" and no ".join(f"{split}_dataloader" for split in absent)}. Add it to the '
+            'config, or select other splits.'
         )
     done = {}
     for split, loader in loaders.items():
