@@ -89,7 +89,7 @@ def training(out: Path, settings: DemoSettings, system: System) -> list[Step]:
 
 
 def segmentor_tests(out: Path, settings: DemoSettings, system: System) -> list[Step]:
-    """Returns the steps that test a segmentor on both splits and keep its predictions for the pictures."""
+    """Returns the steps that test a segmentor on the degraded and on the clean images and save its label maps."""
     steps = []
     for split, (folder, suffix) in SPLITS.items():
         changes = [

@@ -40,10 +40,10 @@ class Lake:
     """Area of water on the ground, in metres.
 
     Args:
-        kind: 'behind' (farther than a shore across the view), 'beside' (on one side of a shore along the view) or
-            'oval'.
-        where: (x, z) of the shore, of which only one is used, or of the centre of the oval.
-        size: (x, z) amplitudes of the waves of the shore, or radii of the oval.
+        kind: 'behind' (beyond a shore that runs across the view), 'beside' (to one side of a shore that runs along the
+            view) or 'oval'.
+        where: (x, z) position of the shore or of the centre of the oval. 'behind' uses only z, and 'beside' only x.
+        size: (x, z) amplitude of the wavy shoreline, or radii of the oval. 'behind' uses only z, and 'beside' only x.
         phase: phase of the irregular outline, in radians.
     """
 
