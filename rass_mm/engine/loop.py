@@ -12,7 +12,7 @@ from rass_mm.engine.seeding import SeededSampler
 
 @LOOPS.register_module()
 class ResumableIterLoop(IterBasedTrainLoop):
-    """`IterBasedTrainLoop` in which a resumed run with a `SeededSampler` does not load the batches of earlier iterations."""
+    """`IterBasedTrainLoop` in which a resumed run with a `SeededSampler` does not load the earlier batches."""
 
     def run(self) -> Any:
         """Trains up to `max_iters` iterations, starting at the iteration of the resumed checkpoint if there is one."""
