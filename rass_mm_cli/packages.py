@@ -76,7 +76,7 @@ NEEDS = {
 If one of them cannot be imported, the package itself is not the cause of the fault, see `root_cause`.
 """
 MODULES = {'mmsegmentation': 'mmseg', 'opencv-python-headless': 'cv2'}
-"""Package -> import name, for packages whose import name differs from their own."""
+"""Package -> import name, for packages whose import name differs from the name of the distribution."""
 PROBES = {
     'mmsegmentation': 'import mmseg.models',
     'mmdet': 'import mmdet.models',

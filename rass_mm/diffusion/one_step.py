@@ -21,7 +21,7 @@ def one_step(
 
     Args:
         latent: (B, C, h, w) scaled latent z_L.
-        predicted: (B, C, h, w) output of the UNet for z_L, eps.
+        predicted: (B, C, h, w) eps, the output of the UNet for z_L.
         form: 'residual' or 'x0'.
         alpha_bar: cumulative alpha at the timestep, in (0, 1). Required for the form `x0`.
 

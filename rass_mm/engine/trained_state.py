@@ -44,8 +44,8 @@ class TrainedStateMixin(nn.Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Makes the constructor of a subclass call `settle` when it ends.
 
-        The constructor of the class itself ends after those of its base classes, so its call of `settle` has the last
-        effect.
+        The constructor of the class itself ends after those of its base classes, so its call of `settle` is the last
+        one and replaces the result of the others.
         """
         super().__init_subclass__(**kwargs)
         if '__init__' not in cls.__dict__:

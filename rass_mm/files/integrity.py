@@ -17,7 +17,10 @@ TAIL = 64
 
 
 MAX_PIXELS = 89_478_485
-"""Default limit on the number of pixels of an image. It is that of Pillow, a quarter of a GiB with three channels."""
+"""Default limit on the number of pixels of an image.
+
+It is the limit of Pillow and corresponds to a quarter of a GiB for three channels of 8 bits.
+"""
 
 MAX_TEXT = 2**26
 """Longest text of a PNG file that is accepted, in bytes."""
@@ -58,7 +61,7 @@ def check_pixels(data: bytes, most: int = MAX_PIXELS) -> None:
 def check_size(data: bytes, path: str, most: int = MAX_PIXELS) -> None:
     """Checks the number of pixels like `check_pixels`, with the file name in the error message.
 
-    Bytes of an unknown type or with a damaged header are accepted: decoding them describes the fault.
+    Bytes of an unknown type or with a damaged header are accepted, because their decoder reports the fault.
 
     Raises:
         TooManyPixelsError: the image is too large.

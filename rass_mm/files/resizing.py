@@ -16,7 +16,10 @@ from rass_mm.errors import DataError
 OSEDIFF_SHORT_SIDE, OSEDIFF_MULTIPLE = 512, 8
 """OSEDiff's minimum short side of an enlarged image in pixels, and the number by which its sides are divisible."""
 MOST_MEGAPIXELS, MOST_WHOLE_MEGAPIXELS = 400, 8
-"""Limits of an enlarged image: in general (about 10 GB with its source), and if OSEDiff's scheme restores it whole."""
+"""Maximum size of an enlarged image in megapixels, in general and for OSEDiff's scheme.
+
+An image of 400 megapixels takes about 10 GB together with its source. OSEDiff's scheme restores images as a whole.
+"""
 
 
 def resized(image: np.ndarray, size: tuple[int, int], method: Resampling = Resampling.BICUBIC) -> np.ndarray:

@@ -98,7 +98,7 @@ def guided(
 ) -> Tensor:
     """Computes the noise prediction with classifier-free guidance (arXiv 2207.12598).
 
-    It is negative + scale * (prompted - negative), where these are the predictions for `negative` and for `context`.
+    The result is n + scale * (p - n), where n is the prediction for `negative` and p is the prediction for `context`.
     """
     prompted, away = predict(unet, latent, timesteps, context), predict(unet, latent, timesteps, negative)
     return away + scale * (prompted - away)
