@@ -209,8 +209,8 @@ class LoadCleanImage(BaseTransform):
     Args:
         lq: name of the folder of degraded images in `img_path`.
         clean: name of the folder of clean images, which replaces `lq`.
-        suffix: suffix of the clean files; None keeps that of the degraded file. If the config has
-            `clean_val.img_suffix`, a suffix given here is replaced by it.
+        suffix: suffix of the clean files; None keeps the suffix of the degraded file. In validation and test
+            pipelines, `clean_val.img_suffix` of the config replaces a suffix given here.
         upscale: whether to enlarge `img` to the size of the clean image, with a bicubic filter, if `img` is smaller.
         max_pixels: largest number of pixels of a clean image. A larger image raises an error and is not decoded.
         backend: library that enlarges `img`: 'pillow', as in the published restorers (see `rass_mm.files.resizing`),

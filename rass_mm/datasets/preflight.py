@@ -77,7 +77,7 @@ def drop_absent_labels(config: dict[str, Any]) -> None:
 
 
 def follow_clean_suffix(config: dict[str, Any]) -> None:
-    """Sets the suffix of `LoadCleanImage` in validation and test pipelines to that of `clean_val`, in place."""
+    """Replaces the suffix of `LoadCleanImage` in validation and test pipelines by `clean_val.img_suffix`, in place."""
     suffix = (config.get('clean_val') or {}).get('img_suffix')
     for loader in ('val_dataloader', 'test_dataloader'):
         for _, dataset in leaf_paths(config.get(loader), loader) if suffix else ():

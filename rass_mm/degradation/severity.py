@@ -21,7 +21,7 @@ PARAMETERS = {
     'poisson': ('scale', 'Poisson scale', ''),
     'jpeg': ('quality', 'JPEG quality', ''),
 }
-"""For each kind: the key in the step of `single`, the name and the unit of the amount that depends on the severity."""
+"""Maps each kind except 'mixed' to its amount at a severity: the key in the step of `single`, the name and the unit."""
 
 
 def at_severity(kind: str, severity: float, height: int, width: int, seed: int, recipe: Recipe = OSEDIFF) -> dict:

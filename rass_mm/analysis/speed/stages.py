@@ -10,7 +10,7 @@ from torch import nn
 from rass_mm.diffusion.stages import StagePoint
 
 OTHER = 'other'
-"""Name of the remainder outside all stages: cutting and blending windows, resizing logits, copies between devices."""
+"""Name of the stage for all other work: cutting and blending windows, resizing logits, copies between devices."""
 
 
 def extractor_of(model: nn.Module) -> Any:
@@ -50,7 +50,10 @@ class StageMeter:
 
     @contextmanager
     def watching(self, points: list[StagePoint]) -> Iterator[None]:
-        """Context manager. Inside the block, growth is added to the stage whose method runs, otherwise to 'other'."""
+        """Context manager. Inside the block, growth during a method in `points` is added to the stage of that method.
+
+        All other growth is added to the stage 'other'.
+        """
         self.amounts |= dict.fromkeys([*(point.stage for point in points), OTHER], 0.0)
         with ExitStack() as stack:
             for point in points:

@@ -210,7 +210,7 @@ def _sidewalk(stage: Stage, terrain: Terrain, view: _View, coarse: np.ndarray, f
 
 
 def _water(stage: Stage, terrain: Terrain, view: _View) -> np.ndarray:
-    """Paints the reflected backdrop, distorted by ripples, over the colour of the water, with lighting."""
+    """Paints water: its own colour, the backdrop reflected and distorted by ripples, and highlights on the ripples."""
     camera, light = stage.camera, stage.light
     rows = np.arange(view.start, camera.height, dtype=np.float32)[:, None]
     ripple = world_noise(view.x, view.z * 0.35, 14.0, 0.3) * np.clip(view.sharp * 2, 0.15, 1)
