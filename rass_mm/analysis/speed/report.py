@@ -250,7 +250,7 @@ def stage_table(variant: dict[str, Any]) -> str:
 
 
 def rate_cells(part: dict[str, Any]) -> list[str]:
-    """Formats TFLOP per image, TFLOP/s and the shares of the measured rates as table cells."""
+    """Formats TFLOP per image, TFLOP/s and its percentages of the rates measured on the device as table cells."""
     cells = [f'{part["tflop_per_image"]:.4g}', f'{part["tflops"]:.3g}']
     return cells + [f'{part[key]:.0%}' for key in ('share_of_matmul', 'share_of_convolution')]
 
