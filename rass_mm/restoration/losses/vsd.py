@@ -25,15 +25,15 @@ class VSDLoss(nn.Module):
 
     At a random timestep t, noise is added to the restored latent z_H, which gives z_t. The clean latent is estimated
     twice from z_t: x_reg by the critic, which models the outputs of the restorer, and x_fix by the teacher, the frozen
-    base with guidance against the negative prompt. With w = mean|z_H - x_fix| per image and g = (x_reg - x_fix) / w, the loss is
-    MSE(z_H, stop_gradient(z_H - g)), whose gradient is g up to a constant.
+    base with guidance against the negative prompt. With w = mean|z_H - x_fix| per image and g = (x_reg - x_fix) / w,
+    the loss is MSE(z_H, stop_gradient(z_H - g)), whose gradient is g up to a constant.
 
     Args:
         loss_weight: weight of the loss, lambda_vsd.
         guidance: scale of the teacher's classifier-free guidance.
         timesteps: first (inclusive) and last (exclusive) of the timesteps from which t is drawn.
         adapter: rank and alpha of the critic's LoRA.
-        negative_prompt: negative prompt of the guidance. It must not have more tokens than the text encoder of the base accepts.
+        negative_prompt: negative prompt of the guidance. It must not have more tokens than the text encoder accepts.
     """
 
     def __init__(
