@@ -44,7 +44,8 @@ BATCH_BYTES = 64
 RESULT = 'metrics.json'
 """File that a test writes to its work dir: metrics, protocol, command, checkpoint, data, recipe, seed and versions.
 
-`test_set` is a hash of the images and labels. `unlabelled_classes` are left out of mmseg's means, or count as 0.
+`test_set` is a hash of the images and labels. `unlabelled_classes` lists the classes without labelled pixels,
+which mmseg excludes from its means or counts with a value of 0.
 """
 
 
@@ -54,7 +55,8 @@ def prepare_config(
     """Adapts a config to its data set, to this machine and to the command line, in place, and returns it.
 
     The model and the label checks get the classes of the data set, see `settle`. Mixed precision uses bfloat16 or, on
-    machines that do not support it, what `fitted_precision` returns. Distributed runs without an accelerator use gloo.
+    machines that do not support it, another precision, see `fitted_precision`. Distributed runs without an accelerator
+    use gloo.
 
     Args:
         config: the config of a training or a test.
@@ -185,7 +187,7 @@ def test(
 
     Args:
         config: the result of `prepare_config`.
-        checkpoint: the file to load; None tests the model as built, which must have no trainable parameters.
+        checkpoint: the file to load; None tests the newly built model, which must have no trainable parameters.
         out: folder for the predicted label maps (PNG files of class ids) or restored images; None writes none.
         show_dir: folder for visualizations of the predictions; None draws none.
         tta: whether to use test-time augmentation, with the config's `tta_model` and `tta_pipeline`.

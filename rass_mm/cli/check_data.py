@@ -19,7 +19,7 @@ from rass_mm.files.atomic import check_writable, write_text
 from rass_mm.segmentation.entry_points import settle
 
 RECORDED = {'config', 'limit', 'problems', 'data'}
-"""Keys of the JSON file."""
+"""Top-level keys of the file that --json writes."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         ConfigError: the config lacks a requested split, or an option is out of range.
-        DataError: --json names another existing file.
+        DataError: --json names an existing file that this command did not write.
         OSError: --json cannot be written.
     """
     logging.basicConfig(level=logging.INFO, format='%(message)s')
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check_target(target: Path) -> None:
-    """Checks before the data is read that the results can be written, and that they replace nothing but results."""
+    """Checks that the file of --json can be written and, if it exists, that it contains results of this command."""
     check_writable(target)
     if not target.exists():
         return

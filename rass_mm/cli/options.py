@@ -239,5 +239,5 @@ def names(text: str) -> list[str]:
 
 
 def given(arguments: argparse.Namespace, options: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the values of those `options` that are set on the command line, by name."""
+    """Returns a dict with the names and values of those `options` that are set on the command line."""
     return {name: getattr(arguments, name) for name in options if getattr(arguments, name) is not None}

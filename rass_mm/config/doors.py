@@ -1,7 +1,7 @@
-"""Replacements for mmengine's own config readers, so that configs that are data cannot run code.
+"""Replaces mmengine's readers of YAML, JSON and config text, so that such configs are read as data and run no code.
 
-In mmengine, `Runner.resume` and mmseg's inferencer run the config text of a checkpoint as Python, and `Config.fromfile`
-reads YAML with a loader that calls functions.
+Without these replacements, mmengine's `Runner.resume` and mmseg's inferencer run the config text of a checkpoint as
+Python, and mmengine's `Config.fromfile` reads YAML with a loader that can call functions.
 """
 
 import os

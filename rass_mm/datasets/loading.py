@@ -39,7 +39,7 @@ class LoadImageStrict(LoadImageFromFile):
 
     Required keys: `img_path`.
     Added keys: `img`, (H, W, 3) BGR uint8 (float32 with `to_float32`); `img_shape` and `ori_shape`, (H, W);
-    `exif_orientation`, the orientation from 1 to 8 that was applied to `img`.
+    `exif_orientation`, the EXIF orientation, 1 to 8, that was applied to `img`.
 
     Args:
         max_pixels: largest number of pixels of an image. A larger image raises an error and is not decoded.
@@ -211,8 +211,8 @@ class LoadCleanImage(BaseTransform):
     Args:
         lq: name of the folder of degraded images in `img_path`.
         clean: name of the folder of clean images, which replaces `lq`.
-        suffix: suffix of the clean files; None keeps that of the degraded file. If the config has
-            `clean_val.img_suffix`, a suffix given here is replaced by it.
+        suffix: suffix of the clean files; None keeps the suffix of the degraded file. In validation and test
+            pipelines, `clean_val.img_suffix` of the config replaces a suffix given here.
         upscale: whether to enlarge `img` to the size of the clean image, with a bicubic filter, if `img` is smaller.
         max_pixels: largest number of pixels of a clean image. A larger image raises an error and is not decoded.
         backend: library that enlarges `img`: 'pillow', as in the published restorers (see `rass_mm.files.resizing`),

@@ -20,7 +20,7 @@ SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
 def check_data_folders(loader: dict[str, Any] | None, name: str) -> None:
     """Checks that the data sets of a dataloader config have images, and that RealLQ has labels in one of its layouts.
 
-    Parts of wrappers are checked too. Only local data sets with a `data_prefix` for images are checked.
+    Data sets inside wrappers are checked too. Only local data sets with a `data_prefix` for images are checked.
 
     Args:
         loader: `train_dataloader`, `val_dataloader` or `test_dataloader` of a config.
@@ -36,7 +36,8 @@ def check_data_folders(loader: dict[str, Any] | None, name: str) -> None:
 def check_labels(config: dict[str, Any], name: str) -> None:
     """Checks that the data sets of a dataloader have label folders, unless its evaluators only write results.
 
-    Only data sets with `img_path` in `data_prefix` and `LoadLabelStrict` in their pipeline are checked.
+    Only data sets with `img_path` in `data_prefix` and `LoadLabelStrict` in their pipeline are checked. The labels
+    of RealLQ are checked by `check_data_folders` instead.
 
     Args:
         config: a config with the dataloader and its evaluator.
@@ -80,7 +81,7 @@ def drop_absent_labels(config: dict[str, Any]) -> None:
 
 
 def follow_clean_suffix(config: dict[str, Any]) -> None:
-    """Sets the suffix of `LoadCleanImage` in validation and test pipelines to that of `clean_val`, in place."""
+    """Replaces the suffix of `LoadCleanImage` in validation and test pipelines by `clean_val.img_suffix`, in place."""
     suffix = (config.get('clean_val') or {}).get('img_suffix')
     for loader in ('val_dataloader', 'test_dataloader'):
         for _, dataset in leaf_paths(config.get(loader), loader) if suffix else ():

@@ -280,7 +280,7 @@ def _read_manifest(path: Path, header: dict) -> dict[str, dict]:
         )
     versions = old.get('versions')
     if versions != header['versions']:
-        logger.warning('%s was started with %s. Resuming with %s.', path, versions, header['versions'])
+        logger.warning('%s was written with %s. The run is resumed with %s.', path, versions, header['versions'])
     return lines
 
 

@@ -46,10 +46,10 @@ class DemoSettings:
 
 
 def claim_folder(out: Path, settings: DemoSettings) -> None:
-    """Writes the settings to a new folder, or checks that a used folder has the same settings.
+    """Writes the settings to a new folder, or checks that an existing demo folder has the same settings.
 
     Raises:
-        ConfigError: the folder contains a demo with other settings or unrelated files.
+        ConfigError: the folder contains a demo with other settings, a damaged settings file, or unrelated files.
     """
     file = out / SETTINGS
     if not file.is_file():

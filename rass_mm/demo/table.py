@@ -101,7 +101,7 @@ def read_metrics(out: Path, name: str) -> dict[str, float]:
 
 
 def majority_miou(scenes: Path) -> float:
-    """Returns the mean IoU, in [0, 1], of always predicting the most frequent class of the training scenes."""
+    """Returns the mean IoU, in [0, 1], of predicting the most frequent training class for all validation pixels."""
 
     def counts(split: str) -> np.ndarray:
         labels = (

@@ -1,8 +1,11 @@
-"""Named LoRA adapters of a UNet: adding, merging, saving and loading. A base UNet can have any number of adapters.
+"""Named LoRA adapters of a UNet: adding, merging, saving and loading.
+
+An adapter file contains the LoRA and the full `conv_in`, i.e. the weight and the bias of the UNet's first convolution,
+which can be trained together with the LoRA.
 
 The order of operations matters in diffusers and peft, and this module ensures the correct order. Adding an adapter
-freezes all other parameters, so the full `conv_in` is unfrozen last. Merging fuses and unloads an adapter before
-another one can be added, because adding an adapter after only fusing silently reverts the fused weights.
+freezes all other parameters, so `conv_in` is unfrozen afterwards. Merging fuses an adapter and then unloads it, because
+adding another adapter to a UNet in which the first one is fused but not unloaded silently reverts the fused weights.
 """
 
 import hashlib
@@ -29,7 +32,10 @@ TARGETS = (
     *('to_q', 'to_k', 'to_v', 'to_out.0', 'conv', 'conv1', 'conv2', 'conv_in', 'conv_shortcut'),
     *('proj_in', 'proj_out', 'ff.net.0.proj', 'ff.net.2'),
 )
-"""Endings of the names of the adapted layers, as in the released code, without `conv_out`, which RASS does not use."""
+"""Default endings of the names of the layers to adapt.
+
+These are the endings in the released code, except for `conv_out`, because RASS does not use the output of that layer.
+"""
 HEADER = 'rass_mm.adapter'
 CONV_IN = 'conv_in.'
 VAE = 'vae.'
@@ -179,7 +185,7 @@ def merge_adapter(unet: UNet2DConditionModel, name: str) -> None:
 
 
 def adapter_parameters(unet: UNet2DConditionModel, name: str) -> dict[str, nn.Parameter]:
-    """Returns the parameters of adapter `name` and of the full `conv_in` in a dict: name in files -> parameter."""
+    """Returns the parameters of adapter `name` and of the full `conv_in`, by their names in adapter files."""
     found = {}
     for key, parameter in unet.named_parameters():
         if f'.lora_A.{name}.' in key or f'.lora_B.{name}.' in key:
@@ -297,7 +303,7 @@ def read_adapter(path: str | os.PathLike) -> Adapter:
     """Reads an adapter file and checks its hash and its values.
 
     Raises:
-        AdapterError: the file does not exist, is damaged, was not written by `save_adapter`, was changed, or contains
+        AdapterError: the file does not exist, is damaged, was changed, was not written by `write_adapter`, or contains
             values that are not finite. The message names the file.
     """
     try:

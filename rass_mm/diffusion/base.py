@@ -188,8 +188,8 @@ def _require(folder: Path, part: str, key: str, found: Any, needed: Any, why: st
         return
     hint = {
         'prediction_type': 'Use Stable Diffusion 2.1-BASE (512 px, epsilon), not 2.1 (768 px, v_prediction).',
-        'cross_attention_dim': '1024 is SD 2.1-base and SD-Turbo, 768 is SD 1.5.',
-        'sample_size': '64 is a 512 px base, 96 is a 768 px base.',
+        'cross_attention_dim': 'The value is 1024 in SD 2.1-base and SD-Turbo, and 768 in SD 1.5.',
+        'sample_size': 'The value is 64 in a 512 px base and 96 in a 768 px base.',
     }.get(key, '')
     raise BaseFolderError(
         f'{folder / CONFIGS[part]}: {key} is {found!r}, but {needed!r} is needed ({why}). {hint}\n'
@@ -354,7 +354,7 @@ def _check_values(model: Any, file: Path) -> None:
 
 
 def models_on_meta(base: DiffusionBase) -> dict[str, Any]:
-    """Builds the complete UNet and VAE of the base on the device 'meta' and returns them as 'unet' and 'vae'."""
+    """Builds the complete UNet and VAE on the device 'meta'. Returns them in a dict with the keys 'unet' and 'vae'."""
     with torch.device('meta'):
         return {
             'unet': UNet2DConditionModel.from_config(base.configs['unet']),

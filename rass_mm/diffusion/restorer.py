@@ -32,7 +32,7 @@ DTYPES = ('float32', 'bfloat16', 'float16')
 
 
 class OneStepRestorer(nn.Module):
-    """One-step restorer: a frozen autoencoder, and a UNet with a LoRA between its encoder and its decoder.
+    """One-step restorer: a UNet with a LoRA between the encoder and the decoder of a frozen autoencoder.
 
     The encoder computes the latent z_L of a low-quality image, the UNet restores it to z_H, and the decoder computes
     the restored image from z_H.
@@ -53,8 +53,8 @@ class OneStepRestorer(nn.Module):
             save memory.
 
     Raises:
-        ConfigError: the form is unknown, the timestep is out of range, `trainable` is False and `start` is missing, or
-            `start` was trained with another form or timestep.
+        ConfigError: the form is unknown, the timestep is out of range, or `trainable` is False and `start` is missing
+            or was trained with another form or timestep.
         AdapterError, BaseFolderError: the adapter file or the base cannot be used.
     """
 

@@ -54,7 +54,7 @@ class TextEncoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, ids: Tensor) -> Tensor:
-        """Encodes (B, T) token ids (see `framed`) to (B, T, C) context tokens, the last hidden state after the norm."""
+        """Encodes (B, T) token ids (see `framed`) to (B, T, C) context tokens, the output of the final layer norm."""
         return self.model(input_ids=ids.to(self.model.device)).last_hidden_state
 
     def encode_texts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:

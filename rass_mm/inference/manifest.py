@@ -122,6 +122,6 @@ def _refuse_foreign(plan: Plan) -> None:
     foreign = next((target for task in plan.tasks for target in task.targets if target.exists()), None)
     if foreign is not None:
         raise DataError(
-            f'{foreign} would be overwritten, but {plan.out} has no {MANIFEST} that records how it was made. Choose an '
-            'empty output folder.'
+            f'{foreign} would be overwritten, but {plan.out} has no {MANIFEST} that records how its files were made. '
+            'Choose an empty output folder.'
         )

@@ -90,8 +90,8 @@ def restore_image(
         image: (H, W, 3) float32 RGB in [0, 1], of any size.
         apply: the network, e.g. a `Restorer`. It receives windows on the CPU and moves them to its device.
         options: see `RestoreOptions`; None uses its defaults.
-        multiple: number that the sides of the network's input must be multiples of. None uses `apply.size_multiple`,
-            or 64 (as for Stable Diffusion) if the network has no such attribute.
+        multiple: required divisor of the sides of the network's input. None uses `apply.size_multiple`, or 64 (as
+            for Stable Diffusion) if the network has no such attribute.
         depth: pixel type of the image file (`Picture.depth`). 'uint8' is enlarged in 8 bits, as in the published
             restorers; other types are enlarged in full precision.
 

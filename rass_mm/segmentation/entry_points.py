@@ -1,8 +1,8 @@
 """Adapts entry points of mmengine and mmseg to configs that list this package in `custom_imports`.
 
 mmseg's tools, `init_model` and `MMSegInferencer` read configs and build runners without `rass_mm.apis`. They may have
-been imported before this package, which is imported only while they read a config. Therefore, methods of their classes
-are wrapped instead of replacing the classes.
+been imported before this package, which is imported only while they read a config. Therefore, this module does not
+replace their classes but wraps methods of the classes.
 """
 
 import copy
@@ -138,7 +138,7 @@ def _wrap_inference_model() -> None:
 def _own_pipeline(config: Config) -> Iterator[None]:
     """Context manager. Inside the block, the config has a `test_pipeline` that may be changed.
 
-    mmseg changes it for arrays. After the block exits, its previous value is restored.
+    mmseg changes it if the images are arrays. After the block exits, its previous value is restored.
     """
     kept = config.get('test_pipeline')
     if kept is None:

@@ -28,8 +28,8 @@ def check_value_range(preprocessor: Any) -> None:
 class RawPadPreProcessor(SegDataPreProcessor):
     """`SegDataPreProcessor` that pads test images with a raw grey level instead of mmseg's normalised `pad_val`.
 
-    The released segmentor pads with zeros before normalising, so its padding is black (-1 for the network). The default
-    of mmseg is mid-grey. In training, this preprocessor pads like mmseg.
+    The released segmentor pads with zeros before normalising, so its padding is black (-1 for the network). By
+    default, the padding of mmseg is mid-grey. In training, this preprocessor pads like mmseg.
 
     Args:
         raw_pad_val: grey level in 0..255 of the pixels that are added on the right and at the bottom at test time.

@@ -218,8 +218,9 @@ class RASS(TrainedStateMixin, EncoderDecoder):
     def stitched_features(self, inputs: Tensor, prompt: Prompt) -> tuple[Tensor, ...]:
         """Computes the inputs of the head for whole images (B, 3, H, W) from square windows as long as the short side.
 
-        This is the behaviour of the authors' released code. Window edges are rounded down to the grid of each map, so
-        the target region can be one cell larger than the map of the window, which is then resized to fit.
+        This is the behaviour of the authors' released code. Window edges are rounded down to the grid of each feature
+        map, so the region that a window covers can be one cell larger than the features of the window. In this case,
+        the features are resized to the region.
         """
         size = tuple(inputs.shape[2:])
         side = min(size)

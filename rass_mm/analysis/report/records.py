@@ -48,8 +48,8 @@ def read_records(paths: Sequence[str]) -> list[Record]:
         paths: each is `PATH` or `NAME=PATH`, where NAME is a row name. Text that is an existing path is not split.
 
     Raises:
-        DataError: a path does not exist, a folder has no record files, or a file is unreadable, is given twice or has
-            an unknown kind.
+        DataError: a path does not exist, a folder has no record files, or a file is unreadable, is given twice, has
+            an unknown kind or lacks required keys.
     """
     records: list[Record] = []
     for given in paths:
@@ -104,7 +104,7 @@ def _refuse_twice(records: Sequence[Record]) -> None:
 
 
 def kind_of(content: Any) -> str | None:
-    """Returns the kind that parsed JSON states, or None if it states none."""
+    """Returns the kind of record that parsed JSON content declares, or None if it declares none."""
     if not isinstance(content, dict):
         return None
     if str(content.get('format')).startswith(CURVE):

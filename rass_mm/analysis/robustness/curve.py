@@ -158,7 +158,7 @@ def recipe_version(header: Mapping[str, Any]) -> int:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Lists up to `SHOWN` differences of two nested dicts, one per line. Returns an empty string if they are equal."""
+    """Lists up to `SHOWN` differences between two nested dicts, one per line, or returns '' if they are equal."""
     old, new = flattened(old), flattened(new)
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     lines = [f'  {key}: {_short(old.get(key))}, now {_short(new.get(key))}' for key in keys[:SHOWN]]

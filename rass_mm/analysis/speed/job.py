@@ -157,7 +157,7 @@ class Job:
 
 
 def check_size(model: nn.Module, size: tuple[int, int]) -> None:
-    """Raises a ConfigError if a segmentor does not support the size, because a benchmark does not pad its images."""
+    """Raises a ConfigError if a segmentor does not support the image size. A benchmark does not pad its images."""
     if hasattr(model, 'generator') or hasattr(model, 'restorer'):
         return  # restorers support any size
     divisor = (getattr(model.data_preprocessor, 'test_cfg', None) or {}).get('size_divisor') or 1

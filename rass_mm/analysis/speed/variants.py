@@ -60,10 +60,10 @@ def parse_variant(text: str, first: Variant) -> Variant:
     """Parses a variant from the command line.
 
     Args:
-        text: see `SYNTAX`. Keys with a dot override the config, `path=released` selects the released path, and the
-            word 'released' alone is the released path of `first`.
-        first: the first variant of the command line, which provides defaults for options. Its overrides and checkpoint
-            are defaults only for the same config.
+        text: see `SYNTAX`. Keys with a dot override the config, `path=released` follows the released code (see
+            `released_path`), and the word 'released' alone means `first` with `path=released`.
+        first: the first variant of the command line, which provides the defaults of options. Its overrides and
+            checkpoint are defaults only for variants of the same config.
 
     Raises:
         ConfigError: the text cannot be parsed, or contains an unknown option or an invalid value.
@@ -208,4 +208,4 @@ def lacking_tagger(tagger: Mapping[str, Any]) -> str | None:
     if importlib.util.find_spec('ram') is None:
         return 'the package ram is not installed'
     weights = Path(tagger.get('weights', 'weights/ram_swin_large_14m.pth'))
-    return None if weights.is_file() else f"RAM's weights {weights} are not there"
+    return None if weights.is_file() else f"RAM's weights {weights} do not exist"

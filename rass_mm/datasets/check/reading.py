@@ -80,7 +80,7 @@ def read_sample(sample: Sample, max_pixels: int = MAX_PIXELS) -> Reading:
 
 
 def image_size(path: str, max_pixels: int = MAX_PIXELS) -> tuple[Size, int]:
-    """Decodes an image completely and returns its size, as loaded in training, and its EXIF orientation.
+    """Decodes an image completely and returns its (width, height), as loaded in training, and its EXIF orientation.
 
     Raises:
         DataError: the file is missing, truncated, damaged, too large or not an image.

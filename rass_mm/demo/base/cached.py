@@ -1,4 +1,4 @@
-"""Cache of trained bases: a lock for the time of the training, and copies of finished bases."""
+"""Cache of trained bases: a lock that is held while a base is trained, and copies of finished bases."""
 
 import errno
 import logging

@@ -104,9 +104,9 @@ class BaseRecipe:
 
 @dataclass(frozen=True)
 class Start:
-    """Small base that provides the initial weights of a training.
+    """Small base that provides the initial weights of a training run.
 
-    Its scaling factor of latents is kept, unless `fresh_unet` is set and the autoencoder is trained further.
+    Its latent scaling factor is kept, unless `fresh_unet` is set and the autoencoder is trained further.
 
     Args:
         base: the base.
@@ -155,7 +155,7 @@ def make_base(
     source: ConfiguredImages | None = None,
     start: Start | None = None,
 ) -> dict[str, float]:
-    """Writes a trained small base to `folder`, training it if it is not cached, and returns its final losses.
+    """Writes a small base to `folder`. The base is copied from the cache or, if it is not cached, trained.
 
     Interrupted training resumes from its last checkpoint.
 
@@ -164,6 +164,10 @@ def make_base(
         recipe: sizes, steps, rates and seed.
         source: labelled training images; None draws scenes.
         start: a base with the initial weights; None initializes them randomly.
+
+    Returns:
+        A dict with `vae_psnr` in dB and the final losses `vae_loss` and `unet_loss`. The loss of a part that was not
+        trained is absent.
 
     Raises:
         BaseFolderError: the folder contains other files, or `start` is damaged or has a different layout.
@@ -193,7 +197,7 @@ def make_base(
 
 
 class _BaseTraining:
-    """Training of one base in its own folder; calling `run` again resumes it."""
+    """Training of one base in its own folder. After an interruption, a new run in this folder resumes it."""
 
     def __init__(
         self, folder: Path, recipe: BaseRecipe, key: str, source: ConfiguredImages | None, start: Start | None
@@ -252,7 +256,7 @@ class _BaseTraining:
     def _latents(self, images: Tensor) -> Tensor:
         """Returns the scaled latents of all images and stores their scale in the config of the VAE.
 
-        The scale results in a standard deviation of 1, unless that of the initial base is kept.
+        The scaled latents have a standard deviation of 1, unless the scale of the initial base is kept.
         """
         vae = self.models['vae'].eval().requires_grad_(False)
         chunks = [vae.encode(chunk.float() / 127.5 - 1).latent_dist.mode() for chunk in images.split(ENCODED_TOGETHER)]
