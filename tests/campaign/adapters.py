@@ -134,7 +134,7 @@ def _headers() -> Iterator[Case]:
             for door in dict.fromkeys(chosen):
                 if key == 'recipe' and wrong == 'absent' and door not in RESTORERS:
                     continue  # an adapter without a recipe is not a restorer, but trainings accept it
-                prepare = functools.partial(_header, functools.partial(_with, key, value), False)
+                prepare = functools.partial(_header, functools.partial(_with, key, value), key == 'hash')
                 yield _case(f'header {key} {wrong}', door, prepare, key=key)
             turn += 1
     for key, values in VALUES.items():
