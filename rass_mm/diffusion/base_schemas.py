@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, FiniteFloat
+from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat
 from typing_extensions import NotRequired, TypedDict
 
 MOST = 1_000_000
@@ -37,9 +37,9 @@ def _absent_in(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _plausible(config: dict[str, Any]) -> dict[str, Any]:
+def _plausible(config: Any) -> Any:
     """Raises a ValueError for a number that is not finite or is very large, at any depth."""
-    for key, value in config.items():
+    for key, value in config.items() if isinstance(config, dict) else ():
         values = [value]
         while values:
             item = values.pop()
@@ -111,10 +111,10 @@ class Index(TypedDict):
 
 
 CONFIG_TYPES = {
-    'unet': Annotated[_UNet, AfterValidator(_plausible)],
-    'vae': Annotated[_VAE, AfterValidator(_plausible)],
-    'text_encoder': Annotated[_TextEncoder, AfterValidator(_plausible)],
-    'scheduler': Annotated[_Scheduler, AfterValidator(_plausible)],
+    'unet': Annotated[_UNet, BeforeValidator(_plausible)],
+    'vae': Annotated[_VAE, BeforeValidator(_plausible)],
+    'text_encoder': Annotated[_TextEncoder, BeforeValidator(_plausible)],
+    'scheduler': Annotated[_Scheduler, BeforeValidator(_plausible)],
 }
 """Maps each part of a base to the type of its config."""
 TOKENIZER_TYPES = {
