@@ -46,9 +46,9 @@ def _plausible(config: Any) -> Any:
             if isinstance(item, (dict, list)):
                 values += item.values() if isinstance(item, dict) else item
             elif isinstance(item, float) and not math.isfinite(item):
-                raise ValueError(f'finite ({key} is {item})')
+                raise ValueError(f'without numbers that are not finite ({key} is {item})')
             elif isinstance(item, int) and abs(item) > MOST:
-                raise ValueError(f'at most {MOST} ({key} is {item})')
+                raise ValueError(f'without integers above {MOST} ({key} is {item})')
     return config
 
 
