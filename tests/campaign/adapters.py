@@ -93,7 +93,8 @@ def _header(change: Callable[[dict], Any], keep_hash: bool, folder: Path, kit: P
 
 def _tensors(change: Callable[[dict, dict], Any], folder: Path, kit: Path) -> None:
     header, tensors = _read(kit)
-    _write(folder, header, change(tensors, header) or tensors)
+    changed = change(tensors, header)
+    _write(folder, header, tensors if changed is None else changed)
 
 
 def _bytes(change: Callable[[bytes], bytes], folder: Path, kit: Path) -> None:
