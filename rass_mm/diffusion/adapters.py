@@ -231,6 +231,10 @@ def copy_adapter(unet: UNet2DConditionModel, name: str, source: AdapterSource, b
             f'tensors differ in name or shape{", e.g. " + wrong[0] if wrong else ""}. Set adapter.rank and '
             f'adapter.alpha to those of the file.'
         )
+    layers = set(target_layers(unet, tuple(header['targets'])))
+    unnamed = sorted({key.rpartition('.lora_')[0] for key in own if '.lora_' in key} - layers)
+    if unnamed:
+        raise AdapterError(f'{path}: the targets in the header do not name the adapted layer {unnamed[0]}. {AGAIN}')
     with torch.no_grad():
         for key, parameter in own.items():
             parameter.copy_(tensors[key])

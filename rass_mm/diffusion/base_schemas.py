@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, FiniteFloat
+from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat
 from typing_extensions import NotRequired, TypedDict
 
 MOST = 1_000_000
@@ -37,18 +37,18 @@ def _absent_in(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _plausible(config: dict[str, Any]) -> dict[str, Any]:
+def _plausible(config: Any) -> Any:
     """Raises a ValueError for a number that is not finite or is very large, at any depth."""
-    for key, value in config.items():
+    for key, value in config.items() if isinstance(config, dict) else ():
         values = [value]
         while values:
             item = values.pop()
             if isinstance(item, (dict, list)):
                 values += item.values() if isinstance(item, dict) else item
             elif isinstance(item, float) and not math.isfinite(item):
-                raise ValueError(f'finite ({key} is {item})')
+                raise ValueError(f'without numbers that are not finite ({key} is {item})')
             elif isinstance(item, int) and abs(item) > MOST:
-                raise ValueError(f'at most {MOST} ({key} is {item})')
+                raise ValueError(f'without integers above {MOST} ({key} is {item})')
     return config
 
 
@@ -111,10 +111,10 @@ class Index(TypedDict):
 
 
 CONFIG_TYPES = {
-    'unet': Annotated[_UNet, AfterValidator(_plausible)],
-    'vae': Annotated[_VAE, AfterValidator(_plausible)],
-    'text_encoder': Annotated[_TextEncoder, AfterValidator(_plausible)],
-    'scheduler': Annotated[_Scheduler, AfterValidator(_plausible)],
+    'unet': Annotated[_UNet, BeforeValidator(_plausible)],
+    'vae': Annotated[_VAE, BeforeValidator(_plausible)],
+    'text_encoder': Annotated[_TextEncoder, BeforeValidator(_plausible)],
+    'scheduler': Annotated[_Scheduler, BeforeValidator(_plausible)],
 }
 """Maps each part of a base to the type of its config."""
 TOKENIZER_TYPES = {

@@ -93,7 +93,8 @@ def _header(change: Callable[[dict], Any], keep_hash: bool, folder: Path, kit: P
 
 def _tensors(change: Callable[[dict, dict], Any], folder: Path, kit: Path) -> None:
     header, tensors = _read(kit)
-    _write(folder, header, change(tensors, header) or tensors)
+    changed = change(tensors, header)
+    _write(folder, header, tensors if changed is None else changed)
 
 
 def _bytes(change: Callable[[bytes], bytes], folder: Path, kit: Path) -> None:
@@ -134,7 +135,7 @@ def _headers() -> Iterator[Case]:
             for door in dict.fromkeys(chosen):
                 if key == 'recipe' and wrong == 'absent' and door not in RESTORERS:
                     continue  # an adapter without a recipe is not a restorer, but trainings accept it
-                prepare = functools.partial(_header, functools.partial(_with, key, value), False)
+                prepare = functools.partial(_header, functools.partial(_with, key, value), key == 'hash')
                 yield _case(f'header {key} {wrong}', door, prepare, key=key)
             turn += 1
     for key, values in VALUES.items():

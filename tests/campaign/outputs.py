@@ -51,7 +51,8 @@ def copied(door: str, folder: Path, kit: Path) -> None:
     for name in ('in', 'out'):
         shutil.copytree(made / name, folder / name)
     manifest = folder / MANIFEST
-    manifest.write_text(manifest.read_text().replace(str(made.resolve()), str(folder.resolve())))
+    before, after = (json.dumps(str(place.resolve()))[1:-1] for place in (made, folder))
+    manifest.write_text(manifest.read_text().replace(before, after))
 
 
 def _damaged(door: str, change: Callable[[Path], Any], folder: Path, kit: Path) -> None:
