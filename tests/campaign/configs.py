@@ -213,6 +213,7 @@ NAMED = {
     'model.neck.out_channels=32': ('model.neck|model.decode_head',),
     'model.neck=None': ('neck|model.decode_head',),
     'val_cfg=None': ('val_cfg',),
+    'default_hooks.nope.interval=1': ('default_hooks.nope',),
     'load_from=no.pth': ('no.pth',),
     'resume=no.pth': ('no.pth',),
     'train_dataloader.batch_size=1000000000': ('batch_size',),
