@@ -254,7 +254,7 @@ RESTORING = [
     *('model.trainable=x', 'model.autoencoder=5', 'model.autoencoder.colour=1', 'model.classes=5', 'model.expect=5'),
     *('optim_wrapper.generator.optimizer.lr=x', 'optim_wrapper.generator.optimizer.type=Nope', 'optim_wrapper=5'),
     *('optim_wrapper.generator.colour=1', 'optim_wrapper.generator=None', 'optim_wrapper.constructor=Nope'),
-    *('val_evaluator.scores=[NOPE]', 'val_evaluator.colour=1', 'val_evaluator.type=Nope', 'custom_hooks.1.interval=0'),
+    *('val_evaluator.scores=[NOPE]', 'val_evaluator.colour=1', 'val_evaluator.type=Nope', 'custom_hooks.1.interval=x'),
 ]
 """Wrong values for `train` with an SCR config."""
 MODELS = [
