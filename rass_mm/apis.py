@@ -147,7 +147,7 @@ def check_batch(config: Config, name: str) -> None:
 
 
 def _train(config: Config, resume: bool | str) -> Runner:
-    resume = resume or bool(config.get('resume'))
+    resume = resume or config.get('resume') or False
     if isinstance(resume, str):
         config.load_from = resume
     elif resume and config.get('load_from'):

@@ -11,7 +11,7 @@ import os
 import re
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -22,6 +22,7 @@ from mmengine.registry import Registry
 
 from rass_mm.config.arguments import argument_fault
 from rass_mm.config.names import RUNNER_KEYS, suggestion
+from rass_mm.config.registries import scopes
 from rass_mm.config.shipped import PACKAGE
 from rass_mm.errors import ConfigError, RassError
 
@@ -65,7 +66,7 @@ def _type_name(part: Mapping[str, Any]) -> str:
 
 def _likeness(found: Mapping[str, Any], part: Mapping[str, Any]) -> float:
     """Returns how well a part of the config explains the config of an object, or 0 if it does not."""
-    if not found or found.get('type') != part.get('type'):
+    if not found or _type_name(found) != _type_name(part):
         return 0
     shared = sum(key in part and _same(part[key], value) for key, value in found.items())
     return shared / (len(found) + 0.5 * len(part.keys() - found.keys()))
@@ -144,7 +145,10 @@ def _reporting(build: Callable[..., Any]) -> Callable[..., Any]:
 
 def _class_of(registry: Registry, cfg: Any) -> Any:
     kind = cfg.get('type') if isinstance(cfg, dict) else None
-    return registry.get(kind) if isinstance(kind, str) and '.' not in kind else kind
+    if not isinstance(kind, str):
+        return kind
+    scope = kind.rpartition('.')[0]
+    return registry.get(kind) if not scope or scope in scopes() else None  # mmengine would import another name
 
 
 def _early_fault(context: _Context, registry: Registry, cfg: Any) -> str | None:
@@ -271,16 +275,22 @@ def _frames(trace: TracebackType | None) -> list[FrameType]:
     return [frame for frame, _ in traceback.walk_tb(trace)][::-1]
 
 
+def _common_part(context: _Context, values: Iterable[Any]) -> tuple[str, Mapping[str, Any]] | None:
+    """Returns the outermost of the given parts of a config and its key, or None if not all others are inside it."""
+    found = {context.path_of(value): value for value in values if isinstance(value, dict) and value}
+    found.pop(None, None)
+    shortest = min(found, key=len, default='')
+    if not shortest or any(f'{path}.'.removeprefix(f'{shortest}.') == f'{path}.' for path in found):
+        return None
+    return shortest, found[shortest]
+
+
 def _running_fault(context: _Context, error: Exception, source: str | None) -> str:
     """Describes an error outside of a constructor, with the part of the config whose object or settings were in use."""
     text, own = reason(error), source or 'the config'
     for frame in _frames(error.__traceback__):
         found = context.part_of(frame.f_locals.get('self'))
-        for value in frame.f_locals.values() if found is None else ():
-            path = context.path_of(value) if isinstance(value, dict) and value else None
-            if path:
-                found = path, value
-                break
+        found = found or _common_part(context, frame.f_locals.values())
         if found:
             return f'{found[0]} cannot be used: {text}. {settings(found[1], found[0])}'
     place = next((frame for frame in _frames(error.__traceback__) if frame.f_code.co_filename.startswith(OWN)), None)

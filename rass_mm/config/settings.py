@@ -24,7 +24,7 @@ from mmengine.registry import (
     Registry,
 )
 
-from rass_mm.config.arguments import Count, Finite, NotNegative, Positive, Seed, Share, Whole, value_fault
+from rass_mm.config.arguments import Count, Finite, Name, NotNegative, Positive, Seed, Share, Whole, value_fault
 from rass_mm.config.building import unknown_name
 from rass_mm.config.names import suggestion
 from rass_mm.config.registries import load_scope, registered, scopes
@@ -49,7 +49,7 @@ KEYS: dict[str, Any] = {
     'in_index': int | list[int],
     'interval': int,
     'iou_metrics': list[Literal['mIoU', 'mDice', 'mFscore']] | Literal['mIoU', 'mDice', 'mFscore'],
-    'loss_weight': Finite | list[Finite],
+    'loss_weight': NotNegative | list[NotNegative],
     'max_keep_ckpts': int,
     'max_norm': Positive,
     'mean': list[Finite] | Finite | None,
@@ -60,6 +60,16 @@ KEYS: dict[str, Any] = {
     'std': list[Positive] | Positive | None,
 }
 """Types of the values of keys, wherever they occur."""
+NESTED: dict[str, Any] = {'data_preprocessor.size': Pair | None}
+"""Types of the values of keys inside another key."""
+TOP: dict[str, Any] = {
+    'log_level': Literal['DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL'] | Whole | None,
+    'load_from': Name | None,
+    'fine_tune': Name | None,
+    'resume': bool | Name | None,
+    'work_dir': Name | None,
+}
+"""Types of the values of keys of the config itself."""
 SLIDING: dict[str, Any] = {
     'mode': Literal['whole', 'slide', 'stitched'],
     'crop_size': Pair | None,
@@ -186,6 +196,8 @@ def _types_in(value: Any, path: str, registry: Registry | None) -> Iterator[str]
             yield f'{path}.type is {kind!r}, but it should be the name of a registered {registry.name}. Correct it.'
         for key, item in value.items():
             inner = HOOKS if path == 'default_hooks' else PLACES.get(key)
+            if inner is DATA_SAMPLERS and not path.endswith('_dataloader'):
+                inner = None  # e.g. the sampler of points of a mask head
             yield from _types_in(item, f'{path}.{key}', inner)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
@@ -217,6 +229,10 @@ def _tree(registry: Registry) -> Iterator[Registry]:
 
 
 def _values(content: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[str]:
+    for key, rule in TOP.items() if 'default_hooks' in keys else ():
+        fault = value_fault(content.get(key), rule)
+        if fault:
+            yield f'{key}{fault[0]} {fault[1]}'
     for key in keys:
         yield from _values_in(content.get(key), key)
 
@@ -224,7 +240,7 @@ def _values(content: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[str]:
 def _values_in(value: Any, path: str) -> Iterator[str]:
     if isinstance(value, dict):
         for key, item in value.items():
-            rule = KEYS.get(key)
+            rule = NESTED.get(f'{path.rpartition(".")[2]}.{key}', KEYS.get(key))
             fault = value_fault(item, rule) if rule is not None and not (item is None and key != 'batch_size') else None
             if fault:
                 yield f'{path}.{key}{fault[0]} {fault[1]}'

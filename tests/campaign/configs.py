@@ -213,6 +213,7 @@ NAMED = {
     'model.neck.out_channels=32': ('model.neck|model.decode_head',),
     'model.neck=None': ('neck|model.decode_head',),
     'val_cfg=None': ('val_cfg',),
+    'default_hooks.nope.interval=1': ('default_hooks.nope',),
     'load_from=no.pth': ('no.pth',),
     'resume=no.pth': ('no.pth',),
     'train_dataloader.batch_size=1000000000': ('batch_size',),
@@ -253,7 +254,7 @@ RESTORING = [
     *('model.trainable=x', 'model.autoencoder=5', 'model.autoencoder.colour=1', 'model.classes=5', 'model.expect=5'),
     *('optim_wrapper.generator.optimizer.lr=x', 'optim_wrapper.generator.optimizer.type=Nope', 'optim_wrapper=5'),
     *('optim_wrapper.generator.colour=1', 'optim_wrapper.generator=None', 'optim_wrapper.constructor=Nope'),
-    *('val_evaluator.scores=[NOPE]', 'val_evaluator.colour=1', 'val_evaluator.type=Nope', 'custom_hooks.1.interval=0'),
+    *('val_evaluator.scores=[NOPE]', 'val_evaluator.colour=1', 'val_evaluator.type=Nope', 'custom_hooks.1.interval=x'),
 ]
 """Wrong values for `train` with an SCR config."""
 MODELS = [
