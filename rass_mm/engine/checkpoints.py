@@ -39,10 +39,8 @@ def load_local(filename: str | os.PathLike, map_location: Any = None, *_: Any, *
             f'Checkpoint {filename} does not exist. Pass the path of a .pth file that training wrote, or of a '
             f'.safetensors file that rass-mm convert wrote.'
         )
-    if filename.endswith('.safetensors'):
-        content = _read_safetensors(filename)
-    else:
-        content = read_tensors(filename, map_location)
+    safe = filename.endswith('.safetensors')
+    content = _read_safetensors(filename) if safe else read_tensors(filename, map_location)
     check_structure(content, filename)
     return content
 

@@ -42,7 +42,9 @@ def check_structure(content: Any, filename: str) -> None:
             contains NaN or infinity. The message contains the key and the value.
     """
     if not isinstance(content, dict):
-        raise CheckpointError(f'{filename} contains a {type(content).__name__}, but a checkpoint must be a dict. {OTHER}')
+        raise CheckpointError(
+            f'{filename} contains a {type(content).__name__}, but a checkpoint must be a dict. {OTHER}'
+        )
     if 'meta' in content:
         checked(content['meta'], Meta, f'{filename}, entry meta', OTHER, CheckpointError)
     entry = next((name for name in WEIGHTS if name in content), None)

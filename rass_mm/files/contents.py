@@ -31,7 +31,7 @@ def check_archive(filename: str) -> None:
     """Checks the directory, the size and the checksums of a zip file that `torch.save` wrote. torch checks neither.
 
     Raises:
-        CheckpointError: the file is damaged or is no checkpoint, or inflates to much more than its size.
+        CheckpointError: the file is damaged, is not a checkpoint, or inflates to much more than its size.
     """
     try:
         with zipfile.ZipFile(filename) as archive:
@@ -58,8 +58,8 @@ def _check_size(filename: str, inflated: int) -> None:
     stored = os.path.getsize(filename)
     if inflated > stored + MOST_INFLATED:
         raise CheckpointError(
-            f'Checkpoint {filename} was not loaded: its {stored:,} bytes would inflate to {inflated:,}. torch.save does '
-            'not compress. If you trust its author, repack the file without compression.'
+            f'Checkpoint {filename} was not loaded: its {stored:,} bytes would inflate to {inflated:,}. torch.save '
+            'does not compress. If you trust its author, repack the file without compression.'
         )
 
 
@@ -84,12 +84,12 @@ def check_contents(content: Any, filename: str) -> None:
     """
     try:
         _entries(content, {}, ())
-    except _Refused as refused:
+    except _RefusedError as refused:
         place, reason = refused.args
         raise CheckpointError(f'Checkpoint {filename} was not loaded: {_keys(place)} {reason}.') from None
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """Place and reason of a refusal."""
 
 
@@ -102,16 +102,16 @@ def _entries(value: Any, known: dict[int, int | None], place: tuple) -> int:
         return 1
     if id(value) in known:
         if known[id(value)] is None:
-            raise _Refused(place, 'contains itself')
+            raise _RefusedError(place, 'contains itself')
         return known[id(value)]
     if len(place) > DEEPEST:
-        raise _Refused(place[:3], f'has containers in more than {DEEPEST} levels')
+        raise _RefusedError(place[:3], f'has containers in more than {DEEPEST} levels')
     known[id(value)] = None
     count = 1
     for key, part in value.items() if isinstance(value, dict) else enumerate(value):
         count += _entries(part, known, (*place, key))
         if count > MOST_ENTRIES:
-            raise _Refused(place[:3], f'has more than {MOST_ENTRIES:,} entries')
+            raise _RefusedError(place[:3], f'has more than {MOST_ENTRIES:,} entries')
     known[id(value)] = count
     return count
 
@@ -119,11 +119,11 @@ def _entries(value: Any, known: dict[int, int | None], place: tuple) -> int:
 def _check_tensor(value: Tensor, place: tuple) -> None:
     if value.layout is not torch.strided or value.is_quantized or value.is_meta or value.is_nested:
         kind = 'quantized' if value.is_quantized else 'meta' if value.is_meta else str(value.layout).split('.')[-1]
-        raise _Refused(place, f'is a tensor of the kind {kind}, and only dense tensors with values are read')
+        raise _RefusedError(place, f'is a tensor of the kind {kind}, and only dense tensors with values are read')
     stored = value.untyped_storage().nbytes()
     if value.numel() * value.element_size() > stored + MOST_REPEATED:
         size = 'x'.join(map(str, value.shape))
-        raise _Refused(place, f'has {size} values, but the file stores {stored:,} bytes for it')
+        raise _RefusedError(place, f'has {size} values, but the file stores {stored:,} bytes for it')
 
 
 def _keys(place: tuple) -> str:

@@ -14,6 +14,10 @@ from rass_mm.errors import CheckpointError, RassError
 from rass_mm.files.contents import check_archive, check_contents
 
 
+FORMATS = {'.tar format': 'tar', 'TorchScript': 'TorchScript'}
+"""Words of torch's message -> a format that it reads only with code."""
+
+
 def read_tensors(filename: str | os.PathLike, map_location: Any = None, mmap: bool = False) -> Any:
     """Loads a file with `torch.load` without running code in it.
 
@@ -40,6 +44,13 @@ def read_tensors(filename: str | os.PathLike, map_location: Any = None, mmap: bo
     except RassError:
         raise
     except Exception as error:  # on instructions that make no sense, the unpickler raises almost any error
+        old = next((name for name in FORMATS if name in str(error)), None)
+        if old is not None:
+            raise CheckpointError(
+                f'{filename} is not a checkpoint that torch.save of today writes, but has the format {FORMATS[old]}. '
+                'Only plain checkpoints are read. If you trust its author, load it where it was created and save its '
+                "tensors: torch.save({'state_dict': model.state_dict()}, path)."
+            ) from None
         raise damaged(filename, first_line(error)) from None
     check_contents(content, filename)
     return content

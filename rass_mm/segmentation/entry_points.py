@@ -7,7 +7,7 @@ replace their classes but wraps methods of the classes.
 
 import copy
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,8 +20,10 @@ from mmengine.runner import Runner
 from mmseg.apis import MMSegInferencer
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.datasets.transforms.loading import InferencerLoader
+from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import TRANSFORMS
 from mmseg.visualization import SegLocalVisualizer
+from torch import Tensor
 
 from rass_mm.config.kinds import name_types
 from rass_mm.datasets.classes import follow_classes
@@ -60,12 +62,13 @@ def settle(config: dict[str, Any]) -> None:
 
 
 def adapt_entry_points() -> None:
-    """Wraps `Config`, `Runner`, `MMSegInferencer`, the visualizer and the data preparation of `inference_model`."""
+    """Wraps `Config`, `Runner`, `BaseSegmentor`, `MMSegInferencer`, the visualizer and the data of `inference_model`."""
     _wrap_config()
     _wrap_runner()
     _wrap_inference_model()
     _wrap_inferencer()
     _wrap_visualizer()
+    _wrap_steps()
 
 
 def imports_rass_mm(config: Any) -> bool:
@@ -195,3 +198,22 @@ def _wrap_visualizer() -> None:
         draw(self, name, np.ascontiguousarray(image), *args, **kwargs)
 
     SegLocalVisualizer.add_datasample = draw_contiguous
+
+
+def _wrap_steps() -> None:
+    """Makes the validation and the test accept batches of images of several sizes, which mmseg refuses."""
+    BaseSegmentor.val_step = _one_by_one(BaseSegmentor.val_step)
+    BaseSegmentor.test_step = _one_by_one(BaseSegmentor.test_step)
+
+
+def _one_by_one(step: Callable[..., list]) -> Callable[..., list]:
+    @functools.wraps(step)
+    def stepped(self: BaseSegmentor, data: Any) -> list:
+        inputs = data.get('inputs') if isinstance(data, dict) else None
+        shapes = {image.shape for image in inputs or () if isinstance(image, Tensor)}
+        if not isinstance(inputs, list) or len(shapes) < 2:
+            return step(self, data)
+        parts = [{key: values[index : index + 1] for key, values in data.items()} for index in range(len(inputs))]
+        return [sample for part in parts for sample in step(self, part)]
+
+    return stepped

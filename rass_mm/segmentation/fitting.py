@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from typing_extensions import NotRequired, TypedDict
 
 from rass_mm.config import config_from_checkpoint
-from rass_mm.engine.structure import OTHER, check_finite
+from rass_mm.engine.structure import check_finite
 from rass_mm.engine.trained_state import TrainedStateMixin, check_tensors, tensors_of
 from rass_mm.errors import CheckpointError, ConfigError
 from rass_mm.files.schemas import ALLOWED, checked
@@ -95,7 +95,9 @@ class FittingCheckpointHook(Hook):
         wrapper = runner.optim_wrapper
         for part in wrapper.values() if hasattr(wrapper, 'optim_wrappers') else [wrapper]:
             optimizer = part.optimizer
-            missing = [name for name in optimizer.defaults if any(name not in group for group in optimizer.param_groups)]
+            missing = [
+                name for name in optimizer.defaults if any(name not in group for group in optimizer.param_groups)
+            ]
             if missing:
                 raise CheckpointError(
                     f'{runner._load_from or "The checkpoint"} has the state of another optimizer than '
@@ -161,8 +163,8 @@ def _warn_of_batch_size(runner: Any, checkpoint: dict, file: str) -> None:
     now = (runner.cfg.get('train_dataloader') or {}).get('batch_size')
     if before != now and None not in (before, now):
         print_log(
-            f'{file} was written with train_dataloader.batch_size={before}, but the config has {now}. The run continues '
-            'with other batches than before.',
+            f'{file} was written with train_dataloader.batch_size={before}, but the config has {now}. The run '
+            'continues with other batches than before.',
             'current',
             logging.WARNING,
         )

@@ -76,7 +76,9 @@ CONTENTS: dict[str, Change] = {
     'a value is None': _first(lambda value: None),
     'a value is a list': _first(lambda value: value.flatten()[:3].tolist()),
     'a value is a dict': _first(lambda value: {'a': value}),
-    'integers': _state(lambda state: {key: value.int() if value.is_floating_point() else value for key, value in state.items()}),
+    'integers': _state(
+        lambda state: {key: value.int() if value.is_floating_point() else value for key, value in state.items()}
+    ),
     'one integer tensor': _first(lambda value: value.int()),
     'booleans': _first(lambda value: value > 0),
     'complex': _first(lambda value: value.to(torch.complex64)),
@@ -158,9 +160,17 @@ TRAINING: dict[str, Change] = {
 """Changes that only matter when a run is resumed, and that end it."""
 WARNED: dict[str, tuple[Change, str, str]] = {
     'no schedulers': (_put(..., 'param_schedulers'), '', 'other settings than the config'),
-    'fewer schedulers': (lambda loaded: {**loaded, 'param_schedulers': loaded['param_schedulers'][:-1]}, '', 'other settings than the config'),
+    'fewer schedulers': (
+        lambda loaded: {**loaded, 'param_schedulers': loaded['param_schedulers'][:-1]},
+        '',
+        'other settings than the config',
+    ),
     'another batch size': (lambda loaded: loaded, 'train_dataloader.batch_size=3', 'batch_size'),
-    'another learning rate': (lambda loaded: loaded, 'optim_wrapper.optimizer.lr=0.5', 'other settings than the config'),
+    'another learning rate': (
+        lambda loaded: loaded,
+        'optim_wrapper.optimizer.lr=0.5',
+        'other settings than the config',
+    ),
     'another seed': (lambda loaded: loaded, 'randomness.seed=77', 'seed'),
 }
 """Changes after which a run continues with a warning: change, further options, words of the warning."""
@@ -212,16 +222,25 @@ def _records() -> Iterator[Case]:
         for door in ('test', 'load_from'):
             yield _case(f'record {name}', door, FOR_RASS[door], functools.partial(_changed, change, 'rass.pth'))
         if isinstance(value, dict | bytes):
-            prepare = functools.partial(_safetensors, lambda state, value=value: {**state, '_extra_state': _record(value)})
+            prepare = functools.partial(
+                _safetensors, lambda state, value=value: {**state, '_extra_state': _record(value)}
+            )
             command = FOR_RASS['test'].replace('@', 'given.safetensors')
             yield Case(f'checkpoints/record {name}/safetensors', command, named=('given',), prepare=prepare)
     for name, change in {
-        'NaN': lambda state: {key: _poisoned(value) if value.is_floating_point() else value for key, value in state.items()},
+        'NaN': lambda state: {
+            key: _poisoned(value) if value.is_floating_point() else value for key, value in state.items()
+        },
         'no record': lambda state: {key: value for key, value in state.items() if key != '_extra_state'},
         'half': lambda state: {'_extra_state': state['_extra_state'], **dict(list(state.items())[::2])},
     }.items():
         command = FOR_RASS['test'].replace('@', 'given.safetensors')
-        yield Case(f'checkpoints/safetensors {name}/test', command, named=('given|checkpoint',), prepare=functools.partial(_safetensors, change))
+        yield Case(
+            f'checkpoints/safetensors {name}/test',
+            command,
+            named=('given|checkpoint',),
+            prepare=functools.partial(_safetensors, change),
+        )
 
 
 def _safetensors(change: Change, folder: Path, kit: Path) -> None:
@@ -238,7 +257,8 @@ def _training() -> Iterator[Case]:
         prepare = functools.partial(_changed, change, 'resnet.pth')
         command = f'{FOR_RESNET["resume"]} {options}'
         yield _case(f'warning {name}', 'resume', command, prepare, ok=True, check=functools.partial(_said, words))
-    other = 'optim_wrapper.optimizer._delete_=True optim_wrapper.optimizer.type=SGD optim_wrapper.optimizer.lr=0.1 optim_wrapper.optimizer.momentum=0.9'
+    settings = {'_delete_': True, 'type': 'SGD', 'lr': 0.1, 'momentum': 0.9}
+    other = ' '.join(f'optim_wrapper.optimizer.{key}={value}' for key, value in settings.items())
     prepare = functools.partial(_changed, lambda loaded: loaded, 'resnet.pth')
     yield _case('another optimizer', 'resume', f'{FOR_RESNET["resume"]} {other}', prepare, named=('optim',))
 
@@ -307,9 +327,15 @@ def _controls() -> Iterator[Case]:
     for door, command in FOR_RASS.items():
         yield _case('valid RASS', door, command, functools.partial(_copied, 'rass.pth'), ok=True)
     changes: dict[str, Change] = {
-        'float64': _state(lambda state: {key: value.double() if value.is_floating_point() else value for key, value in state.items()}),
-        'float16': _state(lambda state: {key: value.half() if value.is_floating_point() else value for key, value in state.items()}),
-        'without counts': _state(lambda state: {key: value for key, value in state.items() if not key.endswith('batches_tracked')}),
+        'float64': _state(
+            lambda state: {key: value.double() if value.is_floating_point() else value for key, value in state.items()}
+        ),
+        'float16': _state(
+            lambda state: {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+        ),
+        'without counts': _state(
+            lambda state: {key: value for key, value in state.items() if not key.endswith('batches_tracked')}
+        ),
         'without meta': lambda loaded: {'state_dict': loaded['state_dict']},
         'only tensors': lambda loaded: loaded['state_dict'],
         'further meta': _put({'a': [1, None]}, 'meta', 'further'),
@@ -320,7 +346,12 @@ def _controls() -> Iterator[Case]:
         for door in ('test', 'load_from', 'benchmark'):
             prepare = functools.partial(_changed, change, 'resnet.pth')
             yield _case(f'valid {name}', door, FOR_RESNET[door], prepare, ok=True)
-    yield Case('checkpoints/valid safetensors/test', FOR_RASS['test'].replace('@', 'given.safetensors'), ok=True, prepare=functools.partial(_safetensors, lambda state: state))
+    yield Case(
+        'checkpoints/valid safetensors/test',
+        FOR_RASS['test'].replace('@', 'given.safetensors'),
+        ok=True,
+        prepare=functools.partial(_safetensors, lambda state: state),
+    )
     keep = {'init_cfg': f'{at("init_cfg", "@")} {PRETRAINED}.prefix=backbone.', 'fine_tune': at('fine_tune', '@')}
     for door, command in keep.items():
         yield _case('valid', door, str(command), functools.partial(_copied, 'resnet.pth'), ok=True)
@@ -330,5 +361,3 @@ def cases() -> Iterator[Case]:
     """Yields the cases of this group."""
     for made in (_contents, _records, _training, _raw, _other_models, _controls):
         yield from made()
-
-

@@ -74,7 +74,10 @@ VALID: dict[str, tuple[str, Make]] = {
     'PNG grey and alpha': ('png', _saved('PNG', 'LA')),
     'PNG 16 bit grey': ('png', _array('.png', lambda array: (_grey(array) * 257).astype(np.uint16))),
     'PNG 16 bit': ('png', _array('.png', lambda array: array.astype(np.uint16) * 257)),
-    'PNG 16 bit alpha': ('png', _array('.png', lambda array: np.dstack([array, array[..., :1]]).astype(np.uint16) * 257)),
+    'PNG 16 bit alpha': (
+        'png',
+        _array('.png', lambda array: np.dstack([array, array[..., :1]]).astype(np.uint16) * 257),
+    ),
     'PNG animated': ('png', _animated('PNG')),
     'JPEG': ('jpg', _saved('JPEG', quality=90)),
     'JPEG grey': ('jpg', _saved('JPEG', 'L')),
@@ -126,7 +129,10 @@ DAMAGED: dict[str, tuple[str, Make]] = {
     'JPEG zeros in the middle': ('jpg', lambda image: _zeroed(_saved('JPEG', quality=95)(image))),
     'JPEG end in the middle': ('jpg', lambda image: _end(_saved('JPEG', quality=95)(image), b'\xff\xd9')),
     'JPEG without its middle': ('jpg', lambda image: _without(_saved('JPEG', quality=95)(image))),
-    'JPEG progressive middle': ('jpg', lambda image: damaged_middle(_saved('JPEG', quality=95, progressive=True)(image))),
+    'JPEG progressive middle': (
+        'jpg',
+        lambda image: damaged_middle(_saved('JPEG', quality=95, progressive=True)(image)),
+    ),
     'TIFF of NaN': ('tif', _array('.tif', lambda array: np.full(array.shape, np.nan, np.float32))),
     'TIFF of 0 to 255': ('tif', _array('.tif', lambda array: array.astype(np.float32))),
     'PNG of 40000x40000': ('png', lambda image: _claimed(_saved('PNG')(image), 40_000)),
@@ -168,7 +174,12 @@ def _folder(name: bytes, make: Make | None, folder: Path, kit: Path) -> None:
 def _data_set(suffix: str, make: Make, folder: Path, kit: Path) -> None:
     """Copies the data set of the kit, in which one image of each split is that of the case."""
     shutil.copytree(kit / 'data', folder / 'data')
-    for path in [sorted((folder / 'data').glob(f'{name}/{split}/*'))[0] for name in ('img_dir', 'img_lq') for split in ('train', 'val') if (folder / 'data' / name / split).is_dir()]:
+    for path in [
+        sorted((folder / 'data').glob(f'{name}/{split}/*'))[0]
+        for name in ('img_dir', 'img_lq')
+        for split in ('train', 'val')
+        if (folder / 'data' / name / split).is_dir()
+    ]:
         image = Image.open(path).convert('RGB')
         path.write_bytes(make(image))
 
@@ -198,7 +209,9 @@ def _kinds() -> Iterator[Case]:
                 yield Case(f'images/{name}/{door}', _command(door, f'in/m.{suffix}'), ok, named, prepare, check)
             if suffix in ('png', 'jpg') and 'EXIF' not in name and 'one row' not in name:
                 door = next(sets)
-                yield Case(f'images/{name}/{door}', _command(door, ''), ok, prepare=functools.partial(_data_set, suffix, make))
+                yield Case(
+                    f'images/{name}/{door}', _command(door, ''), ok, prepare=functools.partial(_data_set, suffix, make)
+                )
 
 
 NAMES: dict[str, bytes] = {
@@ -225,7 +238,11 @@ def _names() -> Iterator[Case]:
             file = 'in/' + os.fsdecode(data)
             line = _command(door, '@@').split()
             command = [file if part == '@@' else part for part in line]
-            check = functools.partial(_outputs, Path(file).stem, True) if door != 'attention' and door != 'segment' else None
+            check = (
+                functools.partial(_outputs, Path(file).stem, True)
+                if door != 'attention' and door != 'segment'
+                else None
+            )
             yield Case(f'images/name {name}/{door}', command, ok=True, prepare=prepare, check=check)
 
 
@@ -261,10 +278,19 @@ def _entries() -> Iterator[Case]:
             prepare, check = functools.partial(_entry, make), functools.partial(_done_or_named, said)
             yield Case(f'images/entry {name}/{door}', DOORS[door], ok=True, prepare=prepare, check=check)
     for name in ('link to nothing', 'FIFO', 'folder named as an image'):
-        for door, command in {'restore': f'restore in/m.png o.png {ADAPTER}', 'attention': _command('attention', 'in/m.png'), 'segment': 'segment in/m.png out --checkpoint $FX/resnet.pth'}.items():
+        for door, command in {
+            'restore': f'restore in/m.png o.png {ADAPTER}',
+            'attention': _command('attention', 'in/m.png'),
+            'segment': 'segment in/m.png out --checkpoint $FX/resnet.pth',
+        }.items():
             if name == 'folder named as an image' and door != 'attention':
                 continue
-            yield Case(f'images/given {name}/{door}', command, named=(r'm\.png',), prepare=functools.partial(_entry, ENTRIES[name][0]))
+            yield Case(
+                f'images/given {name}/{door}',
+                command,
+                named=(r'm\.png',),
+                prepare=functools.partial(_entry, ENTRIES[name][0]),
+            )
 
 
 def _done_or_named(name: str, folder: Path) -> str | None:
@@ -284,14 +310,30 @@ def _targets() -> Iterator[Case]:
         command = _command(door, '').replace(' out', ' f/out')
         yield Case(f'images/target below a file/{door}', command, named=('f',), prepare=nested)
     sheet = functools.partial(_target, lambda folder: (folder / 's.png').mkdir())
-    yield Case('images/sheet is a folder/restore', f'{DOORS["restore"]} --sheet s.png', named=(r's\.png',), prepare=sheet)
+    yield Case(
+        'images/sheet is a folder/restore', f'{DOORS["restore"]} --sheet s.png', named=(r's\.png',), prepare=sheet
+    )
     yield Case('images/sheet below a file/restore', f'{DOORS["restore"]} --sheet f/s.png', named=('f',), prepare=nested)
-    yield Case('images/sheet is a source/restore', f'{DOORS["restore"]} --sheet in/a.png', named=('a.png',), prepare=functools.partial(_target, lambda folder: None))
+    yield Case(
+        'images/sheet is a source/restore',
+        f'{DOORS["restore"]} --sheet in/a.png',
+        named=('a.png',),
+        prepare=functools.partial(_target, lambda folder: None),
+    )
     own = functools.partial(_target, lambda folder: None)
     for door in ('restore', 'make-lq', 'segment'):
-        yield Case(f'images/target is the source/{door}', DOORS[door].replace('in out', 'in in'), named=('in',), prepare=own)
-        yield Case(f'images/target in the source/{door}', DOORS[door].replace('in out', 'in in/out'), named=('in',), prepare=own)
-        yield Case(f'images/no images/{door}', DOORS[door], named=('in',), prepare=lambda folder, kit: (folder / 'in').mkdir())
+        yield Case(
+            f'images/target is the source/{door}', DOORS[door].replace('in out', 'in in'), named=('in',), prepare=own
+        )
+        yield Case(
+            f'images/target in the source/{door}',
+            DOORS[door].replace('in out', 'in in/out'),
+            named=('in',),
+            prepare=own,
+        )
+        yield Case(
+            f'images/no images/{door}', DOORS[door], named=('in',), prepare=lambda folder, kit: (folder / 'in').mkdir()
+        )
         yield Case(f'images/no folder/{door}', DOORS[door], named=('in',))
     full = functools.partial(_target, lambda folder: (folder / 'out').symlink_to('/proc'))
     for door in ('restore', 'make-lq', 'segment', 'attention'):

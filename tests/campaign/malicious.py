@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from campaign import pickles
 from campaign.cases import Case
-from campaign.doors import BASED, DATA, DOORS, MMENGINE, PRETRAINED, RASS, RESNET, RESTORE, RUN, at, copy_base, write
+from campaign.doors import BASED, DATA, DOORS, MMENGINE, RASS, RESTORE, RUN, at, copy_base, write
 from campaign.pickles import FORMS, text
 
 CODE = pickles.SOURCE.decode()
@@ -79,7 +79,9 @@ def _kinds_of_tensors() -> dict[str, Callable[[], object]]:
     value = torch.ones(4, 4)
     return {
         'quantized': lambda: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8),
-        'quantized per channel': lambda: torch.quantize_per_channel(value, torch.ones(4), torch.zeros(4), 0, torch.qint8),
+        'quantized per channel': lambda: torch.quantize_per_channel(
+            value, torch.ones(4), torch.zeros(4), 0, torch.qint8
+        ),
         'sparse': lambda: value.to_sparse(),
         'sparse rows': lambda: value.to_sparse_csr(),
         'meta': lambda: value.to('meta'),
@@ -102,7 +104,9 @@ def _bomb(name: str, size: int) -> bytes:
     with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED) as archive:
         archive.writestr('archive/version', b'3\n')
         if not name.endswith('data.pkl'):
-            archive.writestr('archive/data.pkl', b'\x80\x02}' + text(b'a') + pickles.tensor(pickles.storage(size=size // 4)) + b's.')
+            archive.writestr(
+                'archive/data.pkl', b'\x80\x02}' + text(b'a') + pickles.tensor(pickles.storage(size=size // 4)) + b's.'
+            )
         with archive.open(name, 'w', force_zip64=True) as record:
             for _ in range(size // 2**20):
                 record.write(bytes(2**20))
@@ -121,7 +125,9 @@ def _archives() -> dict[str, Callable[[], bytes]]:
         'zip in a zip': lambda: pickles.zipped(inner),
         'zip as data.pkl': lambda: pickles.zipped(inner, {'data.pkl': inner}),
         'TorchScript': _script,
-        'TorchScript with a payload': lambda: pickles.zipped(payload, {'archive/constants.pkl': payload, 'archive/code/a.py': CODE.encode()}),
+        'TorchScript with a payload': lambda: pickles.zipped(
+            payload, {'archive/constants.pkl': payload, 'archive/code/a.py': CODE.encode()}
+        ),
         'zip without data.pkl': lambda: _renamed(b'data.pkl', b'date.pkl', harmless),
         'bomb of data.pkl': lambda: _bomb('archive/data.pkl', 2**32),
         'bomb of a storage': lambda: _bomb('archive/data/0', 2**32),
@@ -134,7 +140,9 @@ def _archives() -> dict[str, Callable[[], bytes]]:
         'pickle after a zip': lambda: harmless + payload,
         'zip after a pickle': lambda: b'\x80\x02}.' + inner,
         'zip of nothing': lambda: b'PK\x05\x06' + bytes(18),
-        'encrypted': lambda: _renamed(b'PK\x01\x02', b'PK\x01\x02', harmless).replace(b'\x00\x00\x08\x08', b'\x01\x00\x08\x08'),
+        'encrypted': lambda: _renamed(b'PK\x01\x02', b'PK\x01\x02', harmless).replace(
+            b'\x00\x00\x08\x08', b'\x01\x00\x08\x08'
+        ),
         'directory at a wrong place': lambda: harmless[:-6] + struct.pack('<I', 2**31) + harmless[-2:],
         'record of 2**40 bytes': lambda: _wrong_size(harmless),
         'unknown compression': lambda: _wrong_method(harmless),
@@ -143,7 +151,12 @@ def _archives() -> dict[str, Callable[[], bytes]]:
         'Python source': lambda: CODE.encode(),
         'ELF': lambda: b'\x7fELF' + bytes(200),
         'HDF5': lambda: b'\x89HDF\r\n\x1a\n' + bytes(200),
-        'NumPy of objects': lambda: b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,), }" + b' ' * 60 + b'\n' + payload,
+        'NumPy of objects': lambda: (
+            b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,), }"
+            + b' ' * 60
+            + b'\n'
+            + payload
+        ),
     }
 
 
@@ -194,8 +207,13 @@ HEADERS: dict[str, bytes] = {
     'header that is no JSON': _safetensors(b'not JSON'),
     'header that is no UTF-8': _safetensors(b'{"\xff": 1}'),
     'deep header': _safetensors(b'{"a":' * 50_000 + b'1' + b'}' * 50_000),
-    'two entries of one name': _safetensors(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', bytes(4)),
-    'metadata with a deep text': _safetensors({'__metadata__': {'rass_mm.adapter': '[' * 100_000}, 'a': _entry([16], [0, 64])}),
+    'two entries of one name': _safetensors(
+        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+        bytes(4),
+    ),
+    'metadata with a deep text': _safetensors(
+        {'__metadata__': {'rass_mm.adapter': '[' * 100_000}, 'a': _entry([16], [0, 64])}
+    ),
     'metadata with a number': _safetensors({'__metadata__': {'rass_mm.adapter': 5}, 'a': _entry([16], [0, 64])}),
     'a pickle': pickles.call('os.system', text(pickles.COMMAND)) + b'.',
     'a zip': pickles.zipped(pickles.call('os.system', text(pickles.COMMAND)) + b'.'),
@@ -203,7 +221,9 @@ HEADERS: dict[str, bytes] = {
 
 
 def _safe() -> Iterator[Case]:
-    turn = itertools.cycle(('attention', 'scr_adapter', 'test', 'segment', 'load_from', 'segment with a config', 'init_cfg'))
+    turn = itertools.cycle(
+        ('attention', 'scr_adapter', 'test', 'segment', 'load_from', 'segment with a config', 'init_cfg')
+    )
     for name, data in HEADERS.items():
         for door in ('restore', next(turn), 'load_segmentor'):
             yield _attack(f'safetensors {name}', door, data, 'safetensors')
@@ -241,15 +261,23 @@ YAMLS: dict[str, bytes] = {
     'apply of exec': _yaml(f'!!python/object/apply:builtins.exec ["{CODE}"]'),
     'object': _yaml('!!python/object:subprocess.Popen {args: touch}'),
     'new object': _yaml('!!python/object/new:subprocess.Popen [["sh", "-c", "touch $RASS_CANARY"]]'),
-    'state': _yaml(f'!!python/object/new:type {{args: [z, !!python/tuple [], {{extend: !!python/name:exec }}], listitems: "{CODE}"}}'),
+    'state': _yaml(
+        '!!python/object/new:type {args: [z, !!python/tuple [], {extend: !!python/name:exec }], '
+        f'listitems: "{CODE}"}}'
+    ),
     'name': _yaml('!!python/name:os.system ""'),
     'module': _yaml('!!python/module:os ""'),
     'local tag': _yaml('!evil x'),
     'binary': _yaml('!!binary aGVsbG8='),
     'timestamp': _yaml('!!timestamp 2020-01-01'),
     'set of itself': b'a: &a [*a]\n',
-    'bomb': ('a0: &a0 [x,x,x,x,x,x,x,x,x]\n' + ''.join(f'a{n}: &a{n} [{",".join([f"*a{n - 1}"] * 9)}]\n' for n in range(1, 12))).encode(),
-    'merge bomb': ('a0: &a0 {x: 1}\n' + ''.join(f'a{n}: &a{n} {{<<: [{",".join([f"*a{n - 1}"] * 9)}]}}\n' for n in range(1, 12))).encode(),
+    'bomb': (
+        'a0: &a0 [x,x,x,x,x,x,x,x,x]\n'
+        + ''.join(f'a{n}: &a{n} [{",".join([f"*a{n - 1}"] * 9)}]\n' for n in range(1, 12))
+    ).encode(),
+    'merge bomb': (
+        'a0: &a0 {x: 1}\n' + ''.join(f'a{n}: &a{n} {{<<: [{",".join([f"*a{n - 1}"] * 9)}]}}\n' for n in range(1, 12))
+    ).encode(),
     'deep': b'a: ' + b'[' * 50_000 + b']' * 50_000,
     'deep blocks': b''.join(b' ' * n + b'a:\n' for n in range(3000)),
     'two documents': b'a: 1\n---\n' + _yaml('!!python/name:os.system ""'),
@@ -287,13 +315,22 @@ def _config_files() -> Iterator[Case]:
     for name in ('report r/given.json', 'robustness --plot r/given.json --out o'):
         for kind, data in JSONS.items():
             prepare = functools.partial(write, 'r/given.json', data)
-            yield Case(f'malicious/record {kind}/{name.split()[0]}', name, named=('given',), prepare=prepare, malicious=True)
+            yield Case(
+                f'malicious/record {kind}/{name.split()[0]}', name, named=('given',), prepare=prepare, malicious=True
+            )
 
 
 CALLS = (
     *('os.system', 'os.popen', 'posix.system', 'subprocess.Popen', 'subprocess.call', 'subprocess.check_output'),
     *('builtins.exec', 'builtins.eval', 'builtins.open', 'builtins.__import__', 'importlib.import_module'),
-    *('runpy.run_path', 'shutil.rmtree', 'torch.load', 'torch.hub.load', 'torch.jit.load', 'torch.utils.collect_env.run'),
+    *(
+        'runpy.run_path',
+        'shutil.rmtree',
+        'torch.load',
+        'torch.hub.load',
+        'torch.jit.load',
+        'torch.utils.collect_env.run',
+    ),
     *('mmengine.utils.call_command', 'mmengine.config.Config.fromfile', 'mmengine.fileio.load', 'numpy.load'),
     *('mmseg.models.segmentors.EncoderDecoder', 'rass_mm.apis.train', 'antigravity', 'given.Model', 'os', '.system'),
     *('mmseg.os.system', 'torch.nn.os.system'),
@@ -375,7 +412,10 @@ def _data_configs() -> Iterator[Case]:
     contents |= {f'os.system in {place}': _typed(place, 'os.system') for place in PLACES}
     turn = itertools.cycle(itertools.product(('json', 'yaml'), CONFIG_DOORS))
     parts = itertools.cycle(('meta', 'hub', 'MMSegInferencer', 'resume'))
-    contents |= {f'import {name.replace("/", "_")}': {**_typed('model', 'EncoderDecoder'), 'custom_imports': {'imports': [name]}} for name in IMPORTS}
+    contents |= {
+        f'import {name.replace("/", "_")}': {**_typed('model', 'EncoderDecoder'), 'custom_imports': {'imports': [name]}}
+        for name in IMPORTS
+    }
     for name, content in contents.items():
         suffix, door = next(turn)
         prepare = functools.partial(write, f'given.{suffix}', json.dumps(content).encode())
@@ -389,7 +429,13 @@ def _data_configs() -> Iterator[Case]:
 def _texts(name: str, config: str, part: str) -> Iterator[Case]:
     """Yields a checkpoint with a config text at `segment`, and at a further door."""
     prepare = functools.partial(_with_config, *(('', config) if part == 'hub' else (config, None)))
-    yield Case(f'malicious/{name} in {part}/segment', at('segment', 'given.pth'), named=('given',), prepare=prepare, malicious=True)
+    yield Case(
+        f'malicious/{name} in {part}/segment',
+        at('segment', 'given.pth'),
+        named=('given',),
+        prepare=prepare,
+        malicious=True,
+    )
     if part == 'MMSegInferencer':
         yield Case(f'malicious/{name}/MMSegInferencer', _inferencer, prepare=prepare, malicious=True)
     if part == 'resume':
@@ -422,11 +468,32 @@ BASES: dict[str, tuple[Callable[[Path], None], bool]] = {
     'auto_map of the VAE': (lambda base: _edit('vae/config.json', base, auto_map=AUTO), True),
     'auto_map of the tokenizer': (lambda base: _edit('tokenizer/tokenizer_config.json', base, auto_map=AUTO), True),
     'class of the UNet': (lambda base: _edit('unet/config.json', base, _class_name=['unet', 'Evil']), True),
-    'custom pipeline': (lambda base: _edit('model_index.json', base, _class_name=['pipeline', 'Evil'], unet=['evil', 'Evil']), True),
-    'kernels': (lambda base: _edit('text_encoder/config.json', base, _attn_implementation='evil/kernel', attn_implementation='evil/kernel'), False),
-    'quantized UNet': (lambda base: _edit('unet/config.json', base, quantization_config={'quant_method': 'bitsandbytes', 'load_in_4bit': True}), False),
-    'quantized text encoder': (lambda base: _edit('text_encoder/config.json', base, quantization_config={'quant_method': 'bitsandbytes', 'load_in_4bit': True}), False),
-    'unknown quantization': (lambda base: _edit('text_encoder/config.json', base, quantization_config={'quant_method': 'evil'}), False),
+    'custom pipeline': (
+        lambda base: _edit('model_index.json', base, _class_name=['pipeline', 'Evil'], unet=['evil', 'Evil']),
+        True,
+    ),
+    'kernels': (
+        lambda base: _edit(
+            'text_encoder/config.json', base, _attn_implementation='evil/kernel', attn_implementation='evil/kernel'
+        ),
+        False,
+    ),
+    'quantized UNet': (
+        lambda base: _edit(
+            'unet/config.json', base, quantization_config={'quant_method': 'bitsandbytes', 'load_in_4bit': True}
+        ),
+        False,
+    ),
+    'quantized text encoder': (
+        lambda base: _edit(
+            'text_encoder/config.json', base, quantization_config={'quant_method': 'bitsandbytes', 'load_in_4bit': True}
+        ),
+        False,
+    ),
+    'unknown quantization': (
+        lambda base: _edit('text_encoder/config.json', base, quantization_config={'quant_method': 'evil'}),
+        False,
+    ),
     'pickled UNet': (lambda base: _pickled(base, 'unet', 'diffusion_pytorch_model'), False),
     'pickled VAE': (lambda base: _pickled(base, 'vae', 'diffusion_pytorch_model'), False),
     'pickled text encoder': (lambda base: _pickled(base, 'text_encoder', 'model'), False),
@@ -459,7 +526,9 @@ def _bases() -> Iterator[Case]:
     for name, (change, valid) in BASES.items():
         for door in dict.fromkeys(('restore', next(turn))) if name != 'auto_map of the text encoder' else doors:
             command = doors[door]
-            prepare = functools.partial(copy_base, functools.partial(lambda change, base: (_code_files(base), change(base)), change))
+            prepare = functools.partial(
+                copy_base, functools.partial(lambda change, base: (_code_files(base), change(base)), change)
+            )
             command = command.replace('$FX/base', 'base')
             yield Case(f'malicious/base {name}/{door}', command, ok=valid, prepare=prepare, malicious=True)
 
@@ -470,7 +539,10 @@ def _resaved(change: Callable[[dict], object], options: dict, folder: Path, kit:
 
 
 def _compressed(folder: Path, kit: Path) -> None:
-    with zipfile.ZipFile(kit / 'resnet.pth') as source, zipfile.ZipFile(folder / 'given.pth', 'w', zipfile.ZIP_DEFLATED) as target:
+    with (
+        zipfile.ZipFile(kit / 'resnet.pth') as source,
+        zipfile.ZipFile(folder / 'given.pth', 'w', zipfile.ZIP_DEFLATED) as target,
+    ):
         for entry in source.infolist():
             target.writestr(entry.filename, source.read(entry))
 
@@ -479,10 +551,23 @@ HARMLESS: dict[str, Callable[[Path, Path], None]] = {
     'as written': functools.partial(_resaved, lambda loaded: loaded, {}),
     'legacy': functools.partial(_resaved, lambda loaded: loaded, {'_use_new_zipfile_serialization': False}),
     'compressed': _compressed,
-    'prefix of a wrapper': functools.partial(_resaved, lambda loaded: {**loaded, 'state_dict': {f'module.{key}': value for key, value in loaded['state_dict'].items()}}, {}),
-    'shared containers': functools.partial(_resaved, lambda loaded: {**loaded, 'a': [shared := [1, 2], shared], 'b': shared}, {}),
-    'other entries': functools.partial(_resaved, lambda loaded: {**loaded, 'ema': {'decay': 0.9}, 'note': 'text', 'empty': [], 'big': 2**70}, {}),
-    'float16 entry': functools.partial(_resaved, lambda loaded: {**loaded, 'extra': torch.ones(3, dtype=torch.bfloat16)}, {}),
+    'prefix of a wrapper': functools.partial(
+        _resaved,
+        lambda loaded: {
+            **loaded,
+            'state_dict': {f'module.{key}': value for key, value in loaded['state_dict'].items()},
+        },
+        {},
+    ),
+    'shared containers': functools.partial(
+        _resaved, lambda loaded: {**loaded, 'a': [shared := [1, 2], shared], 'b': shared}, {}
+    ),
+    'other entries': functools.partial(
+        _resaved, lambda loaded: {**loaded, 'ema': {'decay': 0.9}, 'note': 'text', 'empty': [], 'big': 2**70}, {}
+    ),
+    'float16 entry': functools.partial(
+        _resaved, lambda loaded: {**loaded, 'extra': torch.ones(3, dtype=torch.bfloat16)}, {}
+    ),
 }
 """Odd checkpoints that are valid."""
 
@@ -490,12 +575,22 @@ HARMLESS: dict[str, Callable[[Path, Path], None]] = {
 def _controls() -> Iterator[Case]:
     slow = itertools.cycle(('test', 'load_from', 'resume', 'fine_tune', 'robustness'))
     for name, prepare in HARMLESS.items():
-        quick = ('CheckpointLoader', 'init_model', 'MMSegInferencer', 'segment', 'segment with a config', 'load_segmentor')
+        quick = (
+            'CheckpointLoader',
+            'init_model',
+            'MMSegInferencer',
+            'segment',
+            'segment with a config',
+            'load_segmentor',
+        )
         for door in (*quick, 'benchmark', next(slow), next(slow)):
             command = at(door, 'given.pth')
             yield Case(f'malicious/valid {name}/{door}', command, ok=True, prepare=prepare)
     configs = {
-        'yaml': ('given.yaml', b"_base_: baselines/resnet_scenes_tiny.py\nx: &x [1, 2]\ny: [*x, *x]\nz: !!python/tuple [1, 2]\n"),
+        'yaml': (
+            'given.yaml',
+            b'_base_: baselines/resnet_scenes_tiny.py\nx: &x [1, 2]\ny: [*x, *x]\nz: !!python/tuple [1, 2]\n',
+        ),
         'json': ('given.json', b'{"_base_": ["baselines/resnet_scenes_tiny.py"], "note": "ok"}'),
     }
     options = {'train': f'--cfg-options {RUN}', 'test': f'--cfg-options {DATA}', 'check-data': f'--cfg-options {DATA}'}

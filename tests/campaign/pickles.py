@@ -84,13 +84,27 @@ def running() -> Iterator[tuple[str, bytes]]:
     for protocol in (0, 1, 2, 3, 4, 5, 99):
         head = b'' if protocol < 2 else b'\x80' + bytes([protocol])
         yield f'protocol {protocol}', head + call('os.system', text(COMMAND)) + b'.'
-        yield f'protocol {protocol} in a dict', head + b'}' + text(b'state_dict') + call('os.system', text(COMMAND)) + b's.'
+        yield (
+            f'protocol {protocol} in a dict',
+            head + b'}' + text(b'state_dict') + call('os.system', text(COMMAND)) + b's.',
+        )
     get = b'cbuiltins\ngetattr\n('
     yield from {
         'STACK_GLOBAL': b'\x80\x04' + stack_call(b'os', b'system', text(COMMAND)) + b'.',
-        'STACK_GLOBAL with a frame': b'\x80\x04\x95' + struct.pack('<Q', 60) + stack_call(b'os', b'system', text(COMMAND)) + b'.',
-        'STACK_GLOBAL of a dotted name': b'\x80\x04' + stack_call(b'torch', b'serialization.os.system', text(COMMAND)) + b'.',
-        'STACK_GLOBAL of a memoised name': b'\x80\x04' + short(b'os') + b'\x94' + short(b'system') + b'\x94h\x00h\x01\x93(' + text(COMMAND) + b'tR.',
+        'STACK_GLOBAL with a frame': b'\x80\x04\x95'
+        + struct.pack('<Q', 60)
+        + stack_call(b'os', b'system', text(COMMAND))
+        + b'.',
+        'STACK_GLOBAL of a dotted name': b'\x80\x04'
+        + stack_call(b'torch', b'serialization.os.system', text(COMMAND))
+        + b'.',
+        'STACK_GLOBAL of a memoised name': b'\x80\x04'
+        + short(b'os')
+        + b'\x94'
+        + short(b'system')
+        + b'\x94h\x00h\x01\x93('
+        + text(COMMAND)
+        + b'tR.',
         'GLOBAL of a dotted name': b'ctorch\nserialization.os.system\n(' + text(COMMAND) + b'tR.',
         'INST': b'(' + b"S'" + COMMAND.replace(b'"', b'') + b"'\nios\nsystem\n.",
         'OBJ': b'(' + SYSTEM + text(COMMAND) + b'o.',
@@ -111,16 +125,32 @@ def running() -> Iterator[tuple[str, bytes]]:
         'text memo': SYSTEM + b'p7\n0g7\n(' + text(COMMAND) + b'tR.',
         'getattr of an allowed class': get + b'ccollections\nOrderedDict\n' + text(b'__subclasses__') + b'tR)R.',
         'getattr of a history': get + b'cmmengine.logging.history_buffer\nHistoryBuffer\n' + text(b'__init__') + b'tR.',
-        'getattr of a function': get + b'cmmengine.logging.history_buffer\nHistoryBuffer\n' + text(b'mean.__globals__') + b'tR.',
-        'REDUCE of REDUCE': get + call('builtins.__import__', text(b'os')) + text(b'system') + b'tR(' + text(COMMAND) + b'tR.',
+        'getattr of a function': get
+        + b'cmmengine.logging.history_buffer\nHistoryBuffer\n'
+        + text(b'mean.__globals__')
+        + b'tR.',
+        'REDUCE of REDUCE': get
+        + call('builtins.__import__', text(b'os'))
+        + text(b'system')
+        + b'tR('
+        + text(COMMAND)
+        + b'tR.',
         'copyreg': b'ccopyreg\n_reconstructor\n(csubprocess\nPopen\ncbuiltins\nobject\nNtR.',
         'copyreg __newobj__': b'ccopyreg\n__newobj__\n(csubprocess\nPopen\n' + text(COMMAND) + b'tR.',
         'after STOP': b'N.' + call('os.system', text(COMMAND)) + b'.',
         'second pickle': pickle.dumps({'state_dict': {}}, 2) + call('os.system', text(COMMAND)) + b'.',
         'tensor hooks': call('torch._utils._rebuild_parameter', b'N', b'I01\n', b'(' + SYSTEM + b't') + b'.',
-        'rebuild from a type': call('torch._tensor._rebuild_from_type_v2', SYSTEM, b'N', b'(' + text(COMMAND) + b't', b'}') + b'.',
+        'rebuild from a type': call(
+            'torch._tensor._rebuild_from_type_v2', SYSTEM, b'N', b'(' + text(COMMAND) + b't', b'}'
+        )
+        + b'.',
         'device': call('torch.device', call('os.system', text(COMMAND))) + b'.',
-        'numpy object array': call('numpy._core.multiarray._reconstruct', b'cnumpy\nndarray\n', b'(I0\nt', text(b'b')) + b'(I1\n(I1\nt' + call('numpy.dtype', text(b'O8'), b'I00\n', b'I01\n') + b'I00\n(' + call('os.system', text(COMMAND)) + b'ltb.',
+        'numpy object array': call('numpy._core.multiarray._reconstruct', b'cnumpy\nndarray\n', b'(I0\nt', text(b'b'))
+        + b'(I1\n(I1\nt'
+        + call('numpy.dtype', text(b'O8'), b'I00\n', b'I01\n')
+        + b'I00\n('
+        + call('os.system', text(COMMAND))
+        + b'ltb.',
         'set item': b'}' + text(b'a') + call('os.system', text(COMMAND)) + b's.',
         'list of many': b'(' + call('os.system', text(COMMAND)) * 3 + b'l.',
     }.items()
@@ -192,7 +222,13 @@ def storage(key: bytes = b'0', size: int = 1, place: bytes = b'cpu', kind: bytes
 def tensor(held: bytes, offset: int = 0, size: tuple[int, ...] = (1,), stride: tuple[int, ...] = (1,)) -> bytes:
     """Returns the instructions of a tensor."""
     numbers = [b'(' + b''.join(f'L{value}L\n'.encode() for value in values) + b't' for values in (size, stride)]
-    return b'ctorch._utils\n_rebuild_tensor_v2\n(' + held + f'L{offset}L\n'.encode() + b''.join(numbers) + b'I00\nccollections\nOrderedDict\n)RtR'
+    return (
+        b'ctorch._utils\n_rebuild_tensor_v2\n('
+        + held
+        + f'L{offset}L\n'.encode()
+        + b''.join(numbers)
+        + b'I00\nccollections\nOrderedDict\n)RtR'
+    )
 
 
 def strange_tensors() -> Iterator[tuple[str, bytes]]:
@@ -243,7 +279,11 @@ def large_structures() -> Iterator[tuple[str, bytes]]:
         'deep tuples': b'\x80\x02)' + b'\x85' * 100_000 + b'.',
         'deep dicts': b'\x80\x02' + (b'}' + text(b'a')) * 50_000 + b'N' + b's' * 50_000 + b'.',
         'lists 70 deep': b'\x80\x02' + b']' * 70 + b'a' * 69 + b'.',
-        'deep OrderedDicts': b'\x80\x02' + (b'ccollections\nOrderedDict\n)R' + text(b'a')) * 20_000 + b'N' + b's' * 20_000 + b'.',
+        'deep OrderedDicts': b'\x80\x02'
+        + (b'ccollections\nOrderedDict\n)R' + text(b'a')) * 20_000
+        + b'N'
+        + b's' * 20_000
+        + b'.',
         'deep dict in meta': b'\x80\x02}' + text(b'meta') + (b'}' + text(b'a')) * 20_000 + b'N' + b's' * 20_001 + b'.',
     }.items()
 
