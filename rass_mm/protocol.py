@@ -5,7 +5,7 @@ from typing import Any
 
 from rass_mm.config.kinds import as_list, type_name
 from rass_mm.datasets.wrappers import leaf_paths
-from rass_mm.degradation.builder import CopyHeader
+from rass_mm.degradation.builder import CopyIdentity
 from rass_mm.degradation.versions import lq_steps, manifest_version, step_version
 from rass_mm.files.manifest import MANIFEST, read_header
 from rass_mm.files.schemas import checked
@@ -117,4 +117,4 @@ def _copy_header(folder: Path) -> dict[str, Any] | None:
     if not {'seed', 'fingerprint'} <= header.keys():
         return None
     fix = 'Make the copy again with rass-mm make-lq.'
-    return checked(header, CopyHeader, f'{folder / MANIFEST} is damaged', fix)
+    return checked(header, CopyIdentity, f'{folder / MANIFEST} is damaged', fix)

@@ -37,7 +37,7 @@ from rass_mm.files.manifest import (
     write_manifest,
 )
 from rass_mm.files.naming import linked_into
-from rass_mm.files.schemas import checked
+from rass_mm.files.schemas import FileName, checked
 from rass_mm.files.walking import chosen_files, described_left_out, walk
 from rass_mm.parallel import run_jobs, watched
 from rass_mm.version import __version__
@@ -50,21 +50,26 @@ IMPLIED = {'version': 1, 'jpeg_chroma': 'smooth'}
 """Values of recipe settings that apply to manifests written before the settings were introduced."""
 
 
-class CopyHeader(TypedDict):
-    """First line of the manifest of a copy."""
+class CopyIdentity(TypedDict):
+    """Part of the first line of the manifest of a copy that identifies its images."""
 
-    format: str
     seed: int
-    suffix: str | None
     fingerprint: str
     recipe: NotRequired[dict[str, Any]]
     versions: NotRequired[dict[str, Any]]
 
 
+class CopyHeader(CopyIdentity):
+    """First line of the manifest of a copy."""
+
+    format: str
+    suffix: str | None
+
+
 class CopyLine(Line):
     """Line of a finished copy."""
 
-    output: str
+    output: FileName
     seed: int
     sha256: str
     parameters: dict[str, Any]

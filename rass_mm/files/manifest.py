@@ -10,15 +10,14 @@ import re
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
 from typing_extensions import TypedDict
 
 from rass_mm.errors import DataError
 from rass_mm.files.atomic import write_text
 from rass_mm.files.integrity import check_complete, decode_fully
-from rass_mm.files.schemas import checked
+from rass_mm.files.schemas import FileName, checked
 from rass_mm.files.walking import walk
 
 logger = logging.getLogger(__name__)
@@ -32,7 +31,7 @@ Record = dict[str, Any]
 class Line(TypedDict):
     """Line of a finished image, as far as all manifests have it."""
 
-    image: Annotated[str, Field(min_length=1)]
+    image: FileName
 
 
 def read_manifest(path: Path, kind: Any = Line) -> tuple[Record, dict[str, Record]]:
