@@ -15,7 +15,7 @@ from campaign.server import forked
 from PIL import Image
 
 RESTORE = 'restore in out --adapter $FX/adapter.safetensors --base $FX/base --window 64 --overlap 16'
-SEGMENT = 'segment baselines/resnet_scenes_tiny.py in --checkpoint $FX/resnet.pth --out out'
+SEGMENT = 'segment in out --checkpoint $FX/resnet.pth --config baselines/resnet_scenes_tiny.py --window 64'
 AGAIN = {'make-lq': 'make-lq in out --workers 1', 'restore': RESTORE, 'segment': SEGMENT}
 OUTPUT = {'make-lq': 'a.png', 'restore': 'a.png', 'segment': 'labels/a.png'}
 DATA = ' '.join(data_options('$FX/data'))
@@ -366,7 +366,7 @@ def _scenes() -> Iterator[Case]:
 TARGETS = {
     'make-lq': 'make-lq $FX/data/img_dir/val target --workers 1',
     'restore': 'restore $FX/data/img_dir/val target --adapter $FX/adapter.safetensors --base $FX/base',
-    'segment': 'segment baselines/resnet_scenes_tiny.py $FX/good.png --checkpoint $FX/resnet.pth --out target',
+    'segment': 'segment $FX/good.png target --checkpoint $FX/resnet.pth',
     'attention': 'attention $FX/good.png --adapter $FX/adapter.safetensors --base $FX/base --out target',
     'make-base': f'make-base target {BASE}',
     'make-scenes': 'make-scenes target --train 1 --val 1 --size 32 --workers 1',
