@@ -294,7 +294,7 @@ GOOD = {
         'model.losses.constraint=None',
         'model.losses.pixel.loss_weight=2',
     ],
-    'benchmark': ['model.backbone.depth=18 model.decode_head.in_channels=[64,128,256,512]'],
+    'benchmark': ['model.decode_head.dropout_ratio=0', 'model.test_cfg.mode=whole'],
     'check-data': ['train_dataloader=None', 'default_scope=mmseg'],
 }
 
