@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rass_mm.cli.options import INTERRUPTED, add_config, add_overrides, integer
+from rass_mm.cli.options import INTERRUPTED, LARGEST, add_config, add_overrides, integer
 from rass_mm.config import load_config
 from rass_mm.config.building import explained
 from rass_mm.config.settings import check_settings
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument('--splits', nargs='+', choices=SPLITS, help='splits to check (default: all in the config)')
     parser.add_argument(
         '--limit',
-        type=int,
+        type=integer(-LARGEST, LARGEST),
         help='read only the first LIMIT images of each split; missing files are always reported for all images',
     )
     parser.add_argument(

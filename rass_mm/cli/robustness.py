@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rass_mm.analysis.robustness.curve import check_comparable, read_curve
 from rass_mm.analysis.robustness.run import tested, write_report
-from rass_mm.cli.options import INTERRUPTED, add_overrides, add_recipe_version, seed
+from rass_mm.cli.options import INTERRUPTED, LARGEST, add_overrides, add_recipe_version, integer, seed
 from rass_mm.degradation.severity import KINDS
 from rass_mm.errors import ConfigError
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         default=[0.0, 0.25, 0.5, 0.75, 1.0],
         help='severities from 0 (mild) to 1 (hard) (default: 0 0.25 0.5 0.75 1)',
     )
-    parser.add_argument('--limit', type=int, help='test only the first LIMIT images')
+    parser.add_argument('--limit', type=integer(-LARGEST, LARGEST), help='test only the first LIMIT images')
     parser.add_argument(
         '--seed',
         type=seed,

@@ -83,7 +83,10 @@ FURTHER = {
     'train/option without a key': (f'train {RASS} --cfg-options =x', ('cfg-options', '=x')),
     'train/option with open brackets': (f'train {RASS} --cfg-options model.classes=[(1,2', ('model.classes',)),
     'train/index beyond a list': (f'train {RASS} --cfg-options param_scheduler.9.end=5', ('param_scheduler', '9')),
-    'train/index that is no number': (f'train {RASS} --cfg-options param_scheduler.x.end=5', ('param_scheduler', 'x')),
+    'train/index that is not a number': (
+        f'train {RASS} --cfg-options param_scheduler.x.end=5',
+        ('param_scheduler', 'x'),
+    ),
     'train/key of a number': (f'train {RASS} --cfg-options train_cfg.max_iters.x=5', ('max_iters',)),
     'train/local rank': (f'train {RASS} --local-rank -1', ('local',)),
     'train/unknown launcher': (f'train {RASS} --launcher nope', ('launcher', 'nope')),

@@ -33,7 +33,7 @@ FILES: dict[str, tuple[str, bytes, tuple[str, ...]]] = {
     'syntax': ('c.py', b'_base_ = BASE\nmodel = dict(a=1,\n', (r'c\.py:2', 'closed')),
     'indentation': ('c.py', b'_base_ = BASE\n  model = dict()\n', (r'c\.py:2',)),
     'byte order mark': ('c.py', b'\xef\xbb\xbf_base_ = BASE\n', (r'c\.py', 'byte order mark')),
-    'latin-1': ('c.py', b'_base_ = BASE\n# caf\xe9\n', (r'c\.py:2', 'UTF-8')),
+    'latin-1': ('c.py', b'_base_ = BASE\n# gar\xe7on\n', (r'c\.py:2', 'UTF-8')),
     'utf-16': ('c.py', '_base_ = BASE\n'.encode('utf-16'), (r'c\.py', 'UTF-8')),
     'binary': ('c.py', bytes(range(256)), (r'c\.py',)),
     'null bytes': ('c.py', b'_base_ = BASE\n\0\0', (r'c\.py', 'null')),
@@ -294,7 +294,7 @@ GOOD = {
         'model.losses.constraint=None',
         'model.losses.pixel.loss_weight=2',
     ],
-    'benchmark': ['model.backbone.depth=18 model.decode_head.in_channels=[64,128,256,512]'],
+    'benchmark': ['model.decode_head.dropout_ratio=0', 'model.test_cfg.mode=whole'],
     'check-data': ['train_dataloader=None', 'default_scope=mmseg'],
 }
 

@@ -49,6 +49,8 @@ def _changed(change: Callable[[bytes], bytes]) -> Write:
     return lambda ids, path: path.write_bytes(change(path.read_bytes()))
 
 
+HARMLESS = ('cut at 99 per cent', 'without its last byte')
+"""Damages of a small PNG that leave all of its pixels."""
 WRONG: dict[str, Write] = {
     'float': _array(lambda ids: ids.astype(np.float32), 'TIFF'),
     'float fractions': _array(lambda ids: ids.astype(np.float32) / 12, 'TIFF'),
@@ -69,7 +71,7 @@ WRONG: dict[str, Write] = {
     'one pixel': _array(lambda ids: ids[:1, :1]),
     'missing': lambda ids, path: path.unlink(),
     'folder': lambda ids, path: (path.unlink(), path.mkdir()),
-    **{name: _changed(change) for name, change in DAMAGES.items()},
+    **{name: _changed(change) for name, change in DAMAGES.items() if name not in HARMLESS},
 }
 """Ways to replace a label map by an unusable one."""
 RIGHT: dict[str, Write] = {
