@@ -23,7 +23,6 @@ from mmseg.datasets.transforms.loading import InferencerLoader
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import TRANSFORMS
 from mmseg.visualization import SegLocalVisualizer
-from torch import Tensor
 
 from rass_mm.config.kinds import name_types
 from rass_mm.datasets.classes import follow_classes
@@ -34,6 +33,7 @@ from rass_mm.errors import CheckpointError, RassError
 from rass_mm.files.tensors import first_line
 from rass_mm.segmentation.fine_tuning import use_fine_tuning
 from rass_mm.segmentation.fitting import RESUMED
+from rass_mm.segmentation.logits import each_size
 
 HOOKS = tuple(
     {'type': name}
@@ -62,7 +62,7 @@ def settle(config: dict[str, Any]) -> None:
 
 
 def adapt_entry_points() -> None:
-    """Wraps `Config`, `Runner`, `BaseSegmentor`, `MMSegInferencer`, the visualizer and the data of `inference_model`."""
+    """Wraps `Config`, `Runner`, `BaseSegmentor`, `MMSegInferencer`, the visualizer and `inference_model`."""
     _wrap_config()
     _wrap_runner()
     _wrap_inference_model()
@@ -209,11 +209,6 @@ def _wrap_steps() -> None:
 def _one_by_one(step: Callable[..., list]) -> Callable[..., list]:
     @functools.wraps(step)
     def stepped(self: BaseSegmentor, data: Any) -> list:
-        inputs = data.get('inputs') if isinstance(data, dict) else None
-        shapes = {image.shape for image in inputs or () if isinstance(image, Tensor)}
-        if not isinstance(inputs, list) or len(shapes) < 2:
-            return step(self, data)
-        parts = [{key: values[index : index + 1] for key, values in data.items()} for index in range(len(inputs))]
-        return [sample for part in parts for sample in step(self, part)]
+        return each_size(functools.partial(step, self), data)
 
     return stepped
