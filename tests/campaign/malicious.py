@@ -140,9 +140,7 @@ def _archives() -> dict[str, Callable[[], bytes]]:
         'pickle after a zip': lambda: harmless + payload,
         'zip after a pickle': lambda: b'\x80\x02}.' + inner,
         'zip of nothing': lambda: b'PK\x05\x06' + bytes(18),
-        'encrypted': lambda: _renamed(b'PK\x01\x02', b'PK\x01\x02', harmless).replace(
-            b'\x00\x00\x08\x08', b'\x01\x00\x08\x08'
-        ),
+        'encrypted': lambda: _encrypted(harmless),
         'directory at a wrong place': lambda: harmless[:-6] + struct.pack('<I', 2**31) + harmless[-2:],
         'record of 2**40 bytes': lambda: _wrong_size(harmless),
         'unknown compression': lambda: _wrong_method(harmless),
@@ -162,6 +160,13 @@ def _archives() -> dict[str, Callable[[], bytes]]:
 
 def _directory(data: bytes) -> int:
     return data.index(b'PK\x01\x02')
+
+
+def _encrypted(data: bytes) -> bytes:
+    """Returns a zip file whose first record is said to be encrypted."""
+    place = _directory(data)
+    data = data[: place + 8] + bytes([data[place + 8] | 1]) + data[place + 9 :]
+    return data[:6] + bytes([data[6] | 1]) + data[7:]
 
 
 def _wrong_size(data: bytes) -> bytes:
@@ -289,7 +294,6 @@ JSONS: dict[str, bytes] = {
     'long number': b'{"a": ' + b'9' * 100_000 + b'}',
     '50 MB': b'{"a": "' + b'x' * 50_000_000 + b'"}',
     'deep value': b'{"model": {"type": "EncoderDecoder", "a": ' + b'[' * 150 + b']' * 150 + b'}}',
-    'NaN': b'{"model": NaN}',
 }
 CONFIG_DOORS = {
     'check-data': 'check-data @',
