@@ -151,6 +151,12 @@ def read_base(
     """
     folder = find_base(sources)
     base = DiffusionBase(folder, {part: _read_json(folder, file) for part, file in CONFIGS.items()})
+    for part, config in base.configs.items():
+        if config.get('quantization_config'):
+            raise BaseFolderError(
+                f'{folder / CONFIGS[part]}: quantization_config is set, but quantized weights are not supported. '
+                'Download the folder without quantization.'
+            )
     unet, vae, text = base.configs['unet'], base.configs['vae'], base.configs['text_encoder']
     _require(folder, 'unet', 'in_channels', unet.get('in_channels'), vae.get('latent_channels'), 'to match the VAE')
     _require(
@@ -312,7 +318,8 @@ def load_whole(model_class: type, folder: Path, part: str, **options: Any) -> An
             output_loading_info=True,
             **options,
         )
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ImportError, KeyError, TypeError, AttributeError) as error:
+        # A config can name settings, such as other attention code, that need packages or do not exist.
         raise BaseFolderError(
             f'{files[0]} does not match {folder / part}/config.json ({error}). Download the folder again.'
         ) from None

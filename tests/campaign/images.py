@@ -233,7 +233,7 @@ NAMES: dict[str, bytes] = {
     'two suffixes': b'm.tar.png',
     'upper case': b'M.PNG',
     'percent': b'm%d%s.png',
-    'markup': b'[red]m[/red].png',
+    'markup': b'[red]m.png',
 }
 
 

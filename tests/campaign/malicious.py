@@ -504,6 +504,8 @@ BASES: dict[str, tuple[Callable[[Path], None], bool]] = {
     'link out of the folder': (lambda base: _linked(base), False),
 }
 """Changes of a base, and whether the base is still valid."""
+IDENTIFIED = ('auto_map of the text encoder', 'auto_map of the UNet', 'auto_map of the VAE')
+"""Changes that make it another base than that of an adapter or a checkpoint."""
 
 
 def _pickled(base: Path, part: str, stem: str) -> None:
@@ -534,7 +536,8 @@ def _bases() -> Iterator[Case]:
                 copy_base, functools.partial(lambda change, base: (_code_files(base), change(base)), change)
             )
             command = command.replace('$FX/base', 'base')
-            yield Case(f'malicious/base {name}/{door}', command, ok=valid, prepare=prepare, malicious=True)
+            ok = valid and (door == 'train' or not name.startswith(IDENTIFIED))
+            yield Case(f'malicious/base {name}/{door}', command, ok=ok, prepare=prepare, malicious=True)
 
 
 def _resaved(change: Callable[[dict], object], options: dict, folder: Path, kit: Path) -> None:
