@@ -29,7 +29,7 @@ from rass_mm.datasets.classes import follow_classes
 from rass_mm.datasets.loading import LoadImageStrict
 from rass_mm.datasets.preflight import drop_absent_labels, follow_clean_suffix
 from rass_mm.datasets.wrappers import leaf_paths
-from rass_mm.errors import CheckpointError, RassError
+from rass_mm.errors import CheckpointError, ConfigError, RassError
 from rass_mm.files.tensors import first_line
 from rass_mm.segmentation.fine_tuning import use_fine_tuning
 from rass_mm.segmentation.fitting import RESUMED
@@ -167,6 +167,15 @@ def _wrap_inferencer() -> None:
         return pipeline
 
     MMSegInferencer._init_pipeline = build_strict
+    load = MMSegInferencer._init_model
+
+    @functools.wraps(load)
+    def load_described(self: MMSegInferencer, cfg: Any, weights: str | None, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(cfg.get('model'), dict):
+            raise ConfigError(f'The config of {weights} has no model. Pass the config that the model was trained with.')
+        return load(self, cfg, weights, *args, **kwargs)
+
+    MMSegInferencer._init_model = load_described
 
 
 def _name_loaders_plainly(config: Any) -> dict[str, Any] | None:
