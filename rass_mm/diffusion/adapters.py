@@ -23,8 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
-from rass_mm.diffusion.adapter_checks import AGAIN, check_complete, check_header, check_tensors
 from rass_mm.config.arguments import Count, Positive
+from rass_mm.diffusion.adapter_checks import AGAIN, check_complete, check_header, check_tensors
 from rass_mm.errors import AdapterError
 from rass_mm.files.atomic import atomic_path
 

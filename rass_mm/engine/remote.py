@@ -33,7 +33,7 @@ def refuse_remote(filename: str, *_: Any, **__: Any) -> NoReturn:
     address = address_of(filename)
     scheme, _, rest = address.rpartition('://')
     name = urlsplit(address).path.rpartition('/')[2] or 'checkpoint.pth'
-    if scheme.lower() in ('http', 'https'):
+    if scheme in ('http', 'https'):
         command = f'curl -L -o {shlex.quote(name)} {shlex.quote(address)}'
     elif scheme.endswith('s3'):
         command = f'aws s3 cp {shlex.quote(f"s3://{rest}")} {shlex.quote(name)}'

@@ -15,6 +15,8 @@ from rass_mm.files.schemas import ALLOWED, checked
 OTHER = 'Use another checkpoint of the run, or download the file again.'
 WEIGHTS = ('state_dict', 'model')
 """Entries with the weights. Without them, the whole file is a dict of tensors."""
+STATE = ('message_hub', 'optimizer', 'param_schedulers')
+"""Entries with the state of training, which a file may contain without weights."""
 
 
 @with_config(ALLOWED)
@@ -52,6 +54,8 @@ def check_structure(content: Any, filename: str) -> None:
     place = filename if entry is None else f'{filename}, entry {entry}'
     if not isinstance(state, Mapping):
         raise CheckpointError(f'{place} is a {type(state).__name__}, but it must be a dict of tensors. {OTHER}')
+    if entry is None and any(name in content for name in STATE):
+        return
     _check_names(state, place, every=entry == 'state_dict')
     check_finite(state, place)
     for name, value in state.items():

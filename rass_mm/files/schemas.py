@@ -16,7 +16,6 @@ ALLOWED = ConfigDict(strict=True, extra='allow', arbitrary_types_allowed=True)
 """Configuration of a `TypedDict`: further keys are accepted, and values are not converted."""
 
 
-
 def _file_name(value: Any) -> Any:
     if not isinstance(value, str) or not value:
         raise ValueError('a file name')

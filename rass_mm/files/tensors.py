@@ -13,7 +13,6 @@ import torch
 from rass_mm.errors import CheckpointError, RassError
 from rass_mm.files.contents import check_archive, check_contents
 
-
 FORMATS = {'.tar format': 'tar', 'TorchScript': 'TorchScript'}
 """Words of torch's message -> a format that it reads only with code."""
 

@@ -23,17 +23,17 @@ from mmseg.datasets.transforms.loading import InferencerLoader
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import TRANSFORMS
 from mmseg.visualization import SegLocalVisualizer
-from torch import Tensor
 
 from rass_mm.config.kinds import name_types
 from rass_mm.datasets.classes import follow_classes
 from rass_mm.datasets.loading import LoadImageStrict
 from rass_mm.datasets.preflight import drop_absent_labels, follow_clean_suffix
 from rass_mm.datasets.wrappers import leaf_paths
-from rass_mm.errors import CheckpointError, RassError
+from rass_mm.errors import CheckpointError, ConfigError, RassError
 from rass_mm.files.tensors import first_line
 from rass_mm.segmentation.fine_tuning import use_fine_tuning
 from rass_mm.segmentation.fitting import RESUMED
+from rass_mm.segmentation.logits import each_size
 
 HOOKS = tuple(
     {'type': name}
@@ -62,7 +62,7 @@ def settle(config: dict[str, Any]) -> None:
 
 
 def adapt_entry_points() -> None:
-    """Wraps `Config`, `Runner`, `BaseSegmentor`, `MMSegInferencer`, the visualizer and the data of `inference_model`."""
+    """Wraps `Config`, `Runner`, `BaseSegmentor`, `MMSegInferencer`, the visualizer and `inference_model`."""
     _wrap_config()
     _wrap_runner()
     _wrap_inference_model()
@@ -167,6 +167,15 @@ def _wrap_inferencer() -> None:
         return pipeline
 
     MMSegInferencer._init_pipeline = build_strict
+    load = MMSegInferencer._init_model
+
+    @functools.wraps(load)
+    def load_described(self: MMSegInferencer, cfg: Any, weights: str | None, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(cfg.get('model'), dict):
+            raise ConfigError(f'The config of {weights} has no model. Pass the config that the model was trained with.')
+        return load(self, cfg, weights, *args, **kwargs)
+
+    MMSegInferencer._init_model = load_described
 
 
 def _name_loaders_plainly(config: Any) -> dict[str, Any] | None:
@@ -209,11 +218,6 @@ def _wrap_steps() -> None:
 def _one_by_one(step: Callable[..., list]) -> Callable[..., list]:
     @functools.wraps(step)
     def stepped(self: BaseSegmentor, data: Any) -> list:
-        inputs = data.get('inputs') if isinstance(data, dict) else None
-        shapes = {image.shape for image in inputs or () if isinstance(image, Tensor)}
-        if not isinstance(inputs, list) or len(shapes) < 2:
-            return step(self, data)
-        parts = [{key: values[index : index + 1] for key, values in data.items()} for index in range(len(inputs))]
-        return [sample for part in parts for sample in step(self, part)]
+        return each_size(functools.partial(step, self), data)
 
     return stepped

@@ -47,7 +47,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a case did.
+    """Status, duration, memory and text of a case did.
 
     Args:
         status: exit status; negative for the number of a signal.

@@ -1,4 +1,6 @@
-"""Kills of running jobs at random moments: nothing is lost, nothing stays behind, and a resumed job ends as if never killed.
+"""Kills of running jobs at random moments.
+
+Nothing is lost, nothing stays behind, and a resumed job ends as if it had never been killed.
 
     python tests/campaign/kills.py --out FOLDER [--count 200] [--only PATTERN ...]
 """
@@ -54,12 +56,15 @@ class Job:
 
 
 def _train(config: str, *options: str) -> str:
-    return ' '.join(['train', config, '--work-dir', 'out', '--cfg-options', *data_options('$FX/data'), *TRAIN, *options])
+    given = [*data_options('$FX/data'), *TRAIN, *options]
+    return ' '.join(['train', config, '--work-dir', 'out', '--cfg-options', *given])
 
 
 RESTORER = '--adapter $FX/adapter.safetensors --base $FX/base --window 64 --overlap 16'
 JOBS = {
-    'train RASS': Job(_train('rass/rass_scenes_tiny.py', 'model.backbone.base=$FX/base'), '--resume', (), training=True),
+    'train RASS': Job(
+        _train('rass/rass_scenes_tiny.py', 'model.backbone.base=$FX/base'), '--resume', (), training=True
+    ),
     'train SCR': Job(_train('scr/scr_scenes_tiny.py', 'model.base=$FX/base'), '--resume', (), training=True),
     'train ResNet': Job(_train('baselines/resnet_scenes_tiny.py'), '--resume', (), training=True),
     'make-lq': Job('make-lq in out --workers 1', images=True),
@@ -68,7 +73,8 @@ JOBS = {
     'segment': Job('segment in out --checkpoint $FX/resnet.pth --device cpu', images=True),
     'make-scenes': Job('make-scenes out --train 30 --val 6 --size 96 --workers 1'),
     'make-base': Job(
-        'make-base out --scenes 6 --vae-steps 12 --vae-batch 1 --vae-crop 32 --unet-steps 12 --unet-batch 1 --unet-crop 8'
+        'make-base out --scenes 6 --vae-steps 12 --vae-batch 1 --vae-crop 32 --unet-steps 12 --unet-batch 1 '
+        '--unet-crop 8'
     ),
     'robustness': Job(
         'robustness baselines/resnet_scenes_tiny.py $FX/resnet.pth --out out --name curve --cfg-options '

@@ -139,7 +139,10 @@ def in_child(call: Callable[[], int], folder: Path, log: Path, environment: dict
         for target, source in ((0, nothing), (1, file), (2, file)):
             os.dup2(source, target)
         os.environ.update(environment)
-        sys.stdout, sys.stderr = (open(number, 'w', errors='backslashreplace', closefd=False) for number in (1, 2))
+        sys.stdout, sys.stderr = (
+            open(number, 'w', errors='backslashreplace', closefd=False)  # noqa: SIM115  (until the process ends)
+            for number in (1, 2)
+        )
         status = call()
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else bool(end.code)
