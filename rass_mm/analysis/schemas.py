@@ -159,7 +159,6 @@ class Images(TypedDict):
     """Images of a robustness test."""
 
     type: str
-    root: str
     img_path: str
     images: PositiveInt
     classes: NotRequired[list[str]]
@@ -167,12 +166,18 @@ class Images(TypedDict):
     sha256: NotRequired[str]
 
 
+class ReportImages(Images):
+    """Images of a robustness test, with the folder that a report names."""
+
+    root: str
+
+
 class Robustness(TypedDict):
     """Robustness curve, as far as a report needs it."""
 
     name: Text
     seed: int
-    data: Images
+    data: ReportImages
     runs: list[Run]
     points: Points
     settings: NotRequired[Settings]
