@@ -373,7 +373,7 @@ def test_another_test_set_is_another_table(kind, tmp_path):
     files = []
     for number, value in enumerate(['a', 'a', 'b', None]):
         content = copy.deepcopy(kind)
-        content['seed' if kind is RASS else 'name'] = str(number)
+        content |= {'seed': number} if kind is RASS else {'name': str(number)}
         (content['data'] if kind is CURVE else content).update(
             {} if value is None else {'sha256' if kind is CURVE else 'test_set': value}
         )
