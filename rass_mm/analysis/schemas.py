@@ -46,7 +46,7 @@ class TestRecord(TypedDict):
     data: dict[str, Any] | None
     versions: dict[str, Any]
     images: NonNegativeInt
-    seed: NotRequired[int | None]
+    seed: NotRequired[Any]
     device: NotRequired[str | None]
     dataset: NotRequired[str | None]
     data_root: NotRequired[str | None]
@@ -111,7 +111,7 @@ class Benchmark(TypedDict):
     environment: Environment
     variants: Annotated[list[Variant], Field(min_length=1)]
     ratios: NotRequired[list[Ratio]]
-    seed: NotRequired[int | None]
+    seed: NotRequired[Any]
     device: NotRequired[str | None]
 
 
