@@ -302,7 +302,7 @@ def _entries() -> Iterator[Case]:
 def _done_or_named(name: str, folder: Path) -> str | None:
     done = any(path.stem == name for path in (folder / 'out').rglob('*'))
     said = name in folder.with_suffix('.log').read_text(errors='replace')
-    wrong = _outputs('', True, folder) if not name else None
+    wrong = _outputs('', False, folder) if not name else None
     return wrong or (None if not name or done or said else f'{name} is skipped without a word')
 
 
