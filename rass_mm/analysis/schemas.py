@@ -40,7 +40,7 @@ class TestRecord(TypedDict):
 
     kind: str
     config: Text
-    protocol: Text
+    protocol: str
     command: str
     metrics: Annotated[dict[str, float], Field(min_length=1)]
     data: dict[str, Any] | None

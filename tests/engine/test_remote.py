@@ -25,7 +25,7 @@ ADDRESSES = {
     'pavi://net.pth': 'client of its storage',
     'torchvision://no_such_net': 'client of its storage',
     'open-mmlab://no_such_net': 'client of its storage',
-    'HTTPS://example.org/net.pth': 'curl -L -o net.pth HTTPS://example.org/net.pth',
+    'HTTPS://example.org/net.pth': 'client of its storage',
     'hf://owner/net.pth': 'client of its storage',
     'jhu://resnet50': 'client of its storage',
 }

@@ -179,7 +179,7 @@ def make_base(
     key = recipe.key(source, start)
     record = folder / 'training.json'
     if folder.exists() and not folder.is_dir():
-        raise BaseFolderError(f'{folder} is a file, but a folder is needed. Choose a new folder, or move the file.')
+        raise BaseFolderError(f'{folder} is a file, but a folder was expected. Choose another path, or move the file.')
     found = read_record(record)
     if found and found['key'] == key:
         return found['losses']
