@@ -75,7 +75,8 @@ def checked(content: Any, kind: Any, name: str, fix: str, error: type[RassError]
 def described(found: ValidationError) -> str:
     """Describes the first fault: the key, its value and the expected type."""
     fault = found.errors(include_url=False)[0]
-    key = '.'.join(str(part) for part in fault['loc'])
+    # Pydantic adds the name of a type to the place of a value that may have several types.
+    key = '.'.join(str(part) for part in fault['loc'] if '[' not in str(part))
     if fault['type'] == 'missing':
         return f'the key {key} is missing'
     value = repr(fault['input'])
