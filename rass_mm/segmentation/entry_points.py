@@ -24,11 +24,13 @@ from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import TRANSFORMS
 from mmseg.visualization import SegLocalVisualizer
 
+from rass_mm.config import config_from_checkpoint
 from rass_mm.config.kinds import name_types
 from rass_mm.datasets.classes import follow_classes
 from rass_mm.datasets.loading import LoadImageStrict
 from rass_mm.datasets.preflight import drop_absent_labels, follow_clean_suffix
 from rass_mm.datasets.wrappers import leaf_paths
+from rass_mm.engine.checkpoints import load_local
 from rass_mm.errors import CheckpointError, ConfigError, RassError
 from rass_mm.files.tensors import first_line
 from rass_mm.segmentation.fine_tuning import use_fine_tuning
@@ -171,6 +173,8 @@ def _wrap_inferencer() -> None:
 
     @functools.wraps(load)
     def load_described(self: MMSegInferencer, cfg: Any, weights: str | None, *args: Any, **kwargs: Any) -> Any:
+        if not cfg and weights is not None:
+            cfg.update(config_from_checkpoint(load_local(weights, 'cpu'), weights)._cfg_dict)
         if not isinstance(cfg.get('model'), dict):
             raise ConfigError(f'The config of {weights} has no model. Pass the config that the model was trained with.')
         return load(self, cfg, weights, *args, **kwargs)
