@@ -19,7 +19,7 @@ from PIL import Image
 
 from rass_mm.datasets.labels import background_hint, is_lossy, lossy_reason
 from rass_mm.errors import ConfigError, DataError
-from rass_mm.files.integrity import MAX_PIXELS, check_complete, check_size, without_pillow_limit
+from rass_mm.files.integrity import MAX_PIXELS, check_complete, check_regular, check_size, without_pillow_limit
 from rass_mm.files.orientation import DRAWN_ON, orientation_of, turn_label, turned
 from rass_mm.files.resizing import resized
 
@@ -57,6 +57,7 @@ class LoadImageStrict(LoadImageFromFile):
             DataError: the file is missing, truncated or not an image, or it has too many pixels.
         """
         path = results['img_path']
+        check_regular(path)
         try:
             data = fileio.get(path, backend_args=self.backend_args)
         except FileNotFoundError:
@@ -117,6 +118,7 @@ class LoadLabelStrict(LoadAnnotations):
         path = results.get('seg_map_path')
         if path is None:
             return results
+        check_regular(path)
         try:
             data = fileio.get(path, backend_args=self.backend_args)
         except FileNotFoundError:

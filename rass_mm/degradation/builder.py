@@ -23,7 +23,7 @@ from rass_mm.degradation.versions import manifest_version
 from rass_mm.errors import ConfigError, DataError
 from rass_mm.files.atomic import write_bytes
 from rass_mm.files.hashing import json_sha256
-from rass_mm.files.integrity import MAX_PIXELS, check_pixels, decoded
+from rass_mm.files.integrity import MAX_PIXELS, check_pixels, check_regular, decoded
 from rass_mm.files.manifest import MANIFEST, append_line, read_manifest, remove_leftovers, write_manifest
 from rass_mm.files.naming import linked_into
 from rass_mm.files.walking import chosen_files, described_left_out, walk
@@ -310,6 +310,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, st
     Raises:
         DataError: the image cannot be read. The message is the reason without the file name.
     """
+    check_regular(path)
     try:
         data = path.read_bytes()
         check_pixels(data, max_pixels)

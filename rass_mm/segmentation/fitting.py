@@ -16,7 +16,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from rass_mm.config import config_from_checkpoint
 from rass_mm.engine.structure import check_finite
-from rass_mm.engine.trained_state import TrainedStateMixin, check_tensors, tensors_of
+from rass_mm.engine.trained_state import OWN_CONFIG, PROVENANCE, TrainedStateMixin, check_tensors, tensors_of
 from rass_mm.errors import CheckpointError, ConfigError
 from rass_mm.files.schemas import ALLOWED, checked
 from rass_mm.segmentation.restore_then_segment import RestoreThenSegment
@@ -120,7 +120,14 @@ def check_model(model: nn.Module, checkpoint: Mapping[str, Any], file: str, whol
     """
     if isinstance(model, TrainedStateMixin | RestoreThenSegment):
         return
-    state = tensors_of(checkpoint.get('state_dict', checkpoint))
+    state = checkpoint.get('state_dict', checkpoint)
+    own_records = any(isinstance(part, TrainedStateMixin) for part in model.modules())
+    if PROVENANCE in state and not own_records:
+        raise CheckpointError(
+            f'{file} is the checkpoint of a diffusion model, but the model of the config is a {type(model).__name__} '
+            f'without one; nothing was loaded. {OWN_CONFIG}'
+        )
+    state = tensors_of(state)
     given = {name.removeprefix('module.'): value for name, value in state.items() if isinstance(value, Tensor)}
     own = tensors_of(model.state_dict())
     known = given.keys() & own.keys()
