@@ -16,28 +16,36 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from rass_mm.compat import recorded_versions
+from rass_mm.config.building import explained
 from rass_mm.config.kinds import as_list, type_name
+from rass_mm.config.settings import check_settings
 from rass_mm.datasets.classes import check_split, has_head
 from rass_mm.datasets.identity import data_hash
 from rass_mm.datasets.preflight import check_data_folders, check_labels
 from rass_mm.datasets.wrappers import leaf_paths
 from rass_mm.degradation.versions import lq_steps, step_version
-from rass_mm.devices import device_name, has_accelerator
+from rass_mm.devices import check_memory, device_name, has_accelerator
 from rass_mm.engine.launchers import check_launcher
 from rass_mm.engine.pretrained import check_pretrained
 from rass_mm.engine.records import command_line
-from rass_mm.errors import ConfigError
+from rass_mm.errors import CheckpointError, ConfigError
 from rass_mm.files.atomic import write_text
+from rass_mm.files.schemas import LONGEST
 from rass_mm.protocol import protocol_line, recipe_versions
 from rass_mm.segmentation.entry_points import settle
 from rass_mm.segmentation.fine_tuning import check_fine_tuning
 from rass_mm.segmentation.labelled_classes import LabelledClassesHook
 from rass_mm.segmentation.outputs import name_outputs
 
+LAST = 'last_checkpoint'
+"""File of mmengine that contains the path of the last checkpoint of a run."""
+BATCH_BYTES = 64
+"""Smallest memory per pixel of a training batch in bytes: the image and the first feature maps."""
 RESULT = 'metrics.json'
 """File that a test writes to its work dir: metrics, protocol, command, checkpoint, data, recipe, seed and versions.
 
-`test_set` is a hash of the images and labels. `unlabelled_classes` are left out of mmseg's means, or count as 0.
+`test_set` is a hash of the images and labels. `unlabelled_classes` lists the classes without labelled pixels,
+which mmseg excludes from its means or counts with a value of 0.
 """
 
 
@@ -47,7 +55,8 @@ def prepare_config(
     """Adapts a config to its data set, to this machine and to the command line, in place, and returns it.
 
     The model and the label checks get the classes of the data set, see `settle`. Mixed precision uses bfloat16 or, on
-    machines that do not support it, what `fitted_precision` returns. Distributed runs without an accelerator use gloo.
+    machines that do not support it, another precision, see `fitted_precision`. Distributed runs without an accelerator
+    use gloo.
 
     Args:
         config: the config of a training or a test.
@@ -61,7 +70,8 @@ def prepare_config(
             this process was not started by `launcher`.
     """
     check_fine_tuning(config)
-    settle(config)
+    with explained(config):
+        settle(config)
     check_launcher(launcher)
     config.launcher = launcher
     config.work_dir = work_dir or config.get('work_dir') or f'./work_dirs/{stem}'
@@ -122,7 +132,22 @@ def train(config: Config, resume: bool | str = False) -> Runner:
         DataError, BaseFolderError, CheckpointError, ConfigError: the data, the base folder, the weights or the config
             are not valid. These errors are raised before the first iteration.
     """
-    resume = resume or bool(config.get('resume'))
+    check_settings(config, 'train')
+    check_batch(config, 'train_dataloader')
+    with explained(config, 'model', 'train_dataloader', 'optim_wrapper'):
+        return _train(config, resume)
+
+
+def check_batch(config: Config, name: str) -> None:
+    """Raises a ConfigError if a batch of a dataloader does not fit into memory."""
+    size = (config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}).get('size') or (1, 1)
+    height, width = size if isinstance(size, tuple | list) else (size, size)
+    count = config[name].batch_size
+    check_memory(count * height * width * BATCH_BYTES, f'{name}.batch_size={count}', f'Set {name}.batch_size lower.')
+
+
+def _train(config: Config, resume: bool | str) -> Runner:
+    resume = resume or config.get('resume') or False
     if isinstance(resume, str):
         config.load_from = resume
     elif resume and config.get('load_from'):
@@ -132,6 +157,8 @@ def train(config: Config, resume: bool | str = False) -> Runner:
             f'{config.work_dir}, add --cfg-options load_from=None. To resume from that file, pass --resume '
             f'{config.load_from}. To start a new run from its weights, do not resume.'
         )
+    elif resume:
+        check_last_checkpoint(config.work_dir)
     config.resume = bool(resume)
     _keep_config_file(config)
     for name in ('train_dataloader', 'val_dataloader'):
@@ -160,7 +187,7 @@ def test(
 
     Args:
         config: the result of `prepare_config`.
-        checkpoint: the file to load; None tests the model as built, which must have no trainable parameters.
+        checkpoint: the file to load; None tests the newly built model, which must have no trainable parameters.
         out: folder for the predicted label maps (PNG files of class ids) or restored images; None writes none.
         show_dir: folder for visualizations of the predictions; None draws none.
         tta: whether to use test-time augmentation, with the config's `tta_model` and `tta_pipeline`.
@@ -171,8 +198,22 @@ def test(
         ConfigError: the model has trainable parameters but no checkpoint is given, the test data has other classes, or
             `show` is set without a display.
     """
+    check_settings(config, 'test')
     if checkpoint is None and needs_checkpoint(config):
         raise ConfigError(missing_checkpoint(config, 'rass_mm.apis.test(config, checkpoint)'))
+    with explained(config, 'model', 'test_dataloader', 'test_evaluator'):
+        return _test(config, checkpoint, out, show_dir, tta, show, wait_time)
+
+
+def _test(
+    config: Config,
+    checkpoint: str | None,
+    out: str | None,
+    show_dir: str | None,
+    tta: bool,
+    show: bool,
+    wait_time: float,
+) -> dict[str, float]:
     config.load_from, config.resume = checkpoint, False
     check_data_folders(config.get('test_dataloader'), 'test_dataloader')
     check_labels(config, 'test_dataloader')
@@ -194,6 +235,26 @@ def test(
         record |= {'test_set': data_hash(runner.test_dataloader.dataset), 'unlabelled_classes': unlabelled(runner)}
         write_text(Path(config.work_dir) / RESULT, json.dumps(record, indent=2))
     return metrics
+
+
+def check_last_checkpoint(work_dir: str) -> None:
+    """Checks that the file `last_checkpoint` in a work dir, if there is one, contains the path of a file.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    record = Path(work_dir) / LAST
+    if not record.exists():
+        return
+    fix = 'Delete it, or pass the checkpoint to resume from: --resume FILE.'
+    try:
+        named = record.read_text(encoding='utf-8').strip()
+        found = bool(named) and Path(named).is_file()
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f'{record} cannot be read ({error}). {fix}') from None
+    if not found:
+        shown = named if len(named) <= LONGEST else named[:LONGEST] + '...'
+        raise CheckpointError(f'{record} contains {shown!r}, which is not the path of a checkpoint. {fix}')
 
 
 def _keep_config_file(config: Config) -> None:

@@ -42,7 +42,8 @@ def prepare() -> None:
 def replace_imaug() -> None:
     """Adds placeholders for imaug, which a fork of mmdet imports for one transform of lane detection.
 
-    imaug requires an older numpy and a second OpenCV. Without it, mmengine cannot look up names in mmdet's registries.
+    imaug itself requires an older numpy and a second OpenCV. Without the placeholders, mmengine cannot look up names in
+    mmdet's registries.
     """
     if has_forks() and importlib.util.find_spec('imaug') is None:
         for name in ('imaug', 'imaug.augmenters'):

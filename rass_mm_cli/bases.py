@@ -79,7 +79,8 @@ def places_of(name: str | os.PathLike) -> list[Path]:
 
     Args:
         name: path of the base folder in a config, e.g. 'bases/sd-turbo'. A relative path is looked up in the working
-            directory and then in the folder `$RASS_MM_BASES`, first with its last part only ('sd-turbo').
+            directory and then in the folder `$RASS_MM_BASES`, where its last part ('sd-turbo') is tried before the
+            whole path.
     """
     name = Path(name).expanduser()
     shelf = os.environ.get(SHELF)

@@ -76,7 +76,7 @@ NEEDS = {
 If one of them cannot be imported, the package itself is not the cause of the fault, see `root_cause`.
 """
 MODULES = {'mmsegmentation': 'mmseg', 'opencv-python-headless': 'cv2'}
-"""Package -> import name, for packages whose import name differs from their own."""
+"""Package -> import name, for packages whose import name differs from the name of the distribution."""
 PROBES = {
     'mmsegmentation': 'import mmseg.models',
     'mmdet': 'import mmdet.models',
@@ -113,7 +113,7 @@ class PackageReport:
 
     @property
     def title(self) -> str:
-        """Name in the table, messages and commands, which is that of the fork in an environment with forks."""
+        """Name shown in the table, in messages and in commands: that of the installed fork, or else `name`."""
         return self.distribution or self.name
 
     @property
@@ -277,9 +277,11 @@ def package_folder(name: str) -> Path | None:
 
 
 def failures() -> dict[str, str]:
-    """Imports all installed packages. Returns the last line of the error of each package that cannot be imported.
+    """Imports each installed package of `PROVED` and mmcv's operators in a process of its own.
 
-    Absent packages, except optional ones, are included, because packages that require them cannot be imported.
+    Returns:
+        name -> last line of the error, for each package that cannot be imported. Required packages that are absent have
+        the value 'absent', because they can be the cause of the other errors.
     """
     names = [name for name in PROVED if installed_version(name)]
     statements = {name: PROBES.get(name, f'import {MODULES.get(name, name)}') for name in names}

@@ -1,4 +1,4 @@
-"""`rass-mm attention`: draws the attention of a restorer's UNet to each class name."""
+"""`rass-mm attention`: draws maps of the attention of a restorer's UNet to class names."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""Error messages for an `OSError` on a file or folder of a command."""
+"""Error messages for an `OSError` that is raised when a command reads or writes a file or folder."""
 
 import errno
 import os

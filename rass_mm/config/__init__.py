@@ -1,4 +1,4 @@
-"""Loading of configs: shipped configs, the user's own, and the config text inside a checkpoint.
+"""Loading of configs: shipped configs, the user's own configs, and the config text in a checkpoint.
 
 A `.py` config is code by design: reading it runs it, and it may refer to any module. JSON, YAML and the config text in
 a checkpoint are data. mmengine's registries import and call any dotted name in a `type`, and `custom_imports` imports

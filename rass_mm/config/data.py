@@ -30,7 +30,9 @@ def read_config_data(file: str | os.PathLike, _chain: tuple[Path, ...] = ()) -> 
     """
     file = Path(os.path.abspath(os.path.expanduser(file)))
     if file in _chain:
-        raise ConfigError(f'{file} inherits from itself: {" -> ".join(map(str, (*_chain, file)))}. Remove one _base_.')
+        raise ConfigError(
+            f'{file} inherits from itself: {" -> ".join(map(str, (*_chain, file)))}. Change the _base_ of one of them.'
+        )
     text = _read_text(file)
     content = _parse(text, file)
     bases = content.pop('_base_', [])

@@ -91,7 +91,7 @@ def _import_nothing(name: str) -> None:
 def _import_known(name: str) -> ModuleType:
     """Imports a module for a registry.
 
-    A name in a config can request the module `SCOPE.registry`, so it is imported for known scopes only.
+    A name in a config can request the module `SCOPE.registry`. It is therefore imported only if the scope is known.
 
     Raises:
         ImportError: the scope is not known.

@@ -28,8 +28,8 @@ def follow_classes(config: dict[str, Any]) -> None:
     set. With a single class, cross-entropy losses use a sigmoid, because a softmax over one class has no gradient.
 
     Only missing values and defaults are replaced. The default number of classes is the top-level `num_classes` of the
-    config. A default class list is the name of another data set with that number of classes. A list of other names for
-    the same number of classes, e.g. of more descriptive prompts, is kept.
+    config. A default class list is the name of another data set with that number of classes. A list of
+    different names, e.g. of more descriptive prompts, is kept if it has one name for each class of the data.
 
     Each `LoadLabelStrict` is set to the number of classes of its own data set. mmseg data sets without class names use
     those of the first data set. A config whose data sets define no class names is not changed.
@@ -69,7 +69,7 @@ def check_split(config: dict[str, Any], loader: str) -> None:
 def class_conflict(config: dict[str, Any], loader: str, dataset: dict[str, Any]) -> str | None:
     """Returns an error message if the class names of a data set differ from those of the model, else None.
 
-    Returns None also if the model has no segmentation head, or if class names are not known.
+    None is also returned if the model has no segmentation head or if its class names are not known.
 
     Args:
         config: config with the model and its data loaders.

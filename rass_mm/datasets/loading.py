@@ -17,7 +17,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
-from rass_mm.datasets.labels import background_hint, is_lossy, lossy_reason
+from rass_mm.datasets.labels import background_hint, is_lossy, lossy_reason, mode_reason
 from rass_mm.errors import ConfigError, DataError
 from rass_mm.files.integrity import MAX_PIXELS, check_complete, check_regular, check_size, without_pillow_limit
 from rass_mm.files.orientation import DRAWN_ON, orientation_of, turn_label, turned
@@ -39,7 +39,7 @@ class LoadImageStrict(LoadImageFromFile):
 
     Required keys: `img_path`.
     Added keys: `img`, (H, W, 3) BGR uint8 (float32 with `to_float32`); `img_shape` and `ori_shape`, (H, W);
-    `exif_orientation`, the orientation from 1 to 8 that was applied to `img`.
+    `exif_orientation`, the EXIF orientation, 1 to 8, that was applied to `img`.
 
     Args:
         max_pixels: largest number of pixels of an image. A larger image raises an error and is not decoded.
@@ -151,9 +151,11 @@ class LoadLabelStrict(LoadAnnotations):
                 f'{path} is a colour image ({image.mode}), but a label must have one channel of class ids. Convert the '
                 'colours to ids and save them as a grey PNG.'
             )
-        if label.max() > 255:
-            wrong = np.unique(label[label > 255])[:8].tolist()
-            raise DataError(f'{path} contains label ids {wrong}. The largest supported id is 255. Renumber the ids.')
+        if label.dtype.kind not in 'bui':
+            raise DataError(f'{path}: {mode_reason(image)}')
+        if label.min() < 0 or label.max() > 255:
+            wrong = np.unique(label[(label < 0) | (label > 255)])[:8].tolist()
+            raise DataError(f'{path} contains label ids {wrong}. The supported ids are 0 to 255. Renumber the ids.')
         return image.size
 
     def _upright(self, label: np.ndarray, results: dict[str, Any]) -> np.ndarray:
@@ -211,8 +213,8 @@ class LoadCleanImage(BaseTransform):
     Args:
         lq: name of the folder of degraded images in `img_path`.
         clean: name of the folder of clean images, which replaces `lq`.
-        suffix: suffix of the clean files; None keeps that of the degraded file. If the config has
-            `clean_val.img_suffix`, a suffix given here is replaced by it.
+        suffix: suffix of the clean files; None keeps the suffix of the degraded file. In validation and test
+            pipelines, `clean_val.img_suffix` of the config replaces a suffix given here.
         upscale: whether to enlarge `img` to the size of the clean image, with a bicubic filter, if `img` is smaller.
         max_pixels: largest number of pixels of a clean image. A larger image raises an error and is not decoded.
         backend: library that enlarges `img`: 'pillow', as in the published restorers (see `rass_mm.files.resizing`),

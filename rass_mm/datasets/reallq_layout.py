@@ -35,7 +35,7 @@ LAYOUTS = (
     LabelLayout('annotations_detectron2/validation', False, 'ids 0 to 149, 255 ignored'),
     LabelLayout('annotations/validation', True, 'ids 1 to 150, 0 ignored'),
 )
-"""Layouts in order of preference among folders with equally many labels; the released code reads the first."""
+"""Known layouts. The first one, which the released code reads, is preferred if both have equally many labels."""
 
 
 def layouts_in(root: str | Path | None, suffix: str = '.png') -> list[LabelLayout]:

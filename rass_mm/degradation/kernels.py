@@ -28,7 +28,7 @@ def _offsets(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _quadratic_form(size: int, sigma_x: float, sigma_y: float, rotation: float) -> np.ndarray:
-    """Computes q(p) of the module docstring at every pixel, along the rotated axes."""
+    """Computes q(p), as defined in the module docstring, at every pixel of a kernel."""
     x, y = _offsets(size)
     along = x * np.cos(rotation) + y * np.sin(rotation)
     across = y * np.cos(rotation) - x * np.sin(rotation)

@@ -1,27 +1,31 @@
 """Two-stage low-quality recipe: drawing of degradation parameters, and their application to an image.
 
 The recipe is that of Real-ESRGAN (Wang et al. 2021, arXiv 2107.10833, sec. 3) with the values of OSEDiff. Drawing and
-applying are separate. `draw` returns a list of steps that can be stored as JSON, and `apply` is a pure function of the
-image and that list. A line of a manifest therefore reproduces an image exactly.
+applying are separate. `draw` returns parameters that can be stored as JSON, and `apply` is a pure function of the image
+and the parameters. The manifest of a degraded data set contains the parameters of each image, so that the image can be
+reproduced exactly.
 
 mmagic 1.2.0 has transforms for the same degradations. They are not used for the following reasons:
 
 * Poisson noise is computed on 0..255 values, which makes it sqrt(255) times weaker than Real-ESRGAN's on 0..1 values.
 * `DegradationsWithShuffle` keeps the shuffled order for the next image, so the seed of an image does not determine the
   result.
-* `RandomBlur` uses one drawn beta as both ends of the range from which Real-ESRGAN's rule draws. The result is between
-  1 and that beta, so the beta of a generalised Gaussian is below 1 in 1/7 of the draws instead of 1/2.
+* `RandomBlur` draws one beta from the configured range and passes it to Real-ESRGAN's rule as both ends of the range.
+  The rule then draws a value between 1 and this beta. For a generalised Gaussian, the result is below 1 in 1/7 of the
+  draws instead of 1/2.
 * The drawn parameters are not recorded.
 
-In a comparison with the released pipeline over 900 images each, the kernels agree to 4e-15, and noises, probabilities
-and orders have the same distribution. There were two differences:
+The recipe was compared with the released pipeline, with 900 degraded images from each. The kernels agreed to 4e-15, and
+the noise parameters, the probabilities and the order of the steps had the same distributions. There are two
+differences:
 
-* The released pipeline draws the last resize, back to the input size, from area, bilinear and bicubic, whereas here it
-  was always bilinear. This increased SSIM by 0.015 and weakened gradients by 8 %. Recipe version 2 also draws the
-  interpolation of the last resize. Version 1 is kept for earlier copies.
-* The released JPEG simulation repeats the pixels of the halved chroma planes, whereas libjpeg smooths them. The log
-  variance of chroma edges is 2.6 for the former and 1.8 for the latter. The default remains that of libjpeg, because
-  real files are decoded that way. Set `jpeg_chroma='repeat'` to get the released behaviour.
+* The released pipeline draws the interpolation of the last resize (back to the input size) from area, bilinear and
+  bicubic. Version 1 of the recipe always uses bilinear, which makes the SSIM 0.015 higher and the image gradients 8 %
+  weaker than in the released pipeline. Version 2 draws the interpolation as the released pipeline does. Version 1 is
+  kept to reproduce data sets that were degraded with it.
+* The released JPEG simulation enlarges the halved chroma planes by repeating pixels, whereas libjpeg interpolates. The
+  log variance of chroma edges is 2.6 with repetition and 1.8 with libjpeg. The default is the behaviour of libjpeg,
+  because real files are decoded that way. Set `jpeg_chroma='repeat'` to get the released behaviour.
 """
 
 import math
@@ -50,9 +54,9 @@ class Stage:
 
     Args:
         sigma: Spread of the blur kernels in pixels.
-        resize_probs: Probabilities of up, down and keep.
+        resize_probs: Probabilities of enlarging, of reducing and of keeping the size.
         resize_scale: Smallest and largest size, as a multiple of the input size.
-        gaussian_sigma: Standard deviation of the Gaussian noise, in grey levels of 255.
+        gaussian_sigma: Standard deviation of the Gaussian noise, on a scale of 0 to 255.
         poisson_scale: Scale factor of the Poisson noise.
         blur_prob: Probability that the stage blurs the image.
         sinc_prob: Probability that a blur uses the sinc filter instead of one of `KERNELS`.
@@ -246,7 +250,15 @@ def _draw_resize(stage: Stage, rng: np.random.Generator, height: int, width: int
 
 
 def resize_step(mode: str, scale: float, interpolation: str, height: int, width: int) -> dict:
-    """Returns the step, as in the result of `draw`, that resizes an image of `height` and `width` pixels by `scale`."""
+    """Returns a resize step in the format of `draw`. The target size is rounded down, but is at least 1 pixel.
+
+    Args:
+        mode: 'up', 'down', 'keep' or 'back', for the record only.
+        scale: Target size as a multiple of the input size.
+        interpolation: A key of `INTERPOLATIONS`.
+        height: Height of the input image in pixels.
+        width: Width of the input image in pixels.
+    """
     size = {'height': max(1, int(height * scale)), 'width': max(1, int(width * scale))}
     return {'op': 'resize', 'mode': mode, 'scale': scale, 'interpolation': interpolation, **size}
 
@@ -372,9 +384,9 @@ def _noise(image: np.ndarray, step: Mapping[str, Any]) -> np.ndarray:
 
 
 def poisson_noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draws the zero-mean shot noise of Real-ESRGAN: Poisson(x v) / v - x, with variance x / v.
+    """Draws the zero-mean shot noise of Real-ESRGAN: Poisson(x v) / v - x for a pixel value x, with variance x / v.
 
-    The number of counts v at x = 1 is the number of distinct grey levels in the image, rounded up to a power of two.
+    The expected count v at x = 1 is the number of distinct grey levels in the image, rounded up to a power of two.
 
     Args:
         image: Array of any shape in [0, 1].

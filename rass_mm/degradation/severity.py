@@ -1,7 +1,7 @@
 """Degradations of a chosen severity, for robustness curves: a single degradation, or a milder form of the whole recipe.
 
-The draw of an image is the same at every severity: the same seed results in the same kernels, noise patterns and order,
-and only the strength changes.
+Random choices do not depend on the severity. With the same seed, the kernels, the noise patterns and the order of the
+steps are the same at every severity, and only the strength changes.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ PARAMETERS = {
     'poisson': ('scale', 'Poisson scale', ''),
     'jpeg': ('quality', 'JPEG quality', ''),
 }
-"""For each kind: the key in the step of `single`, the name and the unit of the amount that depends on the severity."""
+"""Maps each kind except 'mixed' to its amount at a severity: the key in the step of `single`, the name and the unit."""
 
 
 def at_severity(kind: str, severity: float, height: int, width: int, seed: int, recipe: Recipe = OSEDIFF) -> dict:

@@ -39,7 +39,7 @@ RASS = System('RASS, no SCR', 'rass/rass_scenes_tiny.py')
 RASS_SCR = System('RASS with SCR', 'rass/rass_scenes_tiny.py', suffix='-scr')
 BASELINE = System('baseline (ResNet)', 'baselines/resnet_scenes_tiny.py')
 LONGER = System('baseline (ResNet), longer', 'baselines/resnet_scenes_tiny.py', suffix='-longer')
-"""The ResNet with more training steps, for a comparison at about the same CPU time."""
+"""The ResNet with more training steps, by default for about the CPU time that SCR and RASS take together."""
 R2S = System('R2S: SCR, then baseline', 'baselines/resnet_scenes_tiny_r2s.py')
 SYSTEMS = (BASELINE, LONGER, R2S, RASS, RASS_SCR)
 
@@ -89,7 +89,7 @@ def training(out: Path, settings: DemoSettings, system: System) -> list[Step]:
 
 
 def segmentor_tests(out: Path, settings: DemoSettings, system: System) -> list[Step]:
-    """Returns the steps that test a segmentor on both splits and keep its predictions for the pictures."""
+    """Returns the steps that test a segmentor on the degraded and on the clean images and save its label maps."""
     steps = []
     for split, (folder, suffix) in SPLITS.items():
         changes = [

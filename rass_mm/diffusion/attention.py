@@ -119,7 +119,8 @@ def map_size(positions: int, image: tuple[int, int]) -> tuple[int, int]:
         image: height and width of the image in pixels.
 
     Raises:
-        ConfigError: no power of two divides both sides of the image and results in that number of values.
+        ConfigError: there is no power-of-two stride that divides both sides of the image and results in `positions`
+            values.
     """
     stride = 1
     while (image[0] // stride) * (image[1] // stride) > positions:

@@ -65,9 +65,10 @@ def _match_statistics(restored: np.ndarray, source: np.ndarray) -> None:
 
 
 def _statistics(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Computes the mean and the standard deviation of each channel, with the unbiased variance plus `EPSILON`.
+    """Computes the mean and the standard deviation of each channel.
 
-    The variance is computed in a second pass, because the difference of mean square and squared mean is less precise.
+    The standard deviation is the square root of the unbiased variance plus `EPSILON`. The variance is computed in a
+    second pass, because the difference of mean square and squared mean is less precise.
     """
     pixels = image.shape[0] * image.shape[1]
     bands = list(_bands(len(image)))
@@ -92,9 +93,10 @@ def _exchange_low_frequencies(restored: np.ndarray, source: np.ndarray) -> None:
 
 
 def low_frequencies(image: np.ndarray) -> np.ndarray:
-    """Blurs a float image of shape (H, W, 3) or (H, W) and repeats the pixels at its border.
+    """Blurs a float image of shape (H, W, 3) or (H, W).
 
-    A [1 2 1] / 4 filter is applied five times in both directions. Its dilation is doubled each time.
+    A [1 2 1] / 4 filter is applied five times in both directions. Its dilation is doubled each time. Beyond the border,
+    the image is continued with its border pixels.
     """
     for dilation in DILATIONS:
         kernel = np.zeros(2 * dilation + 1)

@@ -129,8 +129,8 @@ LAYOUTS: dict[str, Layout] = {
 
 `sd-tiny` has the levels and strides of Stable Diffusion with small widths, so that configs for Stable Diffusion run in
 seconds. `scenes-tiny` has an autoencoder with a stride of 4, because with a stride of 8, a 128-pixel scene would be
-only 16 latent pixels wide. It has 8 latent channels, because the best linear code of 4x4 patches loses 3.8 dB less with
-8 numbers than with 4 (measured on the training images of CamVid).
+only 16 latent pixels wide. It has 8 latent channels, because the best linear code of 4x4 patches has a PSNR that
+is 3.8 dB higher with 8 numbers than with 4 (measured on the training images of CamVid).
 """
 
 

@@ -12,7 +12,7 @@ SCHEMES = ('windows', 'osediff')
 TILE, OVERLAP = 96, 32
 """Side and overlap of the tiles in latent pixels (768 and 256 image pixels with the VAE of Stable Diffusion)."""
 VARIANCE = 0.01
-"""Variance of the Gaussian weights if the side of a tile is taken as 1."""
+"""Variance of the Gaussian weights, relative to the squared side of a tile."""
 
 
 def in_latent_tiles(latent: Tensor, predict: Callable[[Tensor], Tensor]) -> Tensor:

@@ -21,7 +21,7 @@ def one_step(
 
     Args:
         latent: (B, C, h, w) scaled latent z_L.
-        predicted: (B, C, h, w) output of the UNet for z_L, eps.
+        predicted: (B, C, h, w) eps, the output of the UNet for z_L.
         form: 'residual' or 'x0'.
         alpha_bar: cumulative alpha at the timestep, in (0, 1). Required for the form `x0`.
 
@@ -36,7 +36,9 @@ def one_step(
     if form == 'x0' and alpha_bar is not None:
         alpha_bar = torch.as_tensor(alpha_bar, dtype=latent.dtype, device=latent.device)
         return (latent - (1 - alpha_bar).sqrt() * predicted) / alpha_bar.sqrt()
-    raise ConfigError(f"form is {form!r}, but it must be 'residual' or 'x0'. For 'x0', also pass alpha_bar.")
+    if form == 'x0':
+        raise ConfigError("The form 'x0' requires alpha_bar, the cumulative alpha at the timestep. Pass alpha_bar.")
+    raise ConfigError(f"form is {form!r}. Set it to 'residual' or 'x0'.")
 
 
 def cumulated_alphas(scheduler: dict) -> Tensor:

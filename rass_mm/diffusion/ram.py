@@ -1,7 +1,7 @@
 """Tagger with the Recognize Anything Model (RAM), or its variant for degraded images (DAPE), from the `ram` package.
 
-RAM's code and weights are not part of this package and have to be installed by the user. The weights are read without
-running code in them. Outside training, the tags of each image are cached.
+RAM's code and weights are not part of this package and have to be installed by the user. The weight files
+are read without running any code that they contain. Outside training, the tags of each image are cached.
 """
 
 import hashlib

@@ -41,7 +41,7 @@ def _starts(size: int, window: int, stride: int) -> list[int]:
 
 
 def mean_weights(starts: Sequence[int], window: int) -> dict[int, Tensor]:
-    """Computes the weights of windows along one image side for the mean over all windows that contain a pixel.
+    """Computes weights of windows along one image side. At each pixel, the windows have equal weights with a sum of 1.
 
     Args:
         starts: first pixel of each window, in ascending order.

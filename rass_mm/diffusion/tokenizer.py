@@ -55,7 +55,8 @@ def write_tokenizer(folder: Path) -> dict[str, int]:
     """Writes `vocab.json`, `merges.txt` and the two config files of the tokenizer to a folder.
 
     Returns:
-        The keys `vocab_size`, `bos_token_id`, `eos_token_id` and `pad_token_id` for the config of the text encoder.
+        A dict with the values of `vocab_size`, `bos_token_id`, `eos_token_id` and `pad_token_id` for the config of the
+        text encoder.
     """
     vocabulary, merges = train_merges()
     write_text(folder / 'vocab.json', json.dumps(vocabulary, ensure_ascii=False))

@@ -12,7 +12,7 @@ from rass_mm.engine.seeding import SeededSampler
 
 @LOOPS.register_module()
 class ResumableIterLoop(IterBasedTrainLoop):
-    """mmengine's `IterBasedTrainLoop`, but a resumed run with a `SeededSampler` does not load the earlier batches."""
+    """`IterBasedTrainLoop` in which a resumed run with a `SeededSampler` does not load the earlier batches."""
 
     def run(self) -> Any:
         """Trains up to `max_iters` iterations, starting at the iteration of the resumed checkpoint if there is one."""
@@ -24,7 +24,7 @@ class ResumableIterLoop(IterBasedTrainLoop):
 
 
 class _Skipping:
-    """Iterator that returns None for the first `count` batches, without loading them, and then the batches."""
+    """Iterator that returns None `count` times, without loading any batch, and then the batches of `iterator`."""
 
     def __init__(self, iterator: Iterator[Any], count: int) -> None:
         self.iterator = iterator

@@ -13,7 +13,7 @@ NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class NormDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """mmengine's `DefaultOptimWrapperConstructor`, but `norm_decay_mult` applies to every norm layer.
+    """`DefaultOptimWrapperConstructor` of mmengine in which `norm_decay_mult` applies to every norm layer.
 
     mmengine ignores `norm_decay_mult` for parameters that match one of the `custom_keys`. A key that lowers the
     learning rate of a whole module would therefore also apply weight decay to its norm layers. detectron2, with which

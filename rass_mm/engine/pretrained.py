@@ -48,7 +48,7 @@ def check_pretrained(model: nn.Module) -> None:
 
 @WEIGHT_INITIALIZERS.register_module(name='Pretrained', force=True)
 class Pretrained(PretrainedInit):
-    """mmengine's `PretrainedInit`, extended to modules with a `TrainedStateMixin` and to tensors that are not loaded.
+    """`PretrainedInit` of mmengine that supports a `TrainedStateMixin` and can exclude tensors from loading (`fresh`).
 
     Args:
         checkpoint: path of a local file.
@@ -67,8 +67,8 @@ class Pretrained(PretrainedInit):
         """Loads the file into a module.
 
         Raises:
-            CheckpointError: the file is missing or damaged, or the module has another base, merged adapter, class list
-                or architecture.
+            CheckpointError: the file is missing or damaged, or was written for another base, merged adapter, class list
+                or architecture than those of the module.
         """
         trained = isinstance(module, TrainedStateMixin)
         if not self.fresh and (not trained or self.prefix is None):

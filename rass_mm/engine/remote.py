@@ -20,7 +20,7 @@ ZOOS = {
     'openmmlab': mmengine_checkpoint.get_external_models,
     'mmcls': mmengine_checkpoint.get_mmcls_models,
 }
-"""Scheme of a short name, e.g. `torchvision://resnet50` -> function of mmengine that returns name -> URL."""
+"""Scheme of short names such as `torchvision://resnet50` -> function of mmengine that returns the URL of each name."""
 
 
 ADDRESS = re.compile(r'[A-Za-z][\w+.-]+:/')

@@ -98,7 +98,7 @@ def _groups(wrapper: Any) -> list[dict[str, Any]]:
 def _follow(
     wrapper: Any, schedulers: list[Scheduler], states: list[dict], groups: list[dict], runner: Any, same_number: bool
 ) -> list[str]:
-    """Applies the settings of the config if any of the restored settings differs. Returns the names of those that do.
+    """Applies the settings of the config if any of the restored settings differ. Returns the names of these settings.
 
     Raises:
         ConfigError: a scheduler follows a metric and cannot be recomputed.

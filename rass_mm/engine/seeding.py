@@ -1,4 +1,4 @@
-"""Random numbers that depend only on the seed and the position in training, so that no generator state is stored.
+"""Random numbers that depend only on the seed and the position in training, so no generator state has to be stored.
 
 `SeededSampler` numbers its draws, `SeedSample` seeds the augmentations of each draw, and `IterationSeedHook` seeds the
 random numbers of the model in each iteration. The draws and their augmentations do not depend on the number of
@@ -68,7 +68,7 @@ class SeededSampler(Sampler):
         self.first = draws
 
     def start_epoch(self, epoch: int) -> None:
-        """Makes iteration yield the `len(self)` draws of one epoch and then end, for loops over epochs.
+        """Makes iteration yield the `len(self)` draws of one epoch and then end, as an `EpochBasedTrainLoop` requires.
 
         If the number of samples is not divisible by the number of processes, the last draws of an epoch belong to the
         next permutation, so that all processes have the same number of draws.

@@ -67,8 +67,8 @@ class TrainedStateMixin(nn.Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Makes the constructor of a subclass call `settle` when it ends.
 
-        The constructor of the class itself ends after those of its base classes, so its call of `settle` has the last
-        effect.
+        The constructor of the class itself ends after those of its base classes, so its call of `settle` is the last
+        one and replaces the result of the others.
         """
         super().__init_subclass__(**kwargs)
         if '__init__' not in cls.__dict__:
@@ -161,13 +161,13 @@ def check_provenance(found: dict[str, Any], own: dict[str, Any], classes: bool =
         )
     if classes and found['classes'] != own['classes']:
         raise CheckpointError(
-            f'The checkpoint has another class list.\n'
+            f'The class list of the checkpoint differs from that of this model.\n'
             f'  checkpoint: {len(found["classes"])} classes, {_few(found["classes"])}\n'
             f'  this model: {len(own["classes"])} classes, {_few(own["classes"])}\n'
             f'Use the config that the checkpoint was trained with, or a data set with its classes. To train a '
             f'segmentor on other classes from this checkpoint, set fine_tune=CHECKPOINT in the config or in '
-            f'--cfg-options, instead of load_from or an init_cfg. It loads all tensors except those that depend on the '
-            f'classes.'
+            f'--cfg-options, instead of load_from or an init_cfg. fine_tune loads all tensors except those that depend '
+            f'on the classes.'
         )
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LONGEST = 40
-"""Characters of the target's name in the temporary name, which must not exceed the limit of the file system."""
+"""Maximum number of characters of the target's name in the temporary name, because file systems limit its length."""
 
 
 @contextmanager
@@ -34,7 +34,9 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
 
 
 def check_writable(target: str | os.PathLike) -> None:
-    """Checks that a file can be written, before the work whose result it will hold; creates its folder.
+    """Creates the folder of a file and checks that the file can be written, without changing the file.
+
+    Call this function before a long computation whose result is written to the file.
 
     Raises:
         OSError: the folder cannot be created or written, or `target` is a folder.

@@ -85,7 +85,7 @@ def content_hash(path: Path | None) -> Any:
 
 
 def _check_contents(path: Path, files: Sequence[Path]) -> None:
-    """Raises a ConfigError if a file is a broken link or not a file, or if all files are empty."""
+    """Raises a ConfigError if a path is a broken link or not a regular file, or if all files are empty."""
     broken = [file for file in files if not file.is_file()]
     if broken:
         raise ConfigError(f'{broken[0]} is a broken link or not a file. Restore the original file.')

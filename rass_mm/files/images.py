@@ -48,7 +48,7 @@ WRITABLE = {
 DEEP = {'float32': ('.tif', '.tiff'), 'uint16': ('.pgm', '.png', '.ppm', '.tif', '.tiff')}
 OPAQUE = ('.bmp', '.jpeg', '.jpg', '.pgm', '.ppm')
 FULL = {'uint8': 255, 'uint16': 65535, 'float32': 1, 'float64': 1}
-"""Pixel types and their value of white."""
+"""Pixel types, with the value of white."""
 BAND = 256
 GREY_MODES = ('1', 'L', 'LA', 'La')
 ANIMATED = ('AVIF', 'GIF', 'PNG', 'TIFF', 'WEBP')

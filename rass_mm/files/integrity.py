@@ -14,12 +14,15 @@ from rass_mm.errors import DataError
 from rass_mm.files.damage import fault_in
 
 ENDINGS = {b'\xff\xd8\xff': b'\xff\xd9', b'\x89PNG': b'IEND'}
-"""First bytes of a format, with bytes near the end of a complete file."""
+"""First bytes of a format, and bytes that a complete file has near its end."""
 TAIL = 64
 
 
 MAX_PIXELS = 89_478_485
-"""Default limit of the pixels of an image: that of Pillow, a quarter of a GiB with three channels."""
+"""Default limit on the number of pixels of an image.
+
+It is the limit of Pillow and corresponds to a quarter of a GiB for three channels of 8 bits.
+"""
 
 MAX_TEXT = 2**26
 """Longest text of a PNG file that is accepted, in bytes."""
@@ -66,7 +69,7 @@ def check_pixels(data: bytes, most: int = MAX_PIXELS) -> None:
 def check_size(data: bytes, path: str, most: int = MAX_PIXELS) -> None:
     """Checks the number of pixels like `check_pixels`, with the file name in the error message.
 
-    Bytes of an unknown type or with a damaged header are accepted: decoding them describes the fault.
+    Bytes of an unknown type or with a damaged header are accepted, because their decoder reports the fault.
 
     Raises:
         TooManyPixelsError: the image is too large.

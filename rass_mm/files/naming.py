@@ -28,7 +28,7 @@ def common_root(folders: Iterable[FilePath], paths: Iterable[FilePath]) -> Path:
 
 
 def relative_name(path: FilePath, root: FilePath, suffix: str) -> str:
-    """Returns the path of a source relative to `root`, or only its name if it is outside, with another suffix."""
+    """Returns the path of a source relative to `root`, or its name if it is outside `root`, with the given suffix."""
     place = Path(os.path.abspath(path))
     inside = place.is_relative_to(root)
     return (place.relative_to(root) if inside else Path(place.name)).with_suffix(suffix).as_posix()

@@ -9,7 +9,7 @@ from rass_mm.files.integrity import without_pillow_limit
 
 ORIENTATION = 0x0112
 MARKS = (b'Exif', b'eXIf', b'EXIF')
-"""Bytes of a JPEG, PNG or WebP file with EXIF data."""
+"""Byte strings, one of which occurs in every JPEG, PNG or WebP file with EXIF data."""
 DRAWN_ON = ('displayed', 'stored')
 QUARTER_TURNS = (5, 6, 7, 8)
 

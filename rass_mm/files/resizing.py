@@ -2,7 +2,7 @@
 
 Pillow's bicubic kernel has a = -0.5 and OpenCV's has a = -0.75. On 20 photos enlarged four times, the results differ by
 up to 10 grey levels. 8-bit images are resized in 8 bits, because Pillow rounds and clips them after each direction.
-In floating point, the results would differ by up to 4 grey levels for the photos and by up to 18 for noise.
+Resizing in floating point would change the results by up to 4 grey levels for the photos and by up to 18 for noise.
 """
 
 from collections.abc import Sequence
@@ -14,9 +14,12 @@ from PIL.Image import Resampling
 from rass_mm.errors import DataError
 
 OSEDIFF_SHORT_SIDE, OSEDIFF_MULTIPLE = 512, 8
-"""OSEDiff's minimum short side of an enlarged image, and the number its sides are multiples of, in pixels."""
+"""OSEDiff's minimum short side of an enlarged image in pixels, and the number by which its sides are divisible."""
 MOST_MEGAPIXELS, MOST_WHOLE_MEGAPIXELS = 400, 8
-"""Largest enlarged image (about 10 GB with its source), and the largest that OSEDiff's scheme restores as a whole."""
+"""Maximum size of an enlarged image in megapixels, in general and for OSEDiff's scheme.
+
+An image of 400 megapixels takes about 10 GB together with its source. OSEDiff's scheme restores images as a whole.
+"""
 
 
 def resized(image: np.ndarray, size: tuple[int, int], method: Resampling = Resampling.BICUBIC) -> np.ndarray:

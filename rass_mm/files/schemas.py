@@ -4,9 +4,9 @@ import json
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, PlainValidator, TypeAdapter, ValidationError
 
 from rass_mm.errors import DataError, RassError
 
@@ -14,6 +14,16 @@ LONGEST = 60
 """Characters of a wrong value in a message."""
 ALLOWED = ConfigDict(strict=True, extra='allow', arbitrary_types_allowed=True)
 """Configuration of a `TypedDict`: further keys are accepted, and values are not converted."""
+
+
+def _file_name(value: Any) -> Any:
+    if not isinstance(value, str) or not value:
+        raise ValueError('a file name')
+    return value
+
+
+FileName = Annotated[str, PlainValidator(_file_name)]
+"""Text that is not empty. It may contain bytes that are not UTF-8, which pydantic does not accept in other texts."""
 
 
 def read_json(path: str | os.PathLike, kind: Any, fix: str, error: type[RassError] = DataError) -> Any:
@@ -34,9 +44,9 @@ def read_json(path: str | os.PathLike, kind: Any, fix: str, error: type[RassErro
     except FileNotFoundError:
         raise error(f'{path} does not exist. {fix}') from None
     except RecursionError:
-        raise error(f'{path} cannot be read (its lists are nested too deeply). {fix}') from None
+        raise error(f'{path} cannot be read as JSON (its lists are nested too deeply). {fix}') from None
     except (OSError, ValueError) as reason:
-        raise error(f'{path} cannot be read ({reason}). {fix}') from None
+        raise error(f'{path} cannot be read as JSON ({reason}). {fix}') from None
     return checked(content, kind, str(path), fix, error)
 
 

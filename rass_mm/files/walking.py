@@ -119,5 +119,5 @@ def merged(parts: Iterable[LeftOut]) -> dict[str, list[str]]:
 
 
 def described_left_out(left_out: LeftOut) -> list[str]:
-    """Returns one line for each kind of files that are not used, with their number and the first name."""
+    """Returns one line for each kind of file that is not used, with the number of files and the first name."""
     return [f'Left out: {kind} ({len(names)}), e.g. {names[0]}' for kind, names in left_out.items()]

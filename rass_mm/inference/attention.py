@@ -107,7 +107,7 @@ def peak_to_mean(values: np.ndarray) -> float:
 
 
 def strongest(maps: Iterable[tuple[str, np.ndarray]], count: int = COUNT) -> list[tuple[str, np.ndarray]]:
-    """Returns the `count` named maps with the largest peak-to-mean ratio, largest first. Other maps are not kept."""
+    """Returns the `count` named maps with the largest peak-to-mean ratio, largest first. Other maps are discarded."""
     return heapq.nlargest(count, maps, key=lambda item: peak_to_mean(item[1]))
 
 

@@ -22,8 +22,8 @@ def classes_of(segmentor: nn.Module, meta: Mapping[str, Any], config: Mapping[st
     """Returns the class names and the colours of a segmentor, indexed by label.
 
     They are looked up in the checkpoint, then in the data sets of the config, then in the model. If the number of names
-    is not that of the classes, the names are 'class 0', 'class 1', etc. If there are no colours, `drawn_palette`
-    provides them. A model with a single channel has the labels 0 (background) and 1.
+    differs from the number of classes, the names are 'class 0', 'class 1', etc. If there are no colours,
+    `drawn_palette` provides them. A model with a single channel has the labels 0 (background) and 1.
 
     Args:
         segmentor: an mmseg segmentor.

@@ -20,7 +20,7 @@ from rass_mm.inference.restore import Apply, RestoreOptions, restore_image
 logger = logging.getLogger(__name__)
 
 FORMAT = 'rass_mm restored images, 2'
-"""Format version. Version 1 enlarged with OpenCV's bicubic kernel, version 2 with Pillow's."""
+"""Kind and version of the outputs. Version 1 enlarged with OpenCV's bicubic kernel, version 2 uses that of Pillow."""
 WORDS = Words('restoring', 'restored')
 RestoreSummary = Summary
 

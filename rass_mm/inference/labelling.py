@@ -182,10 +182,10 @@ def _head(model: nn.Module) -> nn.Module:
 def probability_of(model: nn.Module) -> Probability:
     """Returns the function that computes the probability of the predicted label from the logits of a model.
 
-    For heads that classify pixels, it is the maximum of the softmax over the classes. For a single channel with sigmoid
-    p, it is p where class 1 is predicted and 1 - p elsewhere. Heads that classify masks (MaskFormer, Mask2Former)
-    return scores instead of logits: one sum of mask probabilities per class. For these heads, it is the largest score
-    divided by the sum of all scores.
+    For heads that classify pixels, the probability is the maximum of the softmax over the classes. For a single channel
+    with sigmoid p, it is p where class 1 is predicted and 1 - p elsewhere. Heads that classify masks (MaskFormer,
+    Mask2Former) return scores instead of logits: one sum of mask probabilities per class. For these heads, the
+    probability is the largest score divided by the sum of all scores.
     """
     head = _head(model)
     if isinstance(head, MaskFormerHead | Mask2FormerHead):

@@ -1,4 +1,4 @@
-"""Chooses between one pass over a whole image and windows, and describes the choice."""
+"""Options of a segmentation, and the choice between segmenting an image as a whole and in windows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class ModeChoice:
     """Chooses the test settings of a segmentor for an image of any size.
 
     Args:
-        segmentor: an mmseg segmentor, of which `test_cfg` and the data preprocessor are read.
+        segmentor: an mmseg segmentor. The choice depends on its `test_cfg` and its data preprocessor.
         options: see `SegmentOptions`.
 
     Raises:

@@ -37,7 +37,7 @@ def overlay(
         labels: (H, W) class ids.
         names: name of each class.
         palette: RGB colour of each class.
-        shares: fraction of the pixels of each class that is present, by class id.
+        shares: class id -> fraction of the pixels of the image, for each class that is present.
         opacity: weight of the class colours in [0, 1].
 
     Returns:

@@ -121,7 +121,7 @@ def plan_outputs(sources: Source | Sequence[Source], out: Source, outputs: Outpu
 
 
 def restored_name(name: str) -> tuple[str]:
-    """Returns the output names of an image: only the name of the image itself, with a suffix that can be written."""
+    """Returns the only output name of an image: its own name, with `.png` if files of its type cannot be written."""
     return (Path(name).with_suffix(output_suffix(Path(name).suffix)).as_posix(),)
 
 

@@ -123,7 +123,11 @@ def _half_size(plane: np.ndarray) -> np.ndarray:
 
 
 def _features(blocks: np.ndarray) -> np.ndarray:
-    """Computes (N, 18) features: fits to the blocks and to the products of neighbouring values in four directions."""
+    """Computes (N, 18) features: parameters of distributions fitted to each of (N, h, w) blocks.
+
+    The distributions are fitted to the values of a block and to the products of values that are neighbours in each of
+    four directions.
+    """
     alpha, left, right = _asymmetric_fit(blocks)
     columns = [alpha, (left + right) / 2]
     for shift in NEIGHBOURS:

@@ -188,7 +188,7 @@ def _write_segmentor(
 
 
 def _check_parts(parts: Mapping[str, dict[str, Tensor]], base: DiffusionBase) -> None:
-    """Raises a `CheckpointError` if a part of the base is incomplete in the file or has another width."""
+    """Raises a `CheckpointError` if a part of the base is incomplete in the file or has tensors of other shapes."""
     with torch.device('meta'):
         models = {**models_on_meta(base), 'text_encoder': load_text_model(base)}
     for part, model in models.items():

@@ -1,6 +1,7 @@
 """Conversion of the files of OSEDiff and SCR.
 
-Both contain three LoRA adapters and the full `conv_in` of the UNet. That of OSEDiff also contains a LoRA of the VAE.
+Both files contain three LoRA adapters and the full `conv_in` of the UNet. OSEDiff's file also contains a LoRA of the
+VAE.
 """
 
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ def map_restorer(kind: str, content: dict[str, Any], base: DiffusionBase, form: 
     Args:
         kind: 'osediff' or 'scr'.
         content: the top-level dict of the file.
-        base: the base that the restorer was trained on, of which only the configs and the identity are used.
+        base: the base that the restorer was trained on. Only its configs and its identity are used.
         form: 'residual' (at timestep 1) or 'x0' (at timestep 999). None uses 'x0' for OSEDiff and 'residual' for SCR.
 
     Raises:
@@ -72,9 +73,9 @@ def map_restorer(kind: str, content: dict[str, Any], base: DiffusionBase, form: 
                     f'{name} is unknown: it belongs neither to a LoRA nor to the full conv_in. Use the file as '
                     f'published by its authors.'
                 )
-            left_out[name] = f'{kind} has no use for the entry {entry}'
+            left_out[name] = f'{kind} does not use the entry {entry}'
     left_out |= {
-        f'{entry} (no tensors)': 'not a setting that is known'
+        f'{entry} (no tensors)': 'unknown setting'
         for entry in content.keys() - SETTINGS - {UNET, VAE_ENTRY}
         if not any(name.split('/')[0] == entry for name in left_out)
     }

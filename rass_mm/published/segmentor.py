@@ -143,7 +143,7 @@ def _place(key: str) -> tuple[str, str] | None:
 
 
 def head_name(key: str) -> str | None:
-    """Returns the name that a tensor of the detectron2 head has in mmdet's Mask2Former head, or None if it has none."""
+    """Returns the name of a tensor of the detectron2 head in mmdet's Mask2Former head, or None if it is unknown."""
     if match := LATERAL.fullmatch(key):
         kind, number, norm, end = match.groups()
         convs = 'lateral_convs' if kind == 'adapter' else 'output_convs'

@@ -1,4 +1,4 @@
-"""Identity model, with which enlarged inputs and images restored by other systems are scored."""
+"""Identity model for scoring enlarged inputs and images that were restored by other systems."""
 
 from typing import Any
 

@@ -40,10 +40,11 @@ class RestorationMetrics(BaseMetric):
     Args:
         scores: names of the scores: PSNR, SSIM and NIQE, and, if the package pyiqa is installed, LPIPS, DISTS, MUSIQ,
             MANIQA, CLIPIQA and FID. Scores that compare with the clean image skip images without one. If no image has
-            one, this is an error.
-        output_dir: folder for restored images, written as PNG under the path of the input. Required for FID, which also
-            writes the clean images to the subfolder `clean`.
-        show_dir: folder for pictures that show each restored image beside its input and its clean image.
+            one, `compute_metrics` raises an error.
+        output_dir: folder for the restored images, which are written as PNG files with the names of the inputs; None
+            writes none. Required for FID, which also writes the clean images to the subfolder `clean`.
+        show_dir: folder for pictures that show each restored image beside its input and its clean image; None writes
+            none.
         input_scores: whether to also compare the degraded input with the clean image, e.g. as `input_PSNR`.
         collect_device: 'cpu' or 'gpu', see mmengine's BaseMetric.
         prefix: prefix of all score names.

@@ -68,7 +68,9 @@ def _build(config: dict[str, Any], parameters: list[nn.Parameter]) -> OptimWrapp
 
 
 def update(wrapper: OptimWrapper, loss: Tensor, parts: dict[str, Tensor]) -> None:
-    """Runs the backward pass and, if due, averages the gradients over all processes and updates the parameters.
+    """Runs the backward pass, averages the gradients over all processes and updates the parameters.
+
+    With gradient accumulation, the last two steps are done only in iterations in which `wrapper` updates.
 
     Args:
         wrapper: the optimiser wrapper.

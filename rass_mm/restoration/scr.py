@@ -12,8 +12,9 @@ from mmengine.dist import all_reduce_dict, get_world_size
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from rass_mm.config.arguments import Name, Timestep
 from rass_mm.datasets.names import class_names
-from rass_mm.diffusion.adapters import AdapterSpec
+from rass_mm.diffusion.adapters import AdapterSettings, AdapterSpec
 from rass_mm.diffusion.attention import SECOND_HALF
 from rass_mm.diffusion.base import on_meta, read_base
 from rass_mm.diffusion.color import fix_colors
@@ -71,14 +72,14 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         prompt: dict[str, Any] | None = None,
         test_prompt: dict[str, Any] | None = None,
         form: str = 'residual',
-        timestep: int | None = None,
-        adapter: dict[str, Any] | None = None,
-        start: str | None = None,
+        timestep: Timestep | None = None,
+        adapter: AdapterSettings | None = None,
+        start: Name | None = None,
         trainable: bool = True,
         autoencoder: dict[str, Any] | None = None,
         attention_layers: Sequence[str] = SECOND_HALF,
         gradient_checkpointing: bool = False,
-        losses: dict[str, Any] | None = None,
+        losses: dict[str, dict[str, Any] | None] | None = None,
         test_cfg: dict[str, Any] | None = None,
         data_preprocessor: dict[str, Any] | None = None,
     ) -> None:
@@ -149,7 +150,8 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
     def forward(self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor') -> Any:
         """Runs the model in one of mmagic's three modes.
 
-        With gradient checkpointing, the call and the backward pass of a loss must be inside `generator.capturing()`.
+        With gradient checkpointing, both the call in mode 'loss' and the backward pass must be inside
+        `generator.capturing()`.
 
         Args:
             inputs: (B, 3, H, W) degraded RGB images in [-1, 1].
@@ -273,9 +275,9 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         return (sample.gt_img.to(image).flip(0) / 127.5) - 1
 
     def restore(self, image: Tensor, sample: DataSample | None = None) -> Tensor:
-        """Restores an image (3, H, W) RGB in [-1, 1] of any size, as a whole or in blended windows.
+        """Restores a (3, H, W) RGB image in [-1, 1] of any size: as a whole, in blended windows or in latent tiles.
 
-        `test_cfg` selects the scheme. The prompt is computed from the whole image; a tagger may use `sample`.
+        `test_cfg` selects the scheme. The prompt is computed from the whole image; a tagger may read `sample`.
         """
         model, mode, multiple = self.generator, self.test_cfg['mode'], self.generator.size_multiple
         tiled = mode == 'restore' and self._in_latent_tiles
@@ -355,7 +357,10 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
 
 
 def build_losses(configs: dict[str, Any]) -> nn.ModuleDict:
-    """Builds the losses that are enabled, from configs by name.
+    """Builds the losses that are enabled.
+
+    Args:
+        configs: name -> config, see `SCRRestorer`. A loss is disabled if its config is None or has weight 0.
 
     Raises:
         ConfigError: the name of a loss is unknown.

@@ -7,9 +7,10 @@ from mmengine.model import BaseModule, initialize
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from rass_mm.config.arguments import Timestep
 from rass_mm.config.kinds import type_name
 from rass_mm.datasets.names import class_names
-from rass_mm.diffusion.adapters import AdapterSpec
+from rass_mm.diffusion.adapters import AdapterSettings, AdapterSpec
 from rass_mm.diffusion.base import read_base
 from rass_mm.diffusion.extractor import DiffusionExtractor
 from rass_mm.diffusion.features import RASS_FEATURES
@@ -23,9 +24,9 @@ from rass_mm.segmentation.prompts import build_prompt
 class DiffusionBackbone(TrainedStateMixin, BaseModule):
     """Frozen VAE encoder and LoRA-adapted diffusion UNet as a backbone for any mmseg segmentor.
 
-    In an `EncoderDecoder`, which passes no prompt, the backbone uses its own. The attributes `channels` and `strides`
-    list the channels and the stride of each output feature; set `in_channels` and `in_index` of the decode head to
-    match them. The state dict contains only trained tensors and provenance; see `TrainedStateMixin`.
+    In an `EncoderDecoder`, which passes no context, the backbone uses its own `prompt`. The attributes `channels` and
+    `strides` list the channels and the stride of each output feature; set `in_channels` and `in_index` of the decode
+    head to match them. The state dict contains only trained tensors and provenance; see `TrainedStateMixin`.
 
     Args:
         base: Stable Diffusion folder in diffusers layout, or several such folders in order of preference.
@@ -38,8 +39,8 @@ class DiffusionBackbone(TrainedStateMixin, BaseModule):
         timestep: the timestep passed to the UNet, in [0, 1000).
         sample_latent: whether to draw the latent from the VAE's posterior instead of using its mode.
         gradient_checkpointing: whether to recompute the UNet's activations in the backward pass to save memory.
-        resize_features: whether to accept image sides that are multiples of the VAE's stride (8) but not of the UNet's
-            grid, see `DiffusionExtractor`.
+        resize_features: whether to accept image sides that are multiples of the VAE's stride (8 in Stable Diffusion)
+            but not of the base's `size_multiple` (64), see `DiffusionExtractor`.
         classes: class names, or the name of a registered data set whose METAINFO lists them; None for no classes.
         prompt: config of the prompt that is used when `forward` gets no context. None means `ClassTokens` of `classes`,
             or `EmptyPrompt` if there are no classes.
@@ -55,10 +56,10 @@ class DiffusionBackbone(TrainedStateMixin, BaseModule):
         base: str | Sequence[str],
         expect: dict[str, Any] | None = None,
         scr_adapter: str | None = None,
-        adapter: dict[str, Any] | None = None,
+        adapter: AdapterSettings | None = None,
         features: Sequence[str] = RASS_FEATURES,
         train_parameters: str = 'adapter',
-        timestep: int = 1,
+        timestep: Timestep = 1,
         sample_latent: bool = False,
         gradient_checkpointing: bool = False,
         resize_features: bool = False,

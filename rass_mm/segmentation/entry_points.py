@@ -1,8 +1,8 @@
 """Adapts entry points of mmengine and mmseg to configs that list this package in `custom_imports`.
 
 mmseg's tools, `init_model` and `MMSegInferencer` read configs and build runners without `rass_mm.apis`. They may have
-been imported before this package, which is imported only while they read a config. Therefore, methods of their classes
-are wrapped instead of replacing the classes.
+been imported before this package, which is imported only while they read a config. Therefore, this module does not
+replace their classes but wraps methods of the classes.
 """
 
 import copy
@@ -143,7 +143,7 @@ def _wrap_inference_model() -> None:
 def _own_pipeline(config: Config) -> Iterator[None]:
     """Context manager. Inside the block, the config has a `test_pipeline` that may be changed.
 
-    mmseg changes it for arrays. After the block exits, its previous value is restored.
+    mmseg changes it if the images are arrays. After the block exits, its previous value is restored.
     """
     kept = config.get('test_pipeline')
     if kept is None:
@@ -173,9 +173,13 @@ def _wrap_inferencer() -> None:
 
     @functools.wraps(load)
     def load_described(self: MMSegInferencer, cfg: Any, weights: str | None, *args: Any, **kwargs: Any) -> Any:
+<<<<<<< HEAD
         if not cfg and weights is not None:
             cfg.update(config_from_checkpoint(load_local(weights, 'cpu'), weights)._cfg_dict)
         if not isinstance(cfg.get('model'), dict):
+=======
+        if cfg and not isinstance(cfg.get('model'), dict):  # without a config, mmengine reads that of the checkpoint
+>>>>>>> camp
             raise ConfigError(f'The config of {weights} has no model. Pass the config that the model was trained with.')
         return load(self, cfg, weights, *args, **kwargs)
 

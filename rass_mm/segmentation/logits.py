@@ -1,4 +1,4 @@
-"""Decides whether predictions keep their logits.
+"""Functions and a hook that control whether predictions keep their logits.
 
 mmseg's API returns `seg_logits` with every prediction. The logits of 150 classes and 50 megapixels take 30 GB, so the
 validation and test loops, which need only the labels, drop them.

@@ -19,10 +19,10 @@ class MeanIoUMetric(IoUMetric):
     number of classes in the means.
 
     Args:
-        mean_over: 'all' is the rule of mmseg: every class with labelled or predicted pixels, so a class that is only
-            predicted has IoU 0. 'present' is the rule of detectron2's `SemSegEvaluator`: every class with labelled
-            pixels. With both rules, the union of a class contains all of its labelled pixels, even those that are
-            predicted as an excluded class.
+        mean_over: the classes that the means include. 'all', the rule of mmseg, includes every class with labelled or
+            predicted pixels, so a class that is only predicted has an IoU of 0. 'present', the rule of detectron2's
+            `SemSegEvaluator`, includes every class with labelled pixels. With both rules, the union of a class contains
+            all of its labelled pixels, even if they are predicted as a class that the means exclude.
         kwargs: further arguments of `IoUMetric`.
 
     Raises:

@@ -17,7 +17,9 @@ from rass_mm.files.naming import common_root, output_names, refuse_inputs
 
 
 def name_outputs(runner: Runner, out: str | None, show_dir: str | None, checkpoint: str | None) -> None:
-    """Sets up a test to write its predictions to `out` and `show_dir`, named by the path below the image folder.
+    """Sets up a test to write its predictions to `out` and `show_dir`.
+
+    The files are named after the images, with the path relative to the image folder.
 
     Args:
         runner: runner of the test. Hooks that write the files are added to it, unless its metrics write them.

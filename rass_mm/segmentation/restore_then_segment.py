@@ -137,7 +137,10 @@ class RestoreThenSegment(BaseSegmentor):
         return self.segmentor.parse_losses(losses)
 
     def test_step(self, data: dict[str, Any]) -> list[SegDataSample]:
-        """Segments a batch of images, which can differ in size. An inner `RASS` keeps logits as in `RASS.test_step`."""
+        """Segments a batch of images, which can differ in size.
+
+        A segmentor of type `RASS` keeps its logits under the same conditions as in `RASS.test_step`.
+        """
         with keeping_logits(self.segmentor):
             return each_size(super().test_step, data)
 

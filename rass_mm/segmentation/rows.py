@@ -58,8 +58,8 @@ def source_rows(height: int, target: int, top: int, bottom: int, align_corners: 
         align_corners: as in `F.interpolate`.
 
     Returns:
-        For each of these rows: the index of the source row above it, the index of the source row below it, and the
-        distance from the source row above it in [0, 1].
+        Three tensors with one value for each row from `top` to `bottom - 1`: the index of the source row above it, the
+        index of the source row below it, and its distance from the source row above it, in [0, 1].
     """
     rows = torch.arange(top, bottom, dtype=torch.float64)
     if align_corners:

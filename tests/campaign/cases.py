@@ -47,7 +47,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a case did.
+    """Result of a case: status, duration, memory and text.
 
     Args:
         status: exit status; negative for the number of a signal.

@@ -19,7 +19,9 @@ DAMAGES: dict[str, Damage] = {
     'zeros': lambda data: bytes(len(data)),
     'random bytes': lambda data: random.Random(0).randbytes(max(len(data), 64)),
     'web page': lambda data: b'<!DOCTYPE html><html><body>404 Not Found</body></html>\n' * 20,
-    'Git LFS pointer': lambda data: b'version https://git-lfs.github.com/spec/v1\noid sha256:' + b'0' * 64 + b'\nsize 9\n',
+    'Git LFS pointer': lambda data: (
+        b'version https://git-lfs.github.com/spec/v1\noid sha256:' + b'0' * 64 + b'\nsize 9\n'
+    ),
 }
 """Damages that no file of any format survives."""
 

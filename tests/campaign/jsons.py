@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from campaign.cases import Case
-from campaign.faults import BROKEN_JSON, WRONG, wrong_values, write_json
+from campaign.faults import BROKEN_JSON, WRONG, write_json, wrong_values
+from campaign.outputs import output_cases
 
 SAMPLES = {
     'metrics': (
@@ -31,7 +32,7 @@ SAMPLES = {
     'curve in a report': ('curve.json', 'report r/x.json', 'name:text points:list data:mapping runs:list'),
 }
 """Files of the kit, the command that reads them, and the keys to damage with their types."""
-ACCEPTED = {'points.0.severity': ('absent',)}
+ACCEPTED = {'points.0.severity': ('absent',), 'data': ('null',), 'metrics.mIoU': ('absent',)}
 """Other values that are valid."""
 
 
@@ -57,7 +58,8 @@ def _records() -> Iterator[Case]:
             prepare = functools.partial(_write, data)
             yield Case(f'jsons/{kind}/{damage}', door, named=(r'x\.json',), prepare=prepare)
         for key, valid in (pair.split(':') for pair in keys.split()):
-            for wrong in sorted({*WRONG, 'absent'} - {valid, *ACCEPTED.get(key, ())}):
+            impossible = {'absent'} if key.split('.')[-1].isdigit() else set()  # an entry of a list
+            for wrong in sorted({*WRONG, 'absent'} - {valid, *ACCEPTED.get(key, ())} - impossible):
                 prepare = functools.partial(_change, functools.partial(_pick, key, wrong), file)
                 last = key.split('.')[-1]
                 named = (r'x\.json', '' if last.isdigit() else last)
@@ -67,3 +69,4 @@ def _records() -> Iterator[Case]:
 def cases() -> Iterator[Case]:
     """Yields the cases of this group."""
     yield from _records()
+    yield from output_cases()

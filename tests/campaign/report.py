@@ -6,7 +6,10 @@ from pathlib import Path
 
 def write_report(path: Path, results: list[dict]) -> None:
     """Writes the table of groups between the marks of the page, or a new page."""
-    rows = ['| group | inputs | valid controls | malicious | wrong | longest (s) | most memory (MiB) |', '|---|---|---|---|---|---|---|']
+    rows = [
+        '| group | inputs | valid controls | malicious | wrong | longest (s) | most memory (MiB) |',
+        '|---|---|---|---|---|---|---|',
+    ]
     groups = Counter(result['name'].partition('/')[0] for result in results)
     for group in [*sorted(groups), None]:
         chosen = [result for result in results if group is None or result['name'].startswith(f'{group}/')]

@@ -1,6 +1,6 @@
 """`make campaign`: runs all cases, resumes where it was stopped, and writes the report.
 
-    python tests/campaign/run.py --out FOLDER [--only PATTERN ...] [--report docs/reliability.md]
+python tests/campaign/run.py --out FOLDER [--only PATTERN ...] [--report docs/reliability.md]
 """
 
 import argparse

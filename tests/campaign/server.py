@@ -107,7 +107,7 @@ def forked(
     sys.stderr.flush()
     child = os.fork()
     if not child:
-        _child(call, folder, log, {CANARY: str(canary), **(environment or {})})
+        in_child(call, folder, log, {CANARY: str(canary), **(environment or {})})
     hung = False
     while True:
         found, status, usage = os.wait4(child, os.WNOHANG)
@@ -128,7 +128,8 @@ def forked(
     return Outcome(code, time.monotonic() - started, peak, text, canary.exists(), hung)
 
 
-def _child(call: Callable[[], int], folder: Path, log: Path, environment: dict[str, str]) -> None:
+def in_child(call: Callable[[], int], folder: Path, log: Path, environment: dict[str, str]) -> None:
+    """Calls a function in this process, which is a new fork, and ends the process with its result as exit status."""
     status = 1
     try:
         os.setsid()
@@ -138,7 +139,10 @@ def _child(call: Callable[[], int], folder: Path, log: Path, environment: dict[s
         for target, source in ((0, nothing), (1, file), (2, file)):
             os.dup2(source, target)
         os.environ.update(environment)
-        sys.stdout, sys.stderr = (open(number, 'w', errors='backslashreplace', closefd=False) for number in (1, 2))
+        sys.stdout, sys.stderr = (
+            open(number, 'w', errors='backslashreplace', closefd=False)  # noqa: SIM115  (until the process ends)
+            for number in (1, 2)
+        )
         status = call()
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else bool(end.code)

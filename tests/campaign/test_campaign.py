@@ -5,8 +5,8 @@ from campaign import server
 from campaign.kit import make_kit
 from campaign.table import GROUPS, all_cases, cases_of
 
-SHARE = 12
-"""Every twelfth case is run."""
+SHARE = 60
+"""Every sixtieth case is run."""
 
 
 @pytest.fixture(scope='module')

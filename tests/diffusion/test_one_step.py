@@ -50,9 +50,12 @@ def test_forms_have_their_published_timesteps():
     assert FORMS == {'residual': 1, 'x0': 999}
 
 
-@pytest.mark.parametrize(('form', 'alpha'), [('epsilon', 0.5), ('x0', None)])
-def test_other_forms_are_refused(form, alpha):
-    with pytest.raises(ConfigError, match=f"form is '{form}', but it must be 'residual' or 'x0'"):
+@pytest.mark.parametrize(
+    ('form', 'alpha', 'message'),
+    [('epsilon', 0.5, "form is 'epsilon'. Set it to 'residual' or 'x0'"), ('x0', None, "'x0' requires alpha_bar")],
+)
+def test_other_forms_are_refused(form, alpha, message):
+    with pytest.raises(ConfigError, match=message):
         one_step(LATENT, PREDICTED, form, alpha)
 
 

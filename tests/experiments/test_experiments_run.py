@@ -125,6 +125,7 @@ def test_nothing_is_run_twice(lab, finished):
     assert time == records_file(lab).stat().st_mtime_ns
 
 
+@pytest.mark.slow
 def test_row_is_run_again_in_a_fresh_clone_and_compared(lab, finished):
     """With records but no work folders, the systems a row needs are trained, but neither tested nor recorded again."""
     work, time = lab / 'work_dirs' / 'experiments' / 'scenes', records_file(lab).stat().st_mtime_ns

@@ -140,7 +140,7 @@ def test_kind_and_form_can_be_chosen_and_other_entries_are_listed(convert, conte
     left_out = json.loads((tmp_path / 'out.conversion.json').read_text())['left_out']
     vae = contents['osediff']['state_dict_vae']
     assert set(left_out) == {f'state_dict_vae/{key}' for key in vae} | {'ema/weight', 'epoch (no tensors)'}
-    assert f'{len(vae)}: scr has no use for the entry state_dict_vae' in done.stdout
+    assert f'{len(vae)}: scr does not use the entry state_dict_vae' in done.stdout
 
 
 def test_converted_adapter_restores_files_and_merges_into_a_segmentor(contents, tiny_base, tmp_path, scenes):

@@ -177,6 +177,7 @@ def test_camvid_trains_on_real_images(tiny_base, tmp_path):
     assert 'mIoU' in next((tmp_path / 'run').glob('*/*.log')).read_text()
 
 
+@pytest.mark.slow
 def test_wheel_alone_trains_and_tests_a_plain_mmseg_config_elsewhere(wheel_site, scenes, tiny_base, tmp_path):
     """Runs without the checkout on the path: package and configs come from the wheel, the command from mmengine."""
     (tmp_path / 'mine.py').write_text(PLAIN_CONFIG.format(scenes=scenes, base=tiny_base))
@@ -235,6 +236,7 @@ def test_doctor_reports_versions_and_operators():
     assert re.search(r'torch +\d', done.stdout) and re.search(r'mmcv operators +compiled', done.stdout)
 
 
+@pytest.mark.slow
 def test_broken_installation_says_how_to_fix_it(tmp_path):
     """Uses an mmcv without operators, as after a build with isolation."""
     (tmp_path / 'mmcv').mkdir()

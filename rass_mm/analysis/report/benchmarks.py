@@ -10,11 +10,11 @@ from rass_mm.analysis.report.tables import markdown_table
 
 GIB = 2**30
 CLAIMS = {'images/s': 'FPS', 'parameters (M)': 'parameters', 'trained (M)': 'trained'}
-"""Maps a table column to its key in the published claims."""
+"""Maps columns of the table to the keys of the published values in `COST`."""
 
 
 def benchmarks(records: Sequence[Record]) -> list[str]:
-    """Returns the sections of the report on benchmarks.
+    """Returns the benchmark sections of a report.
 
     For each measurement protocol (device, image size, number of images and passes), they contain a table of variants, a
     table of stages and the commands.

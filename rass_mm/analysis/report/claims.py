@@ -84,7 +84,7 @@ def claimed_cost(config: str) -> dict[str, str]:
 
 
 def _segmentor(record: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Returns the name of a system in the paper and its setting in `WAYS`, or None if it is not in the paper."""
+    """Returns the name in the paper and the setting in `WAYS` of a tested segmentor, or None if the paper lacks it."""
     found = CONFIG.fullmatch(Path(str(record.get('config'))).stem)
     if not found or found['name'] not in SEGMENTORS:
         return None

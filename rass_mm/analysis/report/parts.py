@@ -11,7 +11,7 @@ DECIMALS = {'mIoU': 2, 'aAcc': 2, 'mAcc': 2, 'PSNR': 2, 'MUSIQ': 2, 'FID': 2, 'c
 
 
 def grouped(records: Sequence[Record], key: Callable[[Record], Key]) -> Iterator[tuple[Key, list[Record]]]:
-    """Yields each key with its records, in order of first appearance."""
+    """Groups records by `key(record)`. Yields each key with its records, in order of first appearance."""
     groups: dict[Key, list[Record]] = {}
     for record in records:
         groups.setdefault(key(record), []).append(record)

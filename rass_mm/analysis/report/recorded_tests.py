@@ -40,7 +40,7 @@ def report(records: Sequence[Record], title: str = 'Results') -> str:
 
 
 def tests(records: Sequence[Record]) -> list[str]:
-    """Returns the sections of the report on tests: for each protocol, a table, the commands and cited papers."""
+    """Returns the test sections of a report: for each protocol, a table, the commands and the cited papers."""
     return [
         section
         for (protocol, _), group in grouped(records, _protocol)
@@ -49,7 +49,7 @@ def tests(records: Sequence[Record]) -> list[str]:
 
 
 def _protocol(record: Record) -> tuple[str, str | None]:
-    """Returns the protocol line and the hash of the test set, which differs for other images with the same names."""
+    """Returns the protocol line, and the hash of the test set, which distinguishes sets with equal protocol lines."""
     # Older protocol lines do not name the classes in the mean; they follow mmseg's rule.
     return with_rule(record.content['protocol']), record.content.get('test_set')
 
@@ -82,7 +82,7 @@ def _rows(records: Sequence[Record]) -> list[Row]:
 
 
 def _agree(some: Mapping[str, float], others: Mapping[str, float]) -> bool:
-    """Returns whether two sets of scores are equal up to rounding, as for the same images."""
+    """Returns whether the metrics that both dicts contain are equal up to rounding, as for the same input images."""
     return all(abs(some[key] - others[key]) <= 1e-4 for key in some.keys() & others.keys())
 
 
@@ -106,7 +106,7 @@ def _default_name(record: Record) -> str:
 
 
 def _metrics(rows: Sequence[Row]) -> list[str]:
-    """Returns all metrics of the rows: the segmentation metrics in a fixed order, then the others as recorded."""
+    """Returns all metrics of the rows: the segmentation metrics in a fixed order, then the others in recorded order."""
     present = dict.fromkeys(metric for row in rows for metric in row.values)
     usual = [metric for metric in SEGMENTATION if metric in present]
     return [*usual, *(metric for metric in present if metric not in usual)]

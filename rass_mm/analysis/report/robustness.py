@@ -10,7 +10,7 @@ from rass_mm.metrics.iou import MEAN_OVER
 
 
 def robustness(records: Sequence[Record]) -> list[str]:
-    """Returns the sections of the report on robustness: for each protocol, a table per degradation and the commands."""
+    """Returns the robustness sections of a report: for each protocol, a table per degradation and the commands."""
     parts = []
     for (protocol, _), group in grouped(records, lambda r: (_robustness_protocol(r), r.content['data'].get('sha256'))):
         kinds = dict.fromkeys(p['kind'] for r in group for p in r.content['points'] if p['severity'] is not None)

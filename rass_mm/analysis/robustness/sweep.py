@@ -1,4 +1,7 @@
-"""Sweep over degradations and severities. It builds the model once and runs mmengine's test loop for each point."""
+"""Sweep over degradations and severities: tests a model at several severities of each degradation.
+
+The model is built once. mmengine's test loop then runs once for each point, i.e. for one degradation at one severity.
+"""
 
 import copy
 import time
@@ -94,7 +97,7 @@ def _use_clean_images(config: Config) -> None:
         raise ConfigError(
             'The config does not define its clean validation images. Set --cfg-options '
             'clean_val.img_path=FOLDER_BELOW_DATA_ROOT clean_val.img_suffix=.jpg, or add '
-            "clean_val = dict(img_path='img_dir/val', img_suffix='.jpg') to it."
+            "clean_val = dict(img_path='img_dir/val', img_suffix='.jpg') to the config."
         )
     dataset = (config.get('test_dataloader') or {}).get('dataset') or {}
     if not {'data_prefix', 'pipeline'} <= dataset.keys():

@@ -12,7 +12,7 @@ from rass_mm.devices import synchronise
 from rass_mm.errors import ConfigError
 
 CONVOLUTIONS = ((320, 64), (1280, 16))
-"""(channels, map side) of 3x3 convolutions at a fine and a coarse UNet level of Stable Diffusion at 512x512 pixels."""
+"""(channels, feature map side) of 3x3 convolutions at two levels of Stable Diffusion's UNet at 512x512 pixels."""
 SIDES = {'cpu': 1024, 'cuda': 8192}
 BATCHES = {'cpu': 1, 'cuda': 16}
 SECONDS, REPEATS = 0.3, 100
@@ -49,7 +49,7 @@ def measured_ceiling(device: torch.device, dtype: str) -> dict[str, Any]:
 def convolution_rate(channels: int, side: int, device: torch.device, options: dict[str, Any]) -> tuple[str, float]:
     """Returns the name of a 3x3 convolution with equal input and output channels, and its rate in TFLOP/s.
 
-    The rate is that of the faster memory layout.
+    Both memory layouts are measured, and the higher rate is returned.
     """
     batch = BATCHES.get(device.type, BATCHES['cpu'])
     images = torch.randn(batch, channels, side, side, **options)

@@ -1,4 +1,4 @@
-"""Counts the operations of jobs and times them.
+"""Counts the operations of benchmark jobs and measures the duration of their passes.
 
 The passes of the jobs alternate, so that slow periods of the machine affect all jobs equally.
 """
@@ -33,8 +33,8 @@ class Measured:
     Args:
         operations: floating-point operations of one pass by stage.
         parameters: parameter counts, see `Job.parameter_counts`.
-        seconds: duration of each pass without stage timing.
-        stage_seconds: duration by stage of each pass with stage timing.
+        seconds: duration in seconds of each pass without stage timing.
+        stage_seconds: for each pass with stage timing, a dict from the stage to its duration in seconds.
         peaks: peak memory of each pass with stage timing, in bytes above the level before the pass. The list is empty
             if the memory cannot be measured.
     """
@@ -98,7 +98,7 @@ def _log_round(what: str, jobs: Sequence[Job], seconds: Sequence[float]) -> None
 
 @contextmanager
 def many_compiled_modules() -> Iterator[None]:
-    """Context manager. Inside the block, `torch.compile` compiles a class up to 64 times, then raises an error."""
+    """Context manager. Inside the block, `torch.compile` may compile the same code 64 times, but not more often."""
     import torch._dynamo
 
     with torch._dynamo.config.patch(recompile_limit=64, fail_on_recompile_limit_hit=True):

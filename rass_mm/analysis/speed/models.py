@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rass_mm.analysis.speed.stages import extractor_of, replaced
 from rass_mm.analysis.speed.variants import Variant
+from rass_mm.config.building import explained
 from rass_mm.segmentation import FileRestorer
 from rass_mm.segmentation.prompts import build_prompt
 
@@ -24,7 +25,8 @@ class Models:
     """Builds models on demand and caches them.
 
     Variants with the same checkpoint and the same model config (except for test settings and the prompt of a RASS
-    model) share one model if their dtype and memory layout are equal. Otherwise, they share the tensors that are equal.
+    model) share one model if their dtype and memory layout are equal. If these differ, each variant has its own model,
+    but the models share all tensors that the conversion does not change.
 
     Args:
         device: device of the models.
@@ -38,7 +40,10 @@ class Models:
         self._prompts: dict[tuple, nn.Module] = {}
 
     def fitted(self, variant: Variant, config: Config) -> nn.Module:
-        """Returns the variant's model in eval mode and in its dtype and memory layout, without its test settings."""
+        """Returns the model of a variant in eval mode and in the variant's dtype and memory layout.
+
+        The test settings of the variant are not applied, because variants with other settings may share the model.
+        """
         key = weights_key(variant, config.model)
         how = (key, variant.dtype, variant.channels_last)
         if how not in self._fitted:
@@ -67,7 +72,8 @@ class Models:
     def _build(self, variant: Variant, config: Config) -> nn.Module:
         init_default_scope(config.get('default_scope', 'mmseg'))
         torch.manual_seed(self.seed)
-        model = revert_sync_batchnorm(MODELS.build(config.model))
+        with explained(config, 'model'):
+            model = revert_sync_batchnorm(MODELS.build(config.model))
         if variant.checkpoint is not None:
             load_checkpoint(model, variant.checkpoint, map_location='cpu')
         return model.to(self.device).eval()
@@ -117,8 +123,8 @@ def module_tensors(module: nn.Module) -> Iterator[Tensor]:
 def cast_parts(model: nn.Module) -> list[nn.Module]:
     """Returns the modules that store their weights in the variant's dtype and compute in it.
 
-    For a restorer, this is the whole model; for a RASS model, the frozen autoencoder and UNet. The rest of a segmentor
-    keeps float32 weights and runs under autocast, as in training.
+    For a restorer, this is the whole model; for a RASS model, the backbone, which contains the autoencoder and UNet.
+    The rest of a segmentor keeps float32 weights and runs under autocast, as in training.
     """
     if hasattr(model, 'restorer'):
         restoring = [model.restorer] if isinstance(model.restorer, FileRestorer) else []
@@ -156,7 +162,7 @@ def _casting(run: Any, dtype: torch.dtype, device: torch.device) -> Any:
 
 
 def settings(model: nn.Module, config: ConfigDict) -> list[tuple[Any, str, Any]]:
-    """Returns (owner, name, value) of each attribute that differs between variants with the same model."""
+    """Returns the attributes to set on a shared model for a variant, as (owner, attribute name, value)."""
     if hasattr(model, 'restorer'):
         inner = settings(model.segmentor, config.segmentor)
         if not isinstance(model.restorer, FileRestorer):

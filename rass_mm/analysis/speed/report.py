@@ -10,7 +10,7 @@ The record is a JSON object:
       (None: value of the config), `released`, `test_cfg`, `notes`;
     * `seconds` of a pass over the batch: `median`, `low`, `high` (quartiles), `per_iteration`;
     * `images_per_second`, `tflop_per_image`, `tflops` (TFLOP/s), `share_of_matmul`, `share_of_convolution`;
-    * `stages`: for each stage `seconds`, `share`, `tflop_per_image`, `tflops`, `share_of_matmul`,
+    * `stages`: for each stage `seconds`, `share` (of `staged_seconds`), `tflop_per_image`, `tflops`, `share_of_matmul`,
       `share_of_convolution`, `per_iteration`. `seconds` is the median; for the stage 'other', it is the remainder. The
       stages are measured in separate passes that synchronize the device around every stage. The sum of their seconds is
       therefore `staged_seconds`, which differs slightly from `seconds.median`;
@@ -21,7 +21,8 @@ The record is a JSON object:
 * `ratios`: for each variant except the first, its speed-up: `variant`, `reference`, `median`, `low`, `high` and
   `per_iteration`. The speed-up is the seconds of the reference divided by those of the variant in neighbouring passes.
 
-Shares are relative to the rates measured on the same device in the same dtype. A multiply-add counts as 2 operations.
+`share_of_matmul` and `share_of_convolution` are fractions of the rates in `ceiling` for the same dtype. A multiply-add
+counts as 2 operations.
 """
 
 import json
@@ -249,7 +250,7 @@ def stage_table(variant: dict[str, Any]) -> str:
 
 
 def rate_cells(part: dict[str, Any]) -> list[str]:
-    """Formats TFLOP per image, TFLOP/s and the shares of the measured rates as table cells."""
+    """Formats TFLOP per image, TFLOP/s and its percentages of the rates measured on the device as table cells."""
     cells = [f'{part["tflop_per_image"]:.4g}', f'{part["tflops"]:.3g}']
     return cells + [f'{part[key]:.0%}' for key in ('share_of_matmul', 'share_of_convolution')]
 

@@ -10,7 +10,7 @@ from torch import nn
 from rass_mm.diffusion.stages import StagePoint
 
 OTHER = 'other'
-"""Name of the remainder outside all stages: cutting and blending windows, resizing logits, copies between devices."""
+"""Name of the stage for all other work: cutting and blending windows, resizing logits, copies between devices."""
 
 
 def extractor_of(model: nn.Module) -> Any:
@@ -19,7 +19,7 @@ def extractor_of(model: nn.Module) -> Any:
 
 
 class StageMeter:
-    """Divides a growing amount among stages. Growth inside nested stages counts for the innermost stage.
+    """Divides a growing amount among stages. Growth inside nested stages is added to the innermost stage.
 
     Args:
         read: a function that returns the current amount, e.g. the time after synchronizing the device.
@@ -33,7 +33,7 @@ class StageMeter:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Context manager. Growth inside the block counts for the stage `name`."""
+        """Context manager. Adds the growth of the amount inside the block to the stage `name`."""
         self._charge()
         self._open.append(name)
         try:
@@ -50,7 +50,10 @@ class StageMeter:
 
     @contextmanager
     def watching(self, points: list[StagePoint]) -> Iterator[None]:
-        """Context manager. Inside the block, growth counts for the stage whose method runs, otherwise for 'other'."""
+        """Context manager. Inside the block, growth during a method in `points` is added to the stage of that method.
+
+        All other growth is added to the stage 'other'.
+        """
         self.amounts |= dict.fromkeys([*(point.stage for point in points), OTHER], 0.0)
         with ExitStack() as stack:
             for point in points:
@@ -63,7 +66,7 @@ class StageMeter:
             def call(*args: Any, **kwargs: Any) -> Any:
                 with self.stage(stage):
                     result = method(*args, **kwargs)
-                # A head may return a function that computes rows lazily, which counts for its stage too.
+                # A head may return a function that computes rows lazily, which belongs to its stage too.
                 return wrap(result) if isinstance(result, FunctionType) else result
 
             return call

@@ -11,6 +11,8 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from rass_mm.config import load_config
+from rass_mm.config.building import explained
+from rass_mm.config.settings import check_settings
 from rass_mm.datasets.classes import follow_classes
 from rass_mm.diffusion.restorer import DTYPES
 from rass_mm.errors import ConfigError
@@ -58,10 +60,10 @@ def parse_variant(text: str, first: Variant) -> Variant:
     """Parses a variant from the command line.
 
     Args:
-        text: see `SYNTAX`. Keys with a dot override the config, `path=released` selects the released path, and the
-            word 'released' alone is the released path of `first`.
-        first: the first variant of the command line, which provides defaults for options. Its overrides and checkpoint
-            are defaults only for the same config.
+        text: see `SYNTAX`. Keys with a dot override the config, `path=released` follows the released code (see
+            `released_path`), and the word 'released' alone means `first` with `path=released`.
+        first: the first variant of the command line, which provides the defaults of options. Its overrides and
+            checkpoint are defaults only for variants of the same config.
 
     Raises:
         ConfigError: the text cannot be parsed, or contains an unknown option or an invalid value.
@@ -139,9 +141,9 @@ def settled(variant: Variant) -> tuple[Config, list[str]]:
         ConfigError: the config or the checkpoint does not exist, or the config has no model.
     """
     config = load_config(variant.config, dict(variant.overrides))
-    if config.get('model') is None:
-        raise ConfigError(f'{variant.config} has no model. Pass the config of a segmentor or restorer.')
-    follow_classes(config)
+    check_settings(config, 'model')
+    with explained(config, 'model'):
+        follow_classes(config)
     model = config.model
     if config.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', config.data_preprocessor)
@@ -206,4 +208,4 @@ def lacking_tagger(tagger: Mapping[str, Any]) -> str | None:
     if importlib.util.find_spec('ram') is None:
         return 'the package ram is not installed'
     weights = Path(tagger.get('weights', 'weights/ram_swin_large_14m.pth'))
-    return None if weights.is_file() else f"RAM's weights {weights} are not there"
+    return None if weights.is_file() else f"RAM's weights {weights} do not exist"

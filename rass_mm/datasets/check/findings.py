@@ -125,7 +125,7 @@ def report_on(name: str, data: dict[str, Any], listing: Listing, readings: Itera
 
 
 def _turned(reading: Reading, rules: LabelRules | None) -> list[dict[str, str]]:
-    """Returns an entry of `DataReport.turned` in a list, or an empty list if there is no such problem."""
+    """Returns the entries of a sample for `DataReport.turned`: one if its label may not match its image, else none."""
     sample = reading.sample
     size, label = (reading.sizes.get(path) for path in (sample.image, sample.label))
     if rules is None or size is None or label is None:
@@ -138,7 +138,10 @@ def _turned(reading: Reading, rules: LabelRules | None) -> list[dict[str, str]]:
 
 
 def _mismatches(reading: Reading, enlarged: bool, rules: LabelRules | None) -> Iterator[dict[str, Any]]:
-    """Yields an entry for each partner that differs in size. If `enlarged`, clean images may be larger."""
+    """Yields an entry of `DataReport.mismatches` for each label or clean image whose size differs from its image.
+
+    If `enlarged` is set, a larger clean image is not reported.
+    """
     sample = reading.sample
     size = reading.sizes.get(sample.image)
     stored = rules is not None and rules.drawn_on == 'stored' and reading.orientation in QUARTER_TURNS

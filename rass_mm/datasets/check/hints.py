@@ -36,9 +36,10 @@ def shift_hints(raw_ids: Mapping[int, int], rules: LabelRules) -> list[str]:
 
 
 def unlearnable(raw_ids: Mapping[int, int], rules: LabelRules) -> list[str]:
-    """Returns the reason why a model cannot learn from the labels, or an empty list.
+    """Returns a list with the reason why a model cannot learn from the labels, or an empty list if it can.
 
-    Either all pixels are ignored, or the ids are 0 and 255 as in a binary mask, whose foreground is then ignored.
+    A model cannot learn if all pixels are ignored, or if 0 and 255 are the only ids. The latter occurs in binary masks,
+    whose foreground is ignored because 255 is the ignored id.
     """
     found = {rules.class_of(raw) for raw in raw_ids} - {None}
     mask = set(raw_ids) == {0, IGNORED} and rules.num_classes != 1

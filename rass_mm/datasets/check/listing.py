@@ -49,9 +49,9 @@ class LabelRules:
         return None if value == self.ignore_index else value
 
     def valid(self, raw: int) -> bool:
-        """Checks whether an id in a label file is ignored or is that of a class."""
+        """Returns whether an id in a label file is ignored or belongs to a class. True if `num_classes` is None."""
         value = self.class_of(raw)
-        return value is None or self.num_classes is None or value < self.num_classes
+        return value is None or value >= 0 and (self.num_classes is None or value < self.num_classes)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Listing:
         enlarged: whether images may be smaller than their clean partners.
         hints: messages about possible problems.
         labels: label folder; None for a data set without labels.
-        max_pixels: largest number of pixels of a file, as in the loader of the images.
+        max_pixels: largest number of pixels that a file may have, the same limit as in `LoadImageStrict`.
     """
 
     samples: list[Sample]
@@ -163,7 +163,7 @@ def _pairs(found: list[dict], folders: tuple[Path, str | None], config: dict[str
 def _complete(
     samples: list[Sample], without_image: list[str], rules: LabelRules | None, enlarged: bool, hints: list[str]
 ) -> Listing:
-    """Returns the listing, with missing labels and clean images removed and their images collected."""
+    """Returns a listing in which missing labels and clean images are None. Their images are in `without_partner`."""
     kept, lacking = [], []
     for sample in samples:
         label, clean = (path if path and Path(path).is_file() else None for path in (sample.label, sample.clean))

@@ -35,7 +35,10 @@ def check_config(
     loaders = {split: config.get(f'{split}_dataloader') for split in splits or SPLITS}
     absent = [split for split, loader in loaders.items() if not loader]
     if absent and (splits or len(absent) == len(SPLITS)):
-        raise ConfigError(f'The config has no {" and no ".join(f"{split}_dataloader" for split in absent)}.')
+        raise ConfigError(
+            f'The config has no {" and no ".join(f"{split}_dataloader" for split in absent)}. Add it to the '
+            'config, or select other splits.'
+        )
     done = {}
     for split, loader in loaders.items():
         for name, dataset in leaf_datasets(loader['dataset'], split) if loader else ():

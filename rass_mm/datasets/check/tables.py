@@ -10,7 +10,7 @@ from rass_mm.datasets.check.findings import DataReport
 
 LISTED = 10
 CLASSES = 30
-"""Maximum number of class rows; half are the most frequent classes and half the rarest."""
+"""Maximum number of class rows. If more classes occur, the most frequent and the rarest ones are shown."""
 
 
 def print_report(report: DataReport, console: Console) -> None:

@@ -50,7 +50,11 @@ def draw_scenes(count: int, size: int, progress: Progress) -> BaseImages:
 
 @dataclass(frozen=True)
 class ConfiguredImages:
-    """Training images of a segmentation config, without cropping and augmentation."""
+    """Training images of a segmentation config, without cropping and augmentation.
+
+    Args:
+        dataset: config of the training data set. Its pipeline is not used.
+    """
 
     dataset: dict[str, Any]
 
@@ -110,7 +114,18 @@ def _planes(image: np.ndarray) -> Tensor:
 def random_crops(
     count: int, available: int, size: Sequence[int], crop: int, generator: torch.Generator
 ) -> list[tuple[int, int, int, bool]]:
-    """Draws `count` random crops from `available` images of `size` (h, w), as (image index, top, left, mirrored)."""
+    """Draws positions of random square crops.
+
+    Args:
+        count: number of crops.
+        available: number of images.
+        size: (h, w) of the images in pixels.
+        crop: side of a crop in pixels.
+        generator: random generator that draws the crops.
+
+    Returns:
+        (image index, top, left, mirrored) of each crop. Mirrored crops are to be flipped horizontally.
+    """
     chosen = torch.randint(available, (count,), generator=generator).tolist()
     tops = torch.randint(size[0] - crop + 1, (count,), generator=generator).tolist()
     lefts = torch.randint(size[1] - crop + 1, (count,), generator=generator).tolist()

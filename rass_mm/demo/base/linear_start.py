@@ -24,11 +24,11 @@ SMALL_LOG_VARIANCE = -8.0
 
 @torch.no_grad()
 def start_linear(vae: AutoencoderKL, images: Tensor, generator: torch.Generator) -> None:
-    """Sets the weights of an autoencoder with stride 4 (three levels, one layer per block) in place.
+    """Initializes an autoencoder in place to the linear coding that the module docstring describes.
 
     Args:
-        vae: autoencoder with random weights and K latent channels.
-        images: (N, 3, h, w) uint8 crops for the principal components; h and w multiples of 4.
+        vae: autoencoder with stride 4 (three levels, one layer per block) and random weights.
+        images: (N, 3, h, w) uint8 images whose principal components are used; h and w multiples of 4.
         generator: random generator that selects the patches.
     """
     components, spreads = principal_components(images, vae.config.latent_channels, generator)
@@ -65,7 +65,10 @@ def principal_components(images: Tensor, count: int, generator: torch.Generator)
 
 
 def _start_encoder(vae: AutoencoderKL, rows: Tensor) -> None:
-    """Sets the strided convolutions to map pixels to 2x2 patches (12 channels) and these to `rows` (K, 4, 4, 3)."""
+    """Sets the encoder to apply the K linear filters `rows`, (K, 4, 4, 3), to each 4x4 patch.
+
+    The first strided convolution collects the pixels of 2x2 patches in 12 channels. The second one applies the filters.
+    """
     encoder, count, groups = vae.encoder, len(rows), vae.config.norm_num_groups
     _pass_through(encoder.conv_in, CHANNELS)
     halve, quarter = (block.downsamplers[0].conv for block in encoder.down_blocks[:2])

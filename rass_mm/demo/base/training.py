@@ -19,16 +19,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
-from rass_mm.demo.base.cached import copy_base, locked
+from rass_mm.demo.base.cached import copy_base, locked, read_record
 from rass_mm.demo.base.images import BaseImages, ConfiguredImages, cut, draw_scenes, random_crops
 from rass_mm.demo.base.linear_start import start_linear
 from rass_mm.diffusion.base import DiffusionBase, load_unet, load_vae, load_whole, read_base, weights_hash
 from rass_mm.diffusion.known_bases import LAYOUTS, build_models, write_configs
 from rass_mm.diffusion.prompts import cache_folder
 from rass_mm.diffusion.text import load_tokenizer
-from rass_mm.errors import BaseFolderError
+from rass_mm.errors import BaseFolderError, CheckpointError, ConfigError
 from rass_mm.files.atomic import atomic_path, write_text
 from rass_mm.files.hashing import json_sha256
+from rass_mm.files.tensors import first_line, read_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,27 @@ class BaseRecipe:
     seed: int = 0
     snr_gamma: float | None = None
 
+    def check(self, size: int | None = None) -> None:
+        """Checks that the networks can process the crops, and that the images are at least as large.
+
+        Args:
+            size: shorter side of the images in pixels; None for drawn scenes.
+
+        Raises:
+            ConfigError: a crop has a wrong size.
+        """
+        layout, size = LAYOUTS['scenes-tiny'], self.image_size if size is None else size
+        stride, multiple = (2 ** (len(layout[part]['block_out_channels']) - 1) for part in ('vae', 'unet'))
+        for name, side, step, most in (
+            ('vae-crop', self.vae_crop, stride, size),
+            ('unet-crop', self.unet_crop, multiple, size // stride),
+        ):
+            if side % step or not step <= side <= most:
+                raise ConfigError(
+                    f'--{name} is {side}, but it must be a multiple of {step} from {step} to {most // step * step}, '
+                    f'because the images have {size} pixels. Set --{name} to such a number.'
+                )
+
     def key(self, source: ConfiguredImages | None = None, start: 'Start | None' = None) -> str:
         """Returns the cache key, a hash of `FORMAT`, the recipe, the layout and, if given, images and initial base."""
         given = {name: value for name, value in asdict(self).items() if value is not None}
@@ -82,9 +104,9 @@ class BaseRecipe:
 
 @dataclass(frozen=True)
 class Start:
-    """Small base that provides the initial weights of a training.
+    """Small base that provides the initial weights of a training run.
 
-    Its scaling factor of latents is kept, unless `fresh_unet` is set and the autoencoder is trained further.
+    Its latent scaling factor is kept, unless `fresh_unet` is set and the autoencoder is trained further.
 
     Args:
         base: the base.
@@ -133,7 +155,7 @@ def make_base(
     source: ConfiguredImages | None = None,
     start: Start | None = None,
 ) -> dict[str, float]:
-    """Writes a trained small base to `folder`, training it if it is not cached, and returns its final losses.
+    """Writes a small base to `folder`. The base is copied from the cache or, if it is not cached, trained.
 
     Interrupted training resumes from its last checkpoint.
 
@@ -143,15 +165,24 @@ def make_base(
         source: labelled training images; None draws scenes.
         start: a base with the initial weights; None initializes them randomly.
 
+    Returns:
+        A dict with `vae_psnr` in dB and the final losses `vae_loss` and `unet_loss`. The loss of a part that was not
+        trained is absent.
+
     Raises:
         BaseFolderError: the folder contains other files, or `start` is damaged or has a different layout.
         DataError: the images cannot be used.
+        ConfigError: a crop does not fit the networks or the images.
     """
     recipe = recipe or BaseRecipe()
+    recipe.check()
     key = recipe.key(source, start)
     record = folder / 'training.json'
-    if record.is_file() and json.loads(record.read_text())['key'] == key:
-        return json.loads(record.read_text())['losses']
+    if folder.exists() and not folder.is_dir():
+        raise BaseFolderError(f'{folder} is a file, but a folder was expected. Choose another path, or move the file.')
+    found = read_record(record)
+    if found and found['key'] == key:
+        return found['losses']
     if folder.exists() and any(folder.iterdir()):
         raise BaseFolderError(
             f'{folder} is not empty and does not contain this base. Choose a new folder, or remove this one first.'
@@ -159,14 +190,14 @@ def make_base(
     cached = cache_folder() / 'bases' / key
     cached.parent.mkdir(parents=True, exist_ok=True)
     with locked(cached.with_name(f'{key}.lock')):  # another command that makes the same base finishes first
-        if not (cached / 'training.json').is_file():
+        if not read_record(cached / 'training.json'):
             _BaseTraining(cached, recipe, key, source, start).run()
     copy_base(cached, folder, key)
-    return json.loads(record.read_text())['losses']
+    return read_record(record)['losses']
 
 
 class _BaseTraining:
-    """Training of one base in its own folder; calling `run` again resumes it."""
+    """Training of one base in its own folder. After an interruption, a new run in this folder resumes it."""
 
     def __init__(
         self, folder: Path, recipe: BaseRecipe, key: str, source: ConfiguredImages | None, start: Start | None
@@ -191,6 +222,7 @@ class _BaseTraining:
         )
         with Progress(*columns, TextColumn('loss {task.fields[loss]:.4f}')) as self.progress:
             data = self.source.load(self.progress) if self.source else self._scenes()
+            recipe.check(min(data.images.shape[-2:]))
             vae = self.models['vae']
             if not self.start:
                 start_linear(vae, data.images, torch.Generator().manual_seed(recipe.seed))
@@ -224,7 +256,7 @@ class _BaseTraining:
     def _latents(self, images: Tensor) -> Tensor:
         """Returns the scaled latents of all images and stores their scale in the config of the VAE.
 
-        The scale results in a standard deviation of 1, unless that of the initial base is kept.
+        The scaled latents have a standard deviation of 1, unless the scale of the initial base is kept.
         """
         vae = self.models['vae'].eval().requires_grad_(False)
         chunks = [vae.encode(chunk.float() / 127.5 - 1).latent_dist.mode() for chunk in images.split(ENCODED_TOGETHER)]
@@ -328,9 +360,16 @@ def _restore(file: Path, parts: list[nn.Module], optimizer: Any, schedule: Any) 
     """Loads the stored training state, if any, and returns the next step and the mean loss so far."""
     if not file.is_file():
         return 0, math.nan
-    state = torch.load(file, weights_only=True)
-    for part, values in zip(parts, state['parts'], strict=True):
-        part.load_state_dict(values)
-    optimizer.load_state_dict(state['optimizer'])
-    schedule.load_state_dict(state['schedule'])
-    return state['step'], state['mean']
+    fix = f'Delete {file}, so that this part of the training starts again.'
+    try:
+        state = read_tensors(file)
+        for part, values in zip(parts, state['parts'], strict=True):
+            part.load_state_dict(values)
+        optimizer.load_state_dict(state['optimizer'])
+        schedule.load_state_dict(state['schedule'])
+        return int(state['step']), float(state['mean'])
+    except CheckpointError as error:
+        raise CheckpointError(f'{str(error)} {fix}') from None
+    except Exception as error:  # on contents that make no sense, almost any error
+        reason = first_line(error)
+        raise CheckpointError(f'{file} is not the state of this training ({reason}). {fix}') from None

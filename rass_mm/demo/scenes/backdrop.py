@@ -101,7 +101,10 @@ def _skyline(stage: Stage, roughness: float, zoom: float) -> np.ndarray:
 
 
 def _below(stage: Stage, top: np.ndarray) -> tuple[int, np.ndarray]:
-    """Returns the first row and the uint8 mask of the area from a skyline (a row per column) to the horizon."""
+    """Returns the first image row and the uint8 mask of the area between a skyline and the horizon.
+
+    `top` contains the image row of the skyline for each image column, (W,).
+    """
     end = min(stage.camera.height, int(stage.camera.horizon) + 2)
     start = int(np.clip(np.floor(top.min()), 0, end - 1))
     rows = np.arange(start, end, dtype=np.float32)[:, None]

@@ -72,8 +72,8 @@ def world_noise(x: np.ndarray, z: np.ndarray, per_metre: float, roughness: float
     """Computes noise that is fixed to the ground plane.
 
     Args:
-        x: float32 (H, W), metres to the right.
-        z: float32 (H, W) or (H, 1), metres ahead.
+        x: float32 (H, W), distance to the right of the camera in metres.
+        z: float32 (H, W) or (H, 1), distance in front of the camera in metres.
         per_metre: noise pixels per metre.
         roughness: see `noise_tile`.
 
@@ -234,9 +234,10 @@ class Canvas:
         np.copyto(self.layer[rows, columns], self.current, where=mask.astype(bool))
 
     def labels(self) -> np.ndarray:
-        """Computes the uint8 label at the final size from the second nearest layer of each block of four pixels.
+        """Computes the uint8 label at the final size, at which each pixel is a block of 2x2 canvas pixels.
 
-        An object that covers half of a final pixel thus determines the label of this pixel.
+        The label of a block is the class of its second highest layer index. The topmost object thus determines the
+        label if it covers at least half of the block.
         """
         a, b, c, d = (self.layer[row::2, column::2] for row in (0, 1) for column in (0, 1))
         second = np.maximum(

@@ -40,10 +40,10 @@ class Lake:
     """Area of water on the ground, in metres.
 
     Args:
-        kind: 'behind' (farther than a shore across the view), 'beside' (on one side of a shore along the view) or
-            'oval'.
-        where: (x, z) of the shore, of which only one is used, or of the centre of the oval.
-        size: (x, z) amplitudes of the waves of the shore, or radii of the oval.
+        kind: 'behind' (beyond a shore that runs across the view), 'beside' (to one side of a shore that runs along the
+            view) or 'oval'.
+        where: (x, z) position of the shore or of the centre of the oval. 'behind' uses only z, and 'beside' only x.
+        size: (x, z) amplitude of the wavy shoreline, or radii of the oval. 'behind' uses only z, and 'beside' only x.
         phase: phase of the irregular outline, in radians.
     """
 
@@ -210,7 +210,7 @@ def _sidewalk(stage: Stage, terrain: Terrain, view: _View, coarse: np.ndarray, f
 
 
 def _water(stage: Stage, terrain: Terrain, view: _View) -> np.ndarray:
-    """Paints the reflected backdrop, distorted by ripples, over the colour of the water, with lighting."""
+    """Paints water: its own colour, the backdrop reflected and distorted by ripples, and highlights on the ripples."""
     camera, light = stage.camera, stage.light
     rows = np.arange(view.start, camera.height, dtype=np.float32)[:, None]
     ripple = world_noise(view.x, view.z * 0.35, 14.0, 0.3) * np.clip(view.sharp * 2, 0.15, 1)

@@ -78,7 +78,14 @@ class Plan:
         self.things.append(Thing(depth, draw, shadow))
 
     def shadow_of(self, x: float, z: float, half: float, height: float) -> np.ndarray:
-        """Computes the shadow polygon, (4, 2) in metres, of an upright object. The length of the shadow is limited."""
+        """Computes the shadow polygon, (4, 2) in metres, of an upright object. The length of the shadow is limited.
+
+        Args:
+            x: distance of the object to the right of the camera, in metres.
+            z: distance of the object in front of the camera, in metres.
+            half: half the width of the object, in metres.
+            height: height of the object, in metres.
+        """
         sun = self.stage.light.sun
         away = -np.array([sun[0], sun[2]]) / max(sun[1], 0.2) * height
         side = np.array([sun[2], -sun[0]]) / max(np.hypot(sun[0], sun[2]), 1e-6) * half

@@ -61,11 +61,11 @@ def draw_tree(stage: Stage, x: float, z: float, height: float, kind: str, albedo
 
     Args:
         stage: stage to draw on.
-        x: metres to the right.
-        z: metres ahead.
-        height: metres.
+        x: distance to the right of the camera, in metres.
+        z: distance in front of the camera, in metres.
+        height: height of the tree, in metres.
         kind: 'round', 'poplar', 'conifer', 'bush' or 'bare'.
-        albedo: RGB colour of the leaves.
+        albedo: RGB colour of the leaves, not used for 'bare'.
     """
     stage.canvas.begin('tree')
     if kind == 'bare':

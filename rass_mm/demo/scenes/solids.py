@@ -31,7 +31,13 @@ _FACES = (
 
 
 class Pose:
-    """Position and heading of an object. Converts its axes (length, width, up) to world coordinates (x, y, z)."""
+    """Position and heading of an object. Maps object coordinates (length, width, up) to world coordinates (x, y, z).
+
+    Args:
+        x: distance of the object to the right of the camera, in metres.
+        z: distance of the object in front of the camera, in metres.
+        yaw: angle from the z axis to the length axis of the object, in radians.
+    """
 
     def __init__(self, x: float, z: float, yaw: float) -> None:
         self.x, self.z = x, z

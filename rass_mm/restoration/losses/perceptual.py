@@ -26,7 +26,7 @@ class LPIPSLoss(nn.Module):
 
     Args:
         loss_weight: weight of the loss, lambda_lpips.
-        net: 'vgg', 'alex' or 'squeeze'.
+        net: name of the backbone: 'vgg', 'alex' or 'squeeze'.
         weights: file with the ImageNet weights of the backbone; None uses the cache of torch.hub.
 
     Raises:

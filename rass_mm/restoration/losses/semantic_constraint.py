@@ -27,12 +27,12 @@ EPS = 1e-8
 
 @dataclass(frozen=True)
 class ClassTarget:
-    """Target of the attention maps of one image in one layer.
+    """Target of the attention maps of one image in one layer, as returned by `class_target`.
 
     Args:
-        classes: ids of the K counted classes.
+        classes: ids of the K classes that the loss includes.
         masks: (K, h, w) class masks; 1 inside the class, else 0.
-        counted: (h, w) mask of the counted cells; 1 for a counted cell, else 0.
+        counted: (h, w) mask of the cells that the loss includes; 1 for an included cell, else 0.
     """
 
     classes: list[int]
@@ -46,7 +46,7 @@ class SemanticConstraintLoss(nn.Module):
 
     The paper does not publish L_SCL. Let A be the attention map of a class and M its mask. `ratio` is
     (1 - sum(A M) / (sum(A) + eps))^2 with sums over the labelled cells, which is the token loss of TokenCompose and
-    CoMat (without the square in CODSR). `mse` is mean (A' - M)^2 and `dice` is 1 - 2 sum(A' M) / (sum(A') + sum(M)),
+    CoMat (CODSR omits the square). `mse` is mean (A' - M)^2 and `dice` is 1 - 2 sum(A' M) / (sum(A') + sum(M)),
     where A' is A scaled to [0, 1] by its minimum and maximum. `pixel_weight` is the weight of an additional binary
     cross-entropy between A and M (TokenCompose's pixel loss).
 

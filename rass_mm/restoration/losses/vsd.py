@@ -1,14 +1,12 @@
 """Variational score distillation with a single base UNet that is shared by generator, critic and teacher."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from mmagic.registry import MODELS
 from torch import Tensor, nn
 
-from rass_mm.diffusion.adapters import AdapterSpec
+from rass_mm.diffusion.adapters import AdapterSettings, AdapterSpec
 from rass_mm.diffusion.shared_unet import SharedUNet
 
 NEGATIVE_PROMPT = (
@@ -24,16 +22,16 @@ class VSDLoss(nn.Module):
     """Variational score distillation loss of OSEDiff (arXiv 2406.08177; DMD, arXiv 2311.18828) on restored latents.
 
     At a random timestep t, noise is added to the restored latent z_H, which gives z_t. The clean latent is estimated
-    twice from z_t: x_reg by the critic, which models the outputs of the restorer, and x_fix by the frozen base with
-    guidance against the negative prompt. With w = mean|z_H - x_fix| per image and g = (x_reg - x_fix) / w, the loss is
-    MSE(z_H, stop_gradient(z_H - g)), whose gradient is g up to a constant.
+    twice from z_t: x_reg by the critic, which models the outputs of the restorer, and x_fix by the teacher, the frozen
+    base with guidance against the negative prompt. With w = mean|z_H - x_fix| per image and g = (x_reg - x_fix) / w,
+    the loss is MSE(z_H, stop_gradient(z_H - g)), whose gradient is g up to a constant.
 
     Args:
         loss_weight: weight of the loss, lambda_vsd.
         guidance: scale of the teacher's classifier-free guidance.
         timesteps: first (inclusive) and last (exclusive) of the timesteps from which t is drawn.
         adapter: rank and alpha of the critic's LoRA.
-        negative_prompt: negative prompt of the guidance; it must fit the context of the base.
+        negative_prompt: negative prompt of the guidance. It must not have more tokens than the text encoder accepts.
     """
 
     def __init__(
@@ -41,7 +39,7 @@ class VSDLoss(nn.Module):
         loss_weight: float = 1.0,
         guidance: float = 7.5,
         timesteps: tuple[int, int] = (20, 980),
-        adapter: dict[str, Any] | None = None,
+        adapter: AdapterSettings | None = None,
         negative_prompt: str = NEGATIVE_PROMPT,
     ) -> None:
         super().__init__()
@@ -98,7 +96,7 @@ def guided(
 ) -> Tensor:
     """Computes the noise prediction with classifier-free guidance (arXiv 2207.12598).
 
-    It is negative + scale * (prompted - negative), where these are the predictions for `negative` and for `context`.
+    The result is n + scale * (p - n), where n is the prediction for `negative` and p is the prediction for `context`.
     """
     prompted, away = predict(unet, latent, timesteps, context), predict(unet, latent, timesteps, negative)
     return away + scale * (prompted - away)
