@@ -23,13 +23,8 @@ from rass_mm.degradation.recipe import OSEDIFF, VERSIONS, Recipe, apply, draw
 from rass_mm.degradation.versions import manifest_version
 from rass_mm.errors import ConfigError, DataError
 from rass_mm.files.atomic import write_bytes
-<<<<<<< HEAD
-from rass_mm.files.hashing import json_sha256
-from rass_mm.files.integrity import MAX_PIXELS, check_pixels, check_regular, decoded
-from rass_mm.files.manifest import MANIFEST, append_line, read_manifest, remove_leftovers, write_manifest
-=======
 from rass_mm.files.hashing import file_sha256, json_sha256
-from rass_mm.files.integrity import MAX_PIXELS, check_pixels, decoded
+from rass_mm.files.integrity import MAX_PIXELS, check_pixels, check_regular, decoded
 from rass_mm.files.manifest import (
     AGAIN,
     MANIFEST,
@@ -41,7 +36,6 @@ from rass_mm.files.manifest import (
     remove_leftovers,
     write_manifest,
 )
->>>>>>> camp
 from rass_mm.files.naming import linked_into
 from rass_mm.files.schemas import FileName, checked
 from rass_mm.files.walking import chosen_files, described_left_out, walk

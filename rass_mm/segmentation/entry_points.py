@@ -173,13 +173,9 @@ def _wrap_inferencer() -> None:
 
     @functools.wraps(load)
     def load_described(self: MMSegInferencer, cfg: Any, weights: str | None, *args: Any, **kwargs: Any) -> Any:
-<<<<<<< HEAD
         if not cfg and weights is not None:
             cfg.update(config_from_checkpoint(load_local(weights, 'cpu'), weights)._cfg_dict)
         if not isinstance(cfg.get('model'), dict):
-=======
-        if cfg and not isinstance(cfg.get('model'), dict):  # without a config, mmengine reads that of the checkpoint
->>>>>>> camp
             raise ConfigError(f'The config of {weights} has no model. Pass the config that the model was trained with.')
         return load(self, cfg, weights, *args, **kwargs)
 
