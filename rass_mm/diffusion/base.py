@@ -159,12 +159,6 @@ def read_base(
     base = DiffusionBase(folder, {part: _read_config(folder, part) for part in CONFIGS})
     if (folder / MODEL_INDEX).exists():
         read_json(folder / MODEL_INDEX, dict[str, Any], DOWNLOAD, BaseFolderError)
-    for part, config in base.configs.items():
-        if config.get('quantization_config'):
-            raise BaseFolderError(
-                f'{folder / CONFIGS[part]}: quantization_config is set, but quantized weights are not supported. '
-                'Download the folder without quantization.'
-            )
     unet, vae, text = base.configs['unet'], base.configs['vae'], base.configs['text_encoder']
     for key, other, part, name in (
         ('in_channels', vae, 'vae', 'latent_channels'),

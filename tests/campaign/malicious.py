@@ -465,11 +465,11 @@ def _code_files(base: Path) -> None:
 
 AUTO = {name: 'modeling_evil.Evil' for name in ('AutoConfig', 'AutoModel', 'AutoTokenizer', 'AutoModelForCausalLM')}
 BASES: dict[str, tuple[Callable[[Path], None], bool]] = {
-    'auto_map of the text encoder': (lambda base: _edit('text_encoder/config.json', base, auto_map=AUTO), True),
-    'auto_map of the UNet': (lambda base: _edit('unet/config.json', base, auto_map=AUTO), True),
-    'auto_map of the VAE': (lambda base: _edit('vae/config.json', base, auto_map=AUTO), True),
-    'auto_map of the tokenizer': (lambda base: _edit('tokenizer/tokenizer_config.json', base, auto_map=AUTO), True),
-    'class of the UNet': (lambda base: _edit('unet/config.json', base, _class_name=['unet', 'Evil']), True),
+    'auto_map of the text encoder': (lambda base: _edit('text_encoder/config.json', base, auto_map=AUTO), False),
+    'auto_map of the UNet': (lambda base: _edit('unet/config.json', base, auto_map=AUTO), False),
+    'auto_map of the VAE': (lambda base: _edit('vae/config.json', base, auto_map=AUTO), False),
+    'auto_map of the tokenizer': (lambda base: _edit('tokenizer/tokenizer_config.json', base, auto_map=AUTO), False),
+    'class of the UNet': (lambda base: _edit('unet/config.json', base, _class_name=['unet', 'Evil']), False),
     'custom pipeline': (
         lambda base: _edit('model_index.json', base, _class_name=['pipeline', 'Evil'], unet=['evil', 'Evil']),
         True,
@@ -502,8 +502,6 @@ BASES: dict[str, tuple[Callable[[Path], None], bool]] = {
     'link out of the folder': (lambda base: _linked(base), False),
 }
 """Changes of a base, and whether the base is still valid."""
-IDENTIFIED = ('auto_map of the text encoder', 'auto_map of the UNet', 'auto_map of the VAE')
-"""Changes that make it another base than that of an adapter or a checkpoint."""
 
 
 def _pickled(base: Path, part: str, stem: str) -> None:
@@ -534,8 +532,7 @@ def _bases() -> Iterator[Case]:
                 copy_base, functools.partial(lambda change, base: (_code_files(base), change(base)), change)
             )
             command = command.replace('$FX/base', 'base')
-            ok = valid and (door == 'train' or not name.startswith(IDENTIFIED))
-            yield Case(f'malicious/base {name}/{door}', command, ok=ok, prepare=prepare, malicious=True)
+            yield Case(f'malicious/base {name}/{door}', command, ok=valid, prepare=prepare, malicious=True)
 
 
 def _resaved(change: Callable[[dict], object], options: dict, folder: Path, kit: Path) -> None:
@@ -575,6 +572,15 @@ HARMLESS: dict[str, Callable[[Path, Path], None]] = {
     ),
 }
 """Odd checkpoints that are valid."""
+HARMLESS |= {
+    name: functools.partial(_resaved, functools.partial(lambda part, loaded: {**loaded, 'further': part}, part), {})
+    for name, part in {
+        '30 levels': functools.reduce(lambda inner, _: {'a': [inner]}, range(15), 1),
+        '3000 tensors': {str(index): torch.zeros(2) for index in range(3000)},
+        '100,000 numbers': list(range(100_000)),
+        'one value repeated 1000 times': torch.ones(1).expand(1000),
+    }.items()
+}
 
 
 def _after(folder: Path, kit: Path) -> None:
