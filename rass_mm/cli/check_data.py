@@ -84,7 +84,7 @@ def _check_target(target: Path) -> None:
     if not target.exists():
         return
     try:
-        earlier = json.loads(target.read_bytes())
+        earlier = json.loads(target.read_bytes()) if target.is_file() else None  # reading a pipe would not end
     except (ValueError, RecursionError):
         earlier = None
     if not isinstance(earlier, dict) or not earlier.keys() >= RECORDED:

@@ -43,11 +43,11 @@ class LoadImageStrict(LoadImageFromFile):
 
     Args:
         max_pixels: largest number of pixels of an image. A larger image raises an error and is not decoded.
-        kwargs: other arguments of mmcv's `LoadImageFromFile`.
+        args, kwargs: arguments of mmcv's `LoadImageFromFile`.
     """
 
-    def __init__(self, max_pixels: int = MAX_PIXELS, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, *args: Any, max_pixels: int = MAX_PIXELS, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.max_pixels = max_pixels
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
@@ -232,7 +232,7 @@ class LoadCleanImage(BaseTransform):
         if backend not in ('cv2', 'pillow'):
             raise ConfigError(f"LoadCleanImage.backend is {backend!r}. Set it to 'cv2' or 'pillow'.")
         self.lq, self.clean, self.suffix, self.upscale, self.backend = lq, clean, suffix, upscale, backend
-        self.load = LoadImageStrict(max_pixels)
+        self.load = LoadImageStrict(max_pixels=max_pixels)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Adds `gt`, (H, W, 3) BGR uint8, and `gt_path`, and enlarges `img` if necessary.

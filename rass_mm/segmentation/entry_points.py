@@ -39,6 +39,9 @@ HOOKS = tuple(
 )
 """Hooks that are added to every runner of a config that imports this package."""
 
+LIMIT = 'max_pixels'
+"""Argument of `LoadImageStrict` that the loaders of mmcv, which mmseg puts in its place, do not have."""
+
 
 def settle(config: dict[str, Any]) -> None:
     """Completes a config in place.
@@ -109,7 +112,10 @@ def _wrap_inference_model() -> None:
 
     @functools.wraps(prepare)
     def prepare_and_restore(imgs: Any, model: BaseModel) -> Any:
+        first = imgs[0] if isinstance(imgs, (list, tuple)) else imgs
         with _own_pipeline(model.cfg):
+            if isinstance(first, np.ndarray):
+                model.cfg.test_pipeline[0].pop(LIMIT, None)
             return prepare(imgs, model)
 
     mmseg.apis.inference._preprare_data = prepare_and_restore
@@ -162,7 +168,8 @@ def _name_loaders_plainly(config: Any) -> dict[str, Any] | None:
             continue
         if kind is LoadImageStrict:
             strict = {key: value for key, value in step.items() if key != 'type'}
-        steps.append({**step, 'type': 'LoadImageFromFile'} if LoadImageFromFile in bases else step)
+        plain = {key: value for key, value in step.items() if key != LIMIT}
+        steps.append({**plain, 'type': 'LoadImageFromFile'} if LoadImageFromFile in bases else step)
     config.test_dataloader.dataset.pipeline = steps
     return strict
 

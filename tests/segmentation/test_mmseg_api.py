@@ -20,7 +20,7 @@ from PIL import Image
 
 import rass_mm
 from rass_mm.datasets.classes import follow_classes
-from rass_mm.errors import ConfigError
+from rass_mm.errors import ConfigError, DataError
 from rass_mm.segmentation import logits
 
 CLASSES = ('ground', 'wall', 'roof')
@@ -118,6 +118,20 @@ def test_the_inferencer_refuses_a_truncated_photo(trained, photos, tmp_path):
     (tmp_path / 'cut.png').write_bytes(data[: len(data) // 2])
     with pytest.raises(rass_mm.errors.DataError, match=r'cut\.png'):
         MMSegInferencer(*trained['rass'], device='cpu')(str(tmp_path / 'cut.png'))
+
+
+def test_a_limit_of_pixels_holds_for_files_and_does_not_disturb_arrays(trained, photos):
+    file, checkpoint = trained['resnet']
+    config = Config.fromfile(file)
+    for pipeline in (config.test_pipeline, config.test_dataloader.dataset.pipeline):
+        pipeline[0].max_pixels = 5000
+    model, inferencer = (door(config, checkpoint, device='cpu') for door in (init_model, MMSegInferencer))
+    doors = [lambda image: labels(inference_model(model, image)), lambda image: inferencer(image)['predictions']]
+    array = np.asarray(Image.open(photos[1]))[..., ::-1].copy()
+    for door in doors:
+        assert door(photos[0]).shape == SIZES[0] and door(array).shape == SIZES[1]
+        with pytest.raises(DataError, match='96x96 pixels.*max_pixels'):
+            door(photos[1])
 
 
 def test_it_works_without_an_import_of_the_package_and_from_elsewhere(trained, photos, tmp_path):

@@ -29,6 +29,7 @@ model = init_model(config, checkpoint, device='cpu')
 inferencer = MMSegInferencer(config, checkpoint, device='cpu')
 import rass_mm
 
+assert rass_mm.__file__.startswith({site!r}), rass_mm.__file__
 segmentor = rass_mm.load_segmentor(checkpoint, device='cpu')
 doors = {{
     'inference_model': lambda photo: inference_model(model, photo).pred_sem_seg.data[0].numpy(),
@@ -88,10 +89,10 @@ def test_the_config_has_ten_lines_at_most():
     assert len(CONFIG.splitlines()) <= 10
 
 
-def test_four_doors_give_the_same_labels(day):
+def test_four_doors_give_the_same_labels(day, wheel_site):
     here, environment = day
     photos = ['photos/turned.jpg', 'photos/wide.png', 'photos/more/odd.webp', 'photos/grey.png']
-    code = PREDICT.format(arguments=['mine.py', 'work/iter_4.pth', *photos])
+    code = PREDICT.format(arguments=['mine.py', 'work/iter_4.pth', *photos], site=str(wheel_site))
     done = python('-W', 'ignore', '-c', code, cwd=here, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     sizes = [(90, 61), (130, 333), (75, 53), (64, 64)]  # the first one upright

@@ -85,7 +85,7 @@ def image_size(path: str, max_pixels: int = MAX_PIXELS) -> tuple[Size, int]:
     Raises:
         DataError: the file is missing, truncated, damaged, too large or not an image.
     """
-    loaded = LoadImageStrict(max_pixels)({'img_path': path})
+    loaded = LoadImageStrict(max_pixels=max_pixels)({'img_path': path})
     decode_fully(Path(path).read_bytes(), path)  # the loader checks only the end of the file
     height, width = loaded['img_shape']
     return (width, height), loaded['exif_orientation']

@@ -421,6 +421,9 @@ def test_the_results_replace_nothing_but_results(root, capsys):
         captured = capsys.readouterr()
         assert f'{target} exists and was not written by check-data' in captured.err and not captured.out
         assert Path(target).read_bytes() == before
+    os.mkfifo(root / 'pipe')
+    assert main(['check-data', path, '--workers', '1', '--json', str(root / 'pipe')]) == 1
+    assert (root / 'pipe').is_fifo() and 'pipe exists and was not written by check-data' in capsys.readouterr().err
     assert main(['check-data', path, '--workers', '1', '--json', str(root / 'found.json')]) == 0
     assert main(['check-data', path, '--workers', '1', '--json', str(root / 'found.json')]) == 0
 
