@@ -22,6 +22,7 @@ COMMON = [
     'safetensors>=0.4',
     'filelock',
     'pillow',
+    'pydantic>=2.7',
     'rich',
 ]
 # The originals and their maintained forks have the same import names, so an environment has one family or the other.

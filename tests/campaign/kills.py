@@ -1,0 +1,263 @@
+"""Kills of running jobs at random moments.
+
+Nothing is lost, nothing stays behind, and a resumed job ends as if it had never been killed.
+
+    python tests/campaign/kills.py --out FOLDER [--count 200] [--only PATTERN ...]
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from campaign import server
+from campaign.cases import TRACEBACK
+from campaign.kit import SMALL, data_options, make_kit
+from rich.console import Console
+from rich.progress import track
+
+PATIENCE = 120
+"""Seconds after which a job is hanging."""
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+IMAGES = 24
+TRAIN = ['train_cfg.max_iters=12', 'train_cfg.val_interval=100', 'default_hooks.checkpoint.interval=3']
+TRAIN += ['default_hooks.logger.interval=1', *SMALL]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command that can be killed and given again.
+
+    Args:
+        command: arguments of `rass-mm`; `$FX` is the kit.
+        resume: arguments to add when the command is given again.
+        compared: patterns of files whose bytes must equal those of a job that was never killed.
+        training: whether the losses of each iteration are compared as well.
+        images: whether the job reads the folder `in`.
+    """
+
+    command: str
+    resume: str = ''
+    compared: tuple[str, ...] = ('out/**/*',)
+    training: bool = False
+    images: bool = False
+    volatile: tuple[str, ...] = field(default=('.log', '.jsonl', '.lock'))
+
+
+def _train(config: str, *options: str) -> str:
+    given = [*data_options('$FX/data'), *TRAIN, *options]
+    return ' '.join(['train', config, '--work-dir', 'out', '--cfg-options', *given])
+
+
+RESTORER = '--adapter $FX/adapter.safetensors --base $FX/base --window 64 --overlap 16'
+JOBS = {
+    'train RASS': Job(
+        _train('rass/rass_scenes_tiny.py', 'model.backbone.base=$FX/base'), '--resume', (), training=True
+    ),
+    'train SCR': Job(_train('scr/scr_scenes_tiny.py', 'model.base=$FX/base'), '--resume', (), training=True),
+    'train ResNet': Job(_train('baselines/resnet_scenes_tiny.py'), '--resume', (), training=True),
+    'make-lq': Job('make-lq in out --workers 1', images=True),
+    'make-lq in processes': Job('make-lq in out --workers 2', images=True),
+    'restore': Job(f'restore in out {RESTORER}', images=True),
+    'segment': Job('segment in out --checkpoint $FX/resnet.pth --device cpu', images=True),
+    'make-scenes': Job('make-scenes out --train 30 --val 6 --size 96 --workers 1'),
+    'make-base': Job(
+        'make-base out --scenes 6 --vae-steps 12 --vae-batch 1 --vae-crop 32 --unet-steps 12 --unet-batch 1 '
+        '--unet-crop 8'
+    ),
+    'robustness': Job(
+        'robustness baselines/resnet_scenes_tiny.py $FX/resnet.pth --out out --name curve --cfg-options '
+        + ' '.join([*data_options('$FX/data'), *SMALL]),
+        compared=(),
+    ),
+    'check-data': Job(
+        'check-data baselines/resnet_scenes_tiny.py --workers 1 --json out/found.json --cfg-options '
+        + ' '.join(data_options('$FX/data')),
+    ),
+}
+
+
+def prepare(job: Job, folder: Path, kit: Path) -> None:
+    """Makes the inputs of a job in an empty working directory."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    if job.images:
+        (folder / 'in').mkdir()
+        sources = sorted((kit / 'data' / 'img_dir').rglob('*.png'))
+        for number in range(IMAGES):
+            shutil.copy(sources[number % len(sources)], folder / 'in' / f'{number:03}.png')
+
+
+def start(job: Job, folder: Path, kit: Path, again: bool) -> int:
+    """Starts a job in a session of its own; returns its process id."""
+    command = job.command.split(' ')
+    if again and job.resume:
+        command[2:2] = [job.resume]
+    command = [part.replace('$FX', str(kit)) for part in command]
+    child = os.fork()
+    if child:
+        return child
+    from rass_mm_cli.main import main
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    environment = {'RASS_MM_CACHE': str(folder / 'cache')}
+    server.in_child(lambda: main(command), folder, folder / ('again.log' if again else 'first.log'), environment)
+    raise AssertionError
+
+
+def wait(child: int, seconds: float) -> int | None:
+    """Waits for a process; returns its wait status, or None if it is still running."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return status
+        time.sleep(0.01)
+    return None
+
+
+def members(session: int) -> list[int]:
+    """Returns the ids of the running processes of a session."""
+    found = []
+    for entry in Path('/proc').iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, IndexError, ValueError):
+                fields = (entry / 'stat').read_text().rpartition(')')[2].split()
+                if int(fields[3]) == session and fields[0] != 'Z':
+                    found.append(int(entry.name))
+    return found
+
+
+def run_whole(job: Job, folder: Path, kit: Path, again: bool = False) -> tuple[float, str | None]:
+    """Runs a job to its end; returns its seconds and what went wrong, or None."""
+    began = time.monotonic()
+    child = start(job, folder, kit, again)
+    status = wait(child, PATIENCE)
+    if status is None:
+        os.killpg(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        return PATIENCE, 'it hung'
+    log = (folder / ('again.log' if again else 'first.log')).read_text(errors='replace')
+    wrong = f'status {os.waitstatus_to_exitcode(status)}: {log[-300:]}' if status else None
+    return time.monotonic() - began, wrong
+
+
+def killed(job: Job, folder: Path, kit: Path, number: signal.Signals, after: float) -> list[str]:
+    """Runs a job, kills it after some seconds and gives the command again; returns what is wrong."""
+    prepare(job, folder, kit)
+    child = start(job, folder, kit, again=False)
+    status = wait(child, after)
+    if status is None:
+        os.kill(child, number)
+        status = wait(child, 20)
+    faults = []
+    if status is None:
+        faults.append(f'still running 20 s after {number.name}')
+        os.killpg(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    elif number == signal.SIGINT and os.waitstatus_to_exitcode(status) not in (0, 130, 1):
+        faults.append(f'ended with {os.waitstatus_to_exitcode(status)} after Ctrl-C')
+    log = (folder / 'first.log').read_text(errors='replace')
+    if TRACEBACK in log:
+        faults.append('traceback')
+    end = time.monotonic() + 10
+    while members(child) and time.monotonic() < end:
+        time.sleep(0.05)
+    if members(child):
+        faults.append(f'{len(members(child))} processes outlived it')
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+    _, wrong = run_whole(job, folder, kit, again=True)
+    return faults + ([f'given again: {wrong}'] if wrong else [])
+
+
+def contents(job: Job, folder: Path) -> dict[str, str]:
+    """Returns the hashes of the compared files."""
+    files = {path for pattern in job.compared for path in folder.glob(pattern) if path.is_file()}
+    files = {path for path in files if path.suffix not in job.volatile}
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
+
+
+def losses(folder: Path) -> dict[int, dict[str, float]]:
+    """Returns the losses of each iteration, of the last run that computed it."""
+    found = {}
+    for file in sorted((folder / 'out').glob('*/vis_data/scalars.json')):
+        for line in file.read_text().splitlines():
+            with contextlib.suppress(ValueError):
+                record = json.loads(line)
+                if 'loss' in record or any('loss' in key for key in record):
+                    found[record['step']] = {key: value for key, value in record.items() if 'loss' in key}
+    return found
+
+
+def compared(job: Job, folder: Path, whole: Path) -> list[str]:
+    """Returns the differences of a resumed job from one that was never killed, and what stayed behind."""
+    faults = []
+    mine, theirs = contents(job, folder), contents(job, whole)
+    differing = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
+    if differing:
+        faults.append(f'{len(differing)} of {len(theirs)} files differ, e.g. {differing[0]}')
+    left = [path for path in (folder / 'out').rglob('.*') if path.is_file() and re.match(r'\..+-', path.name)]
+    if left:
+        faults.append(f'{len(left)} temporary files stayed behind, e.g. {left[0].name}')
+    if job.training:
+        mine, theirs = losses(folder), losses(whole)
+        for step, values in theirs.items():
+            off = [key for key, value in values.items() if abs(mine.get(step, {}).get(key, 1e9) - value) > 1e-6]
+            if off:
+                faults.append(f'iteration {step}: {off[0]} differs')
+                break
+    return faults
+
+
+def main() -> int:
+    """Kills jobs and prints what is wrong; returns 1 if anything is."""
+    parser = argparse.ArgumentParser(description='Kills running jobs at random moments.')
+    parser.add_argument('--out', type=Path, default=Path('campaign_out'))
+    parser.add_argument('--count', type=int, default=200, help='number of kills')
+    parser.add_argument('--only', nargs='+', default=['.'], help='patterns of names of jobs')
+    parser.add_argument('--seed', type=int, default=0)
+    arguments = parser.parse_args()
+    out, console = arguments.out.resolve(), Console(stderr=True)
+    out.mkdir(parents=True, exist_ok=True)
+    server.warm_up()
+    kit = make_kit(out / 'kit')
+    jobs = {name: job for name, job in JOBS.items() if any(re.search(pattern, name) for pattern in arguments.only)}
+    durations = {}
+    for name, job in jobs.items():
+        whole = out / 'whole' / name
+        prepare(job, whole, kit)
+        durations[name], wrong = run_whole(job, whole, kit)
+        if wrong:
+            raise RuntimeError(f'{name}: {wrong}')
+    rng, wrong, results = random.Random(arguments.seed), 0, out / 'kills.jsonl'
+    plan = [(list(jobs)[index % len(jobs)], SIGNALS[index // len(jobs) % 3]) for index in range(arguments.count)]
+    for index, (name, number) in enumerate(track(plan, 'kills', console=console)):
+        folder, after = out / 'killed' / f'{index:03}', rng.uniform(0.05, 1) * durations[name]
+        faults = killed(jobs[name], folder, kit, number, after)
+        faults += compared(jobs[name], folder, out / 'whole' / name)
+        result = {'job': name, 'signal': number.name, 'after': round(after, 2), 'faults': faults}
+        with results.open('a') as file:
+            file.write(json.dumps(result) + '\n')
+        if faults:
+            wrong += 1
+            console.print(f'{index} {name}, {number.name} after {after:.2f} s: {"; ".join(faults)}', markup=False)
+        else:
+            shutil.rmtree(folder)
+    console.print(f'{len(plan)} kills, {wrong} wrong', markup=False)
+    return bool(wrong)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
