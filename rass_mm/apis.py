@@ -2,6 +2,7 @@
 
 import json
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,12 @@ from rass_mm.datasets.preflight import check_data_folders, check_labels
 from rass_mm.datasets.wrappers import leaf_paths
 from rass_mm.degradation.versions import lq_steps, step_version
 from rass_mm.devices import check_memory, device_name, has_accelerator
-from rass_mm.engine.launchers import check_launcher
+from rass_mm.engine.launchers import check_launcher, is_first_process
 from rass_mm.engine.pretrained import check_pretrained
 from rass_mm.engine.records import command_line
 from rass_mm.errors import CheckpointError, ConfigError
 from rass_mm.files.atomic import write_text
+from rass_mm.files.locks import held
 from rass_mm.files.schemas import LONGEST
 from rass_mm.protocol import protocol_line, recipe_versions
 from rass_mm.segmentation.entry_points import settle
@@ -134,7 +136,8 @@ def train(config: Config, resume: bool | str = False) -> Runner:
     """
     check_settings(config, 'train')
     check_batch(config, 'train_dataloader')
-    with explained(config, 'model', 'train_dataloader', 'optim_wrapper'):
+    lock = held(config.work_dir) if is_first_process(config.launcher) else nullcontext()
+    with explained(config, 'model', 'train_dataloader', 'optim_wrapper'), lock:
         return _train(config, resume)
 
 

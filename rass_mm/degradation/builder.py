@@ -25,6 +25,7 @@ from rass_mm.errors import ConfigError, DataError
 from rass_mm.files.atomic import write_bytes
 from rass_mm.files.hashing import file_sha256, json_sha256
 from rass_mm.files.integrity import MAX_PIXELS, check_pixels, check_regular, decoded
+from rass_mm.files.locks import held
 from rass_mm.files.manifest import (
     AGAIN,
     MANIFEST,
@@ -140,18 +141,20 @@ def build_lq_dataset(
         raise ConfigError(f'The number of workers is {workers}, but it must be at least 1.')
     tasks = [task._replace(max_pixels=max_pixels) for task in _plan(images, out, seed, recipe, suffix)]
     header = _header(images, seed, recipe, suffix)
-    lines = _resume(out, header, tasks)
-    pending = [task for task in tasks if task.image not in lines]
-    logger.info('%d images in %s: %d to degrade, %d already done', len(tasks), images, len(pending), len(lines))
-    broken = _run(pending, workers, out / PARTIAL, lines)
-    if broken:
-        listed = '\n'.join(f'  {name}: {reason}' for name, reason in sorted(broken.items()))
-        raise DataError(
-            f'{len(broken)} of {len(tasks)} images cannot be used:\n{listed}\nThe other {len(lines)} images are done '
-            'and kept. Repair or remove the listed images and run the same command again to add the missing ones.'
-        )
-    write_manifest(out / MANIFEST, header, _sorted(lines))
-    (out / PARTIAL).unlink(missing_ok=True)
+    with held(out):
+        lines = _resume(out, header, tasks)
+        pending = [task for task in tasks if task.image not in lines]
+        logger.info('%d images in %s: %d to degrade, %d already done', len(tasks), images, len(pending), len(lines))
+        broken = _run(pending, workers, out / PARTIAL, lines)
+        if broken:
+            listed = '\n'.join(f'  {name}: {reason}' for name, reason in sorted(broken.items()))
+            raise DataError(
+                f'{len(broken)} of {len(tasks)} images cannot be used:\n{listed}\nThe other {len(lines)} images are '
+                'done and kept. Repair or remove the listed images and run the same command again to add the '
+                'missing ones.'
+            )
+        write_manifest(out / MANIFEST, header, _sorted(lines))
+        (out / PARTIAL).unlink(missing_ok=True)
     return BuildSummary(len(tasks), len(pending), time.monotonic() - start, out / MANIFEST)
 
 

@@ -33,6 +33,11 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def temporary_names(stem: str) -> str:
+    """Returns a pattern for the names of the temporary files of targets whose stem matches the pattern `stem`."""
+    return f'.{stem[:LONGEST]}-????????.*'
+
+
 def check_writable(target: str | os.PathLike) -> None:
     """Creates the folder of a file and checks that the file can be written, without changing the file.
 

@@ -13,6 +13,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from rass_mm.errors import ConfigError
 from rass_mm.files.atomic import write_bytes
 from rass_mm.files.integrity import MAX_PIXELS
+from rass_mm.files.locks import held
 from rass_mm.inference.capacity import SEGMENT_BYTES, fitting
 from rass_mm.inference.job import Note, Summary, Words, report_broken, run_tasks
 from rass_mm.inference.manifest import ImageLine, Manifest
@@ -75,24 +76,25 @@ def segment_files(
     folders = [LABELS, OVERLAYS, *[CONFIDENCE] * options.confidence, *[RESTORED] * restored]
     plan = plan_outputs(sources, out, lambda name: [f'{folder}/{_as_png(name)}' for folder in folders])
     settings = {**asdict(options), 'restored': restored}
-    manifest = Manifest(plan, FORMAT, settings, model or {}, SegmentedLine)
-    pending = [task for task in plan.tasks if not manifest.has(task)]
-    logger.info('%d of %d images to segment', len(pending), len(plan.tasks))
-    if pending or not has_shares(plan.out):
-        segmentor = load()
-        segmentor.use(options)
-        if restored and not segmentor.restores:
-            raise ConfigError(
-                f'--restored needs a model that restores images first (RestoreThenSegment), but this one is a '
-                f'{type(segmentor.model).__name__}.'
-            )
-        logger.info('Mode: %s', segmentor.choice.described())
-        logger.info('Size: %s', fitting(SEGMENT_BYTES, max_pixels, segmentor.device))
-        try:
-            broken = run_tasks(pending, _work(segmentor, folders, max_pixels), manifest, WORDS)
-        finally:  # also after an interruption
-            write_shares(plan.out, manifest.lines.values(), segmentor.classes)
-        report_broken(broken, plan, WORDS)
+    with held(plan.out):
+        manifest = Manifest(plan, FORMAT, settings, model or {}, SegmentedLine)
+        pending = [task for task in plan.tasks if not manifest.has(task)]
+        logger.info('%d of %d images to segment', len(pending), len(plan.tasks))
+        if pending or not has_shares(plan.out):
+            segmentor = load()
+            segmentor.use(options)
+            if restored and not segmentor.restores:
+                raise ConfigError(
+                    f'--restored needs a model that restores images first (RestoreThenSegment), but this one is a '
+                    f'{type(segmentor.model).__name__}.'
+                )
+            logger.info('Mode: %s', segmentor.choice.described())
+            logger.info('Size: %s', fitting(SEGMENT_BYTES, max_pixels, segmentor.device))
+            try:
+                broken = run_tasks(pending, _work(segmentor, folders, max_pixels), manifest, WORDS)
+            finally:  # also after an interruption
+                write_shares(plan.out, manifest.lines.values(), segmentor.classes)
+            report_broken(broken, plan, WORDS)
     return Summary(len(plan.tasks), len(pending), time.monotonic() - start)
 
 

@@ -14,9 +14,10 @@ import random
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -31,6 +32,9 @@ PATIENCE = 120
 """Seconds after which a job is hanging."""
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 IMAGES = 24
+SHARES = (0.05, 0.3, 0.6, 0.9)
+"""Shares of the space that a job needs, after which the disk is full."""
+PAGE = 4096
 TRAIN = ['train_cfg.max_iters=12', 'train_cfg.val_interval=100', 'default_hooks.checkpoint.interval=3']
 TRAIN += ['default_hooks.logger.interval=1', *SMALL]
 
@@ -45,6 +49,9 @@ class Job:
         compared: patterns of files whose bytes must equal those of a job that was never killed.
         training: whether the losses of each iteration are compared as well.
         images: whether the job reads the folder `in`.
+        volatile: suffixes of files whose bytes may differ.
+        weight: number of kills for each kill of other jobs; less for slow ones.
+        seconds: duration of a job that is only killed and never resumed; None runs it to its end.
     """
 
     command: str
@@ -52,7 +59,9 @@ class Job:
     compared: tuple[str, ...] = ('out/**/*',)
     training: bool = False
     images: bool = False
-    volatile: tuple[str, ...] = field(default=('.log', '.jsonl', '.lock'))
+    volatile: tuple[str, ...] = ('.log', '.jsonl', '.lock')
+    weight: float = 1
+    seconds: float | None = None
 
 
 def _train(config: str, *options: str) -> str:
@@ -66,6 +75,9 @@ JOBS = {
         _train('rass/rass_scenes_tiny.py', 'model.backbone.base=$FX/base'), '--resume', (), training=True
     ),
     'train SCR': Job(_train('scr/scr_scenes_tiny.py', 'model.base=$FX/base'), '--resume', (), training=True),
+    'train RASS, two processes': Job(
+        _train('rass/rass_scenes_tiny.py', 'model.backbone.base=$FX/base'), '--resume', (), training=True, weight=0.2
+    ),
     'train ResNet': Job(_train('baselines/resnet_scenes_tiny.py'), '--resume', (), training=True),
     'make-lq': Job('make-lq in out --workers 1', images=True),
     'make-lq in processes': Job('make-lq in out --workers 2', images=True),
@@ -85,18 +97,32 @@ JOBS = {
         'check-data baselines/resnet_scenes_tiny.py --workers 1 --json out/found.json --cfg-options '
         + ' '.join(data_options('$FX/data')),
     ),
+    'convert': Job('convert $FX/published.pkl out/a.safetensors --base $FX/base'),
+    'demo': Job('demo --out out', weight=0.3, seconds=40),
 }
+PROCESSES = {'train RASS, two processes': 2}
+"""Job -> number of its processes, which torchrun starts."""
 
 
 def prepare(job: Job, folder: Path, kit: Path) -> None:
     """Makes the inputs of a job in an empty working directory."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    fill(job, folder, kit)
+
+
+def fill(job: Job, folder: Path, kit: Path) -> None:
+    """Makes the inputs of a job."""
     if job.images:
         (folder / 'in').mkdir()
         sources = sorted((kit / 'data' / 'img_dir').rglob('*.png'))
         for number in range(IMAGES):
             shutil.copy(sources[number % len(sources)], folder / 'in' / f'{number:03}.png')
+
+
+def log_of(folder: Path, again: bool) -> Path:
+    """Returns the log of a job; it is beside its folder, whose file system may be full."""
+    return folder.with_name(folder.name + ('.again.log' if again else '.first.log'))
 
 
 def start(job: Job, folder: Path, kit: Path, again: bool) -> int:
@@ -110,10 +136,21 @@ def start(job: Job, folder: Path, kit: Path, again: bool) -> int:
         return child
     from rass_mm_cli.main import main
 
+    processes = PROCESSES.get(next(name for name, other in JOBS.items() if other is job))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     environment = {'RASS_MM_CACHE': str(folder / 'cache')}
-    server.in_child(lambda: main(command), folder, folder / ('again.log' if again else 'first.log'), environment)
+    call = (lambda: main(command)) if processes is None else (lambda: _launched(command, processes))
+    server.in_child(call, folder, log_of(folder, again), environment)
     raise AssertionError
+
+
+def _launched(command: list[str], processes: int) -> int:
+    """Runs a command in several processes, as tools/dist_train.sh does."""
+    from torch.distributed.run import main
+
+    environment = f'--nproc-per-node={processes} --nnodes=1 --standalone'.split()
+    main([*environment, '-m', 'rass_mm_cli', *command, '--launcher', 'pytorch'])
+    return 0
 
 
 def wait(child: int, seconds: float) -> int | None:
@@ -127,14 +164,15 @@ def wait(child: int, seconds: float) -> int | None:
     return None
 
 
-def members(session: int) -> list[int]:
-    """Returns the ids of the running processes of a session."""
+def members(session: int, folder: Path) -> list[int]:
+    """Returns the ids of the running processes of a session, and of those that torchrun started in their own."""
     found = []
     for entry in Path('/proc').iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError, IndexError, ValueError):
                 fields = (entry / 'stat').read_text().rpartition(')')[2].split()
-                if int(fields[3]) == session and fields[0] != 'Z':
+                ours = int(fields[3]) == session or os.fsencode(folder / 'cache') in (entry / 'environ').read_bytes()
+                if ours and fields[0] != 'Z':
                     found.append(int(entry.name))
     return found
 
@@ -148,13 +186,13 @@ def run_whole(job: Job, folder: Path, kit: Path, again: bool = False) -> tuple[f
         os.killpg(child, signal.SIGKILL)
         os.waitpid(child, 0)
         return PATIENCE, 'it hung'
-    log = (folder / ('again.log' if again else 'first.log')).read_text(errors='replace')
+    log = log_of(folder, again).read_text(errors='replace')
     wrong = f'status {os.waitstatus_to_exitcode(status)}: {log[-300:]}' if status else None
     return time.monotonic() - began, wrong
 
 
 def killed(job: Job, folder: Path, kit: Path, number: signal.Signals, after: float) -> list[str]:
-    """Runs a job, kills it after some seconds and gives the command again; returns what is wrong."""
+    """Runs a job and kills it after some seconds; returns what is wrong."""
     prepare(job, folder, kit)
     child = start(job, folder, kit, again=False)
     status = wait(child, after)
@@ -168,18 +206,24 @@ def killed(job: Job, folder: Path, kit: Path, number: signal.Signals, after: flo
         os.waitpid(child, 0)
     elif number == signal.SIGINT and os.waitstatus_to_exitcode(status) not in (0, 130, 1):
         faults.append(f'ended with {os.waitstatus_to_exitcode(status)} after Ctrl-C')
-    log = (folder / 'first.log').read_text(errors='replace')
+    log = log_of(folder, False).read_text(errors='replace')
     if TRACEBACK in log:
         faults.append('traceback')
     end = time.monotonic() + 10
-    while members(child) and time.monotonic() < end:
+    while (left := members(child, folder)) and time.monotonic() < end:
         time.sleep(0.05)
-    if members(child):
-        faults.append(f'{len(members(child))} processes outlived it')
+    if left:
+        faults.append(f'{len(left)} processes outlived it')
+    for process in left:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(child, signal.SIGKILL)
+            os.kill(process, signal.SIGKILL)
+    return faults
+
+
+def resumed(job: Job, folder: Path, kit: Path) -> list[str]:
+    """Gives the command of a killed job again; returns what is wrong."""
     _, wrong = run_whole(job, folder, kit, again=True)
-    return faults + ([f'given again: {wrong}'] if wrong else [])
+    return [f'given again: {wrong}'] if wrong else []
 
 
 def contents(job: Job, folder: Path) -> dict[str, str]:
@@ -208,7 +252,7 @@ def compared(job: Job, folder: Path, whole: Path) -> list[str]:
     differing = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
     if differing:
         faults.append(f'{len(differing)} of {len(theirs)} files differ, e.g. {differing[0]}')
-    left = [path for path in (folder / 'out').rglob('.*') if path.is_file() and re.match(r'\..+-', path.name)]
+    left = [path for path in folder.rglob('.*') if re.match(r'\..+-\w{8}', path.name) or path.suffix == '.lock']
     if left:
         faults.append(f'{len(left)} temporary files stayed behind, e.g. {left[0].name}')
     if job.training:
@@ -221,12 +265,70 @@ def compared(job: Job, folder: Path, whole: Path) -> list[str]:
     return faults
 
 
+def full_disks(jobs: dict[str, Job], out: Path, kit: Path) -> list[dict]:
+    """Runs each job on file systems that become full at some moment, and once more when there is space.
+
+    Requires the permission to mount file systems.
+    """
+    results = []
+    for name, job in jobs.items():
+        if job.seconds is not None:
+            continue
+        prepare(job, out / 'sized', kit)
+        inputs, total = used(out / 'sized'), used(out / 'whole' / name)
+        for share in SHARES:
+            folder = out / 'full'
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            size = inputs + int(share * (total - inputs))
+            subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size}', 'full', folder], check=True)
+            try:
+                faults = filled(job, folder, kit)
+                subprocess.run(['mount', '-o', 'remount,size=2g', folder], check=True)
+                faults += resumed(job, folder, kit) + compared(job, folder, out / 'whole' / name)
+            finally:
+                subprocess.run(['umount', '-l', folder], check=True)
+            results.append({'job': name, 'signal': 'full disk', 'after': share, 'faults': faults})
+    return results
+
+
+def used(folder: Path) -> int:
+    """Returns the bytes of the pages that the files of a folder take, and a page for each folder and link."""
+    sizes = [path.lstat().st_size if path.is_file() else 1 for path in [folder, *folder.rglob('*')]]
+    return sum(-(-size // PAGE) * PAGE for size in sizes)
+
+
+def filled(job: Job, folder: Path, kit: Path) -> list[str]:
+    """Runs a job on a file system that becomes full; returns what is wrong."""
+    fill(job, folder, kit)
+    _, wrong = run_whole(job, folder, kit)
+    log = log_of(folder, False).read_text(errors='replace')
+    faults = ['traceback'] if TRACEBACK in log else []
+    if wrong is None:
+        return [*faults, 'it ended with status 0']
+    if 'status 1:' not in wrong or not re.search('No space left|disk space', log):
+        faults.append(wrong)
+    return faults
+
+
+def planned(jobs: dict[str, Job], count: int) -> list[tuple[str, signal.Signals]]:
+    """Returns the job and the signal of each kill, in turns of all jobs; slow jobs sit out some turns."""
+    plan, turn = [], 0
+    while len(plan) < count:
+        for name, job in jobs.items():
+            times = int((turn + 1) * job.weight) - int(turn * job.weight)
+            plan += [(name, SIGNALS[int(turn * job.weight) % 3])] * times
+        turn += 1
+    return plan[:count]
+
+
 def main() -> int:
     """Kills jobs and prints what is wrong; returns 1 if anything is."""
     parser = argparse.ArgumentParser(description='Kills running jobs at random moments.')
     parser.add_argument('--out', type=Path, default=Path('campaign_out'))
     parser.add_argument('--count', type=int, default=200, help='number of kills')
     parser.add_argument('--only', nargs='+', default=['.'], help='patterns of names of jobs')
+    parser.add_argument('--full', action='store_true', help='fill the disk instead of killing; requires mount')
     parser.add_argument('--seed', type=int, default=0)
     arguments = parser.parse_args()
     out, console = arguments.out.resolve(), Console(stderr=True)
@@ -236,17 +338,28 @@ def main() -> int:
     jobs = {name: job for name, job in JOBS.items() if any(re.search(pattern, name) for pattern in arguments.only)}
     durations = {}
     for name, job in jobs.items():
+        if job.seconds is not None:
+            durations[name] = job.seconds
+            continue
         whole = out / 'whole' / name
         prepare(job, whole, kit)
         durations[name], wrong = run_whole(job, whole, kit)
         if wrong:
             raise RuntimeError(f'{name}: {wrong}')
+    if arguments.full:
+        found = full_disks(jobs, out, kit)
+        (out / 'full.jsonl').write_text(''.join(json.dumps(result) + '\n' for result in found))
+        for result in found:
+            told = '; '.join(result['faults']) or 'right'
+            console.print(f'{result["job"]}, {result["after"]:.0%}: {told}', markup=False)
+        return any(result['faults'] for result in found)
     rng, wrong, results = random.Random(arguments.seed), 0, out / 'kills.jsonl'
-    plan = [(list(jobs)[index % len(jobs)], SIGNALS[index // len(jobs) % 3]) for index in range(arguments.count)]
+    plan = planned(jobs, arguments.count)
     for index, (name, number) in enumerate(track(plan, 'kills', console=console)):
         folder, after = out / 'killed' / f'{index:03}', rng.uniform(0.05, 1) * durations[name]
         faults = killed(jobs[name], folder, kit, number, after)
-        faults += compared(jobs[name], folder, out / 'whole' / name)
+        if jobs[name].seconds is None:
+            faults += resumed(jobs[name], folder, kit) + compared(jobs[name], folder, out / 'whole' / name)
         result = {'job': name, 'signal': number.name, 'after': round(after, 2), 'faults': faults}
         with results.open('a') as file:
             file.write(json.dumps(result) + '\n')

@@ -3,8 +3,12 @@
 import shutil
 from pathlib import Path
 
+import torch
 from campaign.server import forked
+from checkpoint_layouts import restorer_file
 from PIL import Image
+
+from rass_mm.diffusion.base import load_unet, read_base
 
 SHORT = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=2']
 SMALL = ['train_dataloader.batch_size=2', 'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0']
@@ -21,8 +25,8 @@ def make_kit(folder: Path) -> Path:
     """Makes the kit, unless it is complete, and returns its folder.
 
     Contents: `data` (8 training and 4 validation scenes of 96x96 with degraded copies), `base`, `scr.pth`,
-    `adapter.safetensors`, `rass.pth`, `resnet.pth`, `metrics.json`, `curve.json`, `benchmark.json`, `good.png` (64x64)
-    and `good.jpg` (96x64).
+    `adapter.safetensors`, `rass.pth`, `resnet.pth`, `metrics.json`, `curve.json`, `benchmark.json`,
+    `published.pkl` (in the layout of scr.pkl), `good.png` (64x64) and `good.jpg` (96x64).
     """
     if (folder / 'ready').exists():
         return folder
@@ -59,6 +63,7 @@ def make_kit(folder: Path) -> Path:
     first, second = sorted((folder / 'data' / 'img_dir' / 'val').glob('*.*'))[:2]
     Image.open(first).resize((64, 64)).save(folder / 'good.png')
     Image.open(second).resize((96, 64)).save(folder / 'good.jpg')
+    torch.save(restorer_file(load_unet(read_base(folder / 'base'))), folder / 'published.pkl')
     (folder / 'ready').touch()
     return folder
 

@@ -1,6 +1,7 @@
 """Runs the robustness test of one model and writes its table and plot."""
 
 import argparse
+import glob
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ from rass_mm.degradation.severity import parameter_text
 from rass_mm.devices import device_name
 from rass_mm.engine.records import command_line
 from rass_mm.files.atomic import write_text
+from rass_mm.files.locks import held
 from rass_mm.parallel import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -48,15 +50,16 @@ def tested(arguments: argparse.Namespace, name: str, others: Sequence[Curve]) ->
     config = prepare_config(config, work_dir=str(arguments.out / 'logs' / name))
     config.log_level = 'WARNING'  # a log per point would hide the progress
     header = describe(config, arguments.config, arguments.checkpoint, name, sweep)
-    curve = open_curve(arguments.out / f'{name}.json', header)
-    check_comparable([*others, curve])
-    missing = len(curve.missing(sweep.keys))
-    logger.info('%d of %d points to test', missing, len(sweep.keys))
-    if missing:
-        curve.begin({'command': command_line(), 'device': device_name(), 'versions': recorded_versions()})
-        shown = progress(missing, curve.header['data']['images'])
-        with explained(config, 'model', 'test_dataloader', 'test_evaluator'), shown as (advance, finished):
-            run_sweep(config, arguments.checkpoint, curve, sweep, advance, finished)
+    with held(arguments.out, f'.{name}.lock', glob.escape(name)):
+        curve = open_curve(arguments.out / f'{name}.json', header)
+        check_comparable([*others, curve])
+        missing = len(curve.missing(sweep.keys))
+        logger.info('%d of %d points to test', missing, len(sweep.keys))
+        if missing:
+            curve.begin({'command': command_line(), 'device': device_name(), 'versions': recorded_versions()})
+            shown = progress(missing, curve.header['data']['images'])
+            with explained(config, 'model', 'test_dataloader', 'test_evaluator'), shown as (advance, finished):
+                run_sweep(config, arguments.checkpoint, curve, sweep, advance, finished)
     return curve
 
 

@@ -1,6 +1,7 @@
 """Cache of trained bases: a lock that is held while a base is trained, and copies of finished bases."""
 
 import errno
+import glob
 import logging
 import shutil
 import tempfile
@@ -70,6 +71,8 @@ def copy_base(cached: Path, folder: Path, key: str) -> None:
         BaseFolderError: another command wrote other files to the folder in the meantime.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.parent.glob(f'.{glob.escape(folder.name)}-????????'):
+        shutil.rmtree(leftover, ignore_errors=True)  # of a killed command
     with tempfile.TemporaryDirectory(prefix=f'.{folder.name}-', dir=folder.parent) as temporary:
         copy = Path(temporary) / folder.name
         shutil.copytree(cached, copy, ignore=shutil.ignore_patterns('*.pt'))

@@ -192,7 +192,7 @@ def make_base(
     with locked(cached.with_name(f'{key}.lock')):  # another command that makes the same base finishes first
         if not read_record(cached / 'training.json'):
             _BaseTraining(cached, recipe, key, source, start).run()
-    copy_base(cached, folder, key)
+        copy_base(cached, folder, key)
     return read_record(record)['losses']
 
 

@@ -29,6 +29,7 @@ from rass_mm.demo.scenes.plan import Plan
 from rass_mm.demo.scenes.shapes import foliage
 from rass_mm.errors import DataError
 from rass_mm.files.atomic import atomic_path, write_text
+from rass_mm.files.locks import held
 from rass_mm.files.schemas import read_json
 
 __all__ = ['GENERATOR_VERSION', 'make_scene', 'scene_seed', 'write_scenes']
@@ -137,13 +138,14 @@ def write_scenes(
         'size': list(size),
         'counts': counts,
     }
-    if _already_written(out, settings):
-        return
-    _refuse_foreign_files(out, counts)
-    jobs = [(out, split, index, seed, size) for split, count in counts.items() for index in range(count)]
-    for _ in track(_draw_all(jobs, workers), 'Drawing scenes', len(jobs), disable=not Console().is_terminal):
-        pass
-    write_text(out / 'scenes.json', json.dumps(settings, indent=1) + '\n')
+    with held(out):
+        if _already_written(out, settings):
+            return
+        _refuse_foreign_files(out, counts)
+        jobs = [(out, split, index, seed, size) for split, count in counts.items() for index in range(count)]
+        for _ in track(_draw_all(jobs, workers), 'Drawing scenes', len(jobs), disable=not Console().is_terminal):
+            pass
+        write_text(out / 'scenes.json', json.dumps(settings, indent=1) + '\n')
 
 
 def _already_written(out: Path, settings: dict) -> bool:
