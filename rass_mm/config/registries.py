@@ -29,7 +29,12 @@ def registered(name: str) -> Any | None:
         if key in node.module_dict:
             return node.module_dict[key]
     for node in sorted(candidates, key=lambda node: node.scope not in FIRST):
-        node.import_from_location()
+        try:
+            node.import_from_location()
+        except ImportError:
+            # Another package's module may need what is not installed, e.g. onedl-mmdetection's imgaug.
+            if scope or node.scope in FIRST:
+                raise
         if key in node.module_dict:
             return node.module_dict[key]
     return None

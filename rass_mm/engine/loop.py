@@ -35,3 +35,7 @@ class _Skipping:
             self.count -= 1
             return None
         return next(self.iterator)
+
+    def skip_iter(self, count: int) -> None:
+        """Skips batches, as onedl-mmengine's loop does, where mmengine's loop reads them."""
+        self.count -= count
