@@ -5,6 +5,7 @@ import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rass_mm.config.building import in_library
 from rass_mm.errors import ConfigError
@@ -12,7 +13,8 @@ from rass_mm.errors import ConfigError
 BOM = '\ufeff'
 LONGEST = 300
 """Characters of the message of an error."""
-_reading: list[str] = []
+_reading: ContextVar[tuple[str, ...]] = ContextVar('reading', default=())
+"""Files that are being read in this thread: a config, and the chain of its bases."""
 
 
 @contextmanager
@@ -25,22 +27,23 @@ def explained_reading(file: str | os.PathLike) -> Iterator[None]:
         ConfigError: the block raised an error or ended the program, or the config inherits from itself.
     """
     path = os.path.abspath(os.path.expanduser(file))
-    if path in _reading[:-1]:
-        raise ConfigError(f'{path} inherits from itself: {" -> ".join((*_reading, path))}. Remove one _base_.')
-    _reading.append(path)
+    above = _reading.get()
+    if path in above[:-1]:
+        raise ConfigError(f'{path} inherits from itself: {" -> ".join((*above, path))}. Remove one _base_.')
+    token = _reading.set((*above, path))
     try:
         yield
     except ConfigError:
         raise
     except FileNotFoundError as error:
         missing = error.filename is None or os.path.abspath(error.filename) == path
-        if missing and path not in _reading[:-1]:
+        if missing and path not in above:
             raise  # a missing base, which is reported together with the config that needs it
         raise ConfigError(_explanation(path, error)) from error
     except (Exception, SystemExit) as error:
         raise ConfigError(_explanation(path, error)) from error
     finally:
-        _reading.pop()
+        _reading.reset(token)
 
 
 def _explanation(path: str, error: BaseException) -> str:

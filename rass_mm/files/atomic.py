@@ -18,6 +18,8 @@ LONGEST = 40
 def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
     """Context manager. Yields a temporary path in the target's folder and renames it to `target` if no error is raised.
 
+    An OSError without a file name, as of a write to a full disk, gets the name of the target.
+
     The temporary name keeps the target's suffix, because image writers choose the format by the suffix.
     """
     target = Path(target)
@@ -29,6 +31,10 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o644)  # mkstemp creates private files, but data sets and checkpoints are shared
         os.replace(temporary, target)
+    except OSError as error:
+        if error.filename is None:  # a write to a full disk
+            error.filename = os.fspath(target)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -115,7 +115,7 @@ def convert(
     kind, content = read_published(source, kind)
     found = read_base(base)
     provenance = {'file': Path(source).name, 'sha256': file_sha256(Path(source)), 'kind': kind}
-    adapter = scr_adapter and file_sha256(Path(scr_adapter))
+    adapter = file_sha256(Path(scr_adapter)) if scr_adapter and Path(scr_adapter).is_file() else None
     request = {'source': provenance, 'base': found.identity, 'form': form, 'scr_adapter': adapter}
     if earlier is not None:
         if earlier['request'] != json.loads(json.dumps(request)):

@@ -58,6 +58,7 @@ VALUES: dict[str, list[Any]] = {
     'base': [{}, 'base', [], {'config': 'x', 'weights': 'y'}, {'config': 1, 'weights': 2}, {'config': 'x'}],
     'hash': ['0' * 16, '', 7],
     'name': ['', 'with.dots', 7, ['scr']],
+    'recipe': [{}],
     'vae': [{}, 'x', {'rank': 0, 'alpha': 8, 'targets': ['conv1']}, {'rank': 4, 'alpha': 8, 'targets': ['nope']}],
 }
 RECIPE: dict[str, list[Any]] = {
@@ -131,8 +132,7 @@ def _headers() -> Iterator[Case]:
         for wrong, value in [*WRONG.items(), ('absent', ...)]:
             if value is not ... and kind_of(valid) == wrong and key not in ('rank',):
                 continue
-            chosen = [doors[turn % 4], 'restore'] if wrong in ('absent', 'null') else [doors[turn % 4]]
-            for door in dict.fromkeys(chosen):
+            for door in dict.fromkeys((doors[turn % 4], 'restore')):
                 if key == 'recipe' and wrong == 'absent' and door not in RESTORERS:
                     continue  # an adapter without a recipe is not a restorer, but trainings accept it
                 prepare = functools.partial(_header, functools.partial(_with, key, value), key == 'hash')
@@ -141,18 +141,17 @@ def _headers() -> Iterator[Case]:
     for key, values in VALUES.items():
         for number, value in enumerate(values):
             prepare = functools.partial(_header, functools.partial(_with, key, value), key == 'hash')
-            for door in (doors[number % 4], doors[(number + 1) % 4]):
+            for door in dict.fromkeys((doors[number % 4], doors[(number + 1) % 4], 'restore')):
                 yield _case(f'header {key} {number} {_shown(value)}', door, prepare)
 
 
 def _recipes() -> Iterator[Case]:
-    turn = 0
     for key, values in RECIPE.items():
         for number, value in enumerate([*values, None, ..., True]):
             prepare = functools.partial(_header, functools.partial(_with, f'recipe.{key}', value), False)
             more = {'malicious': value == 'os.system'}
-            yield _case(f'recipe {key} {number} {_shown(value)}', RESTORERS[turn % 2], prepare, key=key, **more)
-            turn += 1
+            for door in RESTORERS:
+                yield _case(f'recipe {key} {number} {_shown(value)}', door, prepare, key=key, **more)
 
 
 def _shown(value: Any) -> str:
@@ -163,7 +162,7 @@ def _whole_headers() -> Iterator[Case]:
     contents: dict[str, Any] = {'null': None, 'list': [1], 'text': 'x', 'number': 7, 'empty': {}, 'true': True}
     for number, (name, content) in enumerate(contents.items()):
         prepare = functools.partial(_header, lambda _, content=content: content, False)
-        for door in (QUICK[number % 4], QUICK[(number + 2) % 4]):
+        for door in dict.fromkeys((QUICK[number % 4], QUICK[(number + 2) % 4], 'restore')):
             yield _case(f'whole header {name}', door, prepare)
     texts = {'no JSON': '{', 'deep': '[' * 50_000 + ']' * 50_000, 'empty text': '', 'python': "__import__('os')"}
     for number, (name, text) in enumerate(texts.items()):
@@ -213,6 +212,16 @@ def _further(key: str, tensors: dict, header: dict) -> None:
 
 def _huge(tensors: dict, header: dict) -> None:
     header |= {'rank': 2_000_000_000}
+
+
+def _lower_rank(tensors: dict, header: dict) -> dict:
+    """Returns a valid adapter of half the rank, which is another one than that of the configs."""
+    header |= {'rank': header['rank'] // 2}
+    lower = {
+        'lora_A.weight': lambda value: value[: header['rank']],
+        'lora_B.weight': lambda value: value[:, : header['rank']],
+    }
+    return {key: lower.get(key[-13:], torch.clone)(value) for key, value in tensors.items()}
 
 
 TENSORS: dict[str, Callable[[dict, dict], Any]] = {
@@ -294,6 +303,50 @@ def _contents() -> Iterator[Case]:
         yield _case('a folder', door, lambda folder, kit: (folder / FILE).mkdir())
 
 
+TRAINED: dict[str, Callable] = {
+    'whole header list': functools.partial(_header, lambda _: [1], False),
+    'whole header empty': functools.partial(_header, lambda _: {}, False),
+    **{
+        f'header {key} absent': functools.partial(_header, functools.partial(_with, key, ...), False)
+        for key in ('rank', 'alpha', 'targets', 'base', 'hash', 'name')
+    },
+    **{
+        f'header {key} {_shown(value)}': functools.partial(_header, functools.partial(_with, key, value), False)
+        for key, value in (
+            *(('rank', value) for value in (0, -3, 'x', 5)),
+            *(('alpha', value) for value in (NAN, None)),
+            *(('targets', value) for value in ([], 7, 'to_q', ['nope'])),
+            ('base', {}),
+            ('base', 'base'),
+            ('vae', {'rank': 4, 'alpha': 8, 'targets': ['nope']}),
+        )
+    },
+    **{
+        f'tensors {kind}': functools.partial(_tensors, TENSORS[kind])
+        for kind in (
+            *('none', 'only A', 'only B', 'no conv_in', 'one A lacks', 'one B lacks', 'conv_in of another shape'),
+            *('A of another rank', 'nan', 'int64', 'a VAE tensor', 'an unknown layer'),
+        )
+    },
+    'bytes first half': functools.partial(_bytes, DAMAGES['first half']),
+    'bytes inverted in the middle': functools.partial(_bytes, damaged_middle),
+}
+"""Faults with which a training could begin, if only the other commands looked for them."""
+
+
+def _trainings() -> Iterator[Case]:
+    for kind, prepare in TRAINED.items():
+        for door in ('train', 'train restorer'):
+            yield _case(kind, door, prepare)
+    lower = functools.partial(_tensors, _lower_rank)
+    yield _case('another rank than the config', 'train restorer', lower)
+    yield _case('another rank than the config', 'start', lower)
+    # a merged adapter leaves nothing of its rank
+    yield _case('another rank than the config', 'train', lower, ok=True, check=_trained)
+    for door in RESTORERS:
+        yield _case('another rank than the config', door, lower, ok=True, check=CHECKS[door])
+
+
 def _restored(folder: Path) -> str | None:
     return None if (folder / 'out' / 'good.png').stat().st_size > 1000 else 'no restored image'
 
@@ -343,3 +396,4 @@ def cases() -> Iterator[Case]:
     yield from _recipes()
     yield from _whole_headers()
     yield from _contents()
+    yield from _trainings()

@@ -212,7 +212,11 @@ def _files() -> Iterator[Case]:
         for number, (damage, data) in enumerate(BROKEN_JSON.items()):
             change = functools.partial(_damage, file, lambda _, data=data: data)
             yield _case(f'{file} {damage}', ('load', 'build', 'restore', 'build', 'train')[number % 5], change, name)
-        yield _case(f'{file} a folder', 'build', functools.partial(_damage, file, lambda _: None), name)
+        for door in ('build', 'train'):
+            yield _case(f'{file} a folder', door, functools.partial(_damage, file, lambda _: None), name)
+        for damage in ('no JSON', 'cut', 'a list'):
+            change = functools.partial(_damage, file, lambda _, data=BROKEN_JSON[damage]: data)
+            yield _case(f'{file} {damage}', 'train', change, name)
         if file in CONFIGS.values() or file.endswith('vocab.json'):
             yield _case(f'{file} absent', 'load', functools.partial(_remove, file), name)
     for damage in DAMAGES:
@@ -225,10 +229,16 @@ def _files() -> Iterator[Case]:
             'without its last byte',
         )
         if fatal:  # a shorter list of merges is a valid one
-            yield _case(f'tokenizer/merges.txt {damage}', 'build', change, ('merges|tokenizer',))
+            for door in ('build', 'train'):
+                yield _case(f'tokenizer/merges.txt {damage}', door, change, ('merges|tokenizer',))
+    for damage in ('cut', 'a list', 'binary'):
+        change = functools.partial(_damage, 'tokenizer/merges.txt', lambda _, data=BROKEN_JSON[damage]: data)
+        for door in ('build', 'train'):
+            yield _case(f'tokenizer/merges.txt JSON {damage}', door, change, ('merges|tokenizer',))
     yield _case('tokenizer/merges.txt absent', 'load', functools.partial(_remove, 'tokenizer/merges.txt'), ('merges',))
     change = functools.partial(_damage, 'tokenizer/merges.txt', lambda _: None)
-    yield _case('tokenizer/merges.txt a folder', 'build', change, ('merges',))
+    for door in ('build', 'train'):
+        yield _case('tokenizer/merges.txt a folder', door, change, ('merges',))
 
 
 def _values() -> Iterator[Case]:
@@ -241,13 +251,23 @@ def _values() -> Iterator[Case]:
                 if part == 'text_encoder' and door == 'restore':
                     door = 'build'
                 more = {'malicious': key in MALICIOUS}
-                yield _case(f'{part} {key} {number} {shown}', door, prepare, (f'{key}|{part}',), **more)
+                for each in dict.fromkeys((door, *_trained(part, key, number, value))):
+                    yield _case(f'{part} {key} {number} {shown}', each, prepare, (f'{key}|{part}',), **more)
     for number, value in enumerate([{'AutoTokenizer': ['evil.Tokenizer', None]}, 'evil.Tokenizer']):
         prepare = functools.partial(_set, TOKENIZER[0], 'auto_map', value)
         yield _case(f'tokenizer auto_map {number}', 'load', prepare, ('tokenizer_config',), malicious=True)
     for name, value in {'negative': -1, 'text': 'x', 'fraction': 1.5, 'beyond the embedding': 10**6}.items():
         prepare = functools.partial(_set, TOKENIZER[2], 'car</w>', value)
         yield _case(f'tokenizer id {name}', 'load', prepare, ('vocab',))
+
+
+def _trained(part: str, key: str, number: int, value: Any) -> Iterator[str]:
+    """Yields the doors of whole commands for the first value of each key, and for all of the most important keys."""
+    first = number == 0 or value is ... or key in ('block_out_channels', 'scaling_factor')
+    if first and key not in MALICIOUS:
+        yield 'train'
+        if part in ('vae', 'scheduler'):
+            yield 'restore'
 
 
 def _damaged_weights() -> Iterator[Case]:
@@ -258,7 +278,8 @@ def _damaged_weights() -> Iterator[Case]:
             yield _case(f'{part} weights {damage}', doors[number % len(doors)], prepare, (part,))
         for number, (wrong, change) in enumerate(WRONG_WEIGHTS.items()):
             prepare = functools.partial(_weights, file, change)
-            for door in {'load', doors[1 + number % (len(doors) - 1)]}:
+            further = (*doors[2:], 'train') if wrong in ('nan', 'one nan', 'int8', 'all zero') else ()
+            for door in dict.fromkeys(('load', doors[1 + number % (len(doors) - 1)], *further)):
                 yield _case(f'{part} weights {wrong}', door, prepare, (part,))
         yield _case(f'{part} weights absent', 'train', functools.partial(_remove, file), (part,))
         yield _case(f'{part} weights a folder', 'load', functools.partial(_damage, file, lambda _: None), (part,))

@@ -114,8 +114,13 @@ RECORDS: dict[str, Any] = {
     'empty': b'',
     'not UTF-8': b'\xff\xfe',
     'deep': b'[' * 50_000,
-    'JSON of a list': [1],
+    'JSON of a list': b'[1, 2]',
     'JSON of a number': b'5',
+    'JSON of a text': b'"text"',
+    'an empty mapping': {},
+    'fractions': torch.tensor([0.5, 7.0]),
+    'large numbers': torch.tensor([2**40, -5]),
+    'of no dimension': torch.tensor(5, dtype=torch.uint8),
     'no base': {'merged_adapters': [], 'classes': ['a']},
     'base a text': {'base': 'sd', 'merged_adapters': [], 'classes': ['a']},
     'base without weights': {'base': {'config': 'a'}, 'merged_adapters': [], 'classes': ['a']},
@@ -219,9 +224,9 @@ def _contents() -> Iterator[Case]:
 def _records() -> Iterator[Case]:
     for name, value in RECORDS.items():
         change = _state(functools.partial(lambda value, state: {**state, '_extra_state': _record(value)}, value))
-        for door in ('test', 'load_from'):
+        for door in ('test', 'load_from', 'resume'):
             yield _case(f'record {name}', door, FOR_RASS[door], functools.partial(_changed, change, 'rass.pth'))
-        if isinstance(value, dict | bytes):
+        if isinstance(value, dict | bytes | torch.Tensor):
             prepare = functools.partial(
                 _safetensors, lambda state, value=value: {**state, '_extra_state': _record(value)}
             )

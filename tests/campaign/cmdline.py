@@ -1,5 +1,9 @@
 """Numbers out of range, wrong devices and names, and outputs that cannot be written, for every command."""
 
+import ctypes
+import functools
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -184,6 +188,57 @@ def _numbers() -> Iterator[Case]:
                 yield Case(f'cmdline/{option} {good}/{door}', f'{line} --{option}={good}', ok=True)
 
 
+NAMESPACES = 0x10020000
+"""CLONE_NEWUSER and CLONE_NEWNS."""
+FULL = {
+    'train': (
+        50_000_000,
+        f'train {RESNET} --work-dir full/w --cfg-options {DATA} train_cfg.max_iters=3 train_cfg.val_interval=1000 '
+        'train_dataloader.batch_size=2 train_dataloader.num_workers=0 default_hooks.checkpoint.interval=1',
+    ),
+    'test out': (4096, f'{TEST} --out full --cfg-options {DATA}'),
+    'test show-dir': (4096, f'{TEST} --show-dir full --cfg-options {DATA}'),
+    'segment': (4096, 'segment $FX/good.png full --checkpoint $FX/resnet.pth'),
+}
+"""Commands that write to the folder `full`, and the bytes that it can hold."""
+
+
+def _filled(size: int, line: str, folder: Path) -> None:
+    """Runs a command while `full` is a small file system, which only this process and its children see."""
+    from rass_mm_cli.main import main
+
+    library, user, group = ctypes.CDLL(None, use_errno=True), os.getuid(), os.getgid()
+    if library.unshare(NAMESPACES):
+        raise OSError(ctypes.get_errno(), 'unshare')
+    for name, content in {'setgroups': 'deny', 'uid_map': f'0 {user} 1', 'gid_map': f'0 {group} 1'}.items():
+        Path('/proc/self', name).write_text(content)
+    if library.mount(b'none', os.fsencode(folder / 'full'), b'tmpfs', 0, f'size={size}'.encode()):
+        raise OSError(ctypes.get_errno(), 'mount')
+    # a relative path, because options lose the spaces in the name of `folder`
+    raise SystemExit(main(Case('', line).arguments(Path('kit'))))
+
+
+def _small(folder: Path, kit: Path) -> None:
+    (folder / 'full').mkdir()
+    (folder / 'kit').symlink_to(kit)
+
+
+@functools.cache
+def _may_mount() -> bool:
+    """Returns whether a process may mount file systems in namespaces of its own, which some machines forbid."""
+    command = ['unshare', '--user', '--map-root-user', '--mount', 'mount', '-t', 'tmpfs', 'none', '/mnt']
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def _full_disks() -> Iterator[Case]:
+    for name, (size, line) in FULL.items():
+        command = functools.partial(_filled, size, line)
+        yield Case(f'cmdline/disk that is full/{name}', command, named=('No space|disk space', 'full'), prepare=_small)
+
+
 def cases() -> Iterator[Case]:
     """Yields the cases of this group."""
     yield from _numbers()
@@ -195,5 +250,7 @@ def cases() -> Iterator[Case]:
     for door, line in {'restore': TILED, 'segment': SEGMENT, 'attention': ATTENTION}.items():
         yield Case(f'cmdline/dtype float8/{door}', f'{line} --dtype float8', named=('dtype', 'float8'))
     yield from _outputs()
+    if _may_mount():
+        yield from _full_disks()
     for name, line in GOOD.items():
         yield Case(f'cmdline/{name}', line, ok=True)

@@ -218,6 +218,12 @@ NAMED = {
     'resume=no.pth': ('no.pth',),
     'train_dataloader.batch_size=1000000000': ('batch_size',),
     'model..neck=1': ('model..neck',),
+    'model.test_cfg.mode=slide model.test_cfg.crop_size=64 model.test_cfg.stride=32': ('crop_size',),
+    'model.test_cfg.mode=slide model.test_cfg.stride=(31.5,32) model.test_cfg.crop_size=(64,64)': ('stride',),
+    'model.test_cfg.mode=slide model.test_cfg.stride=(0,32) model.test_cfg.crop_size=(64,64)': ('stride',),
+    'model.test_cfg.mode=slide model.test_cfg.crop_size=(-64,64) model.test_cfg.stride=(32,32)': ('crop_size',),
+    'model.test_cfg.mode=slide model.test_cfg.crop_size=(64,x) model.test_cfg.stride=(32,32)': ('crop_size',),
+    'model.test_cfg.mode=slide model.test_cfg.crop_size=(64,64,64) model.test_cfg.stride=(32,32)': ('crop_size',),
 }
 """What else than the key a message must name."""
 TESTING = [
@@ -303,8 +309,9 @@ def _keys(option: str) -> tuple[str, ...]:
     """Returns patterns for the last key of an option, or for the first of several options with a wrong value."""
     if option in NAMED:
         return NAMED[option]
-    key = option.split()[-1].partition('=')[0] if ' ' not in option else 'model.test_cfg'
-    return (key.rpartition('.')[2] if not key.rpartition('.')[2].isdigit() else key,)
+    key, _, value = option.partition('=') if ' ' not in option else ('model.test_cfg', '', '')
+    last = key.rpartition('.')[2]
+    return (key if last.isdigit() else last, *([value.strip('[]')] if value in ('Nope', 'nope', '[nope]') else []))
 
 
 def _values() -> Iterator[Case]:

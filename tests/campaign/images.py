@@ -129,6 +129,9 @@ DAMAGED: dict[str, tuple[str, Make]] = {
     'JPEG zeros in the middle': ('jpg', lambda image: _zeroed(_saved('JPEG', quality=95)(image))),
     'JPEG end in the middle': ('jpg', lambda image: _end(_saved('JPEG', quality=95)(image), b'\xff\xd9')),
     'JPEG without its middle': ('jpg', lambda image: _without(_saved('JPEG', quality=95)(image))),
+    'WebP middle': ('webp', lambda image: damaged_middle(_saved('WEBP', quality=95)(image))),
+    'WebP zeros in the middle': ('webp', lambda image: _zeroed(_saved('WEBP', quality=95)(image))),
+    'WebP lossless middle': ('webp', lambda image: damaged_middle(_saved('WEBP', lossless=True)(image))),
     'TIFF of NaN': ('tif', _array('.tif', lambda array: np.full(array.shape, np.nan, np.float32))),
     'TIFF of 0 to 255': ('tif', _array('.tif', lambda array: array.astype(np.float32))),
     'PNG of 40000x40000': ('png', lambda image: _claimed(_saved('PNG')(image), 40_000)),
@@ -137,6 +140,8 @@ DAMAGED: dict[str, tuple[str, Make]] = {
 
 LEFT_OUT = ('gif', 'ppm', 'pgm')
 """Types that make-lq leaves out of a folder and names."""
+UNSEEN = ('WebP middle', 'WebP zeros in the middle')
+"""Damages that leave a file that every decoder accepts: lossy WebP has no checksums, and all bits mean something."""
 REFUSED = {('TIFF float', 'make-lq'), ('TIFF float grey', 'make-lq')}
 """Valid files that a door refuses: the degradations are those of 8-bit images."""
 
@@ -205,19 +210,60 @@ def _kinds() -> Iterator[Case]:
         turn, sets = itertools.cycle(('segment', 'restore', 'attention')), itertools.cycle(SETS)
         for name, (suffix, make) in kinds.items():
             prepare = functools.partial(_folder, f'm.{suffix}'.encode(), make)
-            for door in ('make-lq', next(turn)):
+            middle = ('restore', 'segment', 'attention') if 'middle' in name else ()
+            for door in dict.fromkeys(('make-lq', next(turn), *middle)):
                 left_out = door == 'make-lq' and suffix in LEFT_OUT
-                good = (ok or left_out) and (name, door) not in REFUSED
+                good = (ok or left_out or name in UNSEEN) and (name, door) not in REFUSED
                 check = functools.partial(
                     _done_or_named if left_out else _outputs, *['m.'] if left_out else ['m', good]
                 )
                 named = () if good else (r'm\.',)
                 yield Case(f'images/{name}/{door}', _command(door, f'in/m.{suffix}'), good, named, prepare, check)
             if suffix in ('png', 'jpg') and 'EXIF' not in name and 'one row' not in name:
-                door = next(sets)
-                yield Case(
-                    f'images/{name}/{door}', _command(door, ''), ok, prepare=functools.partial(_data_set, suffix, make)
-                )
+                trained = ('train',) if ok else SETS if 'middle' in name else ()
+                for door in dict.fromkeys((next(sets), *trained)):
+                    if (name, door) == ('JPEG zeros in the middle', 'test'):
+                        continue  # in this image, the zeros are valid data
+                    prepare = functools.partial(_data_set, suffix, make)
+                    yield Case(f'images/{name}/{door}', _command(door, ''), ok, prepare=prepare)
+
+
+def _resized(size: tuple[int, int], orientation: int, make: Make, folder: Path, kit: Path) -> None:
+    """Copies the data set of the kit, in which one image of each split and its labels have another size."""
+    shutil.copytree(kit / 'data', folder / 'data')
+    for place in sorted((folder / 'data').glob('*/*/')):
+        path = sorted(place.glob('*'))[0]
+        image = Image.open(path).resize(size, Image.Resampling.NEAREST)
+        if place.parent.name == 'ann_dir':
+            # labels are drawn on the picture as it is shown
+            (image.transpose(Image.Transpose.ROTATE_270) if orientation == 6 else image).save(path)
+        else:
+            path.write_bytes(make(image.convert('RGB')))
+
+
+SIZES = {'the same size': (96, 96), 'a smaller size': (64, 48), 'a larger size': (200, 130)}
+
+
+def _data_sets() -> Iterator[Case]:
+    """Yields data sets whose images differ in size and in kind."""
+    kinds: dict[str, Make] = {
+        name: make
+        for name, (suffix, make) in VALID.items()
+        if suffix in ('png', 'jpg') and name in ('PNG alpha', 'PNG 1 bit', 'PNG palette', 'JPEG CMYK', 'JPEG EXIF')
+    }
+    kinds['WebP animated'] = VALID['WebP animated'][1]
+    for name, make in kinds.items():
+        for kind, size in SIZES.items():
+            prepare = functools.partial(_resized, size, 6 if 'EXIF' in name else 1, make)
+            for door in SETS if name == 'JPEG EXIF' else ('train',):
+                # labels of a turned square do not show whether they were drawn before or after the turn
+                unclear = name == 'JPEG EXIF' and kind == 'the same size'
+                named = ('stored', 'displayed') if unclear else ()
+                yield Case(f'images/{name} of {kind}/{door}', _command(door, ''), not unclear, named, prepare)
+    for name, size in {'one row': (96, 1), 'one column': (1, 96), 'one pixel': (1, 1)}.items():
+        for door in SETS:
+            prepare = functools.partial(_resized, size, 1, _saved('PNG'))
+            yield Case(f'images/PNG of {name} with labels/{door}', _command(door, ''), ok=True, prepare=prepare)
 
 
 NAMES: dict[str, bytes] = {
@@ -346,6 +392,17 @@ def _targets() -> Iterator[Case]:
         yield Case(f'images/target cannot be written/{door}', _command(door, ''), named=('out',), prepare=full)
 
 
+def _first_is_bad() -> Iterator[Case]:
+    """Yields a command with a bad image before a good one."""
+    for name in ('PNG empty', 'PNG first half', 'JPEG web page'):
+        suffix, make = DAMAGED[name]
+        for door in ('segment', 'restore', 'attention'):
+            command = DOORS[door].replace('@', f'in/0.{suffix} in/a.png in/z.png')
+            prepare = functools.partial(_folder, f'0.{suffix}'.encode(), make)
+            check = functools.partial(_outputs, '0', False)
+            yield Case(f'images/first is {name}/{door}', command, named=(r'0\.',), prepare=prepare, check=check)
+
+
 def _target(make: Callable[[Path], object], folder: Path, kit: Path) -> None:
     _folder(b'', None, folder, kit)
     make(folder)
@@ -353,5 +410,5 @@ def _target(make: Callable[[Path], object], folder: Path, kit: Path) -> None:
 
 def cases() -> Iterator[Case]:
     """Yields the cases of this group."""
-    for made in (_kinds, _names, _entries, _targets):
+    for made in (_kinds, _data_sets, _names, _entries, _targets, _first_is_bad):
         yield from made()

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -28,13 +28,17 @@ from campaign.kit import SMALL, data_options, make_kit
 from rich.console import Console
 from rich.progress import track
 
-PATIENCE = 120
+PATIENCE = 600
 """Seconds after which a job is hanging."""
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-IMAGES = 24
+LONG, ROUNDS = ('make-lq in processes', 'restore', 'segment'), 20
+"""Jobs for `--long`, and the number of kills of each."""
+MANY = 1000
 SHARES = (0.05, 0.3, 0.6, 0.9)
 """Shares of the space that a job needs, after which the disk is full."""
 PAGE = 4096
+STARTING = 1
+"""Seconds until a job has read its model."""
 TRAIN = ['train_cfg.max_iters=12', 'train_cfg.val_interval=100', 'default_hooks.checkpoint.interval=3']
 TRAIN += ['default_hooks.logger.interval=1', *SMALL]
 
@@ -48,7 +52,8 @@ class Job:
         resume: arguments to add when the command is given again.
         compared: patterns of files whose bytes must equal those of a job that was never killed.
         training: whether the losses of each iteration are compared as well.
-        images: whether the job reads the folder `in`.
+        images: number of images in the folder `in`.
+        processes: number of processes, which torchrun starts if there are several.
         volatile: suffixes of files whose bytes may differ.
         weight: number of kills for each kill of other jobs; less for slow ones.
         seconds: duration of a job that is only killed and never resumed; None runs it to its end.
@@ -58,7 +63,8 @@ class Job:
     resume: str = ''
     compared: tuple[str, ...] = ('out/**/*',)
     training: bool = False
-    images: bool = False
+    images: int = 0
+    processes: int = 1
     volatile: tuple[str, ...] = ('.log', '.jsonl', '.lock')
     weight: float = 1
     seconds: float | None = None
@@ -76,13 +82,18 @@ JOBS = {
     ),
     'train SCR': Job(_train('scr/scr_scenes_tiny.py', 'model.base=$FX/base'), '--resume', (), training=True),
     'train RASS, two processes': Job(
-        _train('rass/rass_scenes_tiny.py', 'model.backbone.base=$FX/base'), '--resume', (), training=True, weight=0.2
+        _train('rass/rass_scenes_tiny.py', 'model.backbone.base=$FX/base'),
+        '--resume',
+        (),
+        training=True,
+        processes=2,
+        weight=0.2,
     ),
     'train ResNet': Job(_train('baselines/resnet_scenes_tiny.py'), '--resume', (), training=True),
-    'make-lq': Job('make-lq in out --workers 1', images=True),
-    'make-lq in processes': Job('make-lq in out --workers 2', images=True),
-    'restore': Job(f'restore in out {RESTORER}', images=True),
-    'segment': Job('segment in out --checkpoint $FX/resnet.pth --device cpu', images=True),
+    'make-lq': Job('make-lq in out --workers 1', images=24),
+    'make-lq in processes': Job('make-lq in out --workers 2', images=24),
+    'restore': Job(f'restore in out {RESTORER}', images=24),
+    'segment': Job('segment in out --checkpoint $FX/resnet.pth --device cpu', images=24),
     'make-scenes': Job('make-scenes out --train 30 --val 6 --size 96 --workers 1'),
     'make-base': Job(
         'make-base out --scenes 6 --vae-steps 12 --vae-batch 1 --vae-crop 32 --unet-steps 12 --unet-batch 1 '
@@ -100,8 +111,6 @@ JOBS = {
     'convert': Job('convert $FX/published.pkl out/a.safetensors --base $FX/base'),
     'demo': Job('demo --out out', weight=0.3, seconds=40),
 }
-PROCESSES = {'train RASS, two processes': 2}
-"""Job -> number of its processes, which torchrun starts."""
 
 
 def prepare(job: Job, folder: Path, kit: Path) -> None:
@@ -116,7 +125,7 @@ def fill(job: Job, folder: Path, kit: Path) -> None:
     if job.images:
         (folder / 'in').mkdir()
         sources = sorted((kit / 'data' / 'img_dir').rglob('*.png'))
-        for number in range(IMAGES):
+        for number in range(job.images):
             shutil.copy(sources[number % len(sources)], folder / 'in' / f'{number:03}.png')
 
 
@@ -136,10 +145,9 @@ def start(job: Job, folder: Path, kit: Path, again: bool) -> int:
         return child
     from rass_mm_cli.main import main
 
-    processes = PROCESSES.get(next(name for name, other in JOBS.items() if other is job))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     environment = {'RASS_MM_CACHE': str(folder / 'cache')}
-    call = (lambda: main(command)) if processes is None else (lambda: _launched(command, processes))
+    call = (lambda: main(command)) if job.processes == 1 else (lambda: _launched(command, job.processes))
     server.in_child(call, folder, log_of(folder, again), environment)
     raise AssertionError
 
@@ -194,7 +202,11 @@ def run_whole(job: Job, folder: Path, kit: Path, again: bool = False) -> tuple[f
 def killed(job: Job, folder: Path, kit: Path, number: signal.Signals, after: float) -> list[str]:
     """Runs a job and kills it after some seconds; returns what is wrong."""
     prepare(job, folder, kit)
-    child = start(job, folder, kit, again=False)
+    return stopped(start(job, folder, kit, again=False), folder, number, after, again=False)
+
+
+def stopped(child: int, folder: Path, number: signal.Signals, after: float, again: bool) -> list[str]:
+    """Kills a running job after some seconds; returns what is wrong."""
     status = wait(child, after)
     if status is None:
         os.kill(child, number)
@@ -206,7 +218,7 @@ def killed(job: Job, folder: Path, kit: Path, number: signal.Signals, after: flo
         os.waitpid(child, 0)
     elif number == signal.SIGINT and os.waitstatus_to_exitcode(status) not in (0, 130, 1):
         faults.append(f'ended with {os.waitstatus_to_exitcode(status)} after Ctrl-C')
-    log = log_of(folder, False).read_text(errors='replace')
+    log = log_of(folder, again).read_text(errors='replace')
     if TRACEBACK in log:
         faults.append('traceback')
     end = time.monotonic() + 10
@@ -263,6 +275,24 @@ def compared(job: Job, folder: Path, whole: Path) -> list[str]:
                 faults.append(f'iteration {step}: {off[0]} differs')
                 break
     return faults
+
+
+def long_jobs(jobs: dict[str, Job], out: Path, kit: Path, rng: random.Random) -> list[dict]:
+    """Runs jobs of many images, each of which is killed again and again."""
+    results = []
+    for name in LONG:
+        job = replace(jobs[name], images=MANY)
+        whole, folder = out / 'many', out / 'many_killed'
+        prepare(job, whole, kit)
+        seconds, wrong = run_whole(job, whole, kit)
+        faults = [wrong] if wrong else []
+        prepare(job, folder, kit)
+        for index in range(ROUNDS):
+            after = seconds / ROUNDS * rng.uniform(0.5, 1.5) + STARTING
+            faults += stopped(start(job, folder, kit, again=index > 0), folder, SIGNALS[index % 3], after, index > 0)
+        faults += resumed(job, folder, kit) + compared(job, folder, whole)
+        results.append({'job': f'{name}, {MANY} images', 'signal': f'{ROUNDS} kills', 'after': 0, 'faults': faults})
+    return results
 
 
 def full_disks(jobs: dict[str, Job], out: Path, kit: Path) -> list[dict]:
@@ -329,6 +359,7 @@ def main() -> int:
     parser.add_argument('--count', type=int, default=200, help='number of kills')
     parser.add_argument('--only', nargs='+', default=['.'], help='patterns of names of jobs')
     parser.add_argument('--full', action='store_true', help='fill the disk instead of killing; requires mount')
+    parser.add_argument('--long', action='store_true', help='kill jobs of 1,000 images 20 times each')
     parser.add_argument('--seed', type=int, default=0)
     arguments = parser.parse_args()
     out, console = arguments.out.resolve(), Console(stderr=True)
@@ -337,7 +368,7 @@ def main() -> int:
     kit = make_kit(out / 'kit')
     jobs = {name: job for name, job in JOBS.items() if any(re.search(pattern, name) for pattern in arguments.only)}
     durations = {}
-    for name, job in jobs.items():
+    for name, job in jobs.items() if not arguments.long else ():
         if job.seconds is not None:
             durations[name] = job.seconds
             continue
@@ -346,9 +377,11 @@ def main() -> int:
         durations[name], wrong = run_whole(job, whole, kit)
         if wrong:
             raise RuntimeError(f'{name}: {wrong}')
-    if arguments.full:
-        found = full_disks(jobs, out, kit)
-        (out / 'full.jsonl').write_text(''.join(json.dumps(result) + '\n' for result in found))
+    if arguments.full or arguments.long:
+        found = full_disks(jobs, out, kit) if arguments.full else long_jobs(JOBS, out, kit, random.Random(0))
+        (out / ('full.jsonl' if arguments.full else 'long.jsonl')).write_text(
+            ''.join(json.dumps(result) + '\n' for result in found)
+        )
         for result in found:
             told = '; '.join(result['faults']) or 'right'
             console.print(f'{result["job"]}, {result["after"]:.0%}: {told}', markup=False)

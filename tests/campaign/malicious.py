@@ -1,10 +1,12 @@
 """Files that try to run code, to read or write elsewhere, or to exhaust the machine, at every door."""
 
 import functools
+import http.server
 import io
 import itertools
 import json
 import struct
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,6 +22,10 @@ CODE = pickles.SOURCE.decode()
 ADAPTERS = ('restore', 'attention', 'scr_adapter')
 SLOW = ('test', 'test RASS', 'load_from', 'resume', 'fine_tune', 'init_cfg', 'robustness', 'scr_adapter')
 QUICK = tuple(door for door in DOORS if door not in (*SLOW, 'CheckpointLoader'))
+
+
+EVERYWHERE = ('laughs of lists', 'list that contains itself', 'deep lists')
+"""Structures that are given to every door: what reads them fails in another place at each."""
 
 
 def _turns() -> Iterator[str]:
@@ -47,12 +53,15 @@ def _pickles() -> Iterator[Case]:
         yield _attack(f'{name} {form}', next(turn), FORMS[form](data))
     for name, data in pickles.senseless():
         yield _attack(f'{name} zip', 'CheckpointLoader', FORMS['zip'](data))
-        yield _attack(f'{name} plain', next(turn), data)
+        door = next(turn)
+        yield _attack(f'{name} plain', door, data)
+        yield _attack(f'{name} zip', 'convert', FORMS['zip'](data))
     for name, data in pickles.strange_tensors():
         for door in dict.fromkeys(('CheckpointLoader', next(turn))):
             yield _attack(name, door, pickles.zipped(data))
     for name, data in pickles.large_structures():
-        for door in dict.fromkeys(('CheckpointLoader', 'convert', *(next(turn) for _ in range(3)))):
+        doors = ('CheckpointLoader', 'convert', *(next(turn) for _ in range(3)))
+        for door in dict.fromkeys((*doors, *(DOORS if name in EVERYWHERE else ()))):
             yield _attack(name, door, pickles.zipped(data))
         yield _attack(f'{name} plain', 'CheckpointLoader', data)
         yield _attack(f'{name} legacy', 'test', pickles.legacy(data))
@@ -253,6 +262,26 @@ def _urls() -> Iterator[Case]:
     for url in URLS:
         for door in (next(turn), next(turn), next(turn)):
             yield Case(f'malicious/url {url.replace("/", "_")}/{door}', at(door, url), malicious=True)
+    for door in (*MMENGINE, 'convert', 'restore', 'scr_adapter'):
+        name, call = f'malicious/payload that a server offers/{door}', functools.partial(_offered, door)
+        prepare = lambda folder, kit: (folder / 'kit').symlink_to(kit)  # noqa: E731
+        yield Case(name, call, named=('127.0.0.1',), prepare=prepare, malicious=True)
+
+
+def _offered(door: str, folder: Path) -> None:
+    """Gives a door the address of a pickle that runs code, which a server of this process offers."""
+    payload = pickles.zipped(b'\x80\x02' + pickles.call('os.system', text(pickles.COMMAND)) + b'.')
+    write('offered/given.pth', payload, folder, folder)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder / 'offered')
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    given = at(door, f'http://127.0.0.1:{server.server_port}/given.pth')
+    if callable(given):
+        given(folder)
+    else:
+        from rass_mm_cli.main import main
+
+        raise SystemExit(main(Case('', given).arguments(Path('kit'))))
 
 
 def _yaml(body: str) -> bytes:
@@ -526,7 +555,9 @@ def _bases() -> Iterator[Case]:
     }
     turn = itertools.cycle(doors)
     for name, (change, valid) in BASES.items():
-        for door in dict.fromkeys(('restore', next(turn))) if name != 'auto_map of the text encoder' else doors:
+        for door in (
+            dict.fromkeys(('restore', next(turn), 'train')) if name != 'auto_map of the text encoder' else doors
+        ):
             command = doors[door]
             prepare = functools.partial(
                 copy_base, functools.partial(lambda change, base: (_code_files(base), change(base)), change)

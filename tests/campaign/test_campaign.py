@@ -2,17 +2,10 @@
 
 import pytest
 from campaign import server
-from campaign.kit import make_kit
 from campaign.table import GROUPS, all_cases, cases_of
 
 SHARE = 60
 """Every sixtieth case is run."""
-
-
-@pytest.fixture(scope='module')
-def kit(tmp_path_factory):
-    server.warm_up()
-    return make_kit(tmp_path_factory.mktemp('campaign') / 'kit')
 
 
 @pytest.mark.parametrize('group', GROUPS)

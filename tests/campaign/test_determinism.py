@@ -4,7 +4,7 @@ import time
 
 import pytest
 from campaign import server
-from campaign.kit import data_options, make_kit
+from campaign.kit import data_options
 
 CONFIGS = {'rass': 'rass/rass_scenes_tiny.py', 'resnet': 'baselines/resnet_scenes_tiny.py'}
 VARIANTS = {
@@ -13,12 +13,6 @@ VARIANTS = {
     'four workers': (4, 1),
     'batches of three': (0, 3),
 }
-
-
-@pytest.fixture(scope='module')
-def kit(tmp_path_factory):
-    server.warm_up()
-    return make_kit(tmp_path_factory.mktemp('campaign') / 'kit')
 
 
 @pytest.fixture(scope='module')
@@ -66,8 +60,9 @@ def test_windows_in_batches_give_the_same_labels(name, kit, run, tmp_path):
     source = kit / 'data' / 'img_dir' / 'val'
     for batch in (1, 4):
         folder = tmp_path / str(batch)
-        windows = ['--mode', 'slide', '--window', '64', '--overlap', '32', '--batch-size', batch, '--device', 'cpu']
-        run(folder, 'segment', source, 'out', '--checkpoint', kit / f'{name}.pth', '--base', kit / 'base', *windows)
+        windows = ['--mode', 'windows', '--window', '64', '--overlap', '32', '--batch-size', batch, '--device', 'cpu']
+        windows += ['--base', kit / 'base'] * (name == 'rass')
+        run(folder, 'segment', source, 'out', '--checkpoint', kit / f'{name}.pth', *windows)
     assert files(tmp_path / '1' / 'out' / 'labels') == files(tmp_path / '4' / 'out' / 'labels')
 
 

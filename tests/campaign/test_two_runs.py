@@ -3,24 +3,19 @@
 import os
 
 import pytest
-from campaign import kills, server
+from campaign import kills
 from campaign.cases import TRACEBACK
-from campaign.kit import make_kit
 
 from rass_mm.files.locks import held
 
 LOCKS = {'robustness': ('out', '.curve.lock'), 'convert': ('out', '.a.safetensors.lock')}
-UNLOCKED = ('make-base', 'check-data', 'demo', *kills.PROCESSES)
+UNLOCKED = ('make-base', 'check-data', 'demo')
 """Bases are made in the cache, where the second command waits; check-data writes one file, atomically."""
 
-
-@pytest.fixture(scope='module')
-def kit(tmp_path_factory):
-    server.warm_up()
-    return make_kit(tmp_path_factory.mktemp('campaign') / 'kit')
+NAMES = [name for name, job in kills.JOBS.items() if name not in UNLOCKED and job.processes == 1]
 
 
-@pytest.mark.parametrize('name', [name for name in kills.JOBS if name not in UNLOCKED])
+@pytest.mark.parametrize('name', NAMES)
 def test_the_second_command_is_refused_and_names_the_first(name, kit, tmp_path):
     job, folder = kills.JOBS[name], tmp_path / 'job'
     kills.prepare(job, folder, kit)
