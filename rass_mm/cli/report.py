@@ -34,6 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out:
         refuse_inputs([arguments.out], arguments.records, '--out')
     records = read_records(arguments.records)
+    if arguments.out:
+        refuse_inputs([arguments.out], [record.path for record in records], '--out')  # also those in folders
     text = report(records, arguments.title)
     if arguments.out is None:
         sys.stdout.write(text)
