@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         'as many CPU seconds as SCR and RASS together; 20000 steps take about as many as the base, SCR and RASS '
         'together, about an hour)',
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, interrupted='Run the same command again to continue.')
     return parser
 
 

@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     for name in RECIPE_OPTIONS:
         words = f'{BASE_HELP[name]} (default: {getattr(defaults, name)})'
         parser.add_argument(f'--{name.replace("_", "-")}', type=KINDS[name], help=words)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, interrupted='Run the same command again to continue.')
     return parser
 
 

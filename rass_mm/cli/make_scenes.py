@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
         '--workers', type=workers, default=os.cpu_count() or 1, help='number of processes (default: all cores)'
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, interrupted='Run the same command again to continue.')
     return parser
 
 

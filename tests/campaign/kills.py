@@ -90,6 +90,9 @@ JOBS = {
         weight=0.2,
     ),
     'train ResNet': Job(_train('baselines/resnet_scenes_tiny.py'), '--resume', (), training=True),
+    'train ResNet with workers': Job(
+        _train('baselines/resnet_scenes_tiny.py', 'train_dataloader.num_workers=2'), '--resume', (), training=True
+    ),
     'make-lq': Job('make-lq in out --workers 1', images=24),
     'make-lq in processes': Job('make-lq in out --workers 2', images=24),
     'restore': Job(f'restore in out {RESTORER}', images=24),
@@ -219,9 +222,9 @@ def stopped(child: int, folder: Path, number: signal.Signals, after: float, agai
     elif number == signal.SIGINT and os.waitstatus_to_exitcode(status) not in (0, 130, 1):
         faults.append(f'ended with {os.waitstatus_to_exitcode(status)} after Ctrl-C')
     log = log_of(folder, again).read_text(errors='replace')
-    if TRACEBACK in log:
+    if TRACEBACK in log and 'SignalException' not in log:  # torchrun's own, when it is terminated
         faults.append('traceback')
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60  # torch's workers look for their parent every few seconds
     while (left := members(child, folder)) and time.monotonic() < end:
         time.sleep(0.05)
     if left:
