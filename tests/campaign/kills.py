@@ -2,7 +2,7 @@
 
 Nothing is lost, nothing stays behind, and a resumed job ends as if it had never been killed.
 
-    python tests/campaign/kills.py --out FOLDER [--count 200] [--only PATTERN ...]
+    python tests/campaign/kills.py --out FOLDER [--count 200] [--only PATTERN ...] [--long | --full] [--report FILE]
 """
 
 import argparse
@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from campaign import server
 from campaign.cases import TRACEBACK
 from campaign.kit import SMALL, data_options, make_kit
+from campaign.report import write_kills
 from rich.console import Console
 from rich.progress import track
 
@@ -363,6 +364,7 @@ def main() -> int:
     parser.add_argument('--only', nargs='+', default=['.'], help='patterns of names of jobs')
     parser.add_argument('--full', action='store_true', help='fill the disk instead of killing; requires mount')
     parser.add_argument('--long', action='store_true', help='kill jobs of 1,000 images 20 times each')
+    parser.add_argument('--report', type=Path, help='Markdown file to write')
     parser.add_argument('--seed', type=int, default=0)
     arguments = parser.parse_args()
     out, console = arguments.out.resolve(), Console(stderr=True)
@@ -405,6 +407,8 @@ def main() -> int:
         else:
             shutil.rmtree(folder)
     console.print(f'{len(plan)} kills, {wrong} wrong', markup=False)
+    if arguments.report:
+        write_kills(arguments.report, [json.loads(line) for line in results.read_text().splitlines()])
     return bool(wrong)
 
 

@@ -22,7 +22,25 @@ def write_report(path: Path, results: list[dict]) -> None:
             f'{max((result["seconds"] for result in chosen), default=0):.1f}',
         ]
         rows.append('| ' + ' | '.join(map(str, cells)) + ' |')
-    start, end = '<!-- campaign -->', '<!-- end of campaign -->'
+    _between(path, 'campaign', rows)
+
+
+def write_kills(path: Path, results: list[dict]) -> None:
+    """Writes the table of kills between the marks of the page, or a new page."""
+    rows = ['| command | kills | SIGKILL | SIGTERM | SIGINT | wrong |', '|---|---|---|---|---|---|']
+    jobs = list(dict.fromkeys(result['job'] for result in results))
+    for job in [*jobs, None]:
+        chosen = [result for result in results if job in (None, result['job'])]
+        signals = Counter(result['signal'] for result in chosen)
+        counts = [signals[name] for name in ('SIGKILL', 'SIGTERM', 'SIGINT')]
+        cells = [job or 'all', len(chosen), *counts, sum(bool(result['faults']) for result in chosen)]
+        rows.append('| ' + ' | '.join(map(str, cells)) + ' |')
+    _between(path, 'kills', rows)
+
+
+def _between(path: Path, mark: str, rows: list[str]) -> None:
+    """Replaces the lines between two marks of a page."""
+    start, end = f'<!-- {mark} -->', f'<!-- end of {mark} -->'
     text = path.read_text() if path.exists() else f'{start}\n{end}\n'
     before, _, rest = text.partition(start)
     after = rest.partition(end)[2]
