@@ -30,6 +30,7 @@ from rass_mm.demo.scenes.shapes import foliage
 from rass_mm.errors import DataError
 from rass_mm.files.atomic import atomic_path, write_text
 from rass_mm.files.locks import held
+from rass_mm.files.manifest import remove_leftovers
 from rass_mm.files.schemas import read_json
 
 __all__ = ['GENERATOR_VERSION', 'make_scene', 'scene_seed', 'write_scenes']
@@ -141,6 +142,7 @@ def write_scenes(
     with held(out):
         if _already_written(out, settings):
             return
+        remove_leftovers(out, ['.png'])
         _refuse_foreign_files(out, counts)
         jobs = [(out, split, index, seed, size) for split, count in counts.items() for index in range(count)]
         for _ in track(_draw_all(jobs, workers), 'Drawing scenes', len(jobs), disable=not Console().is_terminal):
