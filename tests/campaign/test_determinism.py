@@ -6,6 +6,7 @@ import pytest
 from campaign import server
 from campaign.kit import data_options
 
+pytestmark = pytest.mark.slow
 CONFIGS = {'rass': 'rass/rass_scenes_tiny.py', 'resnet': 'baselines/resnet_scenes_tiny.py'}
 VARIANTS = {
     'again': (0, 1),

@@ -19,9 +19,6 @@ CHECKS = {
     'header of an adapter': ('diffusion.adapter_checks.check_header', 'adapters/header (alpha null|targets 7)/restore'),
     'tensors of an adapter': ('diffusion.adapter_checks.check_tensors', 'adapters/tensors (infinity|nan|int8)/restore'),
     'types of JSON': ('files.schemas.checked', 'jsons/curve/data (list|null)'),
-        'config.settings.check_settings',
-        'configs/(train_cfg.max_iters=x|model.test_cfg=5)/train',
-    ),
     'memory': ('devices.check_memory', 'cmdline/restore/upscale 900'),
     'events of YAML': ('config.yaml_data._check_events', 'malicious/yaml (bomb|deep|merge bomb|deep blocks)/.*'),
 }

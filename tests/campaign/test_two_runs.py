@@ -15,7 +15,12 @@ UNLOCKED = ('make-base', 'check-data', 'demo')
 NAMES = [name for name, job in kills.JOBS.items() if name not in UNLOCKED and job.processes == 1]
 
 
-@pytest.mark.parametrize('name', NAMES)
+QUICK = ('make-lq', 'restore', 'segment', 'make-scenes')
+
+
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES]
+)
 def test_the_second_command_is_refused_and_names_the_first(name, kit, tmp_path):
     job, folder = kills.JOBS[name], tmp_path / 'job'
     kills.prepare(job, folder, kit)
