@@ -49,7 +49,7 @@ def test_ctrl_c_before_the_command_begins(moment, monkeypatch, capsys):
     assert capsys.readouterr().err == '\nInterrupted.\n'
 
 
-@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize('number', [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_step_ends_with_the_process_that_started_it(number, tmp_path):
     starter = subprocess.Popen([sys.executable, '-c', STARTER, *COMMAND, '100000'], cwd=tmp_path)
     assert begun(tmp_path)
