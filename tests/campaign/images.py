@@ -135,6 +135,9 @@ DAMAGED: dict[str, tuple[str, Make]] = {
     'TIFF of NaN': ('tif', _array('.tif', lambda array: np.full(array.shape, np.nan, np.float32))),
     'TIFF of 0 to 255': ('tif', _array('.tif', lambda array: array.astype(np.float32))),
     'PNG of 40000x40000': ('png', lambda image: _claimed(_saved('PNG')(image), 40_000)),
+    # decoders accept both, so only our own check sees them
+    'PNG without its last block': ('png', lambda image: _saved('PNG')(image)[:-12]),
+    'PNG with a wrong checksum': ('png', lambda image: _wrong_checksum(_saved('PNG')(image))),
 }
 
 
@@ -163,6 +166,11 @@ def _end(data: bytes, end: bytes) -> bytes:
 
 def _claimed(data: bytes, side: int) -> bytes:
     return data[:16] + side.to_bytes(4, 'big') * 2 + data[24:]
+
+
+def _wrong_checksum(data: bytes) -> bytes:
+    place = data.index(b'IEND') - 8  # that of the last block of pixels, before the length of IEND
+    return data[:place] + bytes(255 - value for value in data[place : place + 4]) + data[place + 4 :]
 
 
 def _source(kit: Path) -> Image.Image:
@@ -392,6 +400,15 @@ def _targets() -> Iterator[Case]:
         yield Case(f'images/target cannot be written/{door}', _command(door, ''), named=('out',), prepare=full)
 
 
+def _limits() -> Iterator[Case]:
+    """Yields a valid image of more pixels than the limit, between two images that are within it."""
+    prepare, check = functools.partial(_folder, b'm.png', _saved('PNG')), functools.partial(_outputs, 'm', False)
+    for door in FILES:
+        command = f'{_command(door, "in/m.png")} --max-pixels 5000'
+        named = (r'm\.png', 'max-pixels')
+        yield Case(f'images/PNG beyond the limit/{door}', command, named=named, prepare=prepare, check=check)
+
+
 def _first_is_bad() -> Iterator[Case]:
     """Yields a command with a bad image before a good one."""
     for name in ('PNG empty', 'PNG first half', 'JPEG web page'):
@@ -410,5 +427,5 @@ def _target(make: Callable[[Path], object], folder: Path, kit: Path) -> None:
 
 def cases() -> Iterator[Case]:
     """Yields the cases of this group."""
-    for made in (_kinds, _data_sets, _names, _entries, _targets, _first_is_bad):
+    for made in (_kinds, _data_sets, _names, _entries, _targets, _limits, _first_is_bad):
         yield from made()

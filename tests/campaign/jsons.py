@@ -112,6 +112,26 @@ def _records() -> Iterator[Case]:
                 yield Case(f'jsons/{kind}/{key} is {json.dumps(value)}', door, named=named, prepare=prepare)
 
 
+def _overwritten() -> Iterator[Case]:
+    """Yields reports that would replace the record that they are made of."""
+    for kind in ('metrics', 'benchmark', 'curve'):
+        prepare = functools.partial(_change, lambda found: found, f'{kind}.json')
+        for place in ('r/x.json', 'r'):
+            name, command = (
+                f'jsons/{kind} as its own report/{place.replace("/", " ")}',
+                f'report {place} --out r/x.json',
+            )
+            yield Case(name, command, named=('--out', r'x\.json'), prepare=prepare, check=_still_json)
+
+
+def _still_json(folder: Path) -> str | None:
+    try:
+        json.loads((folder / 'r' / 'x.json').read_text())
+    except ValueError:
+        return 'the record was replaced'
+    return None
+
+
 def _versions(value: Any, folder: Path, kit: Path) -> None:
     copied('make-lq', folder, kit)
     path = folder / MANIFEST
@@ -187,6 +207,6 @@ def _said(folder: Path) -> str | None:
 
 def cases() -> Iterator[Case]:
     """Yields the cases of this group."""
-    for made in (_records, _manifests, _caches):
+    for made in (_records, _overwritten, _manifests, _caches):
         yield from made()
     yield from output_cases()

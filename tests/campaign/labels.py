@@ -64,6 +64,7 @@ WRONG: dict[str, Write] = {
     'ids out of range': _array(lambda ids: np.full_like(ids, CLASSES + 5)),
     'one pixel out of range': _array(lambda ids: np.where(np.arange(ids.size).reshape(ids.shape) == 50, 200, ids)),
     'JPEG': _save(None, 'JPEG'),
+    'JPEG of one class': _array(lambda ids: np.full_like(ids, 3), 'JPEG'),  # all of its ids are valid
     'lossy WebP': _save('RGB', 'WEBP', quality=50),
     'too small': _array(lambda ids: ids[:48]),
     'too large': _array(lambda ids: np.pad(ids, ((0, 8), (0, 0)))),
@@ -91,14 +92,15 @@ def _labels(write: Write, split: str, folder: Path, kit: Path) -> None:
         write(np.asarray(Image.open(path)).astype(np.uint8), path)
 
 
+LISTED = (r'the list of images \S+/list\.txt', 'ann_file')
 LISTS: dict[str, tuple[bytes | None, tuple[str, ...]]] = {
-    'missing': (None, (r'list\.txt', 'ann_file')),
-    'empty': (b'', (r'list\.txt', 'ann_file')),
-    'blank lines': (b'\n \n\n', (r'list\.txt', 'ann_file')),
-    'binary': (bytes(range(256)), (r'list\.txt', 'ann_file')),
-    'null bytes': (b'00000\0\n', (r'list\.txt', 'ann_file')),
-    'latin-1': (b'caf\xe9\n', (r'list\.txt', 'ann_file')),
-    'UTF-16': ('00000\n'.encode('utf-16'), (r'list\.txt', 'ann_file')),
+    'missing': (None, LISTED),
+    'empty': (b'', LISTED),
+    'blank lines': (b'\n \n\n', LISTED),
+    'binary': (bytes(range(256)), LISTED),
+    'null bytes': (b'00000\0\n', LISTED),
+    'latin-1': (b'caf\xe9\n', LISTED),
+    'UTF-16': ('00000\n'.encode('utf-16'), LISTED),
     'names of missing images': (b'nope\n', (r'nope\.png',)),
     'names with suffixes': (b'00000.png\n', (r'00000\.png\.png',)),
 }
@@ -154,4 +156,5 @@ def cases() -> Iterator[Case]:
         }.items():
             for place in (images, 'ann_dir'):
                 prepare = functools.partial(change, f'{place}/{split}')
-                yield Case(f'labels/{place} {kind}/{door}', line, named=(place,), prepare=prepare)
+                named = rf'folder \S*{place}' if kind == 'no folder' else place
+                yield Case(f'labels/{place} {kind}/{door}', line, named=(named,), prepare=prepare)

@@ -474,6 +474,26 @@ def _texts(name: str, config: str, part: str) -> Iterator[Case]:
         yield Case(f'malicious/{name}/resume', at('resume', 'given.pth'), prepare=prepare, malicious=True)
 
 
+RUNNING: dict[str, dict[str, object]] = {
+    'os.system': {'command': 'touch $RASS_CANARY'},
+    'subprocess.Popen': {'args': 'touch $RASS_CANARY', 'shell': True},
+    'subprocess.getoutput': {'cmd': 'touch $RASS_CANARY'},
+}
+"""Dotted names of a `type` with just the arguments with which they run."""
+
+
+def _running() -> Iterator[Case]:
+    """Yields configs that are data and whose model runs a command, at the doors that build it."""
+    for name, arguments in RUNNING.items():
+        config = {'model': {'type': name, **arguments}}
+        for suffix, door in (('json', 'benchmark'), ('yaml', 'segment')):
+            prepare = functools.partial(write, f'given.{suffix}', json.dumps(config).encode())
+            command = CONFIG_DOORS[door].replace('@', f'given.{suffix}')
+            case = f'malicious/{suffix} that runs {name}/{door}'
+            yield Case(case, command, named=('given',), prepare=prepare, malicious=True)
+        yield from _texts(f'text that runs {name}', _as_text(config), 'meta')
+
+
 def _inferencer(folder: Path) -> None:
     from mmseg.apis import MMSegInferencer
 
@@ -658,5 +678,5 @@ def _controls() -> Iterator[Case]:
 
 def cases() -> Iterator[Case]:
     """Yields the cases of this group."""
-    for made in (_pickles, _tensors, _zips, _safe, _urls, _config_files, _data_configs, _bases, _controls):
+    for made in (_pickles, _tensors, _zips, _safe, _urls, _config_files, _data_configs, _running, _bases, _controls):
         yield from made()
