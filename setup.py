@@ -20,7 +20,7 @@ COMMON = [
     'transformers>=4.57',
     'accelerate',
     'safetensors>=0.4',
-    'filelock',
+    'filelock>=4.2',  # earlier releases empty the file of another holder
     'pillow',
     'pydantic>=2.7',
     'rich',

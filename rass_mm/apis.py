@@ -136,7 +136,7 @@ def train(config: Config, resume: bool | str = False) -> Runner:
     """
     check_settings(config, 'train')
     check_batch(config, 'train_dataloader')
-    lock = held(config.work_dir) if is_first_process(config.launcher) else nullcontext()
+    lock = held(config.work_dir) if is_first_process(config.get('launcher', 'none')) else nullcontext()
     with explained(config, 'model', 'train_dataloader', 'optim_wrapper'), lock:
         return _train(config, resume)
 
@@ -145,7 +145,7 @@ def check_batch(config: Config, name: str) -> None:
     """Raises a ConfigError if a batch of a dataloader does not fit into memory."""
     size = (config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}).get('size') or (1, 1)
     height, width = size if isinstance(size, tuple | list) else (size, size)
-    count = config[name].batch_size
+    count = config[name].get('batch_size', 1)
     check_memory(count * height * width * BATCH_BYTES, f'{name}.batch_size={count}', f'Set {name}.batch_size lower.')
 
 

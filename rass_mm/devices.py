@@ -63,9 +63,19 @@ def available_memory() -> int | None:
         return os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') if hasattr(os, 'sysconf') else None
     try:
         most, used = (int(file.read_text()) for file in LIMITS)
+        used -= _reclaimable()
     except (OSError, ValueError):  # no container, or 'max'
         return free
     return max(min(free, most - used), 0)
+
+
+def _reclaimable() -> int:
+    """Returns the bytes of cached files that count as used in a container, but are given up when memory is needed."""
+    try:
+        lines = (LIMITS[1].parent / 'memory.stat').read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith('inactive_file ')), 0)
 
 
 def check_memory(needed: float, purpose: str, fix: str) -> None:

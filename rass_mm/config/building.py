@@ -13,10 +13,13 @@ import sysconfig
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+import torch
+import torch.distributed
 from mmengine.config import Config
 from mmengine.registry import Registry
 
@@ -89,7 +92,7 @@ def _dicts(value: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield from _dicts(item, f'{path}.{index}')
 
 
-_open: list[_Context] = []
+_open: ContextVar[tuple[_Context, ...]] = ContextVar('open', default=())
 
 
 @contextmanager
@@ -104,17 +107,17 @@ def explained(config: Config | Mapping[str, Any], *order: str) -> Iterator[None]
         ConfigError: the block raised an error other than a RassError, without running code of the user.
     """
     content = config._cfg_dict.to_dict() if isinstance(config, Config) else config
-    _open.append(_Context(content, order))
+    token = _open.set((*_open.get(), _Context(content, order)))
     try:
         yield
-    except (RassError, OSError, MemoryError):
+    except (RassError, OSError, MemoryError, torch.OutOfMemoryError, torch.distributed.DistError):
         raise
     except Exception as error:
         if through_user_code(error):
             raise
-        raise ConfigError(_running_fault(_open[-1], error, getattr(config, 'filename', None))) from error
+        raise ConfigError(_running_fault(_open.get()[-1], error, getattr(config, 'filename', None))) from error
     finally:
-        _open.pop()
+        _open.reset(token)
 
 
 def adapt_registries() -> None:
@@ -125,9 +128,9 @@ def adapt_registries() -> None:
 def _reporting(build: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(build)
     def build_and_explain(self: Registry, cfg: Any, *args: Any, **kwargs: Any) -> Any:
-        if not _open:
+        if not _open.get():
             return build(self, cfg, *args, **kwargs)
-        context = _open[-1]
+        context = _open.get()[-1]
         fault = _early_fault(context, self, cfg)
         if fault:
             raise ConfigError(fault)

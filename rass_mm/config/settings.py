@@ -6,12 +6,13 @@ they are built, see `rass_mm.config.building`.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from mmengine.config import Config
 from mmengine.registry import (
     DATA_SAMPLERS,
     DATASETS,
+    EVALUATOR,
     HOOKS,
     LOOPS,
     METRICS,
@@ -23,6 +24,7 @@ from mmengine.registry import (
     VISUALIZERS,
     Registry,
 )
+from pydantic import Field
 
 from rass_mm.config.arguments import Count, Finite, Name, NotNegative, Positive, Seed, Share, Whole, value_fault
 from rass_mm.config.building import unknown_name
@@ -32,17 +34,18 @@ from rass_mm.errors import ConfigError
 
 Pair = tuple[Count, Count]
 KEYS: dict[str, Any] = {
-    **dict.fromkeys(('batch_size', 'max_iters', 'max_epochs', 'val_interval', 'num_classes', 'num_groups'), Count),
+    **dict.fromkeys(('batch_size', 'max_iters', 'max_epochs', 'val_interval', 'num_groups'), Count),
     **dict.fromkeys(('channels', 'conv_channels', 'feat_channels', 'embed_dims'), Count | list[Count]),
     **dict.fromkeys(('in_channels', 'out_channels'), Count | list[Count] | None),
     **dict.fromkeys(('num_workers', 'warmup_iters', 'begin'), Whole),
     **dict.fromkeys(('lr', 'weight_decay', 'momentum'), NotNegative),
-    **dict.fromkeys(('dropout_ratio', 'dropout', 'start_factor', 'end_factor'), Share),
+    **dict.fromkeys(('dropout', 'start_factor', 'end_factor'), Share),
+    'dropout_ratio': Annotated[float, Field(le=1)],  # mmseg writes -1 for no dropout
     **dict.fromkeys(('align_corners', 'by_epoch', 'persistent_workers', 'shuffle', 'reduce_zero_label'), bool),
     'accumulative_counts': Count,
     'avg_non_ignore': bool,
     'cat_max_ratio': Share,
-    'crop_size': Count | Pair,
+    'crop_size': Count | Pair | tuple[Positive, Positive],
     'end': Count,
     'eta_min': NotNegative | None,
     'ignore_index': int,
@@ -57,13 +60,17 @@ KEYS: dict[str, Any] = {
     'power': NotNegative,
     'prob': Share | list[Share] | None,
     'seed': Seed | None,
-    'std': list[Positive] | Positive | None,
 }
 """Types of the values of keys, wherever they occur."""
-NESTED: dict[str, Any] = {'data_preprocessor.size': Pair | None}
+NESTED: dict[str, Any] = {
+    'data_preprocessor.size': Pair | None,
+    'data_preprocessor.std': list[Positive] | Positive | None,
+    'decode_head.num_classes': Count,
+    'auxiliary_head.num_classes': Count,
+}
 """Types of the values of keys inside another key."""
 TOP: dict[str, Any] = {
-    'log_level': Literal['DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL'] | Whole | None,
+    'log_level': Literal['DEBUG', 'INFO', 'WARN', 'WARNING', 'ERROR', 'FATAL', 'CRITICAL', 'NOTSET'] | Whole | None,
     'load_from': Name | None,
     'fine_tune': Name | None,
     'resume': bool | Name | None,
@@ -106,6 +113,8 @@ PLACES: dict[str, Registry] = {
 """Keys below which a `type` is looked up, and the registry."""
 TYPED = (DATASETS, TRANSFORMS, HOOKS, METRICS, DATA_SAMPLERS)
 """Registries without a default type."""
+FOREIGN = ('Albu', 'Albumentations')
+"""Transforms whose `transforms` are names of another library."""
 LOOPS_OF = ('train_cfg', 'val_cfg', 'test_cfg')
 NEEDED = {
     'train': ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'),
@@ -188,6 +197,8 @@ def _types(content: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[str]:
 def _types_in(value: Any, path: str, registry: Registry | None) -> Iterator[str]:
     if isinstance(value, dict):
         kind = value.get('type')
+        if registry is METRICS and path.endswith('_evaluator') and kind in EVALUATOR.module_dict:
+            registry = EVALUATOR
         if registry is not None and isinstance(kind, str):
             yield from _type_fault(f'{path}.type', kind, registry)
         elif kind is None and registry in TYPED and path != 'default_hooks':
@@ -196,6 +207,10 @@ def _types_in(value: Any, path: str, registry: Registry | None) -> Iterator[str]
             yield f'{path}.type is {kind!r}, but it should be the name of a registered {registry.name}. Correct it.'
         for key, item in value.items():
             inner = HOOKS if path == 'default_hooks' else PLACES.get(key)
+            if key == 'metrics' and path.endswith('_evaluator'):
+                inner = METRICS
+            if inner is TRANSFORMS and str(kind).rpartition('.')[2] in FOREIGN:
+                inner = None
             if inner is DATA_SAMPLERS and not path.endswith('_dataloader'):
                 inner = None  # e.g. the sampler of points of a mask head
             yield from _types_in(item, f'{path}.{key}', inner)

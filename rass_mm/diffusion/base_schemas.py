@@ -114,7 +114,7 @@ CONFIG_TYPES = {
     'unet': Annotated[_UNet, BeforeValidator(_plausible)],
     'vae': Annotated[_VAE, BeforeValidator(_plausible)],
     'text_encoder': Annotated[_TextEncoder, BeforeValidator(_plausible)],
-    'scheduler': Annotated[_Scheduler, BeforeValidator(_plausible)],
+    'scheduler': _Scheduler,  # diffusers writes -Infinity for some schedulers
 }
 """Maps each part of a base to the type of its config."""
 TOKENIZER_TYPES = {

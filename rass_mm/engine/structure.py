@@ -73,13 +73,19 @@ def _check_names(state: Mapping[Any, Any], place: str, every: bool) -> None:
         raise CheckpointError(f'{place} must contain tensors, but {found}. {OTHER}')
 
 
+def _is_finite(name: str, value: Tensor) -> Tensor:
+    masked = name.rpartition('.')[2] in ('mask', 'attn_mask')
+    return ~torch.isnan(value).any() if masked else torch.isfinite(value).all()
+
+
 def check_finite(state: Mapping[str, Any], place: str) -> None:
     """Raises a `CheckpointError` if a weight of a state dict contains NaN or infinity.
 
-    A mask may contain infinity.
+    The buffer of an attention mask may contain infinity.
     """
     values = {name: value for name, value in state.items() if isinstance(value, Tensor) and value.is_floating_point()}
-    bad = [name for name, value in values.items() if 'mask' not in name and not bool(torch.isfinite(value).all())]
+    values = {name: value.float() if value.element_size() == 1 else value for name, value in values.items()}
+    bad = [name for name, value in values.items() if not bool(_is_finite(name, value))]
     if bad:
         raise CheckpointError(
             f'{place}: {bad[0]} contains NaN or infinity ({len(bad)} such tensors in total). The training has probably '

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+MARK = '-rass_mm-'
+"""Part of every temporary name, which no file of a user has."""
 LONGEST = 40
 """Maximum number of characters of the target's name in the temporary name, because file systems limit its length."""
 
@@ -24,7 +26,7 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f'.{target.stem[:LONGEST]}-', suffix=target.suffix, dir=target.parent)
+    handle, name = tempfile.mkstemp(prefix=f'.{target.stem[:LONGEST]}{MARK}', suffix=target.suffix, dir=target.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -32,7 +34,7 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
         temporary.chmod(0o644)  # mkstemp creates private files, but data sets and checkpoints are shared
         os.replace(temporary, target)
     except OSError as error:
-        if error.filename is None:  # a write to a full disk
+        if error.filename is None and error.errno is not None:  # a write to a full disk
             error.filename = os.fspath(target)
         raise
     finally:
@@ -41,7 +43,7 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
 
 def temporary_names(stem: str) -> str:
     """Returns a pattern for the names of the temporary files of targets whose stem matches the pattern `stem`."""
-    return f'.{stem[:LONGEST]}-????????.*'
+    return f'.{stem[:LONGEST]}{MARK}????????.*'
 
 
 def check_writable(target: str | os.PathLike) -> None:

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 PNG, JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff'
+END = b'\xff\xd9'
 PADDING = 4
 """Surplus bytes before the end of a JPEG file that are accepted. Some cameras write them."""
 SURPLUS = re.compile(r'(\d+) extraneous bytes')
@@ -58,7 +59,11 @@ def _jpeg_fault(data: bytes) -> str | None:
     if found is None:
         return None
     surplus = SURPLUS.search(found[0])
-    return None if surplus and int(surplus[1]) <= PADDING else found[0].strip()
+    if surplus is None:
+        return found[0].strip()
+    count = int(surplus[1])
+    padding = data[: data.rfind(END)][-count:]  # some cameras fill the last sector
+    return None if count <= PADDING or not padding.strip(b'\0\xff') else found[0].strip()
 
 
 def _errors_of(call: Callable[[], object]) -> str:

@@ -18,6 +18,8 @@ from rass_mm.files.atomic import temporary_names
 logger = logging.getLogger(__name__)
 
 LOCK = '.rass_mm.lock'
+PATIENCE = 0.2
+"""Seconds in which another process that is just ending can release the lock."""
 
 
 @contextmanager
@@ -39,7 +41,7 @@ def held(folder: str | os.PathLike, name: str = LOCK, own: str = '*') -> Iterato
     """
     folder = Path(folder)
     file, new = folder / name, not folder.exists()
-    lock = FileLock(file, timeout=0)
+    lock = FileLock(file, timeout=PATIENCE, fallback_to_soft=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -49,7 +51,7 @@ def held(folder: str | os.PathLike, name: str = LOCK, own: str = '*') -> Iterato
             f'{folder} is in use by {_holder(file)}. Two commands cannot write to one folder. Wait until it has ended, '
             'stop it, or choose another output folder.'
         ) from None
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:
         logger.debug('%s is not locked: %s', folder, error)
     if lock.is_locked:
         for leftover in folder.glob(temporary_names(own)):

@@ -23,7 +23,7 @@ from rass_mm.diffusion.base import DiffusionBase, models_on_meta, read_base, wei
 from rass_mm.diffusion.text import load_text_model
 from rass_mm.engine.trained_state import check_tensors, pack_provenance
 from rass_mm.errors import CheckpointError, ConfigError
-from rass_mm.files.atomic import write_text
+from rass_mm.files.atomic import MARK, write_text
 from rass_mm.files.hashing import file_sha256
 from rass_mm.files.locks import held
 from rass_mm.files.schemas import read_json
@@ -279,9 +279,11 @@ def unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _folder(out: Path) -> Iterator[Path]:
     """Context manager. Yields a folder that is renamed to `out` if the block succeeds and deleted otherwise."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in out.parent.glob(f'.{glob.escape(out.name)}-*'):
+    for leftover in out.parent.glob(f'.{glob.escape(out.name)}{MARK}????????'):
         shutil.rmtree(leftover, ignore_errors=True)  # of a killed conversion: this one holds the lock
-    with tempfile.TemporaryDirectory(prefix=f'.{out.name}-', dir=out.parent, ignore_cleanup_errors=True) as temporary:
+    with tempfile.TemporaryDirectory(
+        prefix=f'.{out.name}{MARK}', dir=out.parent, ignore_cleanup_errors=True
+    ) as temporary:
         inner = Path(temporary) / out.name
         inner.mkdir()
         yield inner

@@ -17,7 +17,8 @@ def check_value_range(preprocessor: Any) -> None:
     """Raises a ConfigError if a data preprocessor does not map images to [-1, 1], as the base requires."""
     for key in ('mean', 'std') if isinstance(preprocessor, Mapping) else ():
         values = preprocessor.get(key)
-        if values is not None and any(value != MIDDLE for value in values):
+        values = values if isinstance(values, list | tuple) else [values]
+        if any(value != MIDDLE for value in values):
             raise ConfigError(
                 f'data_preprocessor.{key} (model.data_preprocessor.{key}) is {list(values)}, but a diffusion backbone '
                 f'needs images in [-1, 1]. Set {key}=[{MIDDLE}, {MIDDLE}, {MIDDLE}].'

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from typing_extensions import TypedDict
 
 from rass_mm.errors import BaseFolderError
+from rass_mm.files.atomic import MARK
 from rass_mm.files.schemas import read_json
 
 logger = logging.getLogger(__name__)
@@ -71,9 +72,9 @@ def copy_base(cached: Path, folder: Path, key: str) -> None:
         BaseFolderError: another command wrote other files to the folder in the meantime.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.parent.glob(f'.{glob.escape(folder.name)}-????????'):
+    for leftover in folder.parent.glob(f'.{glob.escape(folder.name)}{MARK}????????'):
         shutil.rmtree(leftover, ignore_errors=True)  # of a killed command
-    with tempfile.TemporaryDirectory(prefix=f'.{folder.name}-', dir=folder.parent) as temporary:
+    with tempfile.TemporaryDirectory(prefix=f'.{folder.name}{MARK}', dir=folder.parent) as temporary:
         copy = Path(temporary) / folder.name
         shutil.copytree(cached, copy, ignore=shutil.ignore_patterns('*.pt'))
         try:
