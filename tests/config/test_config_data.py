@@ -10,13 +10,14 @@ import pytest
 import torch
 import yaml
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope, root
+from mmengine.registry import MODELS, DefaultScope, Registry, root
 from mmengine.runner import Runner
 from mmseg.apis import MMSegInferencer, init_model
 
 import rass_mm
 from rass_mm import apis
 from rass_mm.config import config_from_checkpoint, load_config
+from rass_mm.config.registries import registered
 from rass_mm.datasets.names import class_names
 from rass_mm.errors import ConfigError
 from rass_mm_cli.main import main
@@ -361,3 +362,14 @@ def test_class_names_are_looked_up_and_not_imported(here):
         with pytest.raises(ConfigError, match=f'classes={name!r} is not a registered data set'):
             class_names(name)
     assert class_names('ADE20KDataset')[0] == class_names('mmseg.ADE20KDataset')[0] == 'wall'
+
+
+def test_an_unknown_name_does_not_need_the_modules_of_other_packages(monkeypatch):
+    def broken(node):
+        if node.scope == 'mmdet':
+            raise ImportError('no imgaug')
+
+    monkeypatch.setattr(Registry, 'import_from_location', broken)
+    assert registered('NoSuchDataset') is None
+    with pytest.raises(ImportError, match='imgaug'):
+        registered('mmdet.NoSuchDataset')

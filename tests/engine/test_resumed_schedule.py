@@ -4,6 +4,7 @@ import pytest
 from toy_training import toy_runner
 
 from rass_mm.engine import ConfigScheduleHook
+from rass_mm.engine.loop import _Skipping
 from rass_mm.errors import ConfigError
 
 WARM = {'type': 'LinearLR', 'start_factor': 0.1, 'begin': 0, 'end': 3, 'by_epoch': False}
@@ -84,3 +85,10 @@ def test_a_checkpoint_beyond_the_end_is_refused(tmp_path):
 def test_a_finished_run_resumes_to_nothing(tmp_path):
     run(tmp_path, iterations(6), [poly(6)])
     assert run(tmp_path, iterations(6), [poly(6)], resume=True).rates == []
+
+
+def test_batches_that_the_loop_of_the_forks_skips_are_not_skipped_again():
+    batches = _Skipping(iter(['third', 'fourth']), 2)
+    batches.skip_iter(2)
+    assert [next(batches), next(batches)] == ['third', 'fourth']
+    assert [next(batches) for batches in [_Skipping(iter(['third']), 2)] for _ in range(3)] == [None, None, 'third']
