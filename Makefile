@@ -1,9 +1,9 @@
-# make demo | test | test-slow | test-forks | lint | fix | docs | setup | env    (each sets up the environment if needed; `make -s env` prints its folder)
+# make demo | test | test-slow | test-forks | campaign | kills | lint | fix | docs | setup | env    (each sets up the environment if needed; `make -s env` prints its folder)
 SETUP = env=$$(tools/setup_env.sh) && PATH="$$env/bin:$$PATH"
 
 FORKS = tests/segmentation tests/engine tests/test_configs.py tests/test_apis.py tests/tools/test_own_data_kinds.py
 
-.PHONY: setup env demo test test-slow test-forks lint fix docs
+.PHONY: setup env demo test test-slow test-forks campaign kills lint fix docs
 setup:
 	@$(SETUP) rass-mm doctor
 
@@ -21,6 +21,12 @@ test-slow:
 
 test-forks:  # segmentation with the maintained forks of the OpenMMLab packages, in an environment of their own
 	@RASS_MM_FAMILY=onedl; export RASS_MM_FAMILY; $(SETUP) python -m pytest $(or $(ARGS),$(FORKS))
+
+campaign:  # all malicious and damaged inputs at all doors; resumes where it was stopped
+	@$(SETUP) python tests/campaign/run.py --out campaign_out $(ARGS)
+
+kills:  # kills of running commands at random moments
+	@$(SETUP) python tests/campaign/kills.py --out campaign_out $(ARGS)
 
 lint:
 	@$(SETUP) tools/lint.sh

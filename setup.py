@@ -20,8 +20,9 @@ COMMON = [
     'transformers>=4.57',
     'accelerate',
     'safetensors>=0.4',
-    'filelock',
+    'filelock>=4.2',  # earlier releases empty the file of another holder
     'pillow',
+    'pydantic>=2.7',
     'rich',
 ]
 # The originals and their maintained forks have the same import names, so an environment has one family or the other.

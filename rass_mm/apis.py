@@ -2,6 +2,7 @@
 
 import json
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,32 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from rass_mm.compat import recorded_versions
+from rass_mm.config.building import explained
 from rass_mm.config.kinds import as_list, type_name
+from rass_mm.config.settings import check_settings
 from rass_mm.datasets.classes import check_split, has_head
 from rass_mm.datasets.identity import data_hash
 from rass_mm.datasets.preflight import check_data_folders, check_labels
 from rass_mm.datasets.wrappers import leaf_paths
 from rass_mm.degradation.versions import lq_steps, step_version
-from rass_mm.devices import device_name, has_accelerator
-from rass_mm.engine.launchers import check_launcher
+from rass_mm.devices import check_memory, device_name, has_accelerator
+from rass_mm.engine.launchers import check_launcher, is_first_process
 from rass_mm.engine.pretrained import check_pretrained
 from rass_mm.engine.records import command_line
-from rass_mm.errors import ConfigError
+from rass_mm.errors import CheckpointError, ConfigError
 from rass_mm.files.atomic import write_text
+from rass_mm.files.locks import held
+from rass_mm.files.schemas import LONGEST
 from rass_mm.protocol import protocol_line, recipe_versions
 from rass_mm.segmentation.entry_points import settle
 from rass_mm.segmentation.fine_tuning import check_fine_tuning
 from rass_mm.segmentation.labelled_classes import LabelledClassesHook
 from rass_mm.segmentation.outputs import name_outputs
 
+LAST = 'last_checkpoint'
+"""File of mmengine that contains the path of the last checkpoint of a run."""
+BATCH_BYTES = 64
+"""Smallest memory per pixel of a training batch in bytes: the image and the first feature maps."""
 RESULT = 'metrics.json'
 """File that a test writes to its work dir: metrics, protocol, command, checkpoint, data, recipe, seed and versions.
 
@@ -63,7 +72,8 @@ def prepare_config(
             this process was not started by `launcher`.
     """
     check_fine_tuning(config)
-    settle(config)
+    with explained(config):
+        settle(config)
     check_launcher(launcher)
     config.launcher = launcher
     config.work_dir = work_dir or config.get('work_dir') or f'./work_dirs/{stem}'
@@ -124,7 +134,23 @@ def train(config: Config, resume: bool | str = False) -> Runner:
         DataError, BaseFolderError, CheckpointError, ConfigError: the data, the base folder, the weights or the config
             are not valid. These errors are raised before the first iteration.
     """
-    resume = resume or bool(config.get('resume'))
+    check_settings(config, 'train')
+    check_batch(config, 'train_dataloader')
+    lock = held(config.work_dir) if is_first_process(config.get('launcher', 'none')) else nullcontext()
+    with explained(config, 'model', 'train_dataloader', 'optim_wrapper'), lock:
+        return _train(config, resume)
+
+
+def check_batch(config: Config, name: str) -> None:
+    """Raises a ConfigError if a batch of a dataloader does not fit into memory."""
+    size = (config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}).get('size') or (1, 1)
+    height, width = size if isinstance(size, tuple | list) else (size, size)
+    count = config[name].get('batch_size', 1)
+    check_memory(count * height * width * BATCH_BYTES, f'{name}.batch_size={count}', f'Set {name}.batch_size lower.')
+
+
+def _train(config: Config, resume: bool | str) -> Runner:
+    resume = resume or config.get('resume') or False
     if isinstance(resume, str):
         config.load_from = resume
     elif resume and config.get('load_from'):
@@ -134,6 +160,8 @@ def train(config: Config, resume: bool | str = False) -> Runner:
             f'{config.work_dir}, add --cfg-options load_from=None. To resume from that file, pass --resume '
             f'{config.load_from}. To start a new run from its weights, do not resume.'
         )
+    elif resume:
+        check_last_checkpoint(config.work_dir)
     config.resume = bool(resume)
     _keep_config_file(config)
     for name in ('train_dataloader', 'val_dataloader'):
@@ -173,8 +201,22 @@ def test(
         ConfigError: the model has trainable parameters but no checkpoint is given, the test data has other classes, or
             `show` is set without a display.
     """
+    check_settings(config, 'test')
     if checkpoint is None and needs_checkpoint(config):
         raise ConfigError(missing_checkpoint(config, 'rass_mm.apis.test(config, checkpoint)'))
+    with explained(config, 'model', 'test_dataloader', 'test_evaluator'):
+        return _test(config, checkpoint, out, show_dir, tta, show, wait_time)
+
+
+def _test(
+    config: Config,
+    checkpoint: str | None,
+    out: str | None,
+    show_dir: str | None,
+    tta: bool,
+    show: bool,
+    wait_time: float,
+) -> dict[str, float]:
     config.load_from, config.resume = checkpoint, False
     check_data_folders(config.get('test_dataloader'), 'test_dataloader')
     check_labels(config, 'test_dataloader')
@@ -196,6 +238,26 @@ def test(
         record |= {'test_set': data_hash(runner.test_dataloader.dataset), 'unlabelled_classes': unlabelled(runner)}
         write_text(Path(config.work_dir) / RESULT, json.dumps(record, indent=2))
     return metrics
+
+
+def check_last_checkpoint(work_dir: str) -> None:
+    """Checks that the file `last_checkpoint` in a work dir, if there is one, contains the path of a file.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    record = Path(work_dir) / LAST
+    if not record.exists():
+        return
+    fix = 'Delete it, or pass the checkpoint to resume from: --resume FILE.'
+    try:
+        named = record.read_text(encoding='utf-8').strip()
+        found = bool(named) and Path(named).is_file()
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f'{record} cannot be read ({error}). {fix}') from None
+    if not found:
+        shown = named if len(named) <= LONGEST else named[:LONGEST] + '...'
+        raise CheckpointError(f'{record} contains {shown!r}, which is not the path of a checkpoint. {fix}')
 
 
 def _keep_config_file(config: Config) -> None:

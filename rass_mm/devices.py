@@ -1,12 +1,15 @@
 """Selection and names of devices and precisions."""
 
+import os
 import platform
+from pathlib import Path
 
 import torch
 from mmengine.device import get_device, is_cuda_available, is_musa_available, is_npu_available
 
 from rass_mm.errors import ConfigError
 
+LIMITS = (Path('/sys/fs/cgroup/memory.max'), Path('/sys/fs/cgroup/memory.current'))
 DTYPES = ('float32', 'float16', 'bfloat16')
 
 
@@ -24,7 +27,7 @@ def chosen_device(name: str | None) -> torch.device:
     name = name or ('cuda' if torch.cuda.is_available() else 'cpu')
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(0, device=device).cpu()  # fails on 'meta', which has no data
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # the error depends on the kind of device
         reason = str(error).splitlines()[0]
         raise ConfigError(f'Device {name!r} cannot be used ({reason}). Pass --device cpu or another device.') from error
@@ -49,3 +52,45 @@ def synchronise(device: torch.device) -> None:
     """Waits until a CUDA device has finished all queued work. On other devices, returns at once."""
     if device.type == 'cuda':
         torch.cuda.synchronize(device)
+
+
+def available_memory() -> int | None:
+    """Returns the number of bytes of memory that this process can still use, or None if it cannot be determined."""
+    try:
+        lines = Path('/proc/meminfo').read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith('MemAvailable'))
+    except (OSError, StopIteration):
+        return os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') if hasattr(os, 'sysconf') else None
+    try:
+        most, used = (int(file.read_text()) for file in LIMITS)
+        used -= _reclaimable()
+    except (OSError, ValueError):  # no container, or 'max'
+        return free
+    return max(min(free, most - used), 0)
+
+
+def _reclaimable() -> int:
+    """Returns the bytes of cached files that count as used in a container, but are given up when memory is needed."""
+    try:
+        lines = (LIMITS[1].parent / 'memory.stat').read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith('inactive_file ')), 0)
+
+
+def check_memory(needed: float, purpose: str, fix: str) -> None:
+    """Checks that an amount of main memory is available before it is allocated.
+
+    Args:
+        needed: number of bytes.
+        purpose: the option and its value, for the message.
+        fix: a sentence that states how to use less memory.
+
+    Raises:
+        ConfigError: less memory is available.
+    """
+    free = available_memory()
+    if free is not None and needed > free:
+        raise ConfigError(
+            f'{purpose} needs about {needed / 2**30:,.1f} GiB of memory, but {free / 2**30:.1f} GiB are free. {fix}'
+        )

@@ -115,6 +115,8 @@ def watched(results: Iterable[Result], total: int, title: str, unit: str = '') -
 def run_logged(command: Sequence[str], log: Path, name: str, environment: dict[str, str] | None = None) -> float:
     """Runs a command with one thread, appends its output to a log file, and returns its CPU time in seconds.
 
+    A command of this package ends when this process ends.
+
     Args:
         command: the program and its arguments.
         log: the log file, created if it does not exist.
@@ -126,6 +128,7 @@ def run_logged(command: Sequence[str], log: Path, name: str, environment: dict[s
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1', **(environment or {})}
+    environment['RASS_MM_PARENT'] = str(os.getpid())  # see rass_mm_cli.main.PARENT
     with (
         log.open('a') as stream,
         subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment) as process,

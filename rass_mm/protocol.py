@@ -5,8 +5,10 @@ from typing import Any
 
 from rass_mm.config.kinds import as_list, type_name
 from rass_mm.datasets.wrappers import leaf_paths
+from rass_mm.degradation.builder import CopyIdentity
 from rass_mm.degradation.versions import lq_steps, manifest_version, step_version
 from rass_mm.files.manifest import MANIFEST, read_header
+from rass_mm.files.schemas import checked
 from rass_mm.metrics.iou import MEAN_OVER
 
 AT_SIZE = " at the labels' size"
@@ -112,4 +114,7 @@ def _below(dataset: Any, prefix: str) -> str:
 
 def _copy_header(folder: Path) -> dict[str, Any] | None:
     header = read_header(folder / MANIFEST)
-    return header if {'seed', 'fingerprint'} <= header.keys() else None
+    if not {'seed', 'fingerprint'} <= header.keys():
+        return None
+    fix = 'Make the copy again with rass-mm make-lq.'
+    return checked(header, CopyIdentity, f'{folder / MANIFEST} is damaged', fix)

@@ -4,8 +4,11 @@ import argparse
 import importlib
 import importlib.util
 import io
+import os
 import runpy
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +17,10 @@ from rass_mm_cli.parser import CommandParser, nearest
 from rass_mm_cli.table import COMMANDS, overview
 
 OPTIONS = ('-h', '--help', '--version')
+INTERRUPTED = 130
+"""Exit status after Ctrl-C."""
+PARENT = 'RASS_MM_PARENT'
+"""Environment variable with the id of the process that started this one and whose end also ends this one."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,22 +60,44 @@ def run_command(name: str, argv: Sequence[str] | None = None, program: str | Non
     Returns:
         The exit status, see `main`.
     """
-    command = COMMANDS[name]
+    _end_with_parent()
+    command, more = COMMANDS[name], ''
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors='backslashreplace')  # file names may contain bytes that are not UTF-8
     try:
-        module = importlib.import_module(command.module)
-        guarded = importlib.import_module('rass_mm.cli.options').guarded if module is not doctor else _unguarded
-    except ImportError as error:
-        explained = str(error) if _is_explained(error) else doctor.explain(error)
-        if explained is None:
-            raise
-        sys.stderr.write(f'\nerror: {explained}\n')
-        return 1
-    help_line = command.help[0].upper() + command.help[1:] + '.'
-    parser = CommandParser(prog=program or f'rass-mm {name}', description=help_line)
-    module.add_arguments(parser)
-    return guarded(parser.parse_args(argv))
+        try:
+            module = importlib.import_module(command.module)
+            guarded = importlib.import_module('rass_mm.cli.options').guarded if module is not doctor else _unguarded
+        except ImportError as error:
+            explained = str(error) if _is_explained(error) else doctor.explain(error)
+            if explained is None:
+                raise
+            sys.stderr.write(f'\nerror: {explained}\n')
+            return 1
+        help_line = command.help[0].upper() + command.help[1:] + '.'
+        parser = CommandParser(prog=program or f'rass-mm {name}', description=help_line)
+        module.add_arguments(parser)
+        parsed = parser.parse_args(argv)
+        more = getattr(parsed, 'interrupted', '')
+        return guarded(parsed)
+    except KeyboardInterrupt:
+        sys.stderr.write(f'\nInterrupted. {more}'.rstrip() + '\n')
+        return INTERRUPTED
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent ends, if torchrun or another command (`PARENT`) started it."""
+    given = os.environ.pop(PARENT, None)  # it does not apply to the children of this process
+    if given is None and 'TORCHELASTIC_RUN_ID' not in os.environ:
+        return
+    parent = int(given or os.getppid())
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _is_explained(error: ImportError) -> bool:

@@ -3,6 +3,7 @@
 import copy
 import functools
 import importlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mmseg
@@ -312,3 +313,9 @@ def test_an_unknown_config_suggests_similar_names_only(tmp_path):
 def test_names_that_leave_the_folder_of_the_configs_are_refused(name):
     with pytest.raises(ConfigError, match="relative to .*configs and do not contain '..'"):
         rass_mm.config_path(name)
+
+
+def test_configs_can_be_read_in_several_threads():
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(load_config, ['rass/rass_scenes_tiny.py', 'rass/rass_ade20k_lq.py'] * 20))
+    assert len({config.pretty_text for config in found}) == 2

@@ -1,11 +1,11 @@
 """`rass-mm attention`: draws maps of the attention of a restorer's UNet to class names."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
-from rich.console import Console
 
 from rass_mm.cli.options import add_device, add_dtype, add_max_pixels, add_restorer, names
 from rass_mm.devices import chosen_device, default_dtype
@@ -14,9 +14,9 @@ from rass_mm.diffusion.attention import SECOND_HALF
 from rass_mm.diffusion.base import find_base
 from rass_mm.diffusion.restorer import load_restorer
 from rass_mm.errors import ConfigError, DataError
-from rass_mm.files.atomic import write_bytes
+from rass_mm.files.atomic import check_writable, write_bytes
 from rass_mm.files.images import read_picture
-from rass_mm.files.naming import refuse_inputs
+from rass_mm.files.naming import refuse_inputs, shortened
 from rass_mm.inference.attention import COUNT, adapter_classes, attention_page, iterate_attention, strongest
 
 
@@ -55,16 +55,24 @@ def run(arguments: argparse.Namespace) -> int:
     classes = adapter_classes(adapter)
     wanted = checked_names(arguments.classes, classes)
     targets = page_targets(arguments.images, arguments.out)
+    check_writable(next(iter(targets.values())))
     device = chosen_device(arguments.device)
     dtype = arguments.dtype or default_dtype(device)
     base = find_base(arguments.base)
     restorer = load_restorer(adapter, base, device=str(device), dtype=dtype)
+    broken = []
     for source, target in targets.items():
-        image = read_picture(source, arguments.max_pixels).pixels
+        try:
+            image = read_picture(source, arguments.max_pixels).pixels
+        except DataError as error:
+            broken.append(str(error))
+            continue
         maps = iterate_attention(restorer, image, classes, arguments.layers)
         chosen = {name: values for name, values in maps if name in wanted} if wanted else dict(strongest(maps))
         write_bytes(target, cv2.imencode('.png', attention_page(image, chosen)[..., ::-1])[1].tobytes())
-        Console().print(str(target), markup=False, highlight=False, soft_wrap=True)
+        sys.stdout.write(f'{target}\n')  # rich cannot print a name that is not UTF-8
+    if broken:
+        raise DataError('\n'.join(broken))
     return 0
 
 
@@ -81,12 +89,12 @@ def checked_names(names: Sequence[str] | None, classes: Sequence[str]) -> list[s
 
 
 def page_targets(images: Sequence[Path], out: Path) -> dict[Path, Path]:
-    """Maps each image to `<out>/<stem>_attention.png`.
+    """Maps each image to `<out>/<stem>_attention.png`. A stem that would make the name too long is shortened.
 
     Raises:
         DataError: two images have the same output path, or an output would overwrite an input image.
     """
-    targets = {image: out / f'{image.stem}_attention.png' for image in images}
+    targets = {image: out / shortened(image.stem, '_attention.png') for image in images}
     owners: dict[Path, Path] = {}
     for image, target in targets.items():
         other = owners.setdefault(target, image)

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from rass_mm.analysis.speed.report import markdown, write
 from rass_mm.analysis.speed.run import benchmark
-from rass_mm.cli.options import INTERRUPTED, add_config, add_device, add_overrides, positive, size
+from rass_mm.cli.options import INTERRUPTED, add_config, add_device, add_overrides, count, integer, positive, seed, size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -43,11 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     )
     parser.add_argument('--batch', type=positive, default=1, metavar='N', help='images per pass (default: 1)')
     parser.add_argument('--size', type=size, default=(512, 512), metavar='HxW', help='image size (default: 512x512)')
-    parser.add_argument('--iterations', type=positive, default=10, help='timed passes (default: 10)')
-    parser.add_argument('--warmup', type=positive, default=2, help='warm-up passes (default: 2)')
+    parser.add_argument('--iterations', type=count, default=10, help='timed passes (default: 10)')
+    parser.add_argument('--warmup', type=count, default=2, help='warm-up passes (default: 2)')
     add_device(parser)
-    parser.add_argument('--threads', type=positive, help="CPU threads (default: PyTorch's)")
-    parser.add_argument('--seed', type=int, default=0, help='seed of images and random weights (default: 0)')
+    parser.add_argument('--threads', type=integer(1, 1024), help="CPU threads (default: PyTorch's)")
+    parser.add_argument('--seed', type=seed, default=0, help='seed of images and random weights (default: 0)')
     parser.add_argument('--out', type=Path, help='folder for benchmark.json and benchmark.md')
     add_overrides(parser, 'overrides of CONFIG as key=value, with dots in nested keys')
     parser.set_defaults(run=run)

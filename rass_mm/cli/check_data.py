@@ -8,8 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rass_mm.cli.options import INTERRUPTED, add_config, add_overrides
+from rass_mm.cli.options import INTERRUPTED, LARGEST, add_config, add_overrides, integer
 from rass_mm.config import load_config
+from rass_mm.config.building import explained
+from rass_mm.config.settings import check_settings
 from rass_mm.datasets.check.run import SPLITS, check_config
 from rass_mm.datasets.check.tables import print_report
 from rass_mm.errors import ConfigError, DataError
@@ -27,12 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument('--splits', nargs='+', choices=SPLITS, help='splits to check (default: all in the config)')
     parser.add_argument(
         '--limit',
-        type=int,
+        type=integer(-LARGEST, LARGEST),
         help='read only the first LIMIT images of each split; missing files are always reported for all images',
     )
     parser.add_argument(
         '--workers',
-        type=int,
+        type=integer(0, 256),
         default=os.cpu_count() or 1,
         help='number of processes for large data sets (default: all cores)',
     )
@@ -58,12 +60,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _check_target(arguments.json)
     config = load_config(arguments.config, arguments.cfg_options)
-    settle(config)
+    check_settings(config, 'data')
     console, reports = Console(), []
     try:
-        for report in check_config(config, arguments.splits, arguments.limit, arguments.workers):
-            print_report(report, console)
-            reports.append(report)
+        with explained(config, *(f'{split}_dataloader' for split in SPLITS)):
+            settle(config)
+            for report in check_config(config, arguments.splits, arguments.limit, arguments.workers):
+                print_report(report, console)
+                reports.append(report)
     except KeyboardInterrupt:
         Console(stderr=True).print('Interrupted. Use --limit and --splits for a shorter check.')
         return INTERRUPTED

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
         '--config', default=OFFICIAL, help=f'RASS only: config of the resulting model (default: {OFFICIAL})'
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, interrupted='Nothing was converted.')
     return parser
 
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rass_mm.cli.options import add_overrides, given
+from rass_mm.cli.options import add_overrides, count, given, integer, number, seed
 from rass_mm.config import load_config
 from rass_mm.demo.base.images import ConfiguredImages
 from rass_mm.demo.base.training import BaseRecipe, Start, make_base
@@ -15,6 +15,14 @@ RECIPE_OPTIONS = (
     *('scenes', 'vae_steps', 'vae_batch', 'vae_crop', 'vae_rate'),
     *('unet_steps', 'unet_batch', 'unet_crop', 'unet_rate', 'snr_gamma', 'seed'),
 )
+KINDS = {
+    **dict.fromkeys(('vae_steps', 'unet_steps'), integer(0, 10**7)),
+    **dict.fromkeys(('vae_batch', 'unet_batch', 'vae_crop', 'unet_crop'), integer(1, 2**12)),
+    **dict.fromkeys(('vae_rate', 'unet_rate'), number(0, 1, above=True)),
+    'scenes': count,
+    'snr_gamma': number(0, 10**6, above=True),
+    'seed': seed,
+}
 BASE_HELP = {
     'scenes': 'number of drawn scenes',
     'vae_steps': 'training steps of the autoencoder',
@@ -43,11 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         help='use only the autoencoder of --start; the UNet and the text encoder start from random weights',
     )
     for name in RECIPE_OPTIONS:
-        kind = float if name.endswith(('_rate', '_gamma')) else int
-        parser.add_argument(
-            f'--{name.replace("_", "-")}', type=kind, help=f'{BASE_HELP[name]} (default: {getattr(defaults, name)})'
-        )
-    parser.set_defaults(run=run)
+        words = f'{BASE_HELP[name]} (default: {getattr(defaults, name)})'
+        parser.add_argument(f'--{name.replace("_", "-")}', type=KINDS[name], help=words)
+    parser.set_defaults(run=run, interrupted='Run the same command again to continue.')
     return parser
 
 

@@ -5,7 +5,7 @@ import logging
 import os
 from pathlib import Path
 
-from rass_mm.cli.options import add_max_pixels, add_recipe_version, finish_job
+from rass_mm.cli.options import add_max_pixels, add_recipe_version, finish_job, seed, workers
 from rass_mm.degradation.builder import build_lq_dataset
 from rass_mm.degradation.jpeg import CHROMA
 from rass_mm.degradation.recipe import OSEDIFF, override
@@ -15,9 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Adds the arguments of `rass-mm make-lq`."""
     parser.add_argument('images', type=Path, help='folder of clean images, searched recursively')
     parser.add_argument('out', type=Path, help='output folder for the degraded images and manifest.jsonl')
-    parser.add_argument('--seed', type=int, default=0, help='random seed (default: 0)')
+    parser.add_argument('--seed', type=seed, default=0, help='random seed (default: 0)')
     parser.add_argument(
-        '--workers', type=int, default=os.cpu_count() or 1, help='number of processes (default: all cores)'
+        '--workers', type=workers, default=os.cpu_count() or 1, help='number of processes (default: all cores)'
     )
     parser.add_argument(
         '--ext',

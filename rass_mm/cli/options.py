@@ -1,6 +1,7 @@
 """Options, option types and error handling shared by the commands."""
 
 import argparse
+import math
 import os
 import re
 import sys
@@ -15,14 +16,37 @@ from rich.console import Console
 from rass_mm import apis
 from rass_mm.cli.os_errors import explain_os_error
 from rass_mm.config import load_config
+from rass_mm.config.settings import check_settings
 from rass_mm.degradation.recipe import OSEDIFF, VERSIONS
 from rass_mm.devices import DTYPES
 from rass_mm.errors import RassError
 from rass_mm.files.integrity import MAX_PIXELS
 
+LARGEST, LONGEST = 10**12, 20
+"""Largest integer of an option, and the characters of a wrong value in a message."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
 Job = TypeVar('Job')
+
+
+class OverrideAction(DictAction):
+    """mmengine's action for options of the form KEY=VALUE, with an error message for other texts."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """Adds the values to those of earlier options."""
+        for text in values:
+            key, equals, value = text.partition('=')
+            if not (key and equals):
+                raise argparse.ArgumentError(
+                    self, f'{text!r} is not of the form KEY=VALUE, e.g. model.test_cfg.mode=whole'
+                )
+            try:
+                self._parse_iterable(value)
+            except (AssertionError, RecursionError):
+                raise argparse.ArgumentError(self, f'{text!r} has brackets that are not balanced') from None
+        super().__call__(parser, namespace, values, option)
 
 
 def guarded(arguments: argparse.Namespace) -> int:
@@ -61,7 +85,7 @@ def add_overrides(
     parser: argparse.ArgumentParser, help: str = 'config overrides as key=value, with dots in nested keys'
 ) -> None:
     """Adds the option --cfg-options."""
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help=help)
+    parser.add_argument('--cfg-options', nargs='+', action=OverrideAction, metavar='KEY=VALUE', help=help)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -122,18 +146,20 @@ def add_runner(parser: argparse.ArgumentParser) -> None:
     )
     add_overrides(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
+    parser.add_argument('--local_rank', '--local-rank', type=integer(0, 2**16), default=0, help='set by the launcher')
 
 
-def runner_config(arguments: argparse.Namespace, amp: bool = False) -> Config:
+def runner_config(arguments: argparse.Namespace, amp: bool = False, purpose: str = 'train') -> Config:
     """Loads the config of a command that has the options of `add_runner`, and prepares it with `prepare_config`.
 
     Args:
         arguments: the parsed command line.
         amp: whether to train in mixed precision.
+        purpose: 'train' or 'test', see `check_settings`.
     """
     os.environ.setdefault('LOCAL_RANK', str(arguments.local_rank))
     config = load_config(arguments.config, arguments.cfg_options)
+    check_settings(config, purpose)
     return apis.prepare_config(config, arguments.launcher, amp, arguments.work_dir, Path(arguments.config).stem)
 
 
@@ -148,11 +174,55 @@ def finish_job(job: Callable[[], Job], summary: Callable[[Job], str]) -> int:
     return 0
 
 
+def integer(least: int, most: int) -> Callable[[str], int]:
+    """Returns an option type for integers in a range."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value <= most:
+            raise argparse.ArgumentTypeError(f'{shortened(text)} is not an integer from {least} to {most}')
+        return value
+
+    return parse
+
+
+def number(least: float, most: float, above: bool = False) -> Callable[[str], float]:
+    """Returns an option type for numbers in a range. With `above`, the number must be greater than `least`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (least < value <= most if above else least <= value <= most):  # also if it is NaN
+            words = f'greater than {least:g} and at most' if above else f'from {least:g} to'
+            raise argparse.ArgumentTypeError(f'{shortened(text)} is not a number {words} {most:g}')
+        return value
+
+    return parse
+
+
 def positive(text: str) -> int:
     """Parses a positive integer from the command line."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} is not a positive integer')
-    return int(text)
+    try:
+        return integer(1, LARGEST)(text)
+    except argparse.ArgumentTypeError:
+        rule = '' if len(text) <= LONGEST else f' up to {LARGEST}'
+        raise argparse.ArgumentTypeError(f'{shortened(text)} is not a positive integer{rule}') from None
+
+
+def shortened(text: str) -> str:
+    """Returns the text in quotes, without its middle if it is long."""
+    return repr(text if len(text) <= LONGEST else f'{text[:LONGEST]}...')
+
+
+count, side, workers = integer(1, 10**6), integer(1, 2**16), integer(1, 256)
+"""Option types of numbers of steps or images, sides in pixels, and numbers of processes."""
+seed = integer(0, 2**32 - 1)
+"""Option type of random seeds; NumPy accepts no others."""
 
 
 def size(text: str) -> tuple[int, int]:

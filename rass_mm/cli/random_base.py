@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from rass_mm.cli.options import seed
 from rass_mm.diffusion.known_bases import LAYOUTS, write_random_base
 
 
@@ -13,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
         '--layout', choices=tuple(LAYOUTS), default='sd21-base', help='architecture of the base (default: sd21-base)'
     )
-    parser.add_argument('--seed', type=int, default=0, help='seed of the weights (default: 0)')
+    parser.add_argument('--seed', type=seed, default=0, help='seed of the weights (default: 0)')
     parser.add_argument(
         '--configs-only',
         action='store_true',

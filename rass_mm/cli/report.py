@@ -31,9 +31,11 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         DataError: a record is unreadable, is given twice or has an unknown kind, or --out is one of the records.
     """
+    if arguments.out:
+        refuse_inputs([arguments.out], arguments.records, '--out')
     records = read_records(arguments.records)
     if arguments.out:
-        refuse_inputs([arguments.out], [record.path for record in records], '--out')
+        refuse_inputs([arguments.out], [record.path for record in records], '--out')  # also those in folders
     text = report(records, arguments.title)
     if arguments.out is None:
         sys.stdout.write(text)

@@ -7,7 +7,18 @@ from pathlib import Path
 
 import torch
 
-from rass_mm.cli.options import add_device, add_dtype, add_max_pixels, add_restorer, finish_job
+from rass_mm.cli.options import (
+    add_device,
+    add_dtype,
+    add_max_pixels,
+    add_restorer,
+    finish_job,
+    integer,
+    number,
+    positive,
+    seed,
+    side,
+)
 from rass_mm.devices import chosen_device, default_dtype
 from rass_mm.diffusion.base import find_base
 from rass_mm.diffusion.color import COLOR_FIXES
@@ -36,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         default='decoder',
         help='parts of the VAE that the tiny autoencoder replaces (default: decoder)',
     )
-    parser.add_argument('--upscale', type=float, default=defaults.upscale, help='upscale factor (default: 1)')
+    parser.add_argument('--upscale', type=number(1, 1000), default=defaults.upscale, help='upscale factor (default: 1)')
     parser.add_argument(
         '--scheme',
         choices=SCHEMES,
@@ -45,16 +56,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         'image sizes, the whole image in the VAE and latent tiles in the UNet (default: windows)',
     )
     parser.add_argument(
-        '--window', type=int, default=defaults.window, help=f'side of a window in pixels (default: {defaults.window})'
+        '--window', type=side, default=defaults.window, help=f'side of a window in pixels (default: {defaults.window})'
     )
     parser.add_argument(
         '--overlap',
-        type=int,
+        type=integer(0, 2**16),
         default=defaults.overlap,
         help='overlap of neighbouring windows in pixels; a larger overlap hides seams better '
         f'(default: {defaults.overlap})',
     )
-    parser.add_argument('--batch', type=int, default=defaults.batch, help='windows per batch (default: 1)')
+    parser.add_argument('--batch', type=positive, default=defaults.batch, help='windows per batch (default: 1)')
     parser.add_argument(
         '--color-fix',
         choices=COLOR_FIXES,
@@ -68,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         '--sheet', type=Path, help='also write a contact sheet of inputs and outputs to this image file'
     )
     parser.add_argument(
-        '--seed', type=int, default=0, help='random seed; the restorer itself draws no random numbers (default: 0)'
+        '--seed', type=seed, default=0, help='random seed; the restorer itself draws no random numbers (default: 0)'
     )
     parser.set_defaults(run=run)
     return parser

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rass_mm.analysis.robustness.curve import check_comparable, read_curve
 from rass_mm.analysis.robustness.run import tested, write_report
-from rass_mm.cli.options import INTERRUPTED, add_overrides, add_recipe_version
+from rass_mm.cli.options import INTERRUPTED, LARGEST, add_overrides, add_recipe_version, integer, seed
 from rass_mm.degradation.severity import KINDS
 from rass_mm.errors import ConfigError
 
@@ -30,10 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         default=[0.0, 0.25, 0.5, 0.75, 1.0],
         help='severities from 0 (mild) to 1 (hard) (default: 0 0.25 0.5 0.75 1)',
     )
-    parser.add_argument('--limit', type=int, help='test only the first LIMIT images')
+    parser.add_argument('--limit', type=integer(-LARGEST, LARGEST), help='test only the first LIMIT images')
     parser.add_argument(
         '--seed',
-        type=int,
+        type=seed,
         default=0,
         help='seed of the random degradations; use the same seed for all models that you compare (default: 0)',
     )
@@ -66,8 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
         RassError: an error that the user can fix; finished points are kept.
     """
     logging.basicConfig(level=logging.INFO, format='%(message)s')
-    if arguments.name and Path(arguments.name).name != arguments.name:
-        raise ConfigError(f'--name {arguments.name!r} cannot be part of a file name. Remove the slashes.')
+    name = arguments.name
+    if name is not None and (Path(name).name != name or name == '..' or '\0' in name):
+        raise ConfigError(f'--name {name!r} cannot be part of a file name. Remove the slashes, and use more than dots.')
     if arguments.plot:
         if arguments.config or arguments.compare:
             raise ConfigError('--plot runs no test. Pass only JSON files, without CONFIG, CHECKPOINT or --compare.')

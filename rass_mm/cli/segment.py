@@ -4,7 +4,8 @@ import argparse
 import logging
 from pathlib import Path
 
-from rass_mm.cli.options import add_device, add_max_pixels, add_overrides, finish_job, positive
+from rass_mm.cli.options import add_device, add_max_pixels, add_overrides, finish_job, integer, positive, side
+from rass_mm.config.building import explained
 from rass_mm.devices import DTYPES, chosen_device
 from rass_mm.inference.loading import read_segmentor
 from rass_mm.inference.modes import MODES, SegmentOptions
@@ -49,10 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         'larger than one window; whole: no windows, which is slow and needs much memory for large images '
         '(default: auto)',
     )
-    parser.add_argument('--window', type=positive, help='side of a window in pixels (default: as in the config)')
+    parser.add_argument('--window', type=side, help='side of a window in pixels (default: as in the config)')
     parser.add_argument(
         '--overlap',
-        type=int,
+        type=integer(0, 2**16),
         help='overlap of neighbouring windows in pixels (default: as in the config, else a third of the window)',
     )
     parser.add_argument(
@@ -91,7 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     identity = {**source.identity(), 'dtype': arguments.dtype}
     places = (arguments.sources, arguments.out)
-    return finish_job(
-        lambda: segment_files(*places, load, options, identity, arguments.restored, arguments.max_pixels),
-        lambda job: f'{arguments.out}: {job.made} of {job.images} images segmented now ({job.seconds:.1f} s)',
-    )
+    with explained(source.config, 'model'):
+        return finish_job(
+            lambda: segment_files(*places, load, options, identity, arguments.restored, arguments.max_pixels),
+            lambda job: f'{arguments.out}: {job.made} of {job.images} images segmented now ({job.seconds:.1f} s)',
+        )

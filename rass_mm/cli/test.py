@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from rass_mm import apis
-from rass_mm.cli.options import add_runner, runner_config
+from rass_mm.cli.options import add_runner, number, runner_config
 from rass_mm.errors import ConfigError
 
 
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument('--out', help='folder for predicted label maps or restored images')
     parser.add_argument('--show', action='store_true', help='show each prediction in a window')
     parser.add_argument(
-        '--wait-time', type=float, default=2.0, help='seconds for which each window stays open (default: 2)'
+        '--wait-time', type=number(0, 3600), default=2.0, help='seconds for which each window stays open (default: 2)'
     )
     parser.add_argument('--show-dir', help='folder for visualizations of the predictions')
     parser.add_argument('--tta', action='store_true', help='use test-time augmentation')
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         RassError: an error that the user can fix, such as a missing checkpoint.
     """
-    config = runner_config(arguments)
+    config = runner_config(arguments, purpose='test')
     if arguments.checkpoint is None and apis.needs_checkpoint(config):
         raise ConfigError(apis.missing_checkpoint(config, f'{arguments.program} CONFIG CHECKPOINT'))
     pictures = {'show_dir': arguments.show_dir, 'show': arguments.show, 'wait_time': arguments.wait_time}

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
         '--amp', action='store_true', help='use bfloat16 mixed precision if an accelerator is available'
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, interrupted='Add --resume to continue from the last checkpoint.')
     return parser
 
 

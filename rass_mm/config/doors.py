@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.fileio import register_handler
 
 from rass_mm.config.data import SUFFIXES, read_config_data
+from rass_mm.config.py_files import explained_reading
 from rass_mm.config.text import config_from_text
 from rass_mm.config.yaml_data import DataYamlHandler
 
@@ -20,7 +21,7 @@ _file2dict, _fromstring = Config._file2dict, Config.fromstring
 def close_doors() -> None:
     """Makes `Config.fromfile` and `Config.fromstring` apply the rules for data to JSON, YAML and config text.
 
-    `.py` files are still read by mmengine.
+    `.py` files are still read by mmengine. An error in one is raised as a ConfigError with the file and the line.
     """
     Config._file2dict = staticmethod(_read_file)
     Config.fromstring = staticmethod(_read_string)
@@ -29,7 +30,8 @@ def close_doors() -> None:
 
 def _read_file(filename: str | os.PathLike, *args: Any, **kwargs: Any) -> tuple[dict, str, dict]:
     if not str(filename).endswith(SUFFIXES):
-        return _file2dict(filename, *args, **kwargs)
+        with explained_reading(filename):
+            return _file2dict(filename, *args, **kwargs)
     content, text = read_config_data(filename)
     return content, text, {}
 

@@ -21,6 +21,14 @@ def lossy_reason(image: Image.Image) -> str:
     return f'{image.format} changes pixel values, so the class ids are not exact. Export the label maps as PNG.'
 
 
+def mode_reason(image: Image.Image) -> str:
+    """Returns a message that states why an image without integers or with several channels cannot be a label map."""
+    return (
+        f'the image has mode {image.mode}, but a label must have one channel of class ids. Convert it to a grey PNG of '
+        'ids.'
+    )
+
+
 def background_hint(number: int) -> str:
     """Returns a hint for a data set of `number` classes whose label files contain the ids 0 to `number`."""
     if number == 1:

@@ -17,9 +17,9 @@ from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
-from rass_mm.datasets.labels import background_hint, is_lossy, lossy_reason
+from rass_mm.datasets.labels import background_hint, is_lossy, lossy_reason, mode_reason
 from rass_mm.errors import ConfigError, DataError
-from rass_mm.files.integrity import MAX_PIXELS, check_complete, check_size, without_pillow_limit
+from rass_mm.files.integrity import MAX_PIXELS, check_complete, check_regular, check_size, without_pillow_limit
 from rass_mm.files.orientation import DRAWN_ON, orientation_of, turn_label, turned
 from rass_mm.files.resizing import resized
 
@@ -57,6 +57,7 @@ class LoadImageStrict(LoadImageFromFile):
             DataError: the file is missing, truncated or not an image, or it has too many pixels.
         """
         path = results['img_path']
+        check_regular(path)
         try:
             data = fileio.get(path, backend_args=self.backend_args)
         except FileNotFoundError:
@@ -117,6 +118,7 @@ class LoadLabelStrict(LoadAnnotations):
         path = results.get('seg_map_path')
         if path is None:
             return results
+        check_regular(path)
         try:
             data = fileio.get(path, backend_args=self.backend_args)
         except FileNotFoundError:
@@ -149,9 +151,11 @@ class LoadLabelStrict(LoadAnnotations):
                 f'{path} is a colour image ({image.mode}), but a label must have one channel of class ids. Convert the '
                 'colours to ids and save them as a grey PNG.'
             )
-        if label.max() > 255:
-            wrong = np.unique(label[label > 255])[:8].tolist()
-            raise DataError(f'{path} contains label ids {wrong}. The largest supported id is 255. Renumber the ids.')
+        if label.dtype.kind not in 'bui':
+            raise DataError(f'{path}: {mode_reason(image)}')
+        if label.min() < 0 or label.max() > 255:
+            wrong = np.unique(label[(label < 0) | (label > 255)])[:8].tolist()
+            raise DataError(f'{path} contains label ids {wrong}. The supported ids are 0 to 255. Renumber the ids.')
         return image.size
 
     def _upright(self, label: np.ndarray, results: dict[str, Any]) -> np.ndarray:

@@ -1,8 +1,12 @@
 """Checks of the data folders of a config before models are built."""
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS
 
 from rass_mm.config.kinds import as_list, type_name
 from rass_mm.datasets.reallq_layout import IMAGES, layouts_in
@@ -95,11 +99,47 @@ def _check_folders(dataset: Mapping[str, Any], name: str, path: str) -> None:
     if prefix is None or '://' in str(prefix):
         return
     _check_images(dataset, prefix, name, path)
+    _check_list(dataset, name, path)
     if reallq and prefixes.get('seg_map_path') is None:
         try:
             layouts_in(dataset.get('data_root'), dataset.get('seg_map_suffix', '.png'))
         except DataError as error:
             raise DataError(f'{name}: {error}') from None
+
+
+def _image_suffix(dataset: Mapping[str, Any]) -> str | None:
+    """Returns the suffix of the images of a data set: that of its config, or the default of its class, or None."""
+    kind = dataset.get('type')
+    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    for base in kind.__mro__ if inspect.isclass(kind) and issubclass(kind, BaseSegDataset) else ():
+        default = inspect.signature(base).parameters.get('img_suffix')
+        if default is not None and default.default is not default.empty:
+            return dataset.get('img_suffix', default.default)
+    return dataset.get('img_suffix')
+
+
+def _check_list(dataset: Mapping[str, Any], name: str, path: str) -> None:
+    """Checks the list of image names (`ann_file`) of one of mmseg's data sets."""
+    given, kind = dataset.get('ann_file'), dataset.get('type')
+    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    if not given or '://' in str(given) or not (inspect.isclass(kind) and issubclass(kind, BaseSegDataset)):
+        return
+    file = Path(dataset.get('data_root') or '') / str(given)
+    if file.is_dir():
+        return
+    fix = (
+        f'Write one image name per line, without {_image_suffix(dataset)}, or remove {path}.ann_file to use all images.'
+    )
+    try:
+        text = file.read_bytes().decode()
+    except FileNotFoundError:
+        raise DataError(f'{name}: the list of images {file} ({path}.ann_file) does not exist. {fix}') from None
+    except UnicodeDecodeError:
+        text = '\0'
+    if '\0' in text:
+        raise DataError(f'{name}: the list of images {file} ({path}.ann_file) is not a text file. {fix}')
+    if not text.strip():
+        raise DataError(f'{name}: the list of images {file} ({path}.ann_file) is empty. {fix}')
 
 
 def _check_images(dataset: Mapping[str, Any], prefix: str, name: str, path: str) -> None:
@@ -108,7 +148,7 @@ def _check_images(dataset: Mapping[str, Any], prefix: str, name: str, path: str)
     if not folder.is_dir():
         hint = f' Make a degraded copy with: rass-mm make-lq CLEAN_FOLDER {folder}' if 'lq' in str(prefix) else ''
         raise DataError(f'{name}: the image folder {folder} does not exist. Put the data there or pass {option}.{hint}')
-    suffix = dataset.get('img_suffix')
+    suffix = _image_suffix(dataset)
     wanted = {suffix} if suffix else SUFFIXES
     if not any(path.name.endswith(tuple(wanted)) and path.is_file() for path in walk(folder)):
         raise DataError(

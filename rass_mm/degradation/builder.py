@@ -13,19 +13,32 @@ import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from typing_extensions import NotRequired, TypedDict
 
 from rass_mm.degradation.recipe import OSEDIFF, VERSIONS, Recipe, apply, draw
 from rass_mm.degradation.versions import manifest_version
 from rass_mm.errors import ConfigError, DataError
 from rass_mm.files.atomic import write_bytes
-from rass_mm.files.hashing import json_sha256
-from rass_mm.files.integrity import MAX_PIXELS, check_pixels, decoded
-from rass_mm.files.manifest import MANIFEST, append_line, read_manifest, remove_leftovers, write_manifest
+from rass_mm.files.hashing import file_sha256, json_sha256
+from rass_mm.files.integrity import MAX_PIXELS, check_pixels, check_regular, decoded
+from rass_mm.files.locks import held
+from rass_mm.files.manifest import (
+    AGAIN,
+    MANIFEST,
+    Line,
+    append_line,
+    checksum,
+    output_state,
+    read_manifest,
+    remove_leftovers,
+    write_manifest,
+)
 from rass_mm.files.naming import linked_into
+from rass_mm.files.schemas import FileName, checked
 from rass_mm.files.walking import chosen_files, described_left_out, walk
 from rass_mm.parallel import run_jobs, watched
 from rass_mm.version import __version__
@@ -36,6 +49,32 @@ EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 PARTIAL = 'manifest.partial.jsonl'
 IMPLIED = {'version': 1, 'jpeg_chroma': 'smooth'}
 """Values of recipe settings that apply to manifests written before the settings were introduced."""
+
+
+class CopyIdentity(TypedDict):
+    """Part of the first line of the manifest of a copy that identifies its images."""
+
+    seed: int
+    fingerprint: str
+    recipe: NotRequired[dict[str, Any]]
+    versions: NotRequired[dict[str, Any]]
+
+
+class CopyHeader(CopyIdentity):
+    """First line of the manifest of a copy."""
+
+    format: str
+    suffix: str | None
+
+
+class CopyLine(Line):
+    """Line of a finished copy."""
+
+    output: FileName
+    seed: int
+    sha256: str
+    parameters: dict[str, Any]
+    crc32: NotRequired[int]
 
 
 @dataclass(frozen=True)
@@ -102,18 +141,20 @@ def build_lq_dataset(
         raise ConfigError(f'The number of workers is {workers}, but it must be at least 1.')
     tasks = [task._replace(max_pixels=max_pixels) for task in _plan(images, out, seed, recipe, suffix)]
     header = _header(images, seed, recipe, suffix)
-    lines = _resume(out, header, tasks)
-    pending = [task for task in tasks if task.image not in lines]
-    logger.info('%d images in %s: %d to degrade, %d already done', len(tasks), images, len(pending), len(lines))
-    broken = _run(pending, workers, out / PARTIAL, lines)
-    if broken:
-        listed = '\n'.join(f'  {name}: {reason}' for name, reason in sorted(broken.items()))
-        raise DataError(
-            f'{len(broken)} of {len(tasks)} images cannot be used:\n{listed}\nThe other {len(lines)} images are done '
-            'and kept. Repair or remove the listed images and run the same command again to add the missing ones.'
-        )
-    write_manifest(out / MANIFEST, header, _sorted(lines))
-    (out / PARTIAL).unlink(missing_ok=True)
+    with held(out):
+        lines = _resume(out, header, tasks)
+        pending = [task for task in tasks if task.image not in lines]
+        logger.info('%d images in %s: %d to degrade, %d already done', len(tasks), images, len(pending), len(lines))
+        broken = _run(pending, workers, out / PARTIAL, lines)
+        if broken:
+            listed = '\n'.join(f'  {name}: {reason}' for name, reason in sorted(broken.items()))
+            raise DataError(
+                f'{len(broken)} of {len(tasks)} images cannot be used:\n{listed}\nThe other {len(lines)} images are '
+                'done and kept. Repair or remove the listed images and run the same command again to add the '
+                'missing ones.'
+            )
+        write_manifest(out / MANIFEST, header, _sorted(lines))
+        (out / PARTIAL).unlink(missing_ok=True)
     return BuildSummary(len(tasks), len(pending), time.monotonic() - start, out / MANIFEST)
 
 
@@ -203,10 +244,32 @@ def _resume(out: Path, header: dict, tasks: list[_Task]) -> dict[str, dict]:
     stale = set(made) - {task.image for task in tasks}
     if stale:
         logger.warning('%d images in %s are no longer in the source, e.g. %s', len(stale), out, min(stale))
-    lines = {task.image: made[task.image] for task in tasks if task.image in made and task.target.is_file()}
+    lines = {task.image: made[task.image] for task in tasks if task.image in made and _is_done(task, made[task.image])}
     if len(lines) < len(tasks):
         write_manifest(out / PARTIAL, header, _sorted(lines))
     return lines
+
+
+def _is_done(task: _Task, line: dict) -> bool:
+    """Returns whether an image need not be degraded again: its source and its copy are those of its manifest line.
+
+    Raises:
+        DataError: the copy was replaced by another image.
+    """
+    if not task.target.is_file():
+        return False
+    if task.source.is_file() and file_sha256(task.source) != line['sha256']:
+        logger.warning('%s has changed. Its copy %s is made again.', task.source, task.target)
+        return False
+    state = output_state(task.target, line.get('crc32'))
+    if state == 'changed':
+        raise DataError(
+            f'{task.target} was changed after it was made, so {MANIFEST} does not describe it. Delete it to make it '
+            'again, or choose another output folder.'
+        )
+    if state == 'damaged':
+        logger.warning('%s is damaged and is made again.', task.target)
+    return state == 'whole'
 
 
 def _read_manifest(path: Path, header: dict) -> dict[str, dict]:
@@ -215,15 +278,17 @@ def _read_manifest(path: Path, header: dict) -> dict[str, dict]:
     Raises:
         DataError: the manifest was written with other settings.
     """
-    old, lines = read_manifest(path)
+    old, lines = read_manifest(path, CopyLine)
+    checked(old, CopyHeader, f'{path} is not the manifest of a degraded copy, or is damaged', AGAIN)
     if old.get('fingerprint') != header['fingerprint']:
         raise DataError(
             f'{path} describes a copy with {_describe(old)}, but this run has {_describe(header)} '
             '(the fingerprint covers the recipe). Choose another output folder, delete this one, or use the same '
             f'settings as before{_version_option(old, header)}.'
         )
-    if old['versions'] != header['versions']:
-        logger.warning('%s was written with %s. The run is resumed with %s.', path, old['versions'], header['versions'])
+    versions = old.get('versions')
+    if versions != header['versions']:
+        logger.warning('%s was written with %s. The run is resumed with %s.', path, versions, header['versions'])
     return lines
 
 
@@ -292,8 +357,10 @@ def _degrade_file(task: _Task) -> tuple[str, dict | None, str]:
         encoded = cv2.imencode(task.target.suffix, apply(image, parameters), options)[1]
     except (DataError, cv2.error) as error:  # OpenCV's error: the image is larger than the file type allows
         return task.image, None, str(error)
-    write_bytes(task.target, encoded.tobytes())
+    data = encoded.tobytes()
+    write_bytes(task.target, data)
     line = {'image': task.image, 'output': task.output, 'seed': task.seed, 'sha256': digest, 'parameters': parameters}
+    line['crc32'] = checksum(data)
     return task.image, line, ''
 
 
@@ -310,6 +377,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, st
     Raises:
         DataError: the image cannot be read. The message is the reason without the file name.
     """
+    check_regular(path)
     try:
         data = path.read_bytes()
         check_pixels(data, max_pixels)

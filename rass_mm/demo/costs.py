@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 from rass_mm.files.atomic import write_text
+from rass_mm.files.schemas import read_json
 
 COSTS = 'costs.json'
 
@@ -21,7 +22,10 @@ class Costs:
     def __init__(self, out: Path) -> None:
         self.file = out / COSTS
         self.lock = threading.Lock()
-        self.found = json.loads(self.file.read_text()) if self.file.is_file() else {}
+        self.found = self._read() if self.file.exists() else {}
+
+    def _read(self) -> dict[str, dict[str, int]]:
+        return read_json(self.file, dict[str, dict[str, int]], 'Delete the file; the costs are measured again.')
 
     def begin(self, stem: str) -> None:
         """Records the start of a training run."""

@@ -34,6 +34,7 @@ from rass_mm.demo.steps import (
 )
 from rass_mm.demo.table import demo_table
 from rass_mm.files.atomic import write_text
+from rass_mm.files.locks import held
 from rass_mm.parallel import run_logged
 
 logger = logging.getLogger(__name__)
@@ -52,10 +53,11 @@ def run_demo(out: Path, settings: DemoSettings | None = None) -> None:
     started = time.monotonic()
     out = out.resolve()
     claim_folder(out, settings)
-    _Lanes(out).run(settings)
-    table = demo_table(out, settings)
-    write_text(out / 'table.md', table)
-    demo_page(out, settings)
+    with held(out):
+        _Lanes(out).run(settings)
+        table = demo_table(out, settings)
+        write_text(out / 'table.md', table)
+        demo_page(out, settings)
     Console().print(table, markup=False)
     logger.info(
         'Done in %.0f s. Table: %s  pictures: %s', time.monotonic() - started, out / 'table.md', out / 'pictures.png'

@@ -9,6 +9,7 @@ from typing import Any
 from rass_mm.demo.base.shipped import shipped_record
 from rass_mm.errors import ConfigError
 from rass_mm.files.atomic import write_text
+from rass_mm.files.schemas import read_json
 
 PROCEDURE = 2
 """Version of the demo. Increase it if results in older folders are no longer comparable."""
@@ -71,10 +72,8 @@ def claim_folder(out: Path, settings: DemoSettings) -> None:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding='utf-8'))
-    except ValueError as error:
-        raise ConfigError(f'{file} is not valid JSON ({error}). Choose another folder with --out DIR.') from None
-    if not isinstance(found, dict) or 'procedure' not in found:
+    fix = 'Choose another folder with --out DIR.'
+    found = read_json(file, dict[str, Any], fix, ConfigError)
+    if 'procedure' not in found:
         raise ConfigError(f'{file} does not contain the settings of a demo. Choose another folder with --out DIR.')
     return found

@@ -1,10 +1,10 @@
 """Results table of the demo: scores, costs and limitations."""
 
-import json
 from pathlib import Path
 
 import cv2
 import numpy as np
+from typing_extensions import TypedDict
 
 from rass_mm.analysis.report.tables import markdown_table
 from rass_mm.apis import RESULT
@@ -25,6 +25,7 @@ from rass_mm.demo.steps import (
     max_iters,
     scenes_folder,
 )
+from rass_mm.files.schemas import read_json
 from rass_mm.metrics.iou import mean_iou
 from rass_mm.protocol import copy_version
 
@@ -88,9 +89,15 @@ def _restoration(out: Path, settings: DemoSettings) -> str:
     )
 
 
+class Metrics(TypedDict):
+    """Record of a test, as far as the demo reads it."""
+
+    metrics: dict[str, float]
+
+
 def read_metrics(out: Path, name: str) -> dict[str, float]:
     """Reads the metrics of one test of the demo."""
-    return json.loads((out / 'tests' / name / RESULT).read_text())['metrics']
+    return read_json(out / 'tests' / name / RESULT, Metrics, 'Delete the file; the test is run again.')['metrics']
 
 
 def majority_miou(scenes: Path) -> float:

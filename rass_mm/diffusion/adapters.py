@@ -11,6 +11,7 @@ adding another adapter to a UNet in which the first one is fused but not unloade
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,10 @@ from peft import LoraConfig, set_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
+from rass_mm.config.arguments import Count, Positive
+from rass_mm.diffusion.adapter_checks import AGAIN, check_complete, check_header, check_tensors
 from rass_mm.errors import AdapterError
 from rass_mm.files.atomic import atomic_path
 
@@ -36,6 +40,14 @@ HEADER = 'rass_mm.adapter'
 CONV_IN = 'conv_in.'
 VAE = 'vae.'
 """Prefix of the names of VAE tensors in an adapter file. OSEDiff adapts the VAE in addition to the UNet."""
+
+
+class AdapterSettings(TypedDict, total=False):
+    """Types of the values of an `AdapterSpec` in a config."""
+
+    rank: Count
+    alpha: Positive
+    targets: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -219,6 +231,10 @@ def copy_adapter(unet: UNet2DConditionModel, name: str, source: AdapterSource, b
             f'tensors differ in name or shape{", e.g. " + wrong[0] if wrong else ""}. Set adapter.rank and '
             f'adapter.alpha to those of the file.'
         )
+    layers = set(target_layers(unet, tuple(header['targets'])))
+    unnamed = sorted({key.rpartition('.lora_')[0] for key in own if '.lora_' in key} - layers)
+    if unnamed:
+        raise AdapterError(f'{path}: the targets in the header do not name the adapted layer {unnamed[0]}. {AGAIN}')
     with torch.no_grad():
         for key, parameter in own.items():
             parameter.copy_(tensors[key])
@@ -292,7 +308,7 @@ def read_adapter(path: str | os.PathLike) -> Adapter:
 
     Raises:
         AdapterError: the file does not exist, is damaged, was changed, was not written by `write_adapter`, or contains
-            values that are not finite.
+            values that are not finite. The message names the file.
     """
     try:
         with safe_open(path, 'pt') as file:
@@ -307,10 +323,12 @@ def read_adapter(path: str | os.PathLike) -> Adapter:
             f'{path} is a safetensors file without the {HEADER!r} header, so it is not an adapter of this package. '
             f'Pass a file that was written by training or by rass-mm convert.'
         )
+    check_header(header, path)
     if content_hash(header, tensors) != header['hash']:
         raise AdapterError(
             f'{path} was changed or damaged: its content does not match the hash in its header. Copy it again.'
         )
+    check_tensors(header, tensors, path, VAE)
     bad = [key for key in sorted(tensors) if not torch.isfinite(tensors[key]).all()]
     if bad:
         raise AdapterError(
@@ -355,13 +373,19 @@ def load_adapter(
     lora = {key: value for key, value in tensors.items() if 'lora_' in key and not key.startswith(VAE)}
     _attach(unet, name or header['name'], header, lora, adapter.path)
     own = {
-        ('weight' if key.endswith('weight') else 'bias'): value
+        CONV_IN + ('weight' if key.endswith('weight') else 'bias'): value
         for key, value in unet.named_parameters()
         if _is_conv_in(key)
     }
+    check_complete(own, tensors, adapter.path)
     with torch.no_grad():
         for part, parameter in own.items():
-            parameter.copy_(tensors[CONV_IN + part])
+            if parameter.shape != tensors[part].shape:
+                raise AdapterError(
+                    f'{adapter.path} does not fit this model: {part} has the shape {tuple(tensors[part].shape)}, but '
+                    f'{tuple(parameter.shape)} is needed. {AGAIN}'
+                )
+            parameter.copy_(tensors[part])
     unet.requires_grad_(False)
     return header
 
@@ -369,7 +393,13 @@ def load_adapter(
 def _attach(
     model: nn.Module, name: str, spec: dict[str, Any], lora: dict[str, Tensor], path: str | os.PathLike
 ) -> None:
-    add_adapter(model, name, AdapterSpec(spec['rank'], spec['alpha'], tuple(spec['targets'])), train_conv_in=False)
+    targets = tuple(spec['targets'])
+    if not target_layers(model, targets):
+        raise AdapterError(
+            f'{path}: no layer name of the model ends in one of the targets of its header, {targets}. {AGAIN}'
+        )
+    add_adapter(model, name, AdapterSpec(spec['rank'], spec['alpha'], targets), train_conv_in=False)
+    check_complete((key for key in adapter_parameters(model, name) if '.lora_' in key), lora, path)
     try:
         unknown = set_peft_model_state_dict(model, lora, adapter_name=name).unexpected_keys
     except RuntimeError as error:  # a tensor has another shape
@@ -400,7 +430,7 @@ def merge_file(
     adapter = as_adapter(source)
     header, path = adapter.header, adapter.path
     load_adapter(unet, adapter, base_identity, name='merged')
-    merge_adapter(unet, 'merged')
+    _merge(unet, path)
     if 'vae' not in header:
         return header
     if vae is None:
@@ -410,5 +440,12 @@ def merge_file(
         )
     lora = {key.removeprefix(VAE): value for key, value in adapter.tensors.items() if key.startswith(VAE)}
     _attach(vae, 'merged', header['vae'], lora, path)
-    merge_adapter(vae, 'merged')
+    _merge(vae, path)
     return header
+
+
+def _merge(model: nn.Module, path: str | os.PathLike) -> None:
+    try:
+        merge_adapter(model, 'merged')
+    except AdapterError as error:
+        raise AdapterError(f'{path}: {error}') from None

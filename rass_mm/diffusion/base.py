@@ -5,7 +5,6 @@ every width, head count and stride is read from the configs in the folder. Nothi
 """
 
 import hashlib
-import json
 import os
 import shlex
 from collections.abc import Sequence
@@ -18,8 +17,10 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors import safe_open
 
+from rass_mm.diffusion.base_schemas import CONFIG_TYPES, Index
 from rass_mm.errors import BaseFolderError
 from rass_mm.files.hashing import json_sha256
+from rass_mm.files.schemas import read_json
 from rass_mm_cli.bases import SD21_BASE, SHELF, other_bases, places_of, source_named
 
 CONFIGS = {
@@ -28,6 +29,9 @@ CONFIGS = {
     'scheduler': 'scheduler/scheduler_config.json',
     'text_encoder': 'text_encoder/config.json',
 }
+MODEL_INDEX = 'model_index.json'
+NAMES = {'vae': 'VAE', 'text_encoder': 'text encoder'}
+DOWNLOAD = 'Download the folder again, or pass another one.'
 IDENTIFIED = ('unet', 'vae', 'text_encoder')
 IGNORED_CONFIG_KEYS = (
     '_diffusers_version',
@@ -37,6 +41,8 @@ IGNORED_CONFIG_KEYS = (
     'torch_dtype',
     'dtype',
 )
+FLOATS = ('F64', 'F32', 'F16', 'BF16')
+"""Types of weights in a safetensors file."""
 SAMPLED_VALUES, SAMPLED_ROWS = 64, 16
 SMALL_BASE = Path(__file__).resolve().parents[1] / 'demo' / 'base' / 'weights' / 'scenes'
 """Folder of the trained small base that is shipped with the package."""
@@ -150,17 +156,16 @@ def read_base(
             the way to fix it.
     """
     folder = find_base(sources)
-    base = DiffusionBase(folder, {part: _read_json(folder, file) for part, file in CONFIGS.items()})
+    base = DiffusionBase(folder, {part: _read_config(folder, part) for part in CONFIGS})
+    if (folder / MODEL_INDEX).exists():
+        read_json(folder / MODEL_INDEX, dict[str, Any], DOWNLOAD, BaseFolderError)
     unet, vae, text = base.configs['unet'], base.configs['vae'], base.configs['text_encoder']
-    _require(folder, 'unet', 'in_channels', unet.get('in_channels'), vae.get('latent_channels'), 'to match the VAE')
-    _require(
-        folder,
-        'unet',
-        'cross_attention_dim',
-        unet.get('cross_attention_dim'),
-        text.get('hidden_size'),
-        'to match the text encoder',
-    )
+    for key, other, part, name in (
+        ('in_channels', vae, 'vae', 'latent_channels'),
+        ('cross_attention_dim', text, 'text_encoder', 'hidden_size'),
+    ):
+        why = f'to match the {NAMES[part]}, {name} in {CONFIGS[part]}'
+        _require(folder, 'unet', key, unet.get(key), other.get(name), why)
     for key, needed in {'prediction_type': 'epsilon', **(expect or {})}.items():
         part = 'scheduler' if key == 'prediction_type' else 'unet'
         found = base.configs[part].get(key, 'epsilon' if key == 'prediction_type' else None)
@@ -168,16 +173,14 @@ def read_base(
     return base
 
 
-def _read_json(folder: Path, file: str) -> dict[str, Any]:
-    try:
-        return json.loads((folder / file).read_text(encoding='utf-8'))
-    except FileNotFoundError:
+def _read_config(folder: Path, part: str) -> dict[str, Any]:
+    path = folder / CONFIGS[part]
+    if not path.exists():
         raise BaseFolderError(
-            f'{folder / file} is missing. {folder} is not a complete Stable Diffusion folder in diffusers layout.\n'
+            f'{path} is missing. {folder} is not a complete Stable Diffusion folder in diffusers layout.\n'
             + how_to_get(folder)
-        ) from None
-    except ValueError as error:
-        raise BaseFolderError(f'{folder / file} is not valid JSON ({error}). Download the folder again.') from None
+        )
+    return read_json(path, CONFIG_TYPES[part], DOWNLOAD, BaseFolderError)
 
 
 def _require(folder: Path, part: str, key: str, found: Any, needed: Any, why: str) -> None:
@@ -302,7 +305,9 @@ def load_whole(model_class: type, folder: Path, part: str, **options: Any) -> An
     """
     files, variant = weight_files(folder, part)
     for file in files:
-        _open_weights(file).__exit__(None, None, None)
+        _check_types(file)
+    for index in (folder / part).glob('*.safetensors.index*.json'):
+        read_json(index, Index, DOWNLOAD, BaseFolderError)
     try:
         model, report = model_class.from_pretrained(
             str(folder / part),
@@ -312,17 +317,40 @@ def load_whole(model_class: type, folder: Path, part: str, **options: Any) -> An
             output_loading_info=True,
             **options,
         )
-    except (OSError, RuntimeError, ValueError) as error:
-        raise BaseFolderError(
-            f'{files[0]} does not match {folder / part}/config.json ({error}). Download the folder again.'
-        ) from None
+    except Exception as error:  # on values that make no sense, the constructors raise almost any error
+        reason = str(error).strip() or type(error).__name__
+        raise BaseFolderError(f'{files[0]} does not match {folder / part}/config.json ({reason}). {DOWNLOAD}') from None
     missing = sorted(report['missing_keys'])
     if missing:
         raise BaseFolderError(
             f'{files[0]} lacks {len(missing)} of the weights required by {folder / part}/config.json, e.g. '
             f'{missing[0]}. Download the folder again.'
         )
+    _check_values(model, files[0])
     return model.requires_grad_(False).eval()
+
+
+def _check_types(file: Path) -> None:
+    """Raises a BaseFolderError if a file cannot be opened or contains integers or quantized weights."""
+    with _open_weights(file) as tensors:
+        types = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118  (not a dict)
+    wrong = [name for name, kind in types.items() if kind not in FLOATS and not name.endswith('position_ids')]
+    if wrong:
+        raise BaseFolderError(
+            f'{file}: {wrong[0]} has the type {types[wrong[0]]}, but it must be one of {", ".join(FLOATS)} '
+            f'({len(wrong)} such tensors in total). Download the variant of the folder that is not quantized.'
+        )
+
+
+def _check_values(model: Any, file: Path) -> None:
+    """Raises a BaseFolderError if weights are not finite or all weights are zero."""
+    bad = [name for name, value in model.named_parameters() if not torch.isfinite(value).all()]
+    if bad:
+        raise BaseFolderError(
+            f'{file}: {bad[0]} contains NaN or infinity ({len(bad)} such tensors in total). {DOWNLOAD}'
+        )
+    if not any(value.any() for value in model.parameters()):
+        raise BaseFolderError(f'{file}: all weights are zero. {DOWNLOAD}')
 
 
 def models_on_meta(base: DiffusionBase) -> dict[str, Any]:

@@ -6,6 +6,7 @@ There are three kinds of prompts: `ClassTokens` (default), `EmptyPrompt` and `Ta
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,13 +14,16 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rass_mm.diffusion.base import DiffusionBase, on_meta, weights_hash
-from rass_mm.diffusion.text import TextEncoder
+from rass_mm.diffusion.text import TextEncoder, tokenizer_texts
 from rass_mm.errors import ConfigError
 from rass_mm.files.atomic import atomic_path
+
+logger = logging.getLogger(__name__)
 
 NOBODY = -1
 """Value in `Prompt.owners` for a token that belongs to no class (start, end, padding, null, punctuation)."""
@@ -251,13 +255,39 @@ def stored_class_tokens(base: DiffusionBase, classes: list[str], cache: Path) ->
     if on_meta():
         return torch.empty(len(classes) + 1, base.context_width)
     sources = [weights_hash(base.folder, ('text_encoder',)), json.dumps(base.configs['text_encoder'], sort_keys=True)]
-    sources += [file.read_text(encoding='utf-8') for file in sorted((base.folder / 'tokenizer').glob('*.*'))]
+    sources += tokenizer_texts(base)
     key = hashlib.sha256('\n'.join([*sources, TEMPLATE, *classes]).encode()).hexdigest()[:16]
     file = cache / 'class_tokens' / f'{key}.safetensors'
-    if not file.is_file():
+    found = _cached(file, (len(classes) + 1, base.context_width))
+    if found is not None:
+        return found
+    tokens = class_tokens(TextEncoder(base), classes)
+    try:
         with atomic_path(file) as temporary:
-            save_file({'tokens': class_tokens(TextEncoder(base), classes)}, temporary)
-    return load_file(file)['tokens']
+            save_file({'tokens': tokens}, temporary)
+    except (OSError, SafetensorError) as error:
+        logger.warning(
+            'The tokens of the classes cannot be cached in %s (%s). They are computed again in each run. Set '
+            'RASS_MM_CACHE to a folder that can be written.',
+            file.parent,
+            error,
+        )
+    return tokens
+
+
+def _cached(file: Path, shape: tuple[int, int]) -> Tensor | None:
+    """Returns the tokens in a file of the cache, or None if it does not exist or is damaged."""
+    try:
+        if not file.is_file():
+            return None
+        tokens = load_file(file)['tokens']
+        if tuple(tokens.shape) == shape and tokens.dtype == torch.float32 and tokens.isfinite().all():
+            return tokens
+        reason = f'its tensor has the shape {tuple(tokens.shape)} and the type {tokens.dtype}, or is not finite'
+    except (OSError, SafetensorError, KeyError) as error:
+        reason = str(error)
+    logger.warning('%s in the cache is damaged (%s) and is written again.', file, reason)
+    return None
 
 
 def class_tokens(text: TextEncoder, classes: Sequence[str]) -> Tensor:

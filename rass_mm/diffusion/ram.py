@@ -296,7 +296,13 @@ def read_ram_weights(path: Path) -> Any:
         CheckpointError: the file is damaged or contains other objects.
     """
     with tensors_only():  # memory-mapped, because the file is three times as large as the network
-        return read_tensors(path, 'cpu', mmap=True)
+        content = read_tensors(path, 'cpu', mmap=True)
+    state = content.get('model', content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not any(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(
+            f"{path} contains no dict of tensors. Use RAM's weights (ram_swin_large_14m.pth) or SeeSR's (DAPE.pth)."
+        )
+    return content
 
 
 @contextmanager

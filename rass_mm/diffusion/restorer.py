@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rass_mm.diffusion.adapter_checks import AGAIN
 from rass_mm.diffusion.adapters import (
+    Adapter,
     AdapterSource,
     AdapterSpec,
     as_adapter,
@@ -337,7 +339,35 @@ def load_restorer(
         )
     recipe = content.header['recipe']
     found = read_base(base)
+    steps = len(cumulated_alphas(found.configs['scheduler']))
+    if recipe['timestep'] >= steps:
+        raise AdapterError(
+            f'{content.path}: recipe.timestep is {recipe["timestep"]}, but it must be in the range 0 to {steps - 1}. '
+            f'{AGAIN}'
+        )
     tiny = {'tiny': autoencoder, 'ends': ends} if autoencoder else None
     model = OneStepRestorer(found, recipe['form'], recipe['timestep'], start=content, trainable=False, autoencoder=tiny)
-    prompt = PROMPTS[recipe['prompt']](found, recipe['classes'])
+    prompt = _prompt(content, found)
     return Restorer(model, prompt, latent_tiles).to(device, getattr(torch, dtype)).eval()
+
+
+def _prompt(adapter: Adapter, base: DiffusionBase) -> nn.Module:
+    """Builds the prompt that the header of a restorer's adapter names.
+
+    Raises:
+        AdapterError: the prompt is unknown, or its classes do not fit the text encoder.
+    """
+    name, classes = adapter.header['recipe']['prompt'], adapter.header['recipe']['classes']
+    if name not in PROMPTS:
+        raise AdapterError(
+            f'{adapter.path}: recipe.prompt is {name!r}, but images without labels need one of {", ".join(PROMPTS)}. '
+            f'Pass the adapter of a restorer that was trained with one of these prompts.'
+        )
+    if name == 'ClassTokens' and not classes:
+        raise AdapterError(
+            f'{adapter.path}: recipe.classes is empty, but {name} needs at least one class name. {AGAIN}'
+        )
+    try:
+        return PROMPTS[name](base, classes)
+    except ConfigError as error:
+        raise AdapterError(f'{adapter.path}: recipe.classes cannot be used. {error}') from None

@@ -1,13 +1,18 @@
 """Frozen text encoder of the base, which converts text to token ids and token ids to context tokens."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from rass_mm.diffusion.base import DiffusionBase, load_whole, on_meta
+from rass_mm.diffusion.base_schemas import TOKENIZER_TYPES
 from rass_mm.errors import BaseFolderError, ConfigError
+from rass_mm.files.schemas import read_json
+
+COPY = 'Copy the tokenizer/ folder of the same Stable Diffusion release into the base folder.'
 
 
 class TextEncoder(nn.Module):
@@ -70,16 +75,50 @@ def load_tokenizer(base: DiffusionBase) -> CLIPTokenizer:
     """Loads the tokenizer of the base.
 
     Raises:
-        BaseFolderError: the vocabulary or the merges are missing.
+        BaseFolderError: the vocabulary or the merges are missing, or a file of the tokenizer is damaged.
     """
     folder = base.folder / 'tokenizer'
-    missing = [name for name in ('vocab.json', 'merges.txt') if not (folder / name).is_file()]
+    tokenizer_texts(base)
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+        special = {name: getattr(tokenizer, f'{name}_token_id') for name in ('bos', 'eos', 'pad')}
+        largest = max([*special.values(), *tokenizer.get_vocab().values()])
+    except Exception as error:  # the tokenizers library raises plain exceptions
+        reason = str(error).strip() or type(error).__name__
+        raise BaseFolderError(
+            f'{folder}: vocab.json, merges.txt and the configs of the tokenizer do not match ({reason}). {COPY}'
+        ) from None
+    size = base.configs['text_encoder'].get('vocab_size', largest + 1)
+    if largest >= size:
+        raise BaseFolderError(
+            f'{folder}/vocab.json contains the token id {largest}, but vocab_size in text_encoder/config.json is '
+            f'{size}. {COPY}'
+        )
+    return tokenizer
+
+
+def tokenizer_texts(base: DiffusionBase) -> list[str]:
+    """Returns the contents of the files of the tokenizer, sorted by name, after a check of their types.
+
+    Raises:
+        BaseFolderError: the vocabulary or the merges are missing, or a file is damaged.
+    """
+    folder = base.folder / 'tokenizer'
+    missing = [name for name in ('vocab.json', 'merges.txt') if not (folder / name).exists()]
     if missing:
         raise BaseFolderError(
             f'{folder / missing[0]} is missing, so the tokenizer cannot be loaded. Copy the tokenizer/ folder of the '
             f'same Stable Diffusion release into {base.folder}.'
         )
-    return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+    texts = []
+    for file in sorted(folder.glob('*.*')):
+        if file.suffix == '.json':
+            read_json(file, TOKENIZER_TYPES.get(file.name, dict[str, Any]), COPY, BaseFolderError)
+        try:
+            texts.append(file.read_text(encoding='utf-8'))
+        except (OSError, ValueError) as error:
+            raise BaseFolderError(f'{file} cannot be read ({error}). {COPY}') from None
+    return texts
 
 
 def load_text_model(base: DiffusionBase) -> CLIPTextModel:

@@ -3,7 +3,6 @@
 Both are registered at mmengine's own extension points, so `Runner`, `init_model` and `load_checkpoint` all use them.
 """
 
-import json
 import os
 from typing import Any
 
@@ -12,7 +11,9 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import load_file
 
-from rass_mm.engine.remote import refuse_remote
+from rass_mm.engine.remote import ADDRESS, refuse_remote
+from rass_mm.engine.structure import check_structure
+from rass_mm.engine.trained_state import read_provenance
 from rass_mm.errors import CheckpointError
 from rass_mm.files.atomic import write_bytes, write_text
 from rass_mm.files.tensors import damaged, first_line, read_tensors
@@ -31,16 +32,17 @@ def load_local(filename: str | os.PathLike, map_location: Any = None, *_: Any, *
             allowed. The message names these objects.
     """
     filename = os.path.expanduser(filename)
-    if '://' in filename:
+    if ADDRESS.match(filename):
         refuse_remote(filename)
     if not os.path.isfile(filename):
         raise CheckpointError(
             f'Checkpoint {filename} does not exist. Pass the path of a .pth file that training wrote, or of a '
             f'.safetensors file that rass-mm convert wrote.'
         )
-    if filename.endswith('.safetensors'):
-        return _read_safetensors(filename)
-    return read_tensors(filename, map_location)
+    safe = filename.endswith('.safetensors')
+    content = _read_safetensors(filename) if safe else read_tensors(filename, map_location)
+    check_structure(content, filename)
+    return content
 
 
 def _read_safetensors(filename: str) -> dict[str, Any]:
@@ -55,7 +57,7 @@ def _read_safetensors(filename: str) -> dict[str, Any]:
             'adapter of a restorer, set it as model.start (in a restorer config) or model.backbone.scr_adapter (in a '
             'segmentor config), or pass it to rass-mm restore --adapter.'
         )
-    classes = json.loads(bytes(state['_extra_state'].tolist()))['classes']
+    classes = read_provenance(state['_extra_state'], filename)['classes']
     # mmseg's visualizer requires a palette; it is drawn as mmseg does for a data set without one.
     palette = np.random.RandomState(42).randint(0, 255, size=(len(classes), 3)).tolist()  # noqa: NPY002
     return {'state_dict': state, 'meta': {'dataset_meta': {'classes': classes, 'palette': palette}}}

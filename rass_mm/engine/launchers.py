@@ -1,4 +1,4 @@
-"""Check that a process of a distributed job was started by its launcher."""
+"""Processes of a distributed job: whether their launcher started them, and which of them is the first."""
 
 import os
 
@@ -10,6 +10,8 @@ NEEDED = {
     'mpi': ('OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'MASTER_ADDR'),
 }
 """Launcher -> environment variables that must be set for each process."""
+NUMBERS = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
+"""Launcher -> environment variable with the number of a process."""
 STARTS = {
     'pytorch': 'torchrun, e.g. tools/dist_train.sh CONFIG PROCESSES',
     'slurm': 'srun',
@@ -33,3 +35,8 @@ def check_launcher(launcher: str) -> None:
             f'{"are" if len(missing) > 1 else "is"} not set, so this process was not started by that launcher. Start '
             f'it with {STARTS[launcher]}, or use --launcher none.'
         )
+
+
+def is_first_process(launcher: str) -> bool:
+    """Returns whether this process is the only one of a job, or the first one that `launcher` started."""
+    return int(os.environ.get(NUMBERS.get(launcher, ''), 0)) == 0

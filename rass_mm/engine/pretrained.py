@@ -14,7 +14,7 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
 from rass_mm.engine.checkpoints import load_local
-from rass_mm.engine.remote import refuse_remote
+from rass_mm.engine.remote import ADDRESS, refuse_remote
 from rass_mm.engine.trained_state import (
     PROVENANCE,
     TrainedStateMixin,
@@ -90,7 +90,7 @@ class Pretrained(PretrainedInit):
 
 def _check_file(part: nn.Module, config: dict[str, Any], key: str) -> None:
     path, option = config['checkpoint'], f'--cfg-options {key}.init_cfg.checkpoint=FILE'
-    if '://' in str(path):
+    if ADDRESS.match(str(path)):
         refuse_remote(str(path))
     if not Path(path).expanduser().is_file():
         raise CheckpointError(

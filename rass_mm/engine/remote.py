@@ -3,6 +3,7 @@
 mmengine's own loaders would download and unpickle such files, which can run arbitrary code.
 """
 
+import re
 import shlex
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -22,8 +23,13 @@ ZOOS = {
 """Scheme of short names such as `torchvision://resnet50` -> function of mmengine that returns the URL of each name."""
 
 
+ADDRESS = re.compile(r'[A-Za-z][\w+.-]+:/')
+"""Start of a URL. A path object has merged its two slashes."""
+
+
 def refuse_remote(filename: str, *_: Any, **__: Any) -> NoReturn:
     """Raises a `CheckpointError` that says how to download the file."""
+    filename = re.sub(r'^([\w+.-]+:)/(?!/)', r'\1//', filename)
     address = address_of(filename)
     scheme, _, rest = address.rpartition('://')
     name = urlsplit(address).path.rpartition('/')[2] or 'checkpoint.pth'

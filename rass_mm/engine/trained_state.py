@@ -11,16 +11,39 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from pydantic import with_config
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from rass_mm.compat import recorded_versions
 from rass_mm.errors import CheckpointError
+from rass_mm.files.schemas import ALLOWED, checked
 
 PROVENANCE = '_extra_state'
 """Key under which torch stores the value of `get_extra_state` in a state dict, after the name of the module."""
 OWN_CONFIG = (
     'Use the config that it was trained with, which is in its work dir and, under meta.cfg, in the checkpoint itself.'
 )
+
+
+OTHER = 'Use another checkpoint of the run, or one written by rass-mm train or rass-mm convert.'
+
+
+@with_config(ALLOWED)
+class Identity(TypedDict):
+    """Identity of a base, see `DiffusionBase.identity`."""
+
+    config: str
+    weights: str
+
+
+@with_config(ALLOWED)
+class Provenance(TypedDict):
+    """Record in a checkpoint of what its tensors belong to."""
+
+    base: Identity
+    merged_adapters: list[dict[str, Any]]
+    classes: list[str]
 
 
 class TrainedStateMixin(nn.Module):
@@ -94,9 +117,24 @@ def pack_provenance(record: dict[str, Any]) -> Tensor:
     return torch.frombuffer(bytearray(json.dumps(record, sort_keys=True).encode()), dtype=torch.uint8)
 
 
-def read_provenance(state: Tensor) -> dict[str, Any]:
-    """Decodes a uint8 tensor from `pack_provenance` to the dict."""
-    return json.loads(bytes(state.cpu().to(torch.uint8).tolist()).decode())
+def read_provenance(state: Any, name: str = 'The checkpoint') -> dict[str, Any]:
+    """Decodes a uint8 tensor from `pack_provenance` to the dict.
+
+    Args:
+        state: the value in the state dict.
+        name: the file of the checkpoint, for messages.
+
+    Raises:
+        CheckpointError: the value is not such a tensor, or the record lacks a key or has values of another type.
+    """
+    if not isinstance(state, Tensor) or state.dtype is not torch.uint8 or state.ndim != 1:
+        kind = f'{state.dtype} tensor' if isinstance(state, Tensor) else type(state).__name__
+        raise CheckpointError(f'{name}: {PROVENANCE} is a {kind}, but it must be a uint8 tensor. {OTHER}')
+    try:
+        record = json.loads(state.cpu().numpy().tobytes().decode())
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f'{name}: its record {PROVENANCE} is not JSON ({error}). {OTHER}') from None
+    return checked(record, Provenance, f'{name}, record {PROVENANCE}', OTHER, CheckpointError)
 
 
 def check_provenance(found: dict[str, Any], own: dict[str, Any], classes: bool = True) -> None:
@@ -152,7 +190,7 @@ def check_tensors(
 
     Args:
         given: name -> tensor in a file.
-        own: name -> required tensor. Only its shape is used.
+        own: name -> required tensor. Its shape is used, and whether it has floating-point values.
         what: first sentence of the message, without the period.
         remedy: last sentence of the message.
     """
@@ -163,6 +201,12 @@ def check_tensors(
         if given[key].shape != own[key].shape
     ]
     faults = [('missing', missing), ('unknown', unknown), ('of another shape', sorted(shapes))]
+    kinds = [
+        f'{key} {given[key].dtype} instead of {own[key].dtype}'.replace('torch.', '')
+        for key in own.keys() & given.keys()
+        if given[key].is_floating_point() != own[key].is_floating_point()
+    ]
+    faults.append(('of another type', sorted(kinds)))
     lines = [f'  {len(names)} {what}: {_few(names)}' for what, names in faults if names]
     if lines:
         raise CheckpointError(f'{what}.\n' + '\n'.join(lines) + f'\n{remedy}')

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+MARK = '-rass_mm-'
+"""Part of every temporary name, which no file of a user has."""
 LONGEST = 40
 """Maximum number of characters of the target's name in the temporary name, because file systems limit its length."""
 
@@ -18,19 +20,30 @@ LONGEST = 40
 def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
     """Context manager. Yields a temporary path in the target's folder and renames it to `target` if no error is raised.
 
+    An OSError without a file name, as of a write to a full disk, gets the name of the target.
+
     The temporary name keeps the target's suffix, because image writers choose the format by the suffix.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f'.{target.stem[:LONGEST]}-', suffix=target.suffix, dir=target.parent)
+    handle, name = tempfile.mkstemp(prefix=f'.{target.stem[:LONGEST]}{MARK}', suffix=target.suffix, dir=target.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
         temporary.chmod(0o644)  # mkstemp creates private files, but data sets and checkpoints are shared
         os.replace(temporary, target)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # a write to a full disk
+            error.filename = os.fspath(target)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_names(stem: str) -> str:
+    """Returns a pattern for the names of the temporary files of targets whose stem matches the pattern `stem`."""
+    return f'.{stem[:LONGEST]}{MARK}????????.*'
 
 
 def check_writable(target: str | os.PathLike) -> None:

@@ -16,7 +16,14 @@ from PIL import Image
 
 from rass_mm.errors import DataError
 from rass_mm.files.atomic import write_bytes
-from rass_mm.files.integrity import MAX_PIXELS, TooManyPixelsError, UnknownImageError, check_pixels, decoded
+from rass_mm.files.integrity import (
+    MAX_PIXELS,
+    TooManyPixelsError,
+    UnknownImageError,
+    check_pixels,
+    check_regular,
+    decoded,
+)
 from rass_mm.files.orientation import exif_orientation, turned
 
 logger = logging.getLogger(__name__)
@@ -78,6 +85,7 @@ def read_picture(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Pictu
         DataError: the file is missing, not an image, too large, truncated or damaged, or its pixel type has no known
             range.
     """
+    check_regular(path)
     try:
         data = Path(path).read_bytes()
         check_pixels(data, max_pixels)

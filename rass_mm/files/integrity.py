@@ -4,12 +4,14 @@ OpenCV silently fills the missing part of a truncated JPEG with grey, whereas Pi
 """
 
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from rass_mm.errors import DataError
+from rass_mm.files.damage import fault_in
 
 ENDINGS = {b'\xff\xd8\xff': b'\xff\xd9', b'\x89PNG': b'IEND'}
 """First bytes of a format, and bytes that a complete file has near its end."""
@@ -32,6 +34,12 @@ class UnknownImageError(DataError):
 
 class TooManyPixelsError(DataError):
     """Raised if an image has more pixels than the limit."""
+
+
+def check_regular(path: str | os.PathLike) -> None:
+    """Raises a DataError if a path is a folder, a pipe or a device. Reading from a pipe would wait forever."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise DataError(f'{path} is not a file, but a folder, a pipe or a device. Pass an image file.')
 
 
 def check_pixels(data: bytes, most: int = MAX_PIXELS) -> None:
@@ -104,6 +112,9 @@ def decoded(data: bytes) -> Image.Image:
         raise UnknownImageError('not an image of a known type') from error
     except Exception as error:  # on damaged bytes, Pillow's decoders raise almost any error, e.g. TypeError
         raise DataError(str(error)) from error
+    fault = fault_in(data)
+    if fault is not None:
+        raise DataError(fault)
     return image
 
 
@@ -122,11 +133,14 @@ def decode_fully(data: bytes, path: str) -> Image.Image:
 
 
 def check_complete(data: bytes, path: str) -> None:
-    """Raises a DataError if an image file is truncated.
+    """Raises a DataError if an image file is truncated or damaged.
 
-    For almost every JPEG and PNG, the last bytes show that the file is complete. All other files are fully decoded.
+    Almost every JPEG and PNG is checked without decoding all of its pixels. All other files are fully decoded.
     """
     for start, end in ENDINGS.items():
         if data.startswith(start) and end in data[-TAIL:]:
-            return
+            fault = fault_in(data)
+            if fault is None:
+                return
+            raise DataError(f'{path}: the image is damaged ({fault}). Copy it again or remove it from the data set.')
     decode_fully(data, path)

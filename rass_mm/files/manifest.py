@@ -5,32 +5,72 @@ The first line is a header with the settings. Each further line describes one fi
 """
 
 import json
+import logging
 import re
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rass_mm.files.atomic import write_text
+from typing_extensions import TypedDict
+
+from rass_mm.errors import DataError
+from rass_mm.files.atomic import MARK, write_text
+from rass_mm.files.integrity import check_complete, decode_fully
+from rass_mm.files.schemas import FileName, checked
 from rass_mm.files.walking import walk
 
+logger = logging.getLogger(__name__)
+
+AGAIN = 'Choose another output folder, or delete this one to make its images again.'
 MANIFEST = 'manifest.jsonl'
+PNG, PNG_END = b'\x89PNG', b'IEND\xaeB`\x82'
 Record = dict[str, Any]
 
 
-def read_manifest(path: Path) -> tuple[Record, dict[str, Record]]:
+class Line(TypedDict):
+    """Line of a finished image, as far as all manifests have it."""
+
+    image: FileName
+
+
+def read_manifest(path: Path, kind: Any = Line) -> tuple[Record, dict[str, Record]]:
     """Reads a manifest and returns its header and its lines by image name.
 
-    An unreadable line and all lines after it are ignored. A process that is killed while it writes a line leaves an
+    A damaged line and all lines after it are ignored. A process that is killed while it writes a line leaves an
     incomplete line, and that image is processed again.
+
+    Args:
+        path: the manifest.
+        kind: the required type of a line.
+
+    Raises:
+        DataError: the file cannot be read, or its first line is not a header.
     """
-    records = []
-    for line in path.read_text(encoding='utf-8').splitlines():
+    try:
+        text = path.read_text(encoding='utf-8', errors='replace')
+    except OSError as error:
+        raise DataError(f'{path} cannot be read ({error.strerror}). {AGAIN}') from None
+    first, *others = text.splitlines() or ['']
+    header = _parsed(first)
+    if not isinstance(header, dict):
+        raise DataError(f'{path} is damaged: its first line is not the header of a manifest. {AGAIN}')
+    lines = {}
+    for number, line in enumerate(others, 2):
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
+            record = checked(_parsed(line), kind, f'{path}:{number}', 'The line is ignored')
+        except DataError as error:
+            logger.warning('%s, and so are the lines after it. Their images are processed again.', error)
             break
-    header = records[0] if records and isinstance(records[0], dict) else {}
-    return header, {record['image']: record for record in records[1:]}
+        lines[record['image']] = record
+    return header, lines
+
+
+def _parsed(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def read_header(path: Path) -> Record:
@@ -38,9 +78,37 @@ def read_header(path: Path) -> Record:
     try:
         with path.open(encoding='utf-8') as lines:
             header = json.loads(next(lines))
-    except (OSError, ValueError, StopIteration):
+    except (OSError, ValueError, StopIteration, RecursionError):
         return {}
     return header if isinstance(header, dict) else {}
+
+
+def checksum(data: bytes) -> int:
+    """Returns the checksum of an output that its manifest line contains. It detects damage, but not intent."""
+    return zlib.crc32(data)
+
+
+def output_state(path: Path, recorded: Any) -> str:
+    """Compares an output with its manifest line.
+
+    Args:
+        path: an image file.
+        recorded: the checksum in the line. None is the value of lines that were written before it was introduced.
+
+    Returns:
+        'whole', 'changed' (another image, which is complete), or 'damaged' (also for a missing file).
+    """
+    try:
+        data = path.read_bytes()
+        if recorded is None:
+            check_complete(data, str(path))
+        elif checksum(data) != recorded:
+            decode_fully(data, str(path))
+            cut = data.startswith(PNG) and PNG_END not in data  # Pillow does not read the last bytes
+            return 'damaged' if cut else 'changed'
+    except (OSError, DataError):
+        return 'damaged'
+    return 'whole'
 
 
 def write_manifest(path: Path, header: Record, lines: Iterable[Record]) -> None:
@@ -62,7 +130,7 @@ def remove_leftovers(folder: Path, suffixes: Iterable[str]) -> None:
         suffixes: suffixes of the files that were written, e.g. '.png'. Manifests are always included.
     """
     endings = '|'.join(suffix.lstrip('.') for suffix in ('.jsonl', *suffixes))
-    leftover = re.compile(rf'\..+-\w{{8}}\.({endings})')
+    leftover = re.compile(rf'\..*{MARK}\w{{8}}\.({endings})')
     for path in walk(folder):
         if leftover.fullmatch(path.name) and path.is_file():
             path.unlink(missing_ok=True)

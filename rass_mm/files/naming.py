@@ -1,5 +1,6 @@
 """Names of output files. They keep the folders of the sources, so sources in different folders do not collide."""
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 from rass_mm.errors import DataError
 
 FilePath = str | os.PathLike
+MOST_BYTES = 255
+"""Longest name of a file on common file systems."""
 
 
 def common_root(folders: Iterable[FilePath], paths: Iterable[FilePath]) -> Path:
@@ -29,6 +32,15 @@ def relative_name(path: FilePath, root: FilePath, suffix: str) -> str:
     place = Path(os.path.abspath(path))
     inside = place.is_relative_to(root)
     return (place.relative_to(root) if inside else Path(place.name)).with_suffix(suffix).as_posix()
+
+
+def shortened(stem: str, ending: str) -> str:
+    """Returns a file name of at most `MOST_BYTES`. If the stem is too long, its end is replaced by a hash of it."""
+    data, most = os.fsencode(stem), MOST_BYTES - len(os.fsencode(ending))
+    if len(data) > most:
+        digest = '-' + hashlib.sha256(data).hexdigest()[:8]
+        data = data[: most - len(digest)].decode(errors='ignore').encode() + digest.encode()
+    return os.fsdecode(data) + ending
 
 
 def output_names(paths: Iterable[FilePath], root: FilePath, suffix: str) -> dict[str, str]:

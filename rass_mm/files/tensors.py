@@ -10,7 +10,11 @@ from typing import Any
 
 import torch
 
-from rass_mm.errors import CheckpointError
+from rass_mm.errors import CheckpointError, RassError
+from rass_mm.files.contents import check_archive, check_contents
+
+FORMATS = {'.tar format': 'tar', 'TorchScript': 'TorchScript'}
+"""Words of torch's message -> a format that it reads only with code."""
 
 
 def read_tensors(filename: str | os.PathLike, map_location: Any = None, mmap: bool = False) -> Any:
@@ -22,19 +26,33 @@ def read_tensors(filename: str | os.PathLike, map_location: Any = None, mmap: bo
         mmap: whether tensors stay on the disk until they are used. Ignored for files that are not zip files.
 
     Raises:
-        CheckpointError: the file is damaged, or contains Python objects that are not allowed. The message names them.
+        CheckpointError: the file is damaged, contains Python objects that are not allowed (the message names them), or
+            is much larger than it looks, see `check_contents`.
     """
     filename = os.fspath(filename)
-    zipped = zipfile.is_zipfile(filename)
     with open(filename, 'rb') as file:
-        if file.read(2) == b'PK' and not zipped:  # torch would read a truncated zip file as a pickle
-            raise damaged(filename, 'the end of the file is missing')
+        zipped = file.read(2) == b'PK'
+    if zipped and not zipfile.is_zipfile(filename):  # torch would read a truncated zip file as a pickle
+        raise damaged(filename, 'the end of the file is missing')
+    if zipped:
+        check_archive(filename)
     try:
-        return torch.load(filename, map_location=map_location, weights_only=True, mmap=mmap and zipped)
+        content = torch.load(filename, map_location=map_location, weights_only=True, mmap=mmap and zipped)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(filename, error)) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except RassError:
+        raise
+    except Exception as error:  # on instructions that make no sense, the unpickler raises almost any error
+        old = next((name for name in FORMATS if name in str(error)), None)
+        if old is not None:
+            raise CheckpointError(
+                f'{filename} is not a checkpoint that torch.save of today writes, but has the format {FORMATS[old]}. '
+                'Only plain checkpoints are read. If you trust its author, load it where it was created and save its '
+                "tensors: torch.save({'state_dict': model.state_dict()}, path)."
+            ) from None
         raise damaged(filename, first_line(error)) from None
+    check_contents(content, filename)
+    return content
 
 
 @contextmanager
@@ -63,7 +81,7 @@ def _refusal(filename: str, error: Exception) -> str:
         blocked = torch.serialization.get_unsafe_globals_in_checkpoint(filename)
     except Exception:  # torch cannot list the names of an old or foreign format
         blocked = _named_globals(filename)
-    if not blocked and 'Unsupported operand' in str(error):
+    if not blocked and 'Unsupported operand' in str(error) and not _starts_as_pickle(filename):
         return (
             f'{filename} is not a PyTorch checkpoint. It may be a web page or a Git LFS pointer that was saved in its '
             f'place. Download the file itself.'
@@ -78,6 +96,12 @@ def _refusal(filename: str, error: Exception) -> str:
         f'If you trust its author, convert it to plain tensors where it was created: '
         f"torch.save({{'state_dict': model.state_dict()}}, path)."
     )
+
+
+def _starts_as_pickle(filename: str) -> bool:
+    with open(filename, 'rb') as file:
+        start = file.read(2)
+    return start == b'PK' or (start[:1] == b'\x80' and start[1:] <= b'\x05')
 
 
 def _named_globals(filename: str) -> list[str]:

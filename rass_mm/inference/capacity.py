@@ -1,27 +1,11 @@
 """Estimate of the largest image that fits into memory."""
 
-import os
-from pathlib import Path
-
 import torch
+
+from rass_mm.devices import available_memory
 
 SEGMENT_BYTES, RESTORE_BYTES = 48, 32
 """Peak memory per pixel of an image in bytes, without the memory of the network."""
-LIMITS = (Path('/sys/fs/cgroup/memory.max'), Path('/sys/fs/cgroup/memory.current'))
-
-
-def available_memory() -> int | None:
-    """Returns the number of bytes of memory that this process can still use, or None if it cannot be determined."""
-    try:
-        lines = Path('/proc/meminfo').read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith('MemAvailable'))
-    except (OSError, StopIteration):
-        return os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') if hasattr(os, 'sysconf') else None
-    try:
-        most, used = (int(file.read_text()) for file in LIMITS)
-    except (OSError, ValueError):  # no container, or 'max'
-        return free
-    return max(min(free, most - used), 0)
 
 
 def fitting(bytes_per_pixel: float, max_pixels: int, device: torch.device | None = None) -> str:

@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from rass_mm.files.images import read_picture, write_picture
 from rass_mm.files.integrity import MAX_PIXELS
+from rass_mm.files.locks import held
 from rass_mm.inference.capacity import RESTORE_BYTES, fitting
 from rass_mm.inference.job import Note, Summary, Words, report_broken, run_tasks
 from rass_mm.inference.manifest import Manifest
@@ -75,13 +77,14 @@ def restore_planned(
 ) -> Summary:
     """Restores the images of a plan from `plan_files`; see `restore_files`."""
     start = time.monotonic()
-    manifest = None if plan.single else Manifest(plan, FORMAT, decisive(options), model or {})
-    pending = [task for task in plan.tasks if manifest is None or not manifest.has(task)]
-    logger.info('%d of %d images to restore', len(pending), len(plan.tasks))
-    if pending:
-        restorer = load()
-        logger.info('%s; %s', described(options), fitting(RESTORE_BYTES * options.upscale**2, max_pixels))
-        report_broken(run_tasks(pending, _work(restorer, options, max_pixels), manifest, WORDS), plan, WORDS)
+    with nullcontext() if plan.single else held(plan.out):
+        manifest = None if plan.single else Manifest(plan, FORMAT, decisive(options), model or {})
+        pending = [task for task in plan.tasks if manifest is None or not manifest.has(task)]
+        logger.info('%d of %d images to restore', len(pending), len(plan.tasks))
+        if pending:
+            restorer = load()
+            logger.info('%s; %s', described(options), fitting(RESTORE_BYTES * options.upscale**2, max_pixels))
+            report_broken(run_tasks(pending, _work(restorer, options, max_pixels), manifest, WORDS), plan, WORDS)
     return Summary(len(plan.tasks), len(pending), time.monotonic() - start)
 
 

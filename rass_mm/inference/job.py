@@ -9,7 +9,7 @@ from typing import Any
 from rich.progress import TextColumn
 
 from rass_mm.errors import AdapterError, DataError
-from rass_mm.inference.manifest import Manifest, source_line
+from rass_mm.inference.manifest import Manifest, checksums, source_line
 from rass_mm.inference.plan import Plan, Task
 from rass_mm.parallel import progress_bar
 
@@ -92,7 +92,7 @@ def _processed(task: Task, work: Work, note: Note) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f'{task.source}: the image no longer exists ({error}).') from error
     try:
-        return line | work(task, note)
+        return line | work(task, note) | checksums(task)
     except (AdapterError, DataError) as error:
         named = str(error) if str(task.source) in str(error) else f'{task.source}: {error}'
         raise DataError(named) from error

@@ -17,6 +17,9 @@ from mmseg.registry import MODELS
 from torch import nn
 
 from rass_mm.config import config_from_checkpoint, load_config
+from rass_mm.config.building import explained
+from rass_mm.config.loading import merge_options
+from rass_mm.config.settings import check_settings
 from rass_mm.datasets.classes import follow_classes
 from rass_mm.datasets.wrappers import leaf_paths
 from rass_mm.devices import DTYPES, chosen_device
@@ -24,7 +27,6 @@ from rass_mm.engine.checkpoints import load_local
 from rass_mm.engine.trained_state import TrainedStateMixin, check_tensors, tensors_of
 from rass_mm.errors import BaseFolderError, CheckpointError, ConfigError
 from rass_mm.files.hashing import content_hash, json_sha256
-from rass_mm.files.tensors import first_line
 from rass_mm.inference.classes import classes_of
 from rass_mm.inference.modes import SegmentOptions
 from rass_mm.inference.segmentor import Segmentor, inner_segmentor
@@ -72,14 +74,16 @@ class SegmentorSource:
         """
         init_default_scope(self.config.get('default_scope') or 'mmseg')
         try:
-            model = MODELS.build(_without_pretrained(self.config))
+            check_settings(self.config, 'model')
+            with explained(self.config, 'model'):
+                model = MODELS.build(_without_pretrained(self.config))
+        except ConfigError as error:
+            raise ConfigError(
+                f'The model of the config cannot be built: {error} Pass the config that the model was trained with. '
+                'Its custom_imports must list the module that registers the model.'
+            ) from error
         except BaseFolderError as error:
             raise BaseFolderError(f'{error}\n{BASE_HINT}') from None
-        except (KeyError, TypeError) as error:  # mmengine's errors for an unknown type and unknown arguments
-            raise ConfigError(
-                f'The model of the config cannot be built: {first_line(error)}. Pass the config that the model was '
-                'trained with. Its custom_imports must list the module that registers the model.'
-            ) from error
         if not isinstance(model, BaseSegmentor):
             raise ConfigError(
                 f'{self.checkpoint} contains a {type(model).__name__}, which is not a segmentor. To restore images, '
@@ -126,11 +130,15 @@ def read_segmentor(
         content = config_from_checkpoint(loaded, str(path))
     else:
         content = config if isinstance(config, Config) else load_config(config)
-        follow_classes(content)
+        with explained(content, 'model'):
+            follow_classes(content)
     if overrides:
-        content.merge_from_dict(dict(overrides))
+        merge_options(content, overrides)
     if not isinstance(content.get('model'), Mapping):
-        raise ConfigError(f'The config of {path} has no model. Pass the config that the model was trained with.')
+        source = f' ({content.filename})' if content.filename else ''
+        raise ConfigError(
+            f'The config of {path}{source} has no model. Pass the config that the model was trained with.'
+        )
     if base is not None:
         _set_base(content.model, base)
     return SegmentorSource(path, loaded, content)

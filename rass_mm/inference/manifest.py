@@ -5,17 +5,42 @@ time of its source. A line is appended when its image is finished.
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
+from typing_extensions import NotRequired
+
 from rass_mm.errors import DataError
 from rass_mm.files.images import WRITABLE
-from rass_mm.files.manifest import MANIFEST, append_line, read_manifest, remove_leftovers, write_manifest
+from rass_mm.files.manifest import (
+    MANIFEST,
+    Line,
+    append_line,
+    checksum,
+    output_state,
+    read_manifest,
+    remove_leftovers,
+    write_manifest,
+)
 from rass_mm.inference.plan import Plan, Task
 from rass_mm.version import __version__
 
+logger = logging.getLogger(__name__)
+
+CHECKSUMS = 'crc32'
+"""Key of the checksums of the outputs in a manifest line."""
 DECISIVE = ('format', 'source', 'options', 'model')
 SUFFIXES = (*WRITABLE, '.csv', '.json')
+
+
+class ImageLine(Line):
+    """Line of a finished image."""
+
+    output: str
+    size: int
+    mtime_ns: int
+    crc32: NotRequired[list[int]]
 
 
 class Manifest:
@@ -26,21 +51,24 @@ class Manifest:
         format: kind and version of the outputs, which must be the same for all outputs of a folder.
         options: settings that change the outputs; must be JSON-serializable.
         model: values that identify the network; must be JSON-serializable.
+        kind: the required type of a line.
 
     Raises:
         DataError: the folder contains outputs with other settings or from another source, or files of unknown origin.
     """
 
-    def __init__(self, plan: Plan, format: str, options: Mapping[str, Any], model: Mapping[str, Any]) -> None:
+    def __init__(
+        self, plan: Plan, format: str, options: Mapping[str, Any], model: Mapping[str, Any], kind: Any = ImageLine
+    ) -> None:
         self.path = plan.out / MANIFEST
         header = {'format': format, 'source': plan.source, 'options': dict(options), 'model': dict(model)}
         self.header = json.loads(json.dumps({**header, 'version': __version__}))
-        self.lines = self._read() if self.path.exists() else {}
+        self.lines = self._read(kind) if self.path.exists() else {}
         if not self.path.exists():
             _refuse_foreign(plan)
 
-    def _read(self) -> dict[str, dict]:
-        old, lines = read_manifest(self.path)
+    def _read(self, kind: Any) -> dict[str, dict]:
+        old, lines = read_manifest(self.path, kind)
         differing = [key for key in DECISIVE if old.get(key) != self.header[key]]
         if differing:
             listed = '\n'.join(f'  {key}: {old.get(key)}, now {self.header[key]}' for key in differing)
@@ -51,10 +79,22 @@ class Manifest:
         return lines
 
     def has(self, task: Task) -> bool:
-        """Returns whether the image is finished and its source is unchanged."""
+        """Returns whether the image is finished and its source is unchanged.
+
+        A damaged output is not finished. A warning is logged about it, and about an output that was changed since.
+        """
         line = self.lines.get(task.name)
-        same = line is not None and source_line(task).items() <= line.items()
-        return same and all(target.is_file() for target in task.targets)
+        if line is None or not source_line(task).items() <= line.items() or not all(t.is_file() for t in task.targets):
+            return False
+        recorded = line.get(CHECKSUMS) or [None] * len(task.targets)
+        states = {target: output_state(target, known) for target, known in zip(task.targets, recorded, strict=False)}
+        for target, state in states.items():
+            if state == 'damaged':
+                logger.warning('%s is damaged and is written again.', target)
+                return False
+            if state == 'changed':
+                logger.warning('%s was changed after it was written. It is kept; delete it to write it again.', target)
+        return True
 
     def begin(self) -> None:
         """Prepares the folder for more images: rewrites the manifest and removes leftovers of a killed run."""
@@ -71,6 +111,11 @@ def source_line(task: Task) -> dict:
     """Returns the manifest line of an image: its names, and the size and modification time of its source."""
     status = task.source.stat()
     return {'image': task.name, 'output': task.output, 'size': status.st_size, 'mtime_ns': status.st_mtime_ns}
+
+
+def checksums(task: Task) -> dict[str, list[int]]:
+    """Returns the part of a manifest line that is known when the outputs are written: their checksums."""
+    return {CHECKSUMS: [checksum(target.read_bytes()) for target in task.targets]}
 
 
 def _refuse_foreign(plan: Plan) -> None:

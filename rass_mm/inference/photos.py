@@ -14,7 +14,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rass_mm.errors import DataError
 from rass_mm.files.images import Picture, read_picture, warn_of_frames
-from rass_mm.files.integrity import MAX_PIXELS, TooManyPixelsError, check_complete, check_pixels, without_pillow_limit
+from rass_mm.files.integrity import (
+    MAX_PIXELS,
+    TooManyPixelsError,
+    check_complete,
+    check_pixels,
+    check_regular,
+    without_pillow_limit,
+)
 from rass_mm.files.orientation import exif_orientation
 
 Photo = str | os.PathLike | np.ndarray | Image.Image
@@ -37,6 +44,7 @@ def read_bgr(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, backend: str
     Raises:
         DataError: the file is missing, too large, truncated, damaged, or not an image.
     """
+    check_regular(path)
     try:
         data = Path(path).read_bytes()
     except OSError as error:

@@ -8,12 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rass_mm.devices import check_memory
 from rass_mm.diffusion.color import COLOR_FIXES, fix_colors
 from rass_mm.diffusion.latent_tiles import SCHEMES
 from rass_mm.diffusion.tiling import blended
 from rass_mm.errors import AdapterError, ConfigError
 from rass_mm.files.resizing import OSEDIFF_MULTIPLE, enlarged, osediff_sized
 
+ENLARGED_BYTES = 32
+"""Memory per pixel of an enlarged image in bytes."""
 Apply = Callable[[Tensor], Tensor]
 """Restoration network that maps (B, 3, h, w) RGB in [-1, 1] to the same shape and range."""
 
@@ -124,6 +127,12 @@ def _source(image: np.ndarray, options: RestoreOptions, depth: str) -> np.ndarra
     image = np.ascontiguousarray(image, np.float32)
     if options.scheme == 'windows' and options.upscale == 1:
         return image
+    height, width = (side * options.upscale for side in image.shape[:2])
+    check_memory(
+        height * width * ENLARGED_BYTES,
+        f'--upscale {options.upscale:g} of an image of {image.shape[1]}x{image.shape[0]} pixels',
+        'Choose a smaller upscale factor (--upscale).',
+    )
     resize = enlarged if options.scheme == 'windows' else osediff_sized
     exact = np.rint(image * 255).astype(np.uint8) if depth == 'uint8' else image
     larger = resize(exact, options.upscale)

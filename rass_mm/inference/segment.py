@@ -6,14 +6,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from rass_mm.errors import ConfigError
 from rass_mm.files.atomic import write_bytes
 from rass_mm.files.integrity import MAX_PIXELS
+from rass_mm.files.locks import held
 from rass_mm.inference.capacity import SEGMENT_BYTES, fitting
 from rass_mm.inference.job import Note, Summary, Words, report_broken, run_tasks
-from rass_mm.inference.manifest import Manifest
+from rass_mm.inference.manifest import ImageLine, Manifest
 from rass_mm.inference.modes import SegmentOptions
 from rass_mm.inference.photos import read_bgr
 from rass_mm.inference.plan import Task, plan_outputs
@@ -27,6 +30,14 @@ FORMAT = 'rass_mm label maps, 1'
 WORDS = Words('segmenting', 'segmented')
 LABELS, OVERLAYS, CONFIDENCE, RESTORED = 'labels', 'overlays', 'confidence', 'restored'
 """Folders of the outputs, below the output folder."""
+
+
+class SegmentedLine(ImageLine):
+    """Manifest line of a segmented image, with the number of pixels by class id."""
+
+    width: PositiveInt
+    height: PositiveInt
+    pixels: dict[Annotated[str, Field(pattern=r'^\d{1,5}$')], NonNegativeInt]
 
 
 def segment_files(
@@ -65,24 +76,25 @@ def segment_files(
     folders = [LABELS, OVERLAYS, *[CONFIDENCE] * options.confidence, *[RESTORED] * restored]
     plan = plan_outputs(sources, out, lambda name: [f'{folder}/{_as_png(name)}' for folder in folders])
     settings = {**asdict(options), 'restored': restored}
-    manifest = Manifest(plan, FORMAT, settings, model or {})
-    pending = [task for task in plan.tasks if not manifest.has(task)]
-    logger.info('%d of %d images to segment', len(pending), len(plan.tasks))
-    if pending or not has_shares(plan.out):
-        segmentor = load()
-        segmentor.use(options)
-        if restored and not segmentor.restores:
-            raise ConfigError(
-                f'--restored needs a model that restores images first (RestoreThenSegment), but this one is a '
-                f'{type(segmentor.model).__name__}.'
-            )
-        logger.info('Mode: %s', segmentor.choice.described())
-        logger.info('Size: %s', fitting(SEGMENT_BYTES, max_pixels, segmentor.device))
-        try:
-            broken = run_tasks(pending, _work(segmentor, folders, max_pixels), manifest, WORDS)
-        finally:  # also after an interruption
-            write_shares(plan.out, manifest.lines.values(), segmentor.classes)
-        report_broken(broken, plan, WORDS)
+    with held(plan.out):
+        manifest = Manifest(plan, FORMAT, settings, model or {}, SegmentedLine)
+        pending = [task for task in plan.tasks if not manifest.has(task)]
+        logger.info('%d of %d images to segment', len(pending), len(plan.tasks))
+        if pending or not has_shares(plan.out):
+            segmentor = load()
+            segmentor.use(options)
+            if restored and not segmentor.restores:
+                raise ConfigError(
+                    f'--restored needs a model that restores images first (RestoreThenSegment), but this one is a '
+                    f'{type(segmentor.model).__name__}.'
+                )
+            logger.info('Mode: %s', segmentor.choice.described())
+            logger.info('Size: %s', fitting(SEGMENT_BYTES, max_pixels, segmentor.device))
+            try:
+                broken = run_tasks(pending, _work(segmentor, folders, max_pixels), manifest, WORDS)
+            finally:  # also after an interruption
+                write_shares(plan.out, manifest.lines.values(), segmentor.classes)
+            report_broken(broken, plan, WORDS)
     return Summary(len(plan.tasks), len(pending), time.monotonic() - start)
 
 

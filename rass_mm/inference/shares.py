@@ -45,6 +45,7 @@ def _row(line: Mapping[str, Any], count: int) -> list[Any]:
 
 def _entry(line: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
     total = line['width'] * line['height']
-    present = sorted(((number, int(label)) for label, number in line['pixels'].items()), key=lambda item: -item[0])
+    pixels = {int(label): number for label, number in line['pixels'].items() if int(label) < len(classes)}
+    present = sorted(((number, label) for label, number in pixels.items()), key=lambda item: -item[0])
     shares = [{'id': label, 'class': classes[label], 'share': round(number / total, 6)} for number, label in present]
     return {'width': line['width'], 'height': line['height'], 'shares': shares}

@@ -1,5 +1,6 @@
 """Conversion of a published file to an adapter file, or to a checkpoint with its base."""
 
+import glob
 import json
 import os
 import shutil
@@ -7,13 +8,14 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from rass_mm.compat import recorded_versions
 from rass_mm.diffusion.adapters import check_base, read_adapter, write_adapter
@@ -21,8 +23,10 @@ from rass_mm.diffusion.base import DiffusionBase, models_on_meta, read_base, wei
 from rass_mm.diffusion.text import load_text_model
 from rass_mm.engine.trained_state import check_tensors, pack_provenance
 from rass_mm.errors import CheckpointError, ConfigError
-from rass_mm.files.atomic import write_text
+from rass_mm.files.atomic import MARK, write_text
 from rass_mm.files.hashing import file_sha256
+from rass_mm.files.locks import held
+from rass_mm.files.schemas import read_json
 from rass_mm.published.reading import OSEDIFF, RASS, listed_tensors, read_published
 from rass_mm.published.restorers import map_restorer
 from rass_mm.published.segmentor import BASE_PARTS, MappedSegmentor, map_segmentor
@@ -30,6 +34,17 @@ from rass_mm.published.segmentor import BASE_PARTS, MappedSegmentor, map_segment
 CHECKPOINT, BASE, REPORT = 'rass.safetensors', 'base', 'conversion.json'
 BuildModel = Callable[[Path, int], nn.Module]
 """Function that builds a RASS model on the meta device from a base folder and a LoRA rank."""
+
+
+class Report(TypedDict):
+    """Content of the report of a conversion: what was asked for, and the result."""
+
+    request: dict[str, Any]
+    kind: str
+    written: list[str]
+    used: dict[str, str]
+    left_out: dict[str, str]
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -76,7 +91,8 @@ def convert(
 
     Args:
         source: path of the published file.
-        out: the file or folder to write. It must not exist.
+        out: the file or folder to write. It must not exist, unless it is the result of the same conversion, which is
+            then kept.
         base: the Stable Diffusion folder that the file was trained on. For RASS, the configs, the tokenizer and the
             weights that the file does not contain are copied from it.
         build: function that builds the RASS model, whose tensors the result must match in names and shapes.
@@ -92,22 +108,48 @@ def convert(
         ConfigError: `out` or its report exists, `out` has a wrong suffix, or `scr_adapter` is not needed.
     """
     out = Path(out)
-    if out.exists():
+    report = out / REPORT if out.is_dir() else out.with_suffix('.' + REPORT)
+    earlier = _read_report(report)
+    if out.exists() and earlier is None:
         raise ConfigError(f'{out} already exists and is not overwritten. Choose another name or remove it.')
     kind, content = read_published(source, kind)
     found = read_base(base)
     provenance = {'file': Path(source).name, 'sha256': file_sha256(Path(source)), 'kind': kind}
-    if kind != RASS:
-        return _write_restorer(kind, content, out, found, form, provenance)
-    mapped = map_segmentor(content['model'], models_on_meta(found)['unet'])
-    mapped.left_out |= {
-        name: 'state of the training run' for name in listed_tensors(content) if not name.startswith('model/')
-    }
-    return _write_segmentor(mapped, out, found, build, scr_adapter, provenance)
+    adapter = file_sha256(Path(scr_adapter)) if scr_adapter and Path(scr_adapter).is_file() else None
+    request = {'source': provenance, 'base': found.identity, 'form': form, 'scr_adapter': adapter}
+    if earlier is not None:
+        if earlier['request'] != json.loads(json.dumps(request)):
+            there = out if out.exists() else report
+            raise ConfigError(
+                f'{there} already exists and is not overwritten. It was converted from another file, or with other '
+                'options. Choose another name or remove it.'
+            )
+        if out.exists():
+            return Conversion(**{name: earlier[name] for name in ('kind', 'written', 'used', 'left_out', 'notes')})
+    with held(out.absolute().parent, f'.{out.name}.lock', glob.escape(out.stem)):
+        if kind != RASS:
+            return _write_restorer(kind, content, out, found, form, request)
+        mapped = map_segmentor(content['model'], models_on_meta(found)['unet'])
+        mapped.left_out |= {
+            name: 'state of the training run' for name in listed_tensors(content) if not name.startswith('model/')
+        }
+        return _write_segmentor(mapped, out, found, build, scr_adapter, request)
+
+
+def _read_report(path: Path) -> dict[str, Any] | None:
+    """Reads the report of an earlier conversion. Returns None if there is none.
+
+    Raises:
+        ConfigError: the file is not such a report.
+    """
+    if not path.exists():
+        return None
+    fix = f'{path} already exists and is not overwritten. Choose another name or remove it.'
+    return dict(read_json(path, Report, fix, ConfigError))
 
 
 def _write_restorer(
-    kind: str, content: dict[str, Any], out: Path, base: DiffusionBase, form: str | None, provenance: dict[str, str]
+    kind: str, content: dict[str, Any], out: Path, base: DiffusionBase, form: str | None, request: dict[str, Any]
 ) -> Conversion:
     if out.suffix != '.safetensors':
         raise ConfigError(
@@ -115,8 +157,6 @@ def _write_restorer(
             f'ends in .safetensors.'
         )
     report = out.with_suffix('.' + REPORT)
-    if report.exists():
-        raise ConfigError(f'{report} already exists and is not overwritten. Choose another name or remove it.')
     mapped = map_restorer(kind, content, base, form)
     _check_finite(mapped.tensors)
     recipe = mapped.header['recipe']
@@ -127,8 +167,8 @@ def _write_restorer(
     if kind == OSEDIFF:
         notes.append('taken for OSEDiff, because it adapts the VAE; if this is scr.pkl, convert it with --kind scr')
     result = Conversion(kind, [str(out), str(report)], mapped.used, mapped.left_out, notes)
-    _write_report(report, result, provenance)
-    write_adapter(out, {**mapped.header, 'source': provenance}, unshared(mapped.tensors))
+    _write_report(report, result, request)
+    write_adapter(out, {**mapped.header, 'source': request['source']}, unshared(mapped.tensors))
     return result
 
 
@@ -146,7 +186,7 @@ def _write_segmentor(
     base: DiffusionBase,
     build: BuildModel,
     scr_adapter: str | os.PathLike | None,
-    provenance: dict[str, str],
+    request: dict[str, Any],
 ) -> Conversion:
     whole = 'unet' in mapped.base and mapped.base['unet'].keys() > {'conv_in.weight', 'conv_in.bias'}
     if not whole and scr_adapter is None:
@@ -177,13 +217,13 @@ def _write_segmentor(
             'merged_adapters': merged,
             'classes': own.classes,
             'versions': recorded_versions(),
-            'source': provenance,
+            'source': request['source'],
         }
         trained = {**mapped.trained, '_extra_state': pack_provenance(record)}
         save_file(unshared(trained), temporary / CHECKPOINT)
         written = [str(out / name) for name in (CHECKPOINT, BASE, REPORT)]
         result = Conversion(RASS, written, mapped.used, mapped.left_out, [f'rank {mapped.rank}', *notes])
-        _write_report(temporary / REPORT, result, provenance)
+        _write_report(temporary / REPORT, result, request)
     return result
 
 
@@ -239,13 +279,16 @@ def unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _folder(out: Path) -> Iterator[Path]:
     """Context manager. Yields a folder that is renamed to `out` if the block succeeds and deleted otherwise."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f'.{out.name}-', dir=out.parent, ignore_cleanup_errors=True) as temporary:
+    for leftover in out.parent.glob(f'.{glob.escape(out.name)}{MARK}????????'):
+        shutil.rmtree(leftover, ignore_errors=True)  # of a killed conversion: this one holds the lock
+    with tempfile.TemporaryDirectory(
+        prefix=f'.{out.name}{MARK}', dir=out.parent, ignore_cleanup_errors=True
+    ) as temporary:
         inner = Path(temporary) / out.name
         inner.mkdir()
         yield inner
         os.replace(inner, out)
 
 
-def _write_report(path: Path, result: Conversion, provenance: dict[str, str]) -> None:
-    record = {'source': provenance, 'notes': result.notes, 'used': result.used, 'left_out': result.left_out}
-    write_text(path, json.dumps(record, indent=1))
+def _write_report(path: Path, result: Conversion, request: dict[str, Any]) -> None:
+    write_text(path, json.dumps({'source': request['source'], 'request': request, **asdict(result)}, indent=1))

@@ -12,8 +12,9 @@ from mmengine.dist import all_reduce_dict, get_world_size
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from rass_mm.config.arguments import Name, Timestep
 from rass_mm.datasets.names import class_names
-from rass_mm.diffusion.adapters import AdapterSpec
+from rass_mm.diffusion.adapters import AdapterSettings, AdapterSpec
 from rass_mm.diffusion.attention import SECOND_HALF
 from rass_mm.diffusion.base import on_meta, read_base
 from rass_mm.diffusion.color import fix_colors
@@ -71,14 +72,14 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         prompt: dict[str, Any] | None = None,
         test_prompt: dict[str, Any] | None = None,
         form: str = 'residual',
-        timestep: int | None = None,
-        adapter: dict[str, Any] | None = None,
-        start: str | None = None,
+        timestep: Timestep | None = None,
+        adapter: AdapterSettings | None = None,
+        start: Name | None = None,
         trainable: bool = True,
         autoencoder: dict[str, Any] | None = None,
         attention_layers: Sequence[str] = SECOND_HALF,
         gradient_checkpointing: bool = False,
-        losses: dict[str, Any] | None = None,
+        losses: dict[str, dict[str, Any] | None] | None = None,
         test_cfg: dict[str, Any] | None = None,
         data_preprocessor: dict[str, Any] | None = None,
     ) -> None:

@@ -3,6 +3,7 @@
 from rass_mm.segmentation import prompts  # noqa: F401  (registers on import)
 from rass_mm.segmentation.backbone import DiffusionBackbone
 from rass_mm.segmentation.calibration import CalibrationMetric
+from rass_mm.segmentation.fitting import FittingCheckpointHook
 from rass_mm.segmentation.heads import Float32PixelDecoder, RASSMask2FormerHead
 from rass_mm.segmentation.labelled_classes import LabelledClassesHook
 from rass_mm.segmentation.logits import LabelsOnlyHook
@@ -18,6 +19,7 @@ __all__ = [
     'DiffusionBackbone',
     'FeatureProjection',
     'FileRestorer',
+    'FittingCheckpointHook',
     'Float32PixelDecoder',
     'LabelledClassesHook',
     'LabelsOnlyHook',

@@ -7,9 +7,10 @@ from mmengine.model import BaseModule, initialize
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from rass_mm.config.arguments import Timestep
 from rass_mm.config.kinds import type_name
 from rass_mm.datasets.names import class_names
-from rass_mm.diffusion.adapters import AdapterSpec
+from rass_mm.diffusion.adapters import AdapterSettings, AdapterSpec
 from rass_mm.diffusion.base import read_base
 from rass_mm.diffusion.extractor import DiffusionExtractor
 from rass_mm.diffusion.features import RASS_FEATURES
@@ -55,10 +56,10 @@ class DiffusionBackbone(TrainedStateMixin, BaseModule):
         base: str | Sequence[str],
         expect: dict[str, Any] | None = None,
         scr_adapter: str | None = None,
-        adapter: dict[str, Any] | None = None,
+        adapter: AdapterSettings | None = None,
         features: Sequence[str] = RASS_FEATURES,
         train_parameters: str = 'adapter',
-        timestep: int = 1,
+        timestep: Timestep = 1,
         sample_latent: bool = False,
         gradient_checkpointing: bool = False,
         resize_features: bool = False,

@@ -7,7 +7,7 @@ replace their classes but wraps methods of the classes.
 
 import copy
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,21 +20,28 @@ from mmengine.runner import Runner
 from mmseg.apis import MMSegInferencer
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.datasets.transforms.loading import InferencerLoader
+from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import TRANSFORMS
 from mmseg.visualization import SegLocalVisualizer
 
+from rass_mm.config import config_from_checkpoint
 from rass_mm.config.kinds import name_types
 from rass_mm.datasets.classes import follow_classes
 from rass_mm.datasets.loading import LoadImageStrict
 from rass_mm.datasets.preflight import drop_absent_labels, follow_clean_suffix
 from rass_mm.datasets.wrappers import leaf_paths
+from rass_mm.engine.checkpoints import load_local
+from rass_mm.errors import CheckpointError, ConfigError, RassError
+from rass_mm.files.tensors import first_line
 from rass_mm.segmentation.fine_tuning import use_fine_tuning
+from rass_mm.segmentation.fitting import RESUMED
+from rass_mm.segmentation.logits import each_size
 
 HOOKS = tuple(
     {'type': name}
     for name in (
         *('LabelsOnlyHook', 'LabelledClassesHook'),
-        *('FiniteTrainingHook', 'ConfigScheduleHook', 'EpochSamplerHook'),
+        *('FiniteTrainingHook', 'ConfigScheduleHook', 'EpochSamplerHook', 'FittingCheckpointHook'),
     )
 )
 """Hooks that are added to every runner of a config that imports this package."""
@@ -60,12 +67,13 @@ def settle(config: dict[str, Any]) -> None:
 
 
 def adapt_entry_points() -> None:
-    """Wraps `Config`, `Runner`, `MMSegInferencer`, the visualizer and the data preparation of `inference_model`."""
+    """Wraps `Config`, `Runner`, `BaseSegmentor`, `MMSegInferencer`, the visualizer and `inference_model`."""
     _wrap_config()
     _wrap_runner()
     _wrap_inference_model()
     _wrap_inferencer()
     _wrap_visualizer()
+    _wrap_steps()
 
 
 def imports_rass_mm(config: Any) -> bool:
@@ -105,6 +113,22 @@ def _wrap_runner() -> None:
         build(self, *args, **kwargs)
 
     Runner.__init__ = settle_and_build
+    resume = Runner.resume
+
+    @functools.wraps(resume)
+    def resume_whole(self: Runner, filename: str, *args: Any, **kwargs: Any) -> None:
+        try:
+            resume(self, filename, *args, **kwargs)
+        except RassError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            # Values of the optimizer, the schedule or the log can be wrong in any way.
+            raise CheckpointError(
+                f'{filename} cannot be resumed with this config: its optimizer, schedule or log does not fit '
+                f'({type(error).__name__}: {first_line(error)}). {RESUMED}'
+            ) from error
+
+    Runner.resume = resume_whole
 
 
 def _wrap_inference_model() -> None:
@@ -151,6 +175,17 @@ def _wrap_inferencer() -> None:
         return pipeline
 
     MMSegInferencer._init_pipeline = build_strict
+    load = MMSegInferencer._init_model
+
+    @functools.wraps(load)
+    def load_described(self: MMSegInferencer, cfg: Any, weights: str | None, *args: Any, **kwargs: Any) -> Any:
+        if not cfg and weights is not None:
+            cfg.update(config_from_checkpoint(load_local(weights, 'cpu'), weights)._cfg_dict)
+        if not isinstance(cfg.get('model'), dict):
+            raise ConfigError(f'The config of {weights} has no model. Pass the config that the model was trained with.')
+        return load(self, cfg, weights, *args, **kwargs)
+
+    MMSegInferencer._init_model = load_described
 
 
 def _name_loaders_plainly(config: Any) -> dict[str, Any] | None:
@@ -183,3 +218,17 @@ def _wrap_visualizer() -> None:
         draw(self, name, np.ascontiguousarray(image), *args, **kwargs)
 
     SegLocalVisualizer.add_datasample = draw_contiguous
+
+
+def _wrap_steps() -> None:
+    """Makes the validation and the test accept batches of images of several sizes, which mmseg refuses."""
+    BaseSegmentor.val_step = _one_by_one(BaseSegmentor.val_step)
+    BaseSegmentor.test_step = _one_by_one(BaseSegmentor.test_step)
+
+
+def _one_by_one(step: Callable[..., list]) -> Callable[..., list]:
+    @functools.wraps(step)
+    def stepped(self: BaseSegmentor, data: Any) -> list:
+        return each_size(functools.partial(step, self), data)
+
+    return stepped

@@ -8,6 +8,8 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from rass_mm.config.arguments import Count
+
 
 class NormedConv(nn.Sequential):
     """Convolution without bias, followed by GroupNorm."""
@@ -54,9 +56,9 @@ class FeatureProjection(BaseModule):
         self,
         in_channels: Sequence[int],
         in_strides: Sequence[int],
-        out_channels: int = 512,
-        width: int = 128,
-        num_groups: int = 32,
+        out_channels: Count = 512,
+        width: Count = 128,
+        num_groups: Count = 32,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)

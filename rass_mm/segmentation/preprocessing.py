@@ -1,10 +1,28 @@
 """Data preprocessor of mmseg with a separate padding value at test time."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from mmseg.models.data_preprocessor import SegDataPreProcessor
 from mmseg.registry import MODELS
 from torch import Tensor
+
+from rass_mm.errors import ConfigError
+
+MIDDLE = 127.5
+"""Mean and standard deviation that map the grey levels 0..255 to [-1, 1]."""
+
+
+def check_value_range(preprocessor: Any) -> None:
+    """Raises a ConfigError if a data preprocessor does not map images to [-1, 1], as the base requires."""
+    for key in ('mean', 'std') if isinstance(preprocessor, Mapping) else ():
+        values = preprocessor.get(key)
+        values = values if isinstance(values, list | tuple) else [values]
+        if any(value != MIDDLE for value in values):
+            raise ConfigError(
+                f'data_preprocessor.{key} (model.data_preprocessor.{key}) is {list(values)}, but a diffusion backbone '
+                f'needs images in [-1, 1]. Set {key}=[{MIDDLE}, {MIDDLE}, {MIDDLE}].'
+            )
 
 
 @MODELS.register_module()

@@ -20,6 +20,7 @@ from rass_mm.diffusion.tiling import Window, batched, mean_weights, ramp_weights
 from rass_mm.engine.trained_state import TrainedStateMixin
 from rass_mm.errors import ConfigError
 from rass_mm.segmentation.logits import check_kept_size, each_size, keeping_logits, keeps_logits
+from rass_mm.segmentation.preprocessing import check_value_range
 from rass_mm.segmentation.rows import Labels, head_rows, in_bands
 
 BLENDS = {'mean': mean_weights, 'ramp': ramp_weights}
@@ -42,8 +43,8 @@ class RASS(TrainedStateMixin, EncoderDecoder):
         kwargs: further arguments of `EncoderDecoder`.
 
     Raises:
-        ConfigError: the class list does not match the head, the head does not support a single class, or the prompt
-            is unknown.
+        ConfigError: the class list does not match the head, the images are not normalised to [-1, 1], the head does
+            not support a single class, or the prompt is unknown.
     """
 
     _kept_logits = False
@@ -64,6 +65,7 @@ class RASS(TrainedStateMixin, EncoderDecoder):
                 f'decode_head.num_classes is {decode_head.get("num_classes")}, but the class list {classes!r} has '
                 f'{len(names)} names. Set decode_head.num_classes={len(names)}, or correct the class list.'
             )
+        check_value_range(kwargs.get('data_preprocessor'))
         backbone = {**backbone, 'classes': names, 'prompt': prompt or {'type': 'ClassTokens'}}
         super().__init__(backbone=backbone, decode_head=decode_head, **kwargs)
         if self.out_channels == 1 and not hasattr(self.decode_head, 'threshold'):

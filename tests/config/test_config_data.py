@@ -218,7 +218,8 @@ def test_every_command_refuses_a_dotted_type(command, suffix, here, capsys):
 
 def evil_checkpoint(**meta):
     text = as_text(planted('model', {'type': 'os.system', 'command': 'touch canary'}))
-    torch.save({'state_dict': {}, 'meta': {**dict.fromkeys(meta, text), 'epoch': 0, 'iter': 0}}, 'evil.pth')
+    meta = {**dict.fromkeys(meta, text), 'epoch': 0, 'iter': 0}
+    torch.save({'state_dict': {'weight': torch.zeros(1)}, 'meta': meta}, 'evil.pth')
     return text
 
 

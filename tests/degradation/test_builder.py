@@ -36,7 +36,7 @@ if __name__ == '__main__':
     if workers == 1:
         atomic.os.replace = killing(os.replace, 3)  # the partial manifest and two images
     else:
-        builder.json.dumps = killing(builder.json.dumps, 5)  # settings, their hash, the header and two images
+        builder.json.dumps = killing(builder.json.dumps, 6)  # settings, their hash, the lock, the header and two images
     builder.build_lq_dataset(images, out, 0, workers)
 """
 

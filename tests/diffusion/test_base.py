@@ -145,7 +145,7 @@ def test_missing_config_is_named(copy, file):
 def test_damaged_json_is_named(copy, content):
     (copy / 'vae' / 'config.json').write_bytes(content)
     message = refusal(read_base, copy)
-    assert str(copy / 'vae' / 'config.json') in message and 'not valid JSON' in message
+    assert str(copy / 'vae' / 'config.json') in message and 'cannot be read as JSON' in message
 
 
 def test_pickled_weights_alone_are_not_read(copy):

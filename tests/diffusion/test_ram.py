@@ -364,7 +364,7 @@ def test_truncated_and_foreign_weights_are_refused(tagger, weights):
     with pytest.raises(CheckpointError, match='ram.pth is damaged or incomplete'):
         tagger().tags(RED[None])
     torch.save({'state_dict': {}}, weights['ram'])
-    with pytest.raises(CheckpointError, match=r"could not load .*ram.pth .*KeyError: 'model'"):
+    with pytest.raises(CheckpointError, match='ram.pth contains no dict of tensors'):
         tagger().tags(RED[None])
     weights['ram'].write_bytes(whole)
     torch.save({'scale': torch.ones(4)}, weights['dape'])

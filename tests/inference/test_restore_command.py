@@ -106,7 +106,6 @@ def test_a_folder_with_the_earlier_enlargement_is_not_continued(files, loads, ca
         (['--device', 'nowhere'], 'nowhere'),
         (['--device', 'cuda:99'], 'cuda:99'),
         (['--overlap', '512'], 'overlap'),
-        (['--upscale', '0'], 'upscale factor'),
         (['--autoencoder', '/absent'], '/absent does not exist'),
         (['--base', '/absent'], '/absent/unet'),
     ],
@@ -116,6 +115,13 @@ def test_invalid_options_are_reported_before_the_model_is_loaded(files, loads, c
     loads.given.clear()
     assert restore(files, *options) == 1 and not loads.given
     assert said in capsys.readouterr().err
+
+
+def test_an_upscale_factor_out_of_range_is_refused(files, loads, capsys):
+    with pytest.raises(SystemExit) as ended:
+        restore(files, '--upscale', '0')
+    assert ended.value.code == 2 and not loads.given
+    assert "--upscale: '0' is not a number from 1 to" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('sheet', ['in/image.png', 'out/image.png', 'in/../in/image.png'])

@@ -352,3 +352,20 @@ def test_an_adapter_file_is_read_and_hashed_once(contents, tiny_base, tmp_path, 
         done.clear()
         load()
         assert done == [file, 'hash']
+
+
+def test_a_conversion_given_again_is_finished_or_refused(contents, tiny_base, tmp_path):
+    out, report = tmp_path / 'out.safetensors', tmp_path / 'out.conversion.json'
+    torch.save(contents['scr'], tmp_path / 'a.pkl')
+    torch.save({**contents['scr'], 'note': 'another file'}, tmp_path / 'b.pkl')
+    first = convert_file(tmp_path / 'a.pkl', out, tiny_base, build=None)
+    before = out.read_bytes()
+    assert convert_file(tmp_path / 'a.pkl', out, tiny_base, build=None) == first and out.read_bytes() == before
+    out.unlink()  # as after a kill between the two files
+    assert convert_file(tmp_path / 'a.pkl', out, tiny_base, build=None) == first and out.read_bytes() == before
+    for lost in (False, True):
+        for source, form in (('b.pkl', None), ('a.pkl', 'x0')):
+            with pytest.raises(ConfigError, match='already exists.*another file, or with other options'):
+                convert_file(tmp_path / source, out, tiny_base, build=None, form=form)
+        assert report.exists() and out.exists() == (not lost)
+        out.unlink(missing_ok=True)

@@ -142,7 +142,7 @@ def prepare(folder, layout, names=tuple(SIZES)):
     write_random_base(base, layout, half=False)
     (folder / 'ram' / 'models').mkdir(parents=True)
     (folder / 'ram' / 'models' / 'ram.py').write_text(RAM)
-    torch.save({}, folder / 'ram.pth')
+    torch.save({'model': {'x': torch.zeros(1)}}, folder / 'ram.pth')
     tagger = f"model['prompt'] = dict(tagger=dict(weights='{folder}/ram.pth', cache='{folder}/cache'))\n"
     official = rass_mm.config_path('rass/rass_ade20k_lq_official.py')
     narrow = NARROW if layout == 'sd-tiny' else 'model = dict()'

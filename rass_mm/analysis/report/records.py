@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rass_mm.analysis.schemas import Benchmark, Robustness, TestRecord
 from rass_mm.errors import DataError
+from rass_mm.files.schemas import checked, read_json
 
 NAMED = 'metrics.json'
 """Name of files that are always records; other JSON files in a folder are records if their contents match `SIGN`."""
-KINDS = {
-    'test': ('config', 'protocol', 'metrics', 'command'),
-    'robustness': ('name', 'seed', 'data', 'runs', 'points'),
-    'benchmark': ('command', 'size', 'batch', 'iterations', 'environment', 'variants'),
-}
-"""Maps each kind of record to its required keys."""
+KINDS = {'test': TestRecord, 'robustness': Robustness, 'benchmark': Benchmark}
+"""Maps each kind of record to the type of its content."""
+AGAIN = 'Run its command again, or omit the file.'
 CURVE = 'rass_mm robustness curve'
 """Prefix of the `format` of robustness records."""
 SIGN = re.compile(rf'"kind":\s*"({"|".join(KINDS)})"|"format":\s*"{CURVE}')
@@ -84,19 +83,14 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 
 def _read(path: Path, name: str | None) -> Record:
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
-        raise DataError(f'{path} cannot be read as JSON ({error}). Run its command again, or omit the file.') from None
+    content = read_json(path, Any, AGAIN)
     kind = kind_of(content)
     if kind not in KINDS:
         raise DataError(
             f'{path} has the kind {kind!r}, but a report supports only {", ".join(KINDS)}. Run its command again with '
             f'this version, or omit the file.'
         )
-    missing = [key for key in KINDS[kind] if key not in content]
-    if missing:
-        raise DataError(f'{path} is a record of kind {kind!r}, but lacks {", ".join(missing)}. Run its command again.')
+    checked(content, KINDS[kind], f'{path} is not a complete record of kind {kind!r}', AGAIN)
     return Record(path, content, name)
 
 

@@ -11,14 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rass_mm.analysis.schemas import CLEAN as CLEAN
+from rass_mm.analysis.schemas import CurveRecord
 from rass_mm.errors import DataError
 from rass_mm.files.atomic import write_text
+from rass_mm.files.schemas import checked, read_json
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 'rass_mm robustness curve, 1'
-CLEAN = 'clean'
-PARTS = {'name', 'config', 'checkpoint', 'seed', 'data', 'settings', 'runs', 'points'}
+WRITTEN = 'Pass a JSON file that this version of rass-mm robustness wrote.'
 SHOWN = 8
 Key = tuple[str, float | None]
 """Kind of degradation and severity of a point. (CLEAN, None) is the test without degradation."""
@@ -81,17 +83,10 @@ def read_curve(path: Path) -> Curve:
     Raises:
         DataError: the file does not exist, was not written by `rass-mm robustness`, or contains no points.
     """
-    try:
-        record = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError:
-        raise DataError(f'{path} does not exist. Pass a JSON file that rass-mm robustness wrote.') from None
-    except (OSError, ValueError) as error:
-        raise DataError(f'{path} cannot be read ({error}). Pass a JSON file that rass-mm robustness wrote.') from None
-    if not isinstance(record, dict) or record.get('format') != FORMAT or not record.keys() >= PARTS:
-        raise DataError(
-            f'{path} is not a robustness curve in the format {FORMAT!r}, or is incomplete. Pass a JSON file that this '
-            'version of rass-mm robustness wrote.'
-        )
+    record = read_json(path, Any, WRITTEN)
+    if not isinstance(record, dict) or record.get('format') != FORMAT:
+        raise DataError(f'{path} is not a robustness curve in the format {FORMAT!r}. {WRITTEN}')
+    checked(record, CurveRecord, f'{path} is not a complete robustness curve', WRITTEN)
     points, runs = record.pop('points'), record.pop('runs')
     if not points:
         raise DataError(f'{path} contains no points. Delete the file and run the test again.')

@@ -1,6 +1,7 @@
 """Runs the robustness test of one model and writes its table and plot."""
 
 import argparse
+import glob
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,10 +17,13 @@ from rass_mm.analysis.robustness.sweep import Sweep, run_sweep, sweep_config
 from rass_mm.apis import prepare_config
 from rass_mm.compat import recorded_versions
 from rass_mm.config import load_config
+from rass_mm.config.building import explained
+from rass_mm.config.settings import check_settings
 from rass_mm.degradation.severity import parameter_text
 from rass_mm.devices import device_name
 from rass_mm.engine.records import command_line
 from rass_mm.files.atomic import write_text
+from rass_mm.files.locks import held
 from rass_mm.parallel import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -39,18 +43,23 @@ def tested(arguments: argparse.Namespace, name: str, others: Sequence[Curve]) ->
 
     points = (tuple(arguments.kinds), tuple(arguments.severities))
     sweep = Sweep(*points, arguments.seed, arguments.limit, arguments.recipe_version, arguments.calibration)
-    config = sweep_config(load_config(arguments.config, arguments.cfg_options), sweep)
+    given = load_config(arguments.config, arguments.cfg_options)
+    check_settings(given, 'test')
+    with explained(given, 'test_dataloader', 'test_evaluator'):
+        config = sweep_config(given, sweep)
     config = prepare_config(config, work_dir=str(arguments.out / 'logs' / name))
     config.log_level = 'WARNING'  # a log per point would hide the progress
     header = describe(config, arguments.config, arguments.checkpoint, name, sweep)
-    curve = open_curve(arguments.out / f'{name}.json', header)
-    check_comparable([*others, curve])
-    missing = len(curve.missing(sweep.keys))
-    logger.info('%d of %d points to test', missing, len(sweep.keys))
-    if missing:
-        curve.begin({'command': command_line(), 'device': device_name(), 'versions': recorded_versions()})
-        with progress(missing, curve.header['data']['images']) as (advance, finished):
-            run_sweep(config, arguments.checkpoint, curve, sweep, advance, finished)
+    with held(arguments.out, f'.{name}.lock', glob.escape(name)):
+        curve = open_curve(arguments.out / f'{name}.json', header)
+        check_comparable([*others, curve])
+        missing = len(curve.missing(sweep.keys))
+        logger.info('%d of %d points to test', missing, len(sweep.keys))
+        if missing:
+            curve.begin({'command': command_line(), 'device': device_name(), 'versions': recorded_versions()})
+            shown = progress(missing, curve.header['data']['images'])
+            with explained(config, 'model', 'test_dataloader', 'test_evaluator'), shown as (advance, finished):
+                run_sweep(config, arguments.checkpoint, curve, sweep, advance, finished)
     return curve
 
 

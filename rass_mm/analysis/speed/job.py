@@ -13,9 +13,14 @@ from torch import Tensor, nn
 from rass_mm.analysis.speed.models import Models, count_parameters, everything, in_precision, module_tensors, settings
 from rass_mm.analysis.speed.stages import extractor_of, replaced
 from rass_mm.analysis.speed.variants import Variant, settled
+from rass_mm.config.building import explained
+from rass_mm.devices import check_memory
 from rass_mm.diffusion.stages import StagePoint
 from rass_mm.errors import ConfigError, InstallationError
 from rass_mm.segmentation.stages import segmentor_heavy_modules, segmentor_stages
+
+PIXEL_BYTES = 48
+"""Memory per pixel of an input in bytes, without that of the network."""
 
 
 class Job:
@@ -39,6 +44,12 @@ class Job:
         self.model = models.fitted(variant, self.config)
         self.prompt = models.prompt(variant, self.config, self.model) if self.config.model.type == 'RASS' else None
         check_size(self.model, size)
+        height, width = size
+        check_memory(
+            batch * height * width * PIXEL_BYTES,
+            f'--size {height}x{width} with --batch {batch}',
+            'Choose a smaller --size or --batch.',
+        )
         self.restores = hasattr(self.model, 'generator')
         self.inputs = self._inputs(seed)
         self._compiled: dict[nn.Module, Callable] = {}
@@ -68,6 +79,7 @@ class Job:
             compiled: whether to compile the most expensive modules, if `variant.compile` is set.
         """
         with ExitStack() as stack:
+            stack.enter_context(explained(self.config, 'model'))
             changes = settings(self.model, self.config.model)
             changes += [(self.model.backbone, 'prompt', self.prompt)] if self.prompt is not None else []
             for owner, name, value in changes:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rass_mm.analysis.speed.stages import extractor_of, replaced
 from rass_mm.analysis.speed.variants import Variant
+from rass_mm.config.building import explained
 from rass_mm.segmentation import FileRestorer
 from rass_mm.segmentation.prompts import build_prompt
 
@@ -71,7 +72,8 @@ class Models:
     def _build(self, variant: Variant, config: Config) -> nn.Module:
         init_default_scope(config.get('default_scope', 'mmseg'))
         torch.manual_seed(self.seed)
-        model = revert_sync_batchnorm(MODELS.build(config.model))
+        with explained(config, 'model'):
+            model = revert_sync_batchnorm(MODELS.build(config.model))
         if variant.checkpoint is not None:
             load_checkpoint(model, variant.checkpoint, map_location='cpu')
         return model.to(self.device).eval()

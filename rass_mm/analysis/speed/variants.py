@@ -11,6 +11,8 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from rass_mm.config import load_config
+from rass_mm.config.building import explained
+from rass_mm.config.settings import check_settings
 from rass_mm.datasets.classes import follow_classes
 from rass_mm.diffusion.restorer import DTYPES
 from rass_mm.errors import ConfigError
@@ -139,9 +141,9 @@ def settled(variant: Variant) -> tuple[Config, list[str]]:
         ConfigError: the config or the checkpoint does not exist, or the config has no model.
     """
     config = load_config(variant.config, dict(variant.overrides))
-    if config.get('model') is None:
-        raise ConfigError(f'{variant.config} has no model. Pass the config of a segmentor or restorer.')
-    follow_classes(config)
+    check_settings(config, 'model')
+    with explained(config, 'model'):
+        follow_classes(config)
     model = config.model
     if config.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', config.data_preprocessor)

@@ -51,7 +51,7 @@ class LabelRules:
     def valid(self, raw: int) -> bool:
         """Returns whether an id in a label file is ignored or belongs to a class. True if `num_classes` is None."""
         value = self.class_of(raw)
-        return value is None or self.num_classes is None or value < self.num_classes
+        return value is None or value >= 0 and (self.num_classes is None or value < self.num_classes)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from rass_mm.datasets.check.listing import Listing, Sample
-from rass_mm.datasets.labels import is_lossy, lossy_reason
+from rass_mm.datasets.labels import is_lossy, lossy_reason, mode_reason
 from rass_mm.datasets.loading import LoadImageStrict
 from rass_mm.errors import DataError
 from rass_mm.files.integrity import MAX_PIXELS, check_size, decode_fully
@@ -104,8 +104,5 @@ def label_ids(path: str, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, str 
     if is_lossy(image, data):
         return label[..., 0] if label.ndim > 2 else label, lossy_reason(image)
     if label.ndim != 2 or label.dtype.kind not in 'bui':
-        raise DataError(
-            f'{path}: the image has mode {image.mode}, but a label must have one channel of class ids. Convert it to a '
-            'grey PNG of ids.'
-        )
+        raise DataError(f'{path}: {mode_reason(image)}')
     return label.astype(np.int64), None

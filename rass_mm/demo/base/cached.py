@@ -1,7 +1,7 @@
 """Cache of trained bases: a lock that is held while a base is trained, and copies of finished bases."""
 
 import errno
-import json
+import glob
 import logging
 import shutil
 import tempfile
@@ -10,10 +10,31 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from typing_extensions import TypedDict
 
 from rass_mm.errors import BaseFolderError
+from rass_mm.files.atomic import MARK
+from rass_mm.files.schemas import read_json
 
 logger = logging.getLogger(__name__)
+
+
+class TrainingRecord(TypedDict):
+    """Content of `training.json`."""
+
+    key: str
+    losses: dict[str, float]
+
+
+def read_record(file: Path) -> TrainingRecord | None:
+    """Reads the `training.json` of a base. Returns None if it does not exist.
+
+    Raises:
+        BaseFolderError: the file is damaged.
+    """
+    if not file.exists():
+        return None
+    return read_json(file, TrainingRecord, f'Delete the folder {file.parent}, or choose another one.', BaseFolderError)
 
 
 @contextmanager
@@ -31,6 +52,14 @@ def locked(file: Path) -> Iterator[None]:
         lock.release()
 
 
+def _is_base(folder: Path, key: str) -> bool:
+    try:
+        found = read_record(folder / 'training.json')
+    except BaseFolderError:
+        return False
+    return bool(found) and found['key'] == key
+
+
 def copy_base(cached: Path, folder: Path, key: str) -> None:
     """Copies a finished base to an absent or empty folder, or keeps an identical base that another command wrote there.
 
@@ -43,7 +72,9 @@ def copy_base(cached: Path, folder: Path, key: str) -> None:
         BaseFolderError: another command wrote other files to the folder in the meantime.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f'.{folder.name}-', dir=folder.parent) as temporary:
+    for leftover in folder.parent.glob(f'.{glob.escape(folder.name)}{MARK}????????'):
+        shutil.rmtree(leftover, ignore_errors=True)  # of a killed command
+    with tempfile.TemporaryDirectory(prefix=f'.{folder.name}{MARK}', dir=folder.parent) as temporary:
         copy = Path(temporary) / folder.name
         shutil.copytree(cached, copy, ignore=shutil.ignore_patterns('*.pt'))
         try:
@@ -51,8 +82,7 @@ def copy_base(cached: Path, folder: Path, key: str) -> None:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            record = folder / 'training.json'
-            if not record.is_file() or json.loads(record.read_text())['key'] != key:
+            if not _is_base(folder, key):
                 raise BaseFolderError(
                     f'{folder} was filled by another command while this base was trained. Choose a new folder and run '
                     'the command again; the trained base is kept in the cache.'

@@ -19,16 +19,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
-from rass_mm.demo.base.cached import copy_base, locked
+from rass_mm.demo.base.cached import copy_base, locked, read_record
 from rass_mm.demo.base.images import BaseImages, ConfiguredImages, cut, draw_scenes, random_crops
 from rass_mm.demo.base.linear_start import start_linear
 from rass_mm.diffusion.base import DiffusionBase, load_unet, load_vae, load_whole, read_base, weights_hash
 from rass_mm.diffusion.known_bases import LAYOUTS, build_models, write_configs
 from rass_mm.diffusion.prompts import cache_folder
 from rass_mm.diffusion.text import load_tokenizer
-from rass_mm.errors import BaseFolderError
+from rass_mm.errors import BaseFolderError, CheckpointError, ConfigError
 from rass_mm.files.atomic import atomic_path, write_text
 from rass_mm.files.hashing import json_sha256
+from rass_mm.files.tensors import first_line, read_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,27 @@ class BaseRecipe:
     empty_prompts: float = 0.1
     seed: int = 0
     snr_gamma: float | None = None
+
+    def check(self, size: int | None = None) -> None:
+        """Checks that the networks can process the crops, and that the images are at least as large.
+
+        Args:
+            size: shorter side of the images in pixels; None for drawn scenes.
+
+        Raises:
+            ConfigError: a crop has a wrong size.
+        """
+        layout, size = LAYOUTS['scenes-tiny'], self.image_size if size is None else size
+        stride, multiple = (2 ** (len(layout[part]['block_out_channels']) - 1) for part in ('vae', 'unet'))
+        for name, side, step, most in (
+            ('vae-crop', self.vae_crop, stride, size),
+            ('unet-crop', self.unet_crop, multiple, size // stride),
+        ):
+            if side % step or not step <= side <= most:
+                raise ConfigError(
+                    f'--{name} is {side}, but it must be a multiple of {step} from {step} to {most // step * step}, '
+                    f'because the images have {size} pixels. Set --{name} to such a number.'
+                )
 
     def key(self, source: ConfiguredImages | None = None, start: 'Start | None' = None) -> str:
         """Returns the cache key, a hash of `FORMAT`, the recipe, the layout and, if given, images and initial base."""
@@ -150,12 +172,17 @@ def make_base(
     Raises:
         BaseFolderError: the folder contains other files, or `start` is damaged or has a different layout.
         DataError: the images cannot be used.
+        ConfigError: a crop does not fit the networks or the images.
     """
     recipe = recipe or BaseRecipe()
+    recipe.check()
     key = recipe.key(source, start)
     record = folder / 'training.json'
-    if record.is_file() and json.loads(record.read_text())['key'] == key:
-        return json.loads(record.read_text())['losses']
+    if folder.exists() and not folder.is_dir():
+        raise BaseFolderError(f'{folder} is a file, but a folder was expected. Choose another path, or move the file.')
+    found = read_record(record)
+    if found and found['key'] == key:
+        return found['losses']
     if folder.exists() and any(folder.iterdir()):
         raise BaseFolderError(
             f'{folder} is not empty and does not contain this base. Choose a new folder, or remove this one first.'
@@ -163,10 +190,10 @@ def make_base(
     cached = cache_folder() / 'bases' / key
     cached.parent.mkdir(parents=True, exist_ok=True)
     with locked(cached.with_name(f'{key}.lock')):  # another command that makes the same base finishes first
-        if not (cached / 'training.json').is_file():
+        if not read_record(cached / 'training.json'):
             _BaseTraining(cached, recipe, key, source, start).run()
-    copy_base(cached, folder, key)
-    return json.loads(record.read_text())['losses']
+        copy_base(cached, folder, key)
+    return read_record(record)['losses']
 
 
 class _BaseTraining:
@@ -195,6 +222,7 @@ class _BaseTraining:
         )
         with Progress(*columns, TextColumn('loss {task.fields[loss]:.4f}')) as self.progress:
             data = self.source.load(self.progress) if self.source else self._scenes()
+            recipe.check(min(data.images.shape[-2:]))
             vae = self.models['vae']
             if not self.start:
                 start_linear(vae, data.images, torch.Generator().manual_seed(recipe.seed))
@@ -332,9 +360,16 @@ def _restore(file: Path, parts: list[nn.Module], optimizer: Any, schedule: Any) 
     """Loads the stored training state, if any, and returns the next step and the mean loss so far."""
     if not file.is_file():
         return 0, math.nan
-    state = torch.load(file, weights_only=True)
-    for part, values in zip(parts, state['parts'], strict=True):
-        part.load_state_dict(values)
-    optimizer.load_state_dict(state['optimizer'])
-    schedule.load_state_dict(state['schedule'])
-    return state['step'], state['mean']
+    fix = f'Delete {file}, so that this part of the training starts again.'
+    try:
+        state = read_tensors(file)
+        for part, values in zip(parts, state['parts'], strict=True):
+            part.load_state_dict(values)
+        optimizer.load_state_dict(state['optimizer'])
+        schedule.load_state_dict(state['schedule'])
+        return int(state['step']), float(state['mean'])
+    except CheckpointError as error:
+        raise CheckpointError(f'{str(error)} {fix}') from None
+    except Exception as error:  # on contents that make no sense, almost any error
+        reason = first_line(error)
+        raise CheckpointError(f'{file} is not the state of this training ({reason}). {fix}') from None

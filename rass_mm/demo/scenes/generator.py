@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,6 +29,9 @@ from rass_mm.demo.scenes.plan import Plan
 from rass_mm.demo.scenes.shapes import foliage
 from rass_mm.errors import DataError
 from rass_mm.files.atomic import atomic_path, write_text
+from rass_mm.files.locks import held
+from rass_mm.files.manifest import remove_leftovers
+from rass_mm.files.schemas import read_json
 
 __all__ = ['GENERATOR_VERSION', 'make_scene', 'scene_seed', 'write_scenes']
 
@@ -135,13 +139,15 @@ def write_scenes(
         'size': list(size),
         'counts': counts,
     }
-    if _already_written(out, settings):
-        return
-    _refuse_foreign_files(out, counts)
-    jobs = [(out, split, index, seed, size) for split, count in counts.items() for index in range(count)]
-    for _ in track(_draw_all(jobs, workers), 'Drawing scenes', len(jobs), disable=not Console().is_terminal):
-        pass
-    write_text(out / 'scenes.json', json.dumps(settings, indent=1) + '\n')
+    with held(out):
+        if _already_written(out, settings):
+            return
+        remove_leftovers(out, ['.png'])
+        _refuse_foreign_files(out, counts)
+        jobs = [(out, split, index, seed, size) for split, count in counts.items() for index in range(count)]
+        for _ in track(_draw_all(jobs, workers), 'Drawing scenes', len(jobs), disable=not Console().is_terminal):
+            pass
+        write_text(out / 'scenes.json', json.dumps(settings, indent=1) + '\n')
 
 
 def _already_written(out: Path, settings: dict) -> bool:
@@ -149,11 +155,8 @@ def _already_written(out: Path, settings: dict) -> bool:
     index = out / 'scenes.json'
     if not index.exists():
         return False
-    try:
-        found = json.loads(index.read_text(encoding='utf-8'))
-        differing = [key for key in settings if found.get(key) != settings[key]]
-    except (ValueError, AttributeError) as error:
-        raise DataError(f'{index} is damaged ({error}). Remove the folder {out} and write the scenes again.') from error
+    found = read_json(index, dict[str, Any], f'Remove the folder {out} and write the scenes again.')
+    differing = [key for key in settings if found.get(key) != settings[key]]
     if differing:
         details = '; '.join(f'{key} is {found.get(key)}, not {settings[key]}' for key in differing)
         raise DataError(

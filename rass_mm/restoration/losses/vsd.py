@@ -1,14 +1,12 @@
 """Variational score distillation with a single base UNet that is shared by generator, critic and teacher."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from mmagic.registry import MODELS
 from torch import Tensor, nn
 
-from rass_mm.diffusion.adapters import AdapterSpec
+from rass_mm.diffusion.adapters import AdapterSettings, AdapterSpec
 from rass_mm.diffusion.shared_unet import SharedUNet
 
 NEGATIVE_PROMPT = (
@@ -41,7 +39,7 @@ class VSDLoss(nn.Module):
         loss_weight: float = 1.0,
         guidance: float = 7.5,
         timesteps: tuple[int, int] = (20, 980),
-        adapter: dict[str, Any] | None = None,
+        adapter: AdapterSettings | None = None,
         negative_prompt: str = NEGATIVE_PROMPT,
     ) -> None:
         super().__init__()

@@ -296,7 +296,10 @@ def test_name_labels_a_row_and_every_row_of_a_folder(reported, tmp_path):
         ('{"kind": "test", "metr', 'cannot be read as JSON'),
         ('[1, 2]', 'has the kind None, but a report supports only test, robustness, benchmark'),
         ({**RASS, 'kind': 'tset'}, "has the kind 'tset', but a report supports only"),
-        ({key: value for key, value in RASS.items() if key != 'protocol'}, "of kind 'test', but lacks protocol"),
+        (
+            {key: value for key, value in RASS.items() if key != 'protocol'},
+            "of kind 'test': the key protocol is missing",
+        ),
         ('\xff', 'cannot be read as JSON'),
     ],
 )
@@ -370,7 +373,7 @@ def test_another_test_set_is_another_table(kind, tmp_path):
     files = []
     for number, value in enumerate(['a', 'a', 'b', None]):
         content = copy.deepcopy(kind)
-        content['seed' if kind is RASS else 'name'] = str(number)
+        content |= {'seed': number} if kind is RASS else {'name': str(number)}
         (content['data'] if kind is CURVE else content).update(
             {} if value is None else {'sha256' if kind is CURVE else 'test_set': value}
         )

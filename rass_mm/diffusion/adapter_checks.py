@@ -1,0 +1,114 @@
+"""Checks of the header and the tensors of an adapter file."""
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
+from torch import Tensor
+from typing_extensions import NotRequired, TypedDict
+
+from rass_mm.errors import AdapterError
+from rass_mm.files.schemas import checked
+
+AGAIN = 'Copy the file again, or pass another one that was written by training or by rass-mm convert.'
+SIDES = {'.lora_A.weight': 0, '.lora_B.weight': 1}
+"""Endings of the names of LoRA tensors, and the dimension whose size is the rank."""
+LISTED = 3
+Text = Annotated[str, Field(min_length=1)]
+Scale = Annotated[FiniteFloat, Field(gt=0)]
+Targets = Annotated[list[Text], Field(min_length=1)]
+Name = Annotated[str, Field(min_length=1, pattern=r'^[^.]+$')]
+
+
+class Identity(TypedDict):
+    """Identity of a base, see `DiffusionBase.identity`."""
+
+    config: Text
+    weights: Text
+
+
+class Lora(TypedDict):
+    """Settings of a LoRA."""
+
+    rank: PositiveInt
+    alpha: Scale
+    targets: Targets
+
+
+class AdapterRecipe(TypedDict):
+    """Settings with which the adapter of a restorer is used."""
+
+    form: Literal['residual', 'x0']
+    timestep: NonNegativeInt
+    prompt: Text
+    classes: Annotated[list[Text], Field(max_length=10_000)]
+
+
+class Header(Lora):
+    """Header of an adapter file, see `write_adapter`."""
+
+    name: Name
+    base: Identity
+    hash: Text
+    recipe: NotRequired[AdapterRecipe]
+    vae: NotRequired[Lora]
+
+
+def check_header(header: Any, path: str | os.PathLike) -> None:
+    """Checks the types and the ranges of the values of a header.
+
+    Raises:
+        AdapterError: a value is wrong or missing. The message names it.
+    """
+    checked(header, Header, f'{path}: the header of the adapter is not valid', AGAIN, AdapterError)
+
+
+def check_tensors(header: Mapping[str, Any], tensors: Mapping[str, Tensor], path: str | os.PathLike, vae: str) -> None:
+    """Checks that the tensors have floating-point values and the rank of the header, and that both sides are present.
+
+    Args:
+        header: a valid header.
+        tensors: name in the file -> tensor.
+        path: the file, for the message.
+        vae: prefix of the names of VAE tensors.
+
+    Raises:
+        AdapterError: a tensor is wrong or missing. The message names it.
+    """
+    for key, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise AdapterError(
+                f'{path}: {key} has the type {tensor.dtype}, but it must be a floating-point type. {AGAIN}'
+            )
+        side = next((side for side in SIDES if key.endswith(side)), None)
+        if side is None:
+            continue
+        rank = (header.get('vae') or header if key.startswith(vae) else header)['rank']
+        if tensor.ndim < 2 or tensor.shape[SIDES[side]] != rank:
+            raise AdapterError(
+                f'{path}: {key} has the shape {tuple(tensor.shape)}, but the rank in the header is {rank}. {AGAIN}'
+            )
+    if 'vae' not in header and any(key.startswith(vae) for key in tensors):
+        raise AdapterError(
+            f"{path} contains tensors of the VAE, but its header has no settings for them (the key 'vae'). {AGAIN}"
+        )
+
+
+def check_complete(needed: Iterable[str], found: Iterable[str], path: str | os.PathLike) -> None:
+    """Checks that an adapter file contains all tensors that its header announces.
+
+    Args:
+        needed: the names of the tensors of the adapter, as in the file.
+        found: the names in the file.
+        path: the file, for the message.
+
+    Raises:
+        AdapterError: tensors are missing. The message lists the first ones.
+    """
+    missing = sorted(set(needed) - set(found))
+    if missing:
+        listed = ', '.join(missing[:LISTED])
+        raise AdapterError(
+            f'{path} lacks {len(missing)} of the tensors that its header announces (targets), e.g. {listed}. {AGAIN}'
+        )

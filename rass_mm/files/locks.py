@@ -1,0 +1,77 @@
+"""Locks of output folders: two commands never write to the same folder at the same time."""
+
+import json
+import logging
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from rass_mm.errors import DataError
+from rass_mm.files.atomic import temporary_names
+
+logger = logging.getLogger(__name__)
+
+LOCK = '.rass_mm.lock'
+PATIENCE = 0.2
+"""Seconds in which another process that is just ending can release the lock."""
+
+
+@contextmanager
+def held(folder: str | os.PathLike, name: str = LOCK, own: str = '*') -> Iterator[None]:
+    """Context manager. Holds the lock of an output folder, which is created if it is missing.
+
+    Temporary files of `files.atomic` that a killed command left in the folder itself are removed.
+
+    The operating system releases the lock of a killed process, so a lock file that stayed behind does no harm. If the
+    file system has no locks, or the folder is read-only, the block runs without a lock: writes have their own errors.
+
+    Args:
+        folder: the output folder.
+        name: name of the lock file; commands with different names may write to the folder at the same time.
+        own: pattern for the stems of the files that only the holder of this lock writes.
+
+    Raises:
+        DataError: another process holds the lock; the message names it.
+    """
+    folder = Path(folder)
+    file, new = folder / name, not folder.exists()
+    lock = FileLock(file, timeout=PATIENCE, fallback_to_soft=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+        file.write_text(json.dumps({'process': os.getpid(), 'host': platform.node(), 'command': shlex.join(sys.argv)}))
+    except Timeout:
+        raise DataError(
+            f'{folder} is in use by {_holder(file)}. Two commands cannot write to one folder. Wait until it has ended, '
+            'stop it, or choose another output folder.'
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        logger.debug('%s is not locked: %s', folder, error)
+    if lock.is_locked:
+        for leftover in folder.glob(temporary_names(own)):
+            leftover.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            with suppress(OSError):
+                file.unlink()  # before the release: a process that opened this file finds it unlinked and tries again
+            lock.release()
+        if new:
+            with suppress(OSError):
+                folder.rmdir()  # only if nothing was written
+
+
+def _holder(file: Path) -> str:
+    """Describes the process that holds a lock."""
+    try:
+        found = json.loads(file.read_text())
+        return f'process {found["process"]} on {found["host"]} ({found["command"]})'
+    except (OSError, ValueError, TypeError, KeyError):
+        return 'another command'

@@ -1,0 +1,97 @@
+"""Checks of a config's values, and messages that name its parts."""
+
+import pytest
+from mmengine.config import Config
+from mmseg.registry import MODELS
+
+import rass_mm
+from rass_mm.config import config_names, load_config
+from rass_mm.config.arguments import Count, NotNegative, value_fault
+from rass_mm.config.building import explained
+from rass_mm.config.names import suggestion
+from rass_mm.config.settings import check_settings
+from rass_mm.errors import ConfigError
+
+TINY = 'rass/rass_scenes_tiny.py'
+
+
+@pytest.mark.parametrize('name', config_names())
+def test_shipped_configs_pass(name):
+    config = load_config(name)
+    for purpose in ('model', 'data', 'test', *(['train'] if config.get('train_dataloader') else [])):
+        check_settings(config, purpose)
+
+
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        ({'model.neck.type': 'FeatureProjections'}, 'model.neck.type(.|\n)*Did you mean FeatureProjection'),
+        ({'val_evaluator.type': 'UPerHead'}, 'val_evaluator.type is .UPerHead., which is not a metric'),
+        ({'model.decode_head.channels': 0}, 'model.decode_head.channels is 0(.|\n)*greater than'),
+        ({'optim_wrapper.optimizer.lr': float('nan')}, 'optim_wrapper.optimizer.lr is nan'),
+        ({'model.test_cfg.crop': 5}, 'model.test_cfg.crop is not a setting of RASS. Did you mean crop_size'),
+        ({'default_scope': 'mmsegs'}, 'Did you mean mmseg'),
+        ({'model': None}, 'rass_scenes_tiny.py: model is None'),
+    ],
+)
+def test_wrong_values_are_named(options, said):
+    with pytest.raises(ConfigError, match=said):
+        check_settings(load_config(TINY, options), 'train')
+
+
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        ({'param_scheduler.7.end': 1}, 'param_scheduler is a list of 2 values'),
+        ({'train_cfg.max_iters.x': 1}, 'train_cfg.max_iters is 170'),
+        ({'modle.neck': None}, 'Did you mean model'),
+        ({'model..neck': None}, 'empty part'),
+    ],
+)
+def test_options_that_cannot_be_set_are_named(options, said):
+    with pytest.raises(ConfigError, match=said):
+        load_config(TINY, options)
+
+
+def test_a_part_that_cannot_be_built_is_named():
+    config = Config({'model': {'type': 'EncoderDecoder', 'backbone': {'type': 'ResNet', 'depth': 50, 'dept': 1}}})
+    said = r'model\.backbone\.dept is not a setting of ResNet. Did you mean depth'
+    with pytest.raises(ConfigError, match=said), explained(config, 'model'):
+        MODELS.build({**config.model.backbone, 'type': 'mmseg.ResNet'})
+
+
+def test_errors_of_user_code_are_not_changed():
+    class Own:
+        def __init__(self) -> None:
+            raise KeyError('own')
+
+    with pytest.raises(KeyError, match='own'), explained({'model': {'type': Own}}, 'model'):
+        MODELS.build({'type': Own})
+
+
+def test_the_registries_raise_their_own_errors_outside_of_a_command():
+    with pytest.raises(KeyError, match='Nope is not in the'):
+        MODELS.build({'type': 'Nope'})
+
+
+@pytest.mark.parametrize(
+    ('text', 'said'),
+    [
+        ('x = (\n', r'c\.py:1 is not valid Python'),
+        ('x = 1\ny = x / 0\n', r'c\.py:2 raises ZeroDivisionError'),
+        ('_base_ = "c.py"\n', 'inherits from itself'),
+        ('_base_ = "absent.py"\n', r'c\.py: _base_ names(.|\n)*absent\.py'),
+    ],
+)
+def test_an_unreadable_file_is_named_with_its_line(tmp_path, text, said):
+    (tmp_path / 'c.py').write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        load_config(tmp_path / 'c.py')
+
+
+def test_values_and_types():
+    assert value_fault([1, 2], tuple[Count, Count]) is value_fault((1, 2), list[Count]) is None
+    assert value_fault((1.5, 2), tuple[Count, Count]) == ('.0', 'is 1.5, but it should be a valid integer.')
+    assert value_fault(float('inf'), NotNegative)[1] == 'is inf, but it should be a finite number.'
+    assert suggestion('colour', ['color', 'size']) == 'Did you mean color?' and 'Known: a' in suggestion('xyz', ['a'])
+    assert rass_mm.config_path(TINY).is_file()

@@ -1,0 +1,73 @@
+"""Damage in the middle of image files, which the decoders do not report."""
+
+import io
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rass_mm.errors import DataError
+from rass_mm.files.damage import fault_in
+from rass_mm.files.images import read_picture
+from rass_mm.files.integrity import check_complete
+from rass_mm.files.naming import MOST_BYTES, shortened
+
+
+def encoded(kind, **options):
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 3)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize((256, 192)).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def inverted(data, count=64):
+    middle = len(data) // 2
+    return data[:middle] + bytes(255 - value for value in data[middle : middle + count]) + data[middle + count :]
+
+
+KINDS = [('PNG', {}), ('JPEG', {}), ('JPEG', {'progressive': True}), ('JPEG', {'optimize': True})]
+
+
+@pytest.mark.parametrize(('kind', 'options'), KINDS)
+def test_a_whole_file_has_no_fault(kind, options):
+    data = encoded(kind, **options)
+    assert fault_in(data) is None
+    check_complete(data, 'a')
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'JPEG'])
+def test_inverted_bytes_in_the_middle_are_found_by_every_reader(kind, tmp_path, capfd):
+    data = inverted(encoded(kind, quality=95))
+    with pytest.raises(DataError, match=r'a\.png'):
+        check_complete(data, 'a.png')
+    (tmp_path / 'a.png').write_bytes(data)
+    with pytest.raises(DataError, match=r'a\.png'):
+        read_picture(tmp_path / 'a.png')
+    assert 'Corrupt' not in capfd.readouterr().err
+
+
+def test_an_end_in_the_middle_of_a_jpeg_is_found():
+    data = encoded('JPEG')
+    middle = len(data) // 2
+    assert 'premature end' in fault_in(data[:middle] + b'\xff\xd9' + data[middle + 2 :])
+
+
+def test_bytes_after_the_end_are_no_fault():
+    assert fault_in(encoded('JPEG') + bytes(500)) is None
+    assert fault_in(encoded('PNG') + bytes(500)) is None
+
+
+def test_a_damaged_text_in_a_png_is_no_fault():
+    data = encoded('PNG')
+    text = b'\0\0\0\x03tEXtabc' + bytes(4)
+    assert fault_in(data[:33] + text + data[33:]) is None
+
+
+@pytest.mark.parametrize('stem', ['short', 'n' * 251, 'ä' * 120, os.fsdecode(b'\xff' * 251)])
+def test_a_name_is_shortened_to_what_file_systems_accept(stem, tmp_path):
+    name = shortened(stem, '_attention.png')
+    assert len(os.fsencode(name)) <= MOST_BYTES
+    (tmp_path / name).touch()
+    assert (name == 'short_attention.png') == (stem == 'short')
+    assert shortened(stem[:-1] + 'y', '_attention.png') != name

@@ -1,0 +1,82 @@
+"""Locks of output folders."""
+
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from rass_mm.errors import DataError
+from rass_mm.files.locks import LOCK, held
+
+HOLD = """
+import sys, time
+from rass_mm.files.locks import held
+with held(sys.argv[1]):
+    print('holding', flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    process = subprocess.Popen([sys.executable, '-c', HOLD, str(tmp_path / 'out')], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == 'holding\n'
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_the_message_names_the_holder(holder, tmp_path):
+    message = rf'out is in use by process {holder.pid} on .*\(-c .*out\).*another output'
+    with pytest.raises(DataError, match=message), held(tmp_path / 'out'):
+        pass
+    with held(tmp_path / 'out', '.other.lock'):  # another name is another lock
+        assert holder.poll() is None
+
+
+def test_the_lock_of_a_killed_process_is_free(holder, tmp_path):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert (tmp_path / 'out' / LOCK).exists()
+    with held(tmp_path / 'out'):
+        (tmp_path / 'out' / 'result').touch()
+    assert os.listdir(tmp_path / 'out') == ['result']
+
+
+def test_a_folder_in_which_nothing_was_written_is_removed(tmp_path):
+    with held(tmp_path / 'a' / 'b'):
+        assert (tmp_path / 'a' / 'b' / LOCK).exists()
+    assert not (tmp_path / 'a' / 'b').exists()
+
+
+def test_an_error_releases_the_lock(tmp_path):
+    with pytest.raises(ValueError, match='mine'), held(tmp_path):
+        raise ValueError('mine')
+    with held(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_locked_is_left_to_the_errors_of_writing(tmp_path):
+    (tmp_path / 'file').touch()
+    with held(tmp_path / 'file'), pytest.raises(OSError, match='file'):
+        (tmp_path / 'file' / 'result').write_text('')
+
+
+def test_of_many_at_once_one_goes_on(tmp_path):
+    def hold(_):
+        try:
+            with held(tmp_path):
+                count.append(1)
+                assert sum(count) == 1
+                count.pop()
+        except DataError:
+            return False
+        return True
+
+    count = []
+    with ThreadPoolExecutor(8) as pool:
+        assert any(pool.map(hold, range(200)))
+    assert not os.listdir(tmp_path)
