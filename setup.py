@@ -22,6 +22,7 @@ COMMON = [
     'safetensors>=0.4',
     'filelock>=4.2',  # earlier releases empty the file of another holder
     'pillow',
+    'simplejpeg>=1.7',  # reports damaged JPEG data, which Pillow and OpenCV decode without an error
     'pydantic>=2.7',
     'rich',
 ]
