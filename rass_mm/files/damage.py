@@ -1,27 +1,24 @@
 """Detection of damage in the middle of PNG and JPEG files, which Pillow and OpenCV decode without an error.
 
-Both decoders ignore the checksums of a PNG file. On damaged JPEG data, libjpeg fills the image with wrong pixels and
-only writes a warning to the error output of the process. The warning is therefore read there. A JPEG file has no
-checksums, so damage after which the data can still be decoded cannot be detected. The same applies to WebP.
+Pillow ignores the checksums of a PNG file's pixels and a missing end, OpenCV all checksums. On damaged JPEG data,
+libjpeg fills the image with wrong pixels and only reports a warning, which both ignore. simplejpeg raises it. A JPEG
+file has no checksums, so damage after which the data can still be decoded cannot be detected. The same applies to WebP.
 """
 
-import os
+import io
 import re
 import struct
-import threading
 import zlib
-from collections.abc import Callable
 
-import cv2
-import numpy as np
+import simplejpeg
+from PIL import Image
 
 PNG, JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff'
 END = b'\xff\xd9'
 PADDING = 4
 """Surplus bytes before the end of a JPEG file that are accepted. Some cameras write them."""
-SURPLUS = re.compile(r'(\d+) extraneous bytes')
-WARNINGS = re.compile(r'(Corrupt JPEG data|Premature end of JPEG file).*')
-_LOCK = threading.Lock()
+SURPLUS = re.compile(r'(\d+) extraneous bytes before marker 0xd9')
+WARNINGS = re.compile(r'Corrupt JPEG data|Premature end of JPEG file')
 
 
 def fault_in(data: bytes) -> str | None:
@@ -53,33 +50,27 @@ def _png_fault(data: bytes) -> str | None:
 
 
 def _jpeg_fault(data: bytes) -> str | None:
-    # A reduced image takes less time, but all of the compressed data is read.
-    written = _errors_of(lambda: cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8))
-    found = WARNINGS.search(written)
-    if found is None:
+    try:
+        # A reduced image takes less time, but all of the compressed data is read.
+        simplejpeg.decode_jpeg(data, 'GRAY', min_factor=8, min_height=1, min_width=1, strict=True)
+    except ValueError as error:
+        return _fault_of(data, str(error))
+    return None
+
+
+def _fault_of(data: bytes, warning: str) -> str | None:
+    """Returns the description of what libjpeg reported, or None if it is no damage."""
+    if WARNINGS.match(warning) is None:  # a kind of JPEG that simplejpeg does not decode
+        try:
+            Image.open(io.BytesIO(data)).load()
+        except Image.DecompressionBombError:
+            return None  # the limit of pixels has its own check
+        except Exception as error:  # on damaged bytes, Pillow's decoders raise almost any error, e.g. TypeError
+            return str(error)
         return None
-    surplus = SURPLUS.search(found[0])
+    surplus = SURPLUS.search(warning)
     if surplus is None:
-        return found[0].strip()
+        return warning
     count = int(surplus[1])
     padding = data[: data.rfind(END)][-count:]  # some cameras fill the last sector
-    return None if count <= PADDING or not padding.strip(b'\0\xff') else found[0].strip()
-
-
-def _errors_of(call: Callable[[], object]) -> str:
-    """Calls a function and returns what it writes to the error output of the process."""
-    with _LOCK, open(os.memfd_create('errors') if hasattr(os, 'memfd_create') else os.devnull, 'w+b') as file:
-        try:
-            kept = os.dup(2)
-        except OSError:  # the process has no error output
-            return ''
-        os.dup2(file.fileno(), 2)
-        try:
-            call()
-        except cv2.error:
-            return ''  # the decoders describe the fault
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-        file.seek(0)
-        return file.read().decode(errors='replace')
+    return None if count <= PADDING or not padding.strip(b'\0\xff') else warning

@@ -2,6 +2,7 @@
 
 import io
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -62,6 +63,38 @@ def test_a_damaged_text_in_a_png_is_no_fault():
     data = encoded('PNG')
     text = b'\0\0\0\x03tEXtabc' + bytes(4)
     assert fault_in(data[:33] + text + data[33:]) is None
+
+
+def test_damage_is_found_while_other_threads_write_errors(capfd):
+    data = encoded('JPEG')
+    damaged = data[: len(data) // 2] + b'\xff\xd9'
+    lines = [f'line {number}\n' for number in range(300)]
+    writer = threading.Thread(target=lambda: [os.write(2, line.encode()) for line in lines])
+    writer.start()
+    faults = {fault_in(damaged) for _ in range(50)}
+    writer.join()
+    assert len(faults) == 1 and 'premature end' in faults.pop()
+    assert capfd.readouterr().err == ''.join(lines)
+
+
+def test_surplus_bytes_are_padding_only_at_the_end():
+    data = encoded('JPEG', progressive=True)
+    scan = data.rindex(b'\xff\xc4')
+    assert 'extraneous' in fault_in(data[:scan] + b'\1\2\3' + data[scan:])
+    assert fault_in(data[:-2] + b'\1\2\3' + data[-2:]) is None
+
+
+def test_a_jpeg_between_whose_ends_is_nothing_is_damaged():
+    with pytest.raises(DataError, match=r'a\.jpg'):
+        check_complete(b'\xff\xd8\xff' + bytes(100) + b'\xff\xd9', 'a.jpg')
+
+
+@pytest.mark.parametrize('mode', ['L', 'RGB', 'CMYK'])
+def test_every_mode_of_a_jpeg_is_whole(mode):
+    buffer = io.BytesIO()
+    Image.new(mode, (64, 48)).save(buffer, 'JPEG')
+    assert fault_in(buffer.getvalue()) is None
+    assert fault_in(buffer.getvalue()[:-20]) is not None
 
 
 @pytest.mark.parametrize('stem', ['short', 'n' * 251, 'ä' * 120, os.fsdecode(b'\xff' * 251)])

@@ -1,4 +1,4 @@
-"""Fixture with the package installed from a wheel."""
+"""Fixtures with the wheel of the package, and the package installed from it."""
 
 import shutil
 
@@ -7,8 +7,8 @@ from commands import ROOT, python
 
 
 @pytest.fixture(scope='session')
-def wheel_site(tmp_path_factory):
-    """Folder for PYTHONPATH that contains only the installed wheel of this checkout."""
+def wheel(tmp_path_factory):
+    """Wheel of this checkout."""
     folder = tmp_path_factory.mktemp('wheel')
     source = folder / 'source'
     for name in ('rass_mm', 'rass_mm_cli', 'configs'):
@@ -17,7 +17,13 @@ def wheel_site(tmp_path_factory):
         shutil.copy(ROOT / name, source)
     built = python('-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', folder, source)
     assert built.returncode == 0, built.stderr[-3000:]
-    wheel = next(folder.glob('rass_mm-*.whl'))
+    return next(folder.glob('rass_mm-*.whl'))
+
+
+@pytest.fixture(scope='session')
+def wheel_site(wheel):
+    """Folder for PYTHONPATH that contains only the installed wheel of this checkout."""
+    folder = wheel.parent
     installed = python('-m', 'pip', 'install', '-q', '--no-deps', '--target', folder / 'site', wheel)
     assert installed.returncode == 0, installed.stderr[-3000:]
     return folder / 'site'
