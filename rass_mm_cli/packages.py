@@ -35,6 +35,9 @@ PROVED = {
     'scipy': '1.17.1',
     'ftfy': '6.3.1',
     'regex': '2026.11.15',
+    'pydantic': '2.14.3',
+    'filelock': '4.2.11',
+    'simplejpeg': '1.9.0',
 }
 FLOORS = {
     'torch': (

@@ -80,8 +80,8 @@ def test_damage_is_found_while_other_threads_write_errors(capfd):
 def test_surplus_bytes_are_padding_only_at_the_end():
     data = encoded('JPEG', progressive=True)
     scan = data.rindex(b'\xff\xc4')
-    assert 'extraneous' in fault_in(data[:scan] + b'\1\2\3' + data[scan:])
-    assert fault_in(data[:-2] + b'\1\2\3' + data[-2:]) is None
+    assert 'extraneous' in fault_in(data[:scan] + bytes([1]) * 8 + data[scan:])
+    assert fault_in(data[:-2] + bytes([1]) * 8 + data[-2:]) is None
 
 
 def test_a_jpeg_between_whose_ends_is_nothing_is_damaged():
