@@ -2,7 +2,8 @@
 
 import json
 import logging
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ from rass_mm.segmentation.fine_tuning import check_fine_tuning
 from rass_mm.segmentation.labelled_classes import LabelledClassesHook
 from rass_mm.segmentation.outputs import name_outputs
 
+TEST_LOCK = '.rass_mm.test.lock'
+"""Lock of the results in a work dir. It is not the lock of a training: its checkpoints can be tested meanwhile."""
 LAST = 'last_checkpoint'
 """File of mmengine that contains the path of the last checkpoint of a run."""
 BATCH_BYTES = 64
@@ -136,7 +139,7 @@ def train(config: Config, resume: bool | str = False) -> Runner:
     """
     check_settings(config, 'train')
     check_batch(config, 'train_dataloader')
-    lock = held(config.work_dir) if is_first_process(config.get('launcher', 'none')) else nullcontext()
+    lock = held(config.work_dir, spared=Path(RESULT).stem) if _is_first(config) else nullcontext()
     with explained(config, 'model', 'train_dataloader', 'optim_wrapper'), lock:
         return _train(config, resume)
 
@@ -200,12 +203,29 @@ def test(
     Raises:
         ConfigError: the model has trainable parameters but no checkpoint is given, the test data has other classes, or
             `show` is set without a display.
+        DataError: another test writes to the work dir, or another command to `out` or `show_dir`.
     """
     check_settings(config, 'test')
     if checkpoint is None and needs_checkpoint(config):
         raise ConfigError(missing_checkpoint(config, 'rass_mm.apis.test(config, checkpoint)'))
-    with explained(config, 'model', 'test_dataloader', 'test_evaluator'):
+    locks = _test_locks(config, out, show_dir) if _is_first(config) else nullcontext()
+    with explained(config, 'model', 'test_dataloader', 'test_evaluator'), locks:
         return _test(config, checkpoint, out, show_dir, tta, show, wait_time)
+
+
+def _is_first(config: Config) -> bool:
+    """Returns whether this process holds the locks of the folders. The other processes of the job hold none."""
+    return is_first_process(config.get('launcher', 'none'))
+
+
+@contextmanager
+def _test_locks(config: Config, out: str | None, show_dir: str | None) -> Iterator[None]:
+    folders = {Path(folder).resolve(): folder for folder in (out, show_dir) if folder}  # they can be the same
+    with ExitStack() as stack:
+        stack.enter_context(held(config.work_dir, TEST_LOCK, Path(RESULT).stem))
+        for folder in folders.values():
+            stack.enter_context(held(folder))
+        yield
 
 
 def _test(

@@ -5,7 +5,7 @@ from typing import Any
 
 from rass_mm.config.kinds import as_list, type_name
 from rass_mm.datasets.wrappers import leaf_paths
-from rass_mm.degradation.builder import CopyIdentity
+from rass_mm.degradation.copies import CopyIdentity
 from rass_mm.degradation.versions import lq_steps, manifest_version, step_version
 from rass_mm.files.manifest import MANIFEST, read_header
 from rass_mm.files.schemas import checked

@@ -16,6 +16,7 @@ from rass_mm.diffusion.restorer import load_restorer
 from rass_mm.errors import ConfigError, DataError
 from rass_mm.files.atomic import check_writable, write_bytes
 from rass_mm.files.images import read_picture
+from rass_mm.files.locks import held
 from rass_mm.files.naming import refuse_inputs, shortened
 from rass_mm.inference.attention import COUNT, adapter_classes, attention_page, iterate_attention, strongest
 
@@ -55,22 +56,23 @@ def run(arguments: argparse.Namespace) -> int:
     classes = adapter_classes(adapter)
     wanted = checked_names(arguments.classes, classes)
     targets = page_targets(arguments.images, arguments.out)
-    check_writable(next(iter(targets.values())))
-    device = chosen_device(arguments.device)
-    dtype = arguments.dtype or default_dtype(device)
-    base = find_base(arguments.base)
-    restorer = load_restorer(adapter, base, device=str(device), dtype=dtype)
-    broken = []
-    for source, target in targets.items():
-        try:
-            image = read_picture(source, arguments.max_pixels).pixels
-        except DataError as error:
-            broken.append(str(error))
-            continue
-        maps = iterate_attention(restorer, image, classes, arguments.layers)
-        chosen = {name: values for name, values in maps if name in wanted} if wanted else dict(strongest(maps))
-        write_bytes(target, cv2.imencode('.png', attention_page(image, chosen)[..., ::-1])[1].tobytes())
-        sys.stdout.write(f'{target}\n')  # rich cannot print a name that is not UTF-8
+    with held(arguments.out):
+        check_writable(next(iter(targets.values())))
+        device = chosen_device(arguments.device)
+        dtype = arguments.dtype or default_dtype(device)
+        base = find_base(arguments.base)
+        restorer = load_restorer(adapter, base, device=str(device), dtype=dtype)
+        broken = []
+        for source, target in targets.items():
+            try:
+                image = read_picture(source, arguments.max_pixels).pixels
+            except DataError as error:
+                broken.append(str(error))
+                continue
+            maps = iterate_attention(restorer, image, classes, arguments.layers)
+            chosen = {name: values for name, values in maps if name in wanted} if wanted else dict(strongest(maps))
+            write_bytes(target, cv2.imencode('.png', attention_page(image, chosen)[..., ::-1])[1].tobytes())
+            sys.stdout.write(f'{target}\n')  # rich cannot print a name that is not UTF-8
     if broken:
         raise DataError('\n'.join(broken))
     return 0

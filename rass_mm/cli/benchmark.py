@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -9,6 +10,7 @@ from rich.console import Console
 from rass_mm.analysis.speed.report import markdown, write
 from rass_mm.analysis.speed.run import benchmark
 from rass_mm.cli.options import INTERRUPTED, add_config, add_device, add_overrides, count, integer, positive, seed, size
+from rass_mm.files.locks import held
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -61,12 +63,13 @@ def run(arguments: argparse.Namespace) -> int:
         RassError: an error that the user can fix.
     """
     logging.basicConfig(level=logging.INFO, format='%(message)s')
-    try:
-        record = benchmark(arguments)
-    except KeyboardInterrupt:
-        Console(stderr=True).print('Interrupted; nothing was written.')
-        return INTERRUPTED
-    Console().print(markdown(record), markup=False, highlight=False, soft_wrap=True)
-    if arguments.out:
-        write(record, arguments.out)
+    with held(arguments.out) if arguments.out else nullcontext():
+        try:
+            record = benchmark(arguments)
+        except KeyboardInterrupt:
+            Console(stderr=True).print('Interrupted; nothing was written.')
+            return INTERRUPTED
+        Console().print(markdown(record), markup=False, highlight=False, soft_wrap=True)
+        if arguments.out:
+            write(record, arguments.out)
     return 0

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from rass_mm.analysis.robustness.curve import check_comparable, read_curve
-from rass_mm.analysis.robustness.run import tested, write_report
+from rass_mm.analysis.robustness.run import claimed, tested, write_report
 from rass_mm.cli.options import INTERRUPTED, LARGEST, add_overrides, add_recipe_version, integer, seed
 from rass_mm.degradation.severity import KINDS
 from rass_mm.errors import ConfigError
@@ -74,14 +74,17 @@ def run(arguments: argparse.Namespace) -> int:
             raise ConfigError('--plot runs no test. Pass only JSON files, without CONFIG, CHECKPOINT or --compare.')
         curves = [read_curve(path) for path in arguments.plot]
         check_comparable(curves)
-        return write_report(arguments.out, arguments.name or 'robustness', curves)
+        name = name or 'robustness'
+        with claimed(arguments.out, name):
+            return write_report(arguments.out, name, curves)
     if not (arguments.config and arguments.checkpoint):
         raise ConfigError('Pass CONFIG and CHECKPOINT to test, or --plot with the JSON files of earlier tests.')
     others = [read_curve(path) for path in arguments.compare]
-    name = arguments.name or Path(arguments.config).stem
-    try:
-        curve = tested(arguments, name, others)
-    except KeyboardInterrupt:
-        sys.stderr.write('\nInterrupted. Finished points are kept; run the same command again to resume.\n')
-        return INTERRUPTED
-    return write_report(arguments.out, name, [curve, *others])
+    name = name or Path(arguments.config).stem
+    with claimed(arguments.out, name):
+        try:
+            curve = tested(arguments, name, others)
+        except KeyboardInterrupt:
+            sys.stderr.write('\nInterrupted. Finished points are kept; run the same command again to resume.\n')
+            return INTERRUPTED
+        return write_report(arguments.out, name, [curve, *others])

@@ -13,68 +13,29 @@ import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-from typing_extensions import NotRequired, TypedDict
 
-from rass_mm.degradation.recipe import OSEDIFF, VERSIONS, Recipe, apply, draw
-from rass_mm.degradation.versions import manifest_version
+from rass_mm.degradation.copies import EXTENSIONS, PARTIAL, Task, finished_lines, sorted_lines
+from rass_mm.degradation.recipe import OSEDIFF, Recipe, apply, draw
 from rass_mm.errors import ConfigError, DataError
 from rass_mm.files.atomic import write_bytes
-from rass_mm.files.hashing import file_sha256, json_sha256
+from rass_mm.files.hashing import json_sha256
 from rass_mm.files.integrity import MAX_PIXELS, check_pixels, check_regular, decoded
 from rass_mm.files.locks import held
-from rass_mm.files.manifest import (
-    AGAIN,
-    MANIFEST,
-    Line,
-    append_line,
-    checksum,
-    output_state,
-    read_manifest,
-    remove_leftovers,
-    write_manifest,
-)
+from rass_mm.files.manifest import MANIFEST, append_line, checksum, write_manifest
 from rass_mm.files.naming import linked_into
-from rass_mm.files.schemas import FileName, checked
+from rass_mm.files.verified import State, Verified, file_state
 from rass_mm.files.walking import chosen_files, described_left_out, walk
 from rass_mm.parallel import run_jobs, watched
 from rass_mm.version import __version__
 
 logger = logging.getLogger(__name__)
 
-EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
-PARTIAL = 'manifest.partial.jsonl'
 IMPLIED = {'version': 1, 'jpeg_chroma': 'smooth'}
 """Values of recipe settings that apply to manifests written before the settings were introduced."""
-
-
-class CopyIdentity(TypedDict):
-    """Part of the first line of the manifest of a copy that identifies its images."""
-
-    seed: int
-    fingerprint: str
-    recipe: NotRequired[dict[str, Any]]
-    versions: NotRequired[dict[str, Any]]
-
-
-class CopyHeader(CopyIdentity):
-    """First line of the manifest of a copy."""
-
-    format: str
-    suffix: str | None
-
-
-class CopyLine(Line):
-    """Line of a finished copy."""
-
-    output: FileName
-    seed: int
-    sha256: str
-    parameters: dict[str, Any]
-    crc32: NotRequired[int]
 
 
 @dataclass(frozen=True)
@@ -92,18 +53,6 @@ class BuildSummary:
     made: int
     seconds: float
     manifest: Path
-
-
-class _Task(NamedTuple):
-    """One image to degrade, as sent to a worker."""
-
-    source: Path
-    target: Path
-    image: str
-    output: str
-    seed: int
-    recipe: Recipe
-    max_pixels: int = MAX_PIXELS
 
 
 def build_lq_dataset(
@@ -142,10 +91,11 @@ def build_lq_dataset(
     tasks = [task._replace(max_pixels=max_pixels) for task in _plan(images, out, seed, recipe, suffix)]
     header = _header(images, seed, recipe, suffix)
     with held(out):
-        lines = _resume(out, header, tasks)
+        verified = Verified(out)
+        lines = finished_lines(out, header, tasks, verified)
         pending = [task for task in tasks if task.image not in lines]
         logger.info('%d images in %s: %d to degrade, %d already done', len(tasks), images, len(pending), len(lines))
-        broken = _run(pending, workers, out / PARTIAL, lines)
+        broken = _run(pending, workers, out / PARTIAL, lines, verified)
         if broken:
             listed = '\n'.join(f'  {name}: {reason}' for name, reason in sorted(broken.items()))
             raise DataError(
@@ -153,7 +103,7 @@ def build_lq_dataset(
                 'done and kept. Repair or remove the listed images and run the same command again to add the '
                 'missing ones.'
             )
-        write_manifest(out / MANIFEST, header, _sorted(lines))
+        write_manifest(out / MANIFEST, header, sorted_lines(lines))
         (out / PARTIAL).unlink(missing_ok=True)
     return BuildSummary(len(tasks), len(pending), time.monotonic() - start, out / MANIFEST)
 
@@ -163,7 +113,7 @@ def image_seed(seed: int, image: str) -> int:
     return int.from_bytes(hashlib.sha256(f'{seed}/{image}'.encode('utf-8', 'surrogateescape')).digest()[:6], 'big')
 
 
-def _plan(images: Path, out: Path, seed: int, recipe: Recipe, suffix: str | None) -> list[_Task]:
+def _plan(images: Path, out: Path, seed: int, recipe: Recipe, suffix: str | None) -> list[Task]:
     """Lists the images, sorted by relative path, and checks the folders.
 
     Raises:
@@ -199,7 +149,7 @@ def _plan(images: Path, out: Path, seed: int, recipe: Recipe, suffix: str | None
                 'original file types with --ext keep.'
             )
         owners[output] = name
-        tasks.append(_Task(images / name, out / output, name, output, image_seed(seed, name), recipe))
+        tasks.append(Task(images / name, out / output, name, output, image_seed(seed, name), recipe))
     sources = {task.source.resolve() for task in tasks}
     overwritten = next((task.target for task in tasks if task.target.resolve() in sources), None)
     if overwritten is not None:
@@ -223,105 +173,8 @@ def _header(images: Path, seed: int, recipe: Recipe, suffix: str | None) -> dict
     }
 
 
-def _resume(out: Path, header: dict, tasks: list[_Task]) -> dict[str, dict]:
-    """Prepares `out` for resuming and returns the manifest lines of the images that are already done.
-
-    Raises:
-        DataError: `out` contains a copy with other settings, or files that this run would overwrite.
-    """
-    earlier = [name for name in (MANIFEST, PARTIAL) if (out / name).exists()]
-    made = {}
-    for name in earlier:
-        made.update(_read_manifest(out / name, header))
-    foreign = [task.output for task in tasks if not earlier and task.target.exists()]
-    if foreign:
-        raise DataError(
-            f'{out} contains files that this run would overwrite, e.g. {foreign[0]}, but no {MANIFEST} that describes '
-            'them. Choose an empty output folder.'
-        )
-    if (out / PARTIAL).exists():
-        remove_leftovers(out, EXTENSIONS)
-    stale = set(made) - {task.image for task in tasks}
-    if stale:
-        logger.warning('%d images in %s are no longer in the source, e.g. %s', len(stale), out, min(stale))
-    lines = {task.image: made[task.image] for task in tasks if task.image in made and _is_done(task, made[task.image])}
-    if len(lines) < len(tasks):
-        write_manifest(out / PARTIAL, header, _sorted(lines))
-    return lines
-
-
-def _is_done(task: _Task, line: dict) -> bool:
-    """Returns whether an image need not be degraded again: its source and its copy are those of its manifest line.
-
-    Raises:
-        DataError: the copy was replaced by another image.
-    """
-    if not task.target.is_file():
-        return False
-    if task.source.is_file() and file_sha256(task.source) != line['sha256']:
-        logger.warning('%s has changed. Its copy %s is made again.', task.source, task.target)
-        return False
-    state = output_state(task.target, line.get('crc32'))
-    if state == 'changed':
-        raise DataError(
-            f'{task.target} was changed after it was made, so {MANIFEST} does not describe it. Delete it to make it '
-            'again, or choose another output folder.'
-        )
-    if state == 'damaged':
-        logger.warning('%s is damaged and is made again.', task.target)
-    return state == 'whole'
-
-
-def _read_manifest(path: Path, header: dict) -> dict[str, dict]:
-    """Reads the manifest of an earlier run and returns its image lines by image name.
-
-    Raises:
-        DataError: the manifest was written with other settings.
-    """
-    old, lines = read_manifest(path, CopyLine)
-    checked(old, CopyHeader, f'{path} is not the manifest of a degraded copy, or is damaged', AGAIN)
-    if old.get('fingerprint') != header['fingerprint']:
-        raise DataError(
-            f'{path} describes a copy with {_describe(old)}, but this run has {_describe(header)} '
-            '(the fingerprint covers the recipe). Choose another output folder, delete this one, or use the same '
-            f'settings as before{_version_option(old, header)}.'
-        )
-    versions = old.get('versions')
-    if versions != header['versions']:
-        logger.warning('%s was written with %s. The run is resumed with %s.', path, versions, header['versions'])
-    return lines
-
-
-def _describe(header: dict) -> str:
-    known = dict(header)
-    if 'recipe' in header:
-        known |= {'recipe version': manifest_version(header), 'JPEG chroma': _jpeg_chroma(header)}
-    names = ('seed', 'suffix', 'recipe version', 'JPEG chroma', 'fingerprint')
-    return ', '.join(f'{name} {known.get(name, "unknown")}' for name in names)
-
-
-def _jpeg_chroma(header: dict) -> str:
-    return header['recipe'].get('jpeg_chroma', 'smooth')  # older copies do not contain this setting
-
-
-def _version_option(old: dict, header: dict) -> str:
-    """Returns the options that select the recipe of an earlier copy, or '' if it is the same or unknown."""
-    if 'recipe' not in old:
-        return ''
-    version, options = manifest_version(old), ''
-    if version != manifest_version(header) and version in VERSIONS:
-        options += f' --recipe-version {version}'
-    if _jpeg_chroma(old) != _jpeg_chroma(header):
-        options += f' --jpeg-chroma {_jpeg_chroma(old)}'
-    return options and f' (rass-mm make-lq{options})'
-
-
-def _sorted(lines: dict[str, dict]) -> list[dict]:
-    return [lines[image] for image in sorted(lines)]
-
-
-def _run(tasks: list[_Task], workers: int, partial: Path, lines: dict[str, dict]) -> dict[str, str]:
-    """Degrades the images and adds their lines to `lines` and to the partial manifest.
+def _run(tasks: list[Task], workers: int, partial: Path, lines: dict[str, dict], verified: Verified) -> dict[str, str]:
+    """Degrades the images and adds their lines to `lines` and to the partial manifest, and their files to `verified`.
 
     Returns:
         A dict from the name of each image that cannot be used to the reason.
@@ -334,12 +187,14 @@ def _run(tasks: list[_Task], workers: int, partial: Path, lines: dict[str, dict]
         return broken
     try:
         results = run_jobs(_degrade_file, tasks, workers)
-        for image, line, reason in watched(results, len(tasks), 'degrading', 'images'):
+        for task, line, reason, states in watched(results, len(tasks), 'degrading', 'images'):
             if line is None:
-                broken[image] = reason
-            else:
-                lines[image] = line
-                append_line(partial, line)
+                broken[task.image] = reason
+                continue
+            lines[task.image] = line
+            append_line(partial, line)
+            verified.add(task.source, states[0], line['sha256'])
+            verified.add(task.target, states[1], line['crc32'])
     except OSError as error:
         raise DataError(
             f'Cannot write to {partial.parent}: {error}. Finished images are kept. Free some disk space and run the '
@@ -348,20 +203,30 @@ def _run(tasks: list[_Task], workers: int, partial: Path, lines: dict[str, dict]
     return broken
 
 
-def _degrade_file(task: _Task) -> tuple[str, dict | None, str]:
-    """Degrades one image. Returns its name, its manifest line or None, and the reason if the image cannot be used."""
+class _Result(NamedTuple):
+    """Result of one image: its manifest line and the states of its source and its copy, or None and a reason."""
+
+    task: Task
+    line: dict | None
+    reason: str = ''
+    states: tuple[State, ...] = ()
+
+
+def _degrade_file(task: Task) -> _Result:
+    """Degrades one image and writes its copy."""
     options = [cv2.IMWRITE_JPEG_QUALITY, 100] if task.target.suffix.lower() in ('.jpg', '.jpeg') else []
     try:
+        before = file_state(task.source)
         image, digest = read_image(task.source, task.max_pixels)
         parameters = draw(task.recipe, np.random.default_rng(task.seed), *image.shape[:2])
         encoded = cv2.imencode(task.target.suffix, apply(image, parameters), options)[1]
-    except (DataError, cv2.error) as error:  # OpenCV's error: the image is larger than the file type allows
-        return task.image, None, str(error)
+    except (DataError, OSError, cv2.error) as error:  # OpenCV's error: the image is larger than the file type allows
+        return _Result(task, None, str(error))
     data = encoded.tobytes()
     write_bytes(task.target, data)
     line = {'image': task.image, 'output': task.output, 'seed': task.seed, 'sha256': digest, 'parameters': parameters}
     line['crc32'] = checksum(data)
-    return task.image, line, ''
+    return _Result(task, line, states=(before, file_state(task.target)))
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, str]:

@@ -52,8 +52,8 @@ def run_demo(out: Path, settings: DemoSettings | None = None) -> None:
     settings = settings or DemoSettings()
     started = time.monotonic()
     out = out.resolve()
-    claim_folder(out, settings)
     with held(out):
+        claim_folder(out, settings)
         _Lanes(out).run(settings)
         table = demo_table(out, settings)
         write_text(out / 'table.md', table)

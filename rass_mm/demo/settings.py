@@ -9,6 +9,7 @@ from typing import Any
 from rass_mm.demo.base.shipped import shipped_record
 from rass_mm.errors import ConfigError
 from rass_mm.files.atomic import write_text
+from rass_mm.files.locks import LOCK
 from rass_mm.files.schemas import read_json
 
 PROCEDURE = 2
@@ -53,7 +54,7 @@ def claim_folder(out: Path, settings: DemoSettings) -> None:
     """
     file = out / SETTINGS
     if not file.is_file():
-        if out.is_dir() and any(out.iterdir()):
+        if out.is_dir() and any(path.name != LOCK for path in out.iterdir()):
             raise ConfigError(
                 f'{out} is not empty and has no {SETTINGS}. It is not the folder of a demo, or was made by an earlier '
                 'version. Choose another folder with --out DIR.'

@@ -15,6 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from rass_mm.diffusion.tokenizer import write_tokenizer
 from rass_mm.errors import BaseFolderError
 from rass_mm.files.atomic import write_text
+from rass_mm.files.locks import LOCK, held
 
 Layout = dict[str, dict[str, Any]]
 
@@ -182,18 +183,20 @@ def write_random_base(
 
     Raises:
         BaseFolderError: the folder is not empty, or the name is unknown.
+        DataError: another command writes to the folder.
     """
     if name not in LAYOUTS:
         raise BaseFolderError(f'There is no base layout {name!r}. Choose one of {", ".join(LAYOUTS)}.')
-    if folder.exists() and any(folder.iterdir()):
-        raise BaseFolderError(
-            f'{folder} is not empty. Random weights are written only to a new folder, so that they cannot overwrite a '
-            f'base. Choose a new folder.'
-        )
-    layout = write_configs(folder, LAYOUTS[name], f'RANDOM-{name}')
     note = f'RANDOM WEIGHTS, seed {seed}: the shapes of {name}, for tests and measurements. Its outputs mean nothing.\n'
-    write_text(folder / 'README.md', note)
-    if weights:
-        torch.manual_seed(seed)
-        for part, model in build_models(layout).items():
-            (model.half() if half else model).save_pretrained(folder / part, safe_serialization=True)
+    with held(folder):
+        if folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
+            raise BaseFolderError(
+                f'{folder} is not empty. Random weights are written only to a new folder, so that they cannot '
+                f'overwrite a base. Choose a new folder.'
+            )
+        layout = write_configs(folder, LAYOUTS[name], f'RANDOM-{name}')
+        write_text(folder / 'README.md', note)
+        if weights:
+            torch.manual_seed(seed)
+            for part, model in build_models(layout).items():
+                (model.half() if half else model).save_pretrained(folder / part, safe_serialization=True)

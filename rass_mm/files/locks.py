@@ -1,5 +1,6 @@
-"""Locks of output folders: two commands never write to the same folder at the same time."""
+"""Locks of output folders: two commands never write the same results at the same time."""
 
+import fnmatch
 import json
 import logging
 import os
@@ -7,7 +8,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -23,7 +24,13 @@ PATIENCE = 0.2
 
 
 @contextmanager
-def held(folder: str | os.PathLike, name: str = LOCK, own: str = '*') -> Iterator[None]:
+def held(
+    folder: str | os.PathLike,
+    name: str = LOCK,
+    own: str = '*',
+    spared: str = '',
+    target: str | os.PathLike | None = None,
+) -> Iterator[None]:
     """Context manager. Holds the lock of an output folder, which is created if it is missing.
 
     Temporary files of `files.atomic` that a killed command left in the folder itself are removed.
@@ -35,27 +42,29 @@ def held(folder: str | os.PathLike, name: str = LOCK, own: str = '*') -> Iterato
         folder: the output folder.
         name: name of the lock file; commands with different names may write to the folder at the same time.
         own: pattern for the stems of the files that only the holder of this lock writes.
+        spared: pattern for the stems of the files that the holder of another lock writes at the same time.
+        target: file or folder to name in the message if another process holds the lock; None names the folder.
 
     Raises:
         DataError: another process holds the lock; the message names it.
     """
     folder = Path(folder)
-    file, new = folder / name, not folder.exists()
+    file, new = folder / name, []
     lock = FileLock(file, timeout=PATIENCE, fallback_to_soft=False)
     try:
+        new = [place for place in (folder, *folder.parents) if not place.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
         file.write_text(json.dumps({'process': os.getpid(), 'host': platform.node(), 'command': shlex.join(sys.argv)}))
     except Timeout:
         raise DataError(
-            f'{folder} is in use by {_holder(file)}. Two commands cannot write to one folder. Wait until it has ended, '
-            'stop it, or choose another output folder.'
+            f'{target or folder} is in use by {_holder(file)}. Two commands cannot write the same results. Wait until '
+            'it has ended, stop it, or choose another output folder.'
         ) from None
     except (OSError, NotImplementedError) as error:
         logger.debug('%s is not locked: %s', folder, error)
     if lock.is_locked:
-        for leftover in folder.glob(temporary_names(own)):
-            leftover.unlink(missing_ok=True)
+        _remove_temporary(folder, own, spared)
     try:
         yield
     finally:
@@ -63,9 +72,26 @@ def held(folder: str | os.PathLike, name: str = LOCK, own: str = '*') -> Iterato
             with suppress(OSError):
                 file.unlink()  # before the release: a process that opened this file finds it unlinked and tries again
             lock.release()
-        if new:
+        for place in new:
             with suppress(OSError):
-                folder.rmdir()  # only if nothing was written
+                place.rmdir()  # only if nothing was written
+
+
+def held_beside(target: str | os.PathLike, own: str = '') -> AbstractContextManager[None]:
+    """Holds the lock of a file or folder that is written in one step. The lock file is beside it; see `held`.
+
+    Args:
+        target: the file or folder. Its parent folder is created if it is missing.
+        own: pattern for the stems of the files in the parent folder that only the holder of this lock writes.
+    """
+    target = Path(target)
+    return held(target.absolute().parent, f'.{target.name}.lock', own, target=target)
+
+
+def _remove_temporary(folder: Path, own: str, spared: str) -> None:
+    for leftover in folder.glob(temporary_names(own)):
+        if not fnmatch.fnmatchcase(leftover.name, temporary_names(spared)):
+            leftover.unlink(missing_ok=True)
 
 
 def _holder(file: Path) -> str:

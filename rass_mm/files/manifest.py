@@ -52,13 +52,13 @@ def read_manifest(path: Path, kind: Any = Line) -> tuple[Record, dict[str, Recor
     except OSError as error:
         raise DataError(f'{path} cannot be read ({error.strerror}). {AGAIN}') from None
     first, *others = text.splitlines() or ['']
-    header = _parsed(first)
+    header = parsed(first)
     if not isinstance(header, dict):
         raise DataError(f'{path} is damaged: its first line is not the header of a manifest. {AGAIN}')
     lines = {}
     for number, line in enumerate(others, 2):
         try:
-            record = checked(_parsed(line), kind, f'{path}:{number}', 'The line is ignored')
+            record = checked(parsed(line), kind, f'{path}:{number}', 'The line is ignored')
         except DataError as error:
             logger.warning('%s, and so are the lines after it. Their images are processed again.', error)
             break
@@ -66,7 +66,8 @@ def read_manifest(path: Path, kind: Any = Line) -> tuple[Record, dict[str, Recor
     return header, lines
 
 
-def _parsed(line: str) -> Any:
+def parsed(line: str) -> Any:
+    """Returns the value of a JSON line, or None if the line is damaged."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError):

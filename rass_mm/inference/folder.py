@@ -79,7 +79,7 @@ def restore_planned(
     start = time.monotonic()
     with nullcontext() if plan.single else held(plan.out):
         manifest = None if plan.single else Manifest(plan, FORMAT, decisive(options), model or {})
-        pending = [task for task in plan.tasks if manifest is None or not manifest.has(task)]
+        pending = plan.tasks if manifest is None else manifest.pending(plan.tasks)
         logger.info('%d of %d images to restore', len(pending), len(plan.tasks))
         if pending:
             restorer = load()

@@ -9,7 +9,8 @@ from typing import Any
 from rich.progress import TextColumn
 
 from rass_mm.errors import AdapterError, DataError
-from rass_mm.inference.manifest import Manifest, checksums, source_line
+from rass_mm.files.verified import State
+from rass_mm.inference.manifest import Manifest, checksums, output_states, source_line
 from rass_mm.inference.plan import Plan, Task
 from rass_mm.parallel import progress_bar
 
@@ -66,12 +67,13 @@ def run_tasks(tasks: list[Task], work: Work, manifest: Manifest | None, words: W
             for task in tasks:
                 begin(task.name)
                 try:
-                    line = _processed(task, work, note)
+                    line, states = _processed(task, work, note)
                 except DataError as error:
                     broken.append(str(error))
                     continue
                 if manifest:
                     manifest.add(line)
+                    manifest.add_states(task, states)
     except OSError as error:
         raise DataError(
             f'Cannot write the {words.done} images: {error}. Finished images are kept. Free disk space or check the '
@@ -80,8 +82,8 @@ def run_tasks(tasks: list[Task], work: Work, manifest: Manifest | None, words: W
     return broken
 
 
-def _processed(task: Task, work: Work, note: Note) -> dict[str, Any]:
-    """Processes one image and returns its manifest line.
+def _processed(task: Task, work: Work, note: Note) -> tuple[dict[str, Any], list[State]]:
+    """Processes one image and returns its manifest line and the states of its outputs.
 
     Raises:
         DataError: the image cannot be read or processed.
@@ -92,7 +94,9 @@ def _processed(task: Task, work: Work, note: Note) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f'{task.source}: the image no longer exists ({error}).') from error
     try:
-        return line | work(task, note) | checksums(task)
+        line |= work(task, note)
+        states = output_states(task)  # before the outputs are read for their checksums
+        return line | checksums(task), states
     except (AdapterError, DataError) as error:
         named = str(error) if str(task.source) in str(error) else f'{task.source}: {error}'
         raise DataError(named) from error

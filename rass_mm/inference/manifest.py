@@ -6,7 +6,8 @@ time of its source. A line is appended when its image is finished.
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from typing_extensions import NotRequired
@@ -23,7 +24,9 @@ from rass_mm.files.manifest import (
     remove_leftovers,
     write_manifest,
 )
+from rass_mm.files.verified import State, Verified, file_state
 from rass_mm.inference.plan import Plan, Task
+from rass_mm.parallel import watched
 from rass_mm.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -64,6 +67,7 @@ class Manifest:
         header = {'format': format, 'source': plan.source, 'options': dict(options), 'model': dict(model)}
         self.header = json.loads(json.dumps({**header, 'version': __version__}))
         self.lines = self._read(kind) if self.path.exists() else {}
+        self.verified = Verified(plan.out)
         if not self.path.exists():
             _refuse_foreign(plan)
 
@@ -78,17 +82,25 @@ class Manifest:
             )
         return lines
 
+    def pending(self, tasks: Sequence[Task]) -> list[Task]:
+        """Returns the images that are not finished, and shows the progress of the check; see `has`."""
+        recorded = [task for task in tasks if task.name in self.lines]
+        checks = ((task.name, self.has(task)) for task in recorded)
+        finished = {name for name, done in watched(checks, len(recorded), 'checking', 'finished images') if done}
+        return [task for task in tasks if task.name not in finished]
+
     def has(self, task: Task) -> bool:
         """Returns whether the image is finished and its source is unchanged.
 
-        A damaged output is not finished. A warning is logged about it, and about an output that was changed since.
+        A damaged output is not finished. A warning is logged about it, and about an output that was changed since. An
+        output is only read if its size or its modification time has changed since it was written or read.
         """
         line = self.lines.get(task.name)
         if line is None or not source_line(task).items() <= line.items() or not all(t.is_file() for t in task.targets):
             return False
         recorded = line.get(CHECKSUMS) or [None] * len(task.targets)
-        states = {target: output_state(target, known) for target, known in zip(task.targets, recorded, strict=False)}
-        for target, state in states.items():
+        for target, known in zip(task.targets, recorded, strict=False):
+            state = self.verified.state_of(target, known, partial(output_state, target, known))
             if state == 'damaged':
                 logger.warning('%s is damaged and is written again.', target)
                 return False
@@ -106,6 +118,11 @@ class Manifest:
         self.lines[line['image']] = line
         append_line(self.path, line)
 
+    def add_states(self, task: Task, states: Sequence[State]) -> None:
+        """Records the states of the outputs of a finished image, so that the next run need not read them."""
+        for target, state, known in zip(task.targets, states, self.lines[task.name][CHECKSUMS], strict=True):
+            self.verified.add(target, state, known)
+
 
 def source_line(task: Task) -> dict:
     """Returns the manifest line of an image: its names, and the size and modification time of its source."""
@@ -116,6 +133,11 @@ def source_line(task: Task) -> dict:
 def checksums(task: Task) -> dict[str, list[int]]:
     """Returns the part of a manifest line that is known when the outputs are written: their checksums."""
     return {CHECKSUMS: [checksum(target.read_bytes()) for target in task.targets]}
+
+
+def output_states(task: Task) -> list[State]:
+    """Returns the sizes and modification times of the outputs."""
+    return [file_state(target) for target in task.targets]
 
 
 def _refuse_foreign(plan: Plan) -> None:

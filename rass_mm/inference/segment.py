@@ -78,7 +78,7 @@ def segment_files(
     settings = {**asdict(options), 'restored': restored}
     with held(plan.out):
         manifest = Manifest(plan, FORMAT, settings, model or {}, SegmentedLine)
-        pending = [task for task in plan.tasks if not manifest.has(task)]
+        pending = manifest.pending(plan.tasks)
         logger.info('%d of %d images to segment', len(pending), len(plan.tasks))
         if pending or not has_shares(plan.out):
             segmentor = load()

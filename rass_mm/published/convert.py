@@ -1,21 +1,17 @@
 """Conversion of a published file to an adapter file, or to a checkpoint with its base."""
 
 import glob
-import json
 import os
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from typing_extensions import TypedDict
 
 from rass_mm.compat import recorded_versions
 from rass_mm.diffusion.adapters import check_base, read_adapter, write_adapter
@@ -23,55 +19,26 @@ from rass_mm.diffusion.base import DiffusionBase, models_on_meta, read_base, wei
 from rass_mm.diffusion.text import load_text_model
 from rass_mm.engine.trained_state import check_tensors, pack_provenance
 from rass_mm.errors import CheckpointError, ConfigError
-from rass_mm.files.atomic import MARK, write_text
+from rass_mm.files.atomic import MARK
 from rass_mm.files.hashing import file_sha256
-from rass_mm.files.locks import held
-from rass_mm.files.schemas import read_json
+from rass_mm.files.locks import held_beside
+from rass_mm.published.conversion import (
+    BASE,
+    CHECKPOINT,
+    REPORT,
+    Conversion,
+    check_adapter,
+    kept_folder,
+    read_earlier,
+    report_beside,
+    write_report,
+)
 from rass_mm.published.reading import OSEDIFF, RASS, listed_tensors, read_published
 from rass_mm.published.restorers import map_restorer
 from rass_mm.published.segmentor import BASE_PARTS, MappedSegmentor, map_segmentor
 
-CHECKPOINT, BASE, REPORT = 'rass.safetensors', 'base', 'conversion.json'
 BuildModel = Callable[[Path, int], nn.Module]
 """Function that builds a RASS model on the meta device from a base folder and a LoRA rank."""
-
-
-class Report(TypedDict):
-    """Content of the report of a conversion: what was asked for, and the result."""
-
-    request: dict[str, Any]
-    kind: str
-    written: list[str]
-    used: dict[str, str]
-    left_out: dict[str, str]
-    notes: list[str]
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """Result of a conversion.
-
-    Args:
-        kind: 'osediff', 'scr' or 'rass'.
-        written: paths of the output files and folders.
-        used: published tensor name -> new name.
-        left_out: published tensor name -> reason why the tensor was not converted.
-        notes: remarks for the user.
-    """
-
-    kind: str
-    written: list[str]
-    used: dict[str, str]
-    left_out: dict[str, str]
-    notes: list[str]
-
-    def summary(self) -> str:
-        """Returns a summary of the conversion for the user, in a few lines."""
-        reasons = Counter(self.left_out.values())
-        lines = [f'{self.kind}: {len(self.used)} tensors used, {len(self.left_out)} left out']
-        lines += [f'  left out, {count}: {reason}' for reason, count in reasons.items()]
-        lines += [f'  note: {note}' for note in self.notes]
-        return '\n'.join([*lines, *(f'  wrote {path}' for path in self.written)])
 
 
 def convert(
@@ -92,7 +59,7 @@ def convert(
     Args:
         source: path of the published file.
         out: the file or folder to write. It must not exist, unless it is the result of the same conversion, which is
-            then kept.
+            then checked and kept.
         base: the Stable Diffusion folder that the file was trained on. For RASS, the configs, the tokenizer and the
             weights that the file does not contain are copied from it.
         build: function that builds the RASS model, whose tensors the result must match in names and shapes.
@@ -105,47 +72,26 @@ def convert(
         CheckpointError: the file is unsafe or damaged, has an unknown layout or tensor, or does not fit the base or the
             RASS model.
         BaseFolderError: the base cannot be used.
-        ConfigError: `out` or its report exists, `out` has a wrong suffix, or `scr_adapter` is not needed.
+        ConfigError: `out` or its report exists and is not the result of this conversion, `out` has a wrong suffix, or
+            `scr_adapter` is not needed.
+        DataError: another command writes `out`.
     """
     out = Path(out)
-    report = out / REPORT if out.is_dir() else out.with_suffix('.' + REPORT)
-    earlier = _read_report(report)
-    if out.exists() and earlier is None:
-        raise ConfigError(f'{out} already exists and is not overwritten. Choose another name or remove it.')
+    read_earlier(out)  # an error before gigabytes are read
     kind, content = read_published(source, kind)
     found = read_base(base)
     provenance = {'file': Path(source).name, 'sha256': file_sha256(Path(source)), 'kind': kind}
     adapter = file_sha256(Path(scr_adapter)) if scr_adapter and Path(scr_adapter).is_file() else None
     request = {'source': provenance, 'base': found.identity, 'form': form, 'scr_adapter': adapter}
-    if earlier is not None:
-        if earlier['request'] != json.loads(json.dumps(request)):
-            there = out if out.exists() else report
-            raise ConfigError(
-                f'{there} already exists and is not overwritten. It was converted from another file, or with other '
-                'options. Choose another name or remove it.'
-            )
-        if out.exists():
-            return Conversion(**{name: earlier[name] for name in ('kind', 'written', 'used', 'left_out', 'notes')})
-    with held(out.absolute().parent, f'.{out.name}.lock', glob.escape(out.stem)):
+    with held_beside(out, glob.escape(out.stem)):
+        earlier = read_earlier(out, request)  # another command may have written it in the meantime
         if kind != RASS:
             return _write_restorer(kind, content, out, found, form, request)
         mapped = map_segmentor(content['model'], models_on_meta(found)['unet'])
         mapped.left_out |= {
             name: 'state of the training run' for name in listed_tensors(content) if not name.startswith('model/')
         }
-        return _write_segmentor(mapped, out, found, build, scr_adapter, request)
-
-
-def _read_report(path: Path) -> dict[str, Any] | None:
-    """Reads the report of an earlier conversion. Returns None if there is none.
-
-    Raises:
-        ConfigError: the file is not such a report.
-    """
-    if not path.exists():
-        return None
-    fix = f'{path} already exists and is not overwritten. Choose another name or remove it.'
-    return dict(read_json(path, Report, fix, ConfigError))
+        return _write_segmentor(mapped, out, found, build, scr_adapter, request, earlier if out.exists() else None)
 
 
 def _write_restorer(
@@ -156,7 +102,7 @@ def _write_restorer(
             f'{out} is not a suitable name, because a restorer is converted to one file. Choose a name that '
             f'ends in .safetensors.'
         )
-    report = out.with_suffix('.' + REPORT)
+    report = report_beside(out)
     mapped = map_restorer(kind, content, base, form)
     _check_finite(mapped.tensors)
     recipe = mapped.header['recipe']
@@ -167,8 +113,12 @@ def _write_restorer(
     if kind == OSEDIFF:
         notes.append('taken for OSEDiff, because it adapts the VAE; if this is scr.pkl, convert it with --kind scr')
     result = Conversion(kind, [str(out), str(report)], mapped.used, mapped.left_out, notes)
-    _write_report(report, result, request)
-    write_adapter(out, {**mapped.header, 'source': request['source']}, unshared(mapped.tensors))
+    header, tensors = {**mapped.header, 'source': request['source']}, unshared(mapped.tensors)
+    if out.exists():
+        check_adapter(out, header, tensors)
+        return result
+    write_report(report, result, request)
+    write_adapter(out, header, tensors)
     return result
 
 
@@ -187,21 +137,9 @@ def _write_segmentor(
     build: BuildModel,
     scr_adapter: str | os.PathLike | None,
     request: dict[str, Any],
+    earlier: dict[str, Any] | None,
 ) -> Conversion:
-    whole = 'unet' in mapped.base and mapped.base['unet'].keys() > {'conv_in.weight', 'conv_in.bias'}
-    if not whole and scr_adapter is None:
-        raise CheckpointError(
-            "The file does not contain the UNet's base weights, so the restorer that was merged into them is needed. "
-            'Convert scr.pkl first and pass the result with --scr-adapter.'
-        )
-    if whole and scr_adapter is not None:
-        raise ConfigError('The file already contains the UNet with the merged restorer. Remove --scr-adapter.')
-    merged = []
-    if not whole:
-        mapped.base.pop('unet', None)
-        adapter = read_adapter(scr_adapter)
-        check_base(adapter, base.identity)
-        merged = [{key: adapter.header[key] for key in ('name', 'hash')}]
+    merged = _merged_adapters(mapped, base, scr_adapter)
     for part in (mapped.trained, *mapped.base.values()):
         _check_finite(part)
     _check_parts(mapped.base, base)
@@ -210,6 +148,8 @@ def _write_segmentor(
     check_tensors(
         mapped.trained, needed, 'The file does not fit the model of --config', 'Pass the config that it was made for.'
     )
+    if earlier is not None:
+        return kept_folder(earlier, out, own.classes)
     with _folder(out) as temporary:
         notes = _write_base(mapped.base, base, temporary / BASE)
         record = {
@@ -223,8 +163,34 @@ def _write_segmentor(
         save_file(unshared(trained), temporary / CHECKPOINT)
         written = [str(out / name) for name in (CHECKPOINT, BASE, REPORT)]
         result = Conversion(RASS, written, mapped.used, mapped.left_out, [f'rank {mapped.rank}', *notes])
-        _write_report(temporary / REPORT, result, request)
+        write_report(temporary / REPORT, result, request, temporary)
     return result
+
+
+def _merged_adapters(
+    mapped: MappedSegmentor, base: DiffusionBase, scr_adapter: str | os.PathLike | None
+) -> list[dict[str, str]]:
+    """Returns the names and hashes of the adapters to merge into the UNet of the base.
+
+    If the file contains only a part of the UNet, that part is removed from `mapped`.
+
+    Raises:
+        CheckpointError, ConfigError: an adapter is needed but not given, or given but not needed.
+    """
+    whole = 'unet' in mapped.base and mapped.base['unet'].keys() > {'conv_in.weight', 'conv_in.bias'}
+    if not whole and scr_adapter is None:
+        raise CheckpointError(
+            "The file does not contain the UNet's base weights, so the restorer that was merged into them is needed. "
+            'Convert scr.pkl first and pass the result with --scr-adapter.'
+        )
+    if whole and scr_adapter is not None:
+        raise ConfigError('The file already contains the UNet with the merged restorer. Remove --scr-adapter.')
+    if whole:
+        return []
+    mapped.base.pop('unet', None)
+    adapter = read_adapter(scr_adapter)
+    check_base(adapter, base.identity)
+    return [{key: adapter.header[key] for key in ('name', 'hash')}]
 
 
 def _check_parts(parts: Mapping[str, dict[str, Tensor]], base: DiffusionBase) -> None:
@@ -288,7 +254,3 @@ def _folder(out: Path) -> Iterator[Path]:
         inner.mkdir()
         yield inner
         os.replace(inner, out)
-
-
-def _write_report(path: Path, result: Conversion, request: dict[str, Any]) -> None:
-    write_text(path, json.dumps({'source': request['source'], 'request': request, **asdict(result)}, indent=1))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
-from rass_mm.degradation import builder, recipe
+from rass_mm.degradation import builder, copies, recipe
 from rass_mm.errors import ConfigError, DataError
+from rass_mm.files.verified import VERIFIED
 from rass_mm_cli.main import run_command
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'make_lq_dataset.py'
@@ -36,7 +38,8 @@ if __name__ == '__main__':
     if workers == 1:
         atomic.os.replace = killing(os.replace, 3)  # the partial manifest and two images
     else:
-        builder.json.dumps = killing(builder.json.dumps, 6)  # settings, their hash, the lock, the header and two images
+        # Settings, their hash, the lock, the header, and two images, each with the states of its two files.
+        builder.json.dumps = killing(builder.json.dumps, 4 + 2 * 3)
     builder.build_lq_dataset(images, out, 0, workers)
 """
 
@@ -63,7 +66,9 @@ def finished(images, tmp_path_factory):
 
 
 def content(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+    """Returns the bytes of all files, except the modification times, which are never the same."""
+    files = (path for path in folder.rglob('*') if path.is_file() and path.name != VERIFIED)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def environment(root):
@@ -94,7 +99,9 @@ def test_every_manifest_line_reproduces_its_image(images, finished):
         assert np.array_equal(recipe.apply(clean, line['parameters']), degraded)
         drawn = recipe.draw(recipe.OSEDIFF, np.random.default_rng(line['seed']), *clean.shape[:2])
         assert drawn == line['parameters']
-    assert not list(finished.rglob('.*')) and not (finished / 'manifest.partial.jsonl').exists()
+    assert [path.name for path in finished.rglob('.*')] == [VERIFIED] and not (
+        finished / 'manifest.partial.jsonl'
+    ).exists()
 
 
 def test_two_workers_write_the_same_bytes(images, finished, tmp_path):
@@ -114,7 +121,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(images, finished, lean_root, tmp
     assert subprocess.run(command, env=environment(lean_root), timeout=120).returncode == -signal.SIGKILL
     partial = out / 'manifest.partial.jsonl'
     assert len(partial.read_text().splitlines()) == 3 and not (out / 'manifest.jsonl').exists()
-    assert workers > 1 or list(out.rglob('.*'))  # an image that was being written
+    assert workers > 1 or list(out.rglob('*/.*'))  # an image that was being written
     with partial.open('a') as file:
         file.write('{"image": "train/1')  # a line that was being written
     assert builder.build_lq_dataset(images, out, seed=0).made == 10
@@ -185,3 +192,55 @@ def test_two_images_with_one_name_and_foreign_files_are_refused(images, tmp_path
     (folder / 'a.png').write_bytes((images / 'train' / '2.png').read_bytes())
     with pytest.raises(DataError, match='both become a.png'):
         builder.build_lq_dataset(folder, out)
+
+
+def settled(out):
+    """Makes the record newer than all files, as if some time had passed."""
+    os.utime(out / VERIFIED, (2**32, 2**32))
+
+
+def unread(monkeypatch):
+    """Returns the list of the files whose contents a run compares."""
+    found = []
+    for name in ('file_sha256', 'output_state'):
+        honest = getattr(copies, name)
+        monkeypatch.setattr(copies, name, lambda path, *more, own=honest: found.append(path.name) or own(path, *more))
+    return found
+
+
+def test_files_with_the_same_size_and_time_are_not_read_again(images, tmp_path, monkeypatch):
+    out, read = tmp_path / 'out', unread(monkeypatch)
+    builder.build_lq_dataset(images / 'val', out)
+    settled(out)
+    assert builder.build_lq_dataset(images / 'val', out).made == 0 and read == []
+    output = next(out.rglob('*.png'))
+    stamp = output.stat().st_mtime_ns
+    os.utime(output, ns=(stamp + 1, stamp + 1))
+    assert builder.build_lq_dataset(images / 'val', out).made == 0 and read == [output.name]
+    output.write_bytes(b'')
+    os.utime(output, ns=(stamp + 1, stamp + 1))
+    settled(out)
+    assert builder.build_lq_dataset(images / 'val', out).made == 1
+
+
+def test_a_copied_folder_and_one_without_a_record_are_read(images, tmp_path, monkeypatch, caplog):
+    read = unread(monkeypatch)
+    builder.build_lq_dataset(images / 'val', tmp_path / 'first')
+    shutil.copytree(tmp_path / 'first', tmp_path / 'copied', copy_function=shutil.copyfile)
+    with caplog.at_level('INFO'):
+        assert builder.build_lq_dataset(images / 'val', tmp_path / 'copied').made == 0
+    outputs = sorted(path.name for path in (tmp_path / 'first').rglob('*.png'))
+    assert sorted(read) == outputs and 'checking: 4 of 4 finished images' in caplog.text
+    read.clear()
+    (tmp_path / 'first' / VERIFIED).unlink()
+    assert builder.build_lq_dataset(images / 'val', tmp_path / 'first').made == 0
+    assert len(read) == 2 * len(outputs)  # the sources as well
+
+
+def test_a_changed_source_is_noticed_by_its_time(images, tmp_path):
+    shutil.copytree(images / 'val', tmp_path / 'in')
+    builder.build_lq_dataset(tmp_path / 'in', tmp_path / 'out')
+    source = next((tmp_path / 'in').rglob('*.png'))
+    cv2.imwrite(str(source), 255 - cv2.imread(str(source)))
+    settled(tmp_path / 'out')
+    assert builder.build_lq_dataset(tmp_path / 'in', tmp_path / 'out').made == 1

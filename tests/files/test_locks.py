@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from rass_mm.errors import DataError
-from rass_mm.files.locks import LOCK, held
+from rass_mm.files.atomic import MARK
+from rass_mm.files.locks import LOCK, held, held_beside
 
 HOLD = """
 import sys, time
@@ -49,7 +50,26 @@ def test_the_lock_of_a_killed_process_is_free(holder, tmp_path):
 def test_a_folder_in_which_nothing_was_written_is_removed(tmp_path):
     with held(tmp_path / 'a' / 'b'):
         assert (tmp_path / 'a' / 'b' / LOCK).exists()
-    assert not (tmp_path / 'a' / 'b').exists()
+    assert not (tmp_path / 'a').exists()
+
+
+def test_the_lock_beside_a_target_names_the_target(tmp_path):
+    target = tmp_path / 'base'
+    with held_beside(target):
+        assert os.listdir(tmp_path) == ['.base.lock']
+        with pytest.raises(DataError, match='base is in use by'), held_beside(target):
+            pass
+    assert not os.listdir(tmp_path)
+
+
+def test_temporary_files_of_the_holder_of_another_lock_are_kept(tmp_path):
+    mine, others = (tmp_path / f'.{stem}{MARK}01234567.json' for stem in ('iter_2', 'metrics'))
+    for file in (mine, others):
+        file.touch()
+    with held(tmp_path, spared='metrics'):
+        assert not mine.exists() and others.exists()
+    with held(tmp_path, '.other.lock', 'metrics'):
+        assert not others.exists()
 
 
 def test_an_error_releases_the_lock(tmp_path):

@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 
 from rass_mm.errors import ConfigError, DataError
+from rass_mm.files.atomic import MARK
 from rass_mm.files.manifest import MANIFEST
-from rass_mm.inference import RestoreOptions, restore_files
+from rass_mm.files.verified import VERIFIED
+from rass_mm.inference import RestoreOptions, manifest, restore_files
 
 OPTIONS = RestoreOptions(window=64, overlap=16)
 
@@ -49,7 +51,8 @@ def save(path, height=20, width=30, seed=0):
 
 
 def names(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob('*') if path.is_file())
+    files = (path for path in folder.rglob('*') if path.is_file() and path.name != VERIFIED)
+    return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
 def pixels(path):
@@ -137,7 +140,7 @@ def test_a_killed_job_resumes(photos, tmp_path):
     restore(photos, out)
     manifest = (out / MANIFEST).read_text()
     (out / MANIFEST).write_text(manifest[:-20])  # killed while writing the last line
-    (out / 'sub' / '.a-0123abcd.png').write_bytes(b'half an image')
+    (out / 'sub' / f'.a{MARK}0123abcd.png').write_bytes(b'half an image')
     fake, _ = restore(photos, out)
     assert fake.calls == 1 and names(out) == sorted([*IMAGES, MANIFEST])
     assert sorted((out / MANIFEST).read_text().splitlines()) == sorted(manifest.splitlines())
@@ -296,3 +299,26 @@ def test_enlarged_images_keep_their_kind(tmp_path):
         28,
         32,
     )
+
+
+def test_outputs_with_the_same_size_and_time_are_not_read_again(photos, tmp_path, monkeypatch, caplog):
+    restore(photos, tmp_path / 'out')
+    os.utime(tmp_path / 'out' / VERIFIED, (2**32, 2**32))  # as if some time had passed
+    read, honest = [], manifest.output_state
+    monkeypatch.setattr(manifest, 'output_state', lambda path, *more: read.append(path.name) or honest(path, *more))
+    with caplog.at_level('INFO'):
+        assert restore(photos, tmp_path / 'out')[1].made == 0 and read == []
+    assert 'checking: 4 of 4 finished images' in caplog.text
+    os.utime(tmp_path / 'out' / 'b.bmp', (1, 1))
+    assert restore(photos, tmp_path / 'out')[1].made == 0 and read == ['b.bmp']
+    (tmp_path / 'out' / VERIFIED).unlink()
+    assert restore(photos, tmp_path / 'out')[1].made == 0 and len(read) == 5
+
+
+@pytest.mark.parametrize('data', [b'', b'text'])
+def test_an_output_that_was_damaged_is_made_again(photos, tmp_path, data):
+    restore(photos, tmp_path / 'out')
+    whole = (tmp_path / 'out' / 'a.png').read_bytes()
+    (tmp_path / 'out' / 'a.png').write_bytes(data)
+    assert restore(photos, tmp_path / 'out')[1].made == 1
+    assert (tmp_path / 'out' / 'a.png').read_bytes() == whole

@@ -16,6 +16,7 @@ from PIL import Image, PngImagePlugin
 from tiny_segmentors import SCENES, shipped, write_checkpoint
 
 from rass_mm.files.manifest import MANIFEST
+from rass_mm.files.verified import VERIFIED
 from rass_mm.inference.manifest import Manifest
 from rass_mm_cli.main import main
 
@@ -44,8 +45,8 @@ def labels(out, name):
 
 
 def contents(folder):
-    """The bytes of all files but the manifest, whose order is that of the work."""
-    files = (path for path in folder.rglob('*') if path.is_file() and path.name != MANIFEST)
+    """The bytes of all files but the manifest, whose order is that of the work, and the modification times."""
+    files = (path for path in folder.rglob('*') if path.is_file() and path.name not in (MANIFEST, VERIFIED))
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 

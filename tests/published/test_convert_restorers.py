@@ -23,6 +23,7 @@ from rass_mm.diffusion.restorer import OneStepRestorer, load_restorer
 from rass_mm.diffusion.text import TextEncoder
 from rass_mm.engine.checkpoints import load_local
 from rass_mm.errors import CheckpointError, ConfigError
+from rass_mm.published import convert as convert_module
 from rass_mm.published.convert import convert as convert_file
 from rass_mm.published.restorers import map_restorer
 from rass_mm.segmentation.backbone import DiffusionBackbone
@@ -369,3 +370,36 @@ def test_a_conversion_given_again_is_finished_or_refused(contents, tiny_base, tm
                 convert_file(tmp_path / source, out, tiny_base, build=None, form=form)
         assert report.exists() and out.exists() == (not lost)
         out.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize('change', ['damaged', 'another header', 'another file'])
+def test_a_kept_adapter_is_the_one_that_the_conversion_writes(contents, tiny_base, tmp_path, change):
+    out = tmp_path / 'out.safetensors'
+    torch.save(contents['scr'], tmp_path / 'a.pkl')
+    convert_file(tmp_path / 'a.pkl', out, tiny_base, build=None)
+    if change == 'damaged':
+        data = bytearray(out.read_bytes())
+        data[-50] ^= 1
+        out.write_bytes(data)
+    else:
+        adapter = read_adapter(out)
+        tensors = {key: value + (change == 'another file') for key, value in adapter.tensors.items()}
+        adapters.write_adapter(out, {**adapter.header, 'alpha': 4 + 4 * (change == 'another file')}, tensors)
+    before = out.read_bytes()
+    with pytest.raises(ConfigError, match=r'out\.safetensors already exists, but is not what this conversion writes'):
+        convert_file(tmp_path / 'a.pkl', out, tiny_base, build=None)
+    assert out.read_bytes() == before
+
+
+def test_a_result_that_appears_while_the_file_is_read_is_not_overwritten(contents, tiny_base, tmp_path, monkeypatch):
+    out, honest = tmp_path / 'out.safetensors', convert_module.read_published
+    torch.save(contents['scr'], tmp_path / 'a.pkl')
+
+    def read(*given):
+        out.write_text('mine')
+        return honest(*given)
+
+    monkeypatch.setattr(convert_module, 'read_published', read)
+    with pytest.raises(ConfigError, match='already exists'):
+        convert_file(tmp_path / 'a.pkl', out, tiny_base, build=None)
+    assert out.read_text() == 'mine'

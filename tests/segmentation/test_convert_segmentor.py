@@ -342,3 +342,40 @@ def test_stripped_file_takes_what_it_lacks_from_the_base(content, config, other_
     assert torch.equal(load_vae(base).quant_conv.weight, expected)
     model = build(config, tmp_path / 'out' / 'base')
     load_checkpoint(model, str(tmp_path / 'out' / 'rass.safetensors'), strict=True)
+
+
+KEPT = {
+    'whole': (None, None),
+    'a changed part': (
+        lambda out: (out / 'base' / 'vae' / 'config.json').open('a').write(' '),
+        'config.json was changed',
+    ),
+    'a missing part': (lambda out: (out / 'base' / 'model_index.json').unlink(), 'model_index.json is missing'),
+    'another config': (None, 'class names of another --config'),
+}
+
+
+@pytest.mark.parametrize('name', KEPT)
+def test_a_kept_folder_is_the_one_that_the_conversion_writes(converted, config, tiny_base, tmp_path, capsys, name):
+    change, message = KEPT[name]
+    shutil.copytree(converted.parent, tmp_path / 'again')
+    if change:
+        change(tmp_path / 'again' / 'out')
+    if name == 'another config':
+        text = config.read_text().replace('model = dict(', f'model = dict(classes={list("abcdefghijkl")}, ')
+        config = tmp_path / 'classes.py'
+        config.write_text(text)
+    places = (tmp_path / 'again' / 'rass.pth', tmp_path / 'again' / 'out', '--base', tiny_base, '--config', config)
+    assert main(['convert', *map(str, places)]) == (1 if message else 0)
+    assert message is None or message in capsys.readouterr().err
+
+
+def test_a_folder_of_an_earlier_version_is_kept(converted, config, tiny_base, tmp_path, caplog):
+    shutil.copytree(converted.parent, tmp_path / 'again')
+    report = tmp_path / 'again' / 'out' / 'conversion.json'
+    record = json.loads(report.read_text())
+    assert set(record.pop('files')) >= {'rass.safetensors', 'base/model_index.json'}
+    report.write_text(json.dumps(record))
+    places = (tmp_path / 'again' / 'rass.pth', tmp_path / 'again' / 'out', '--base', tiny_base, '--config', config)
+    assert main(['convert', *map(str, places)]) == 0
+    assert 'no hashes of its files' in caplog.text

@@ -5,7 +5,7 @@ import glob
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,15 @@ from rass_mm.parallel import progress_bar
 logger = logging.getLogger(__name__)
 
 
+def claimed(out: Path, name: str) -> AbstractContextManager[None]:
+    """Context manager. Holds the lock of the files of one model. Other models can be tested in the folder meanwhile."""
+    return held(out, f'.{name}.lock', glob.escape(name))
+
+
 def tested(arguments: argparse.Namespace, name: str, others: Sequence[Curve]) -> Curve:
     """Tests the points of a model that have not been tested yet, and returns its complete curve.
+
+    The lock of the model must be held, see `claimed`.
 
     Args:
         arguments: the parsed command line of `rass-mm robustness`.
@@ -50,16 +57,15 @@ def tested(arguments: argparse.Namespace, name: str, others: Sequence[Curve]) ->
     config = prepare_config(config, work_dir=str(arguments.out / 'logs' / name))
     config.log_level = 'WARNING'  # a log per point would hide the progress
     header = describe(config, arguments.config, arguments.checkpoint, name, sweep)
-    with held(arguments.out, f'.{name}.lock', glob.escape(name)):
-        curve = open_curve(arguments.out / f'{name}.json', header)
-        check_comparable([*others, curve])
-        missing = len(curve.missing(sweep.keys))
-        logger.info('%d of %d points to test', missing, len(sweep.keys))
-        if missing:
-            curve.begin({'command': command_line(), 'device': device_name(), 'versions': recorded_versions()})
-            shown = progress(missing, curve.header['data']['images'])
-            with explained(config, 'model', 'test_dataloader', 'test_evaluator'), shown as (advance, finished):
-                run_sweep(config, arguments.checkpoint, curve, sweep, advance, finished)
+    curve = open_curve(arguments.out / f'{name}.json', header)
+    check_comparable([*others, curve])
+    missing = len(curve.missing(sweep.keys))
+    logger.info('%d of %d points to test', missing, len(sweep.keys))
+    if missing:
+        curve.begin({'command': command_line(), 'device': device_name(), 'versions': recorded_versions()})
+        shown = progress(missing, curve.header['data']['images'])
+        with explained(config, 'model', 'test_dataloader', 'test_evaluator'), shown as (advance, finished):
+            run_sweep(config, arguments.checkpoint, curve, sweep, advance, finished)
     return curve
 
 
@@ -92,7 +98,10 @@ def progress(points: int, images: int) -> Iterator[tuple[Callable[[int], None], 
 
 
 def write_report(out: Path, name: str, curves: Sequence[Curve]) -> int:
-    """Writes `<name>.md` and `<name>.png` to the folder `out`, prints their paths and returns 0."""
+    """Writes `<name>.md` and `<name>.png` to the folder `out`, prints their paths and returns 0.
+
+    The lock of the model must be held, see `claimed`.
+    """
 
     write_text(out / f'{name}.md', report(curves))
     draw_curves(out / f'{name}.png', curves)

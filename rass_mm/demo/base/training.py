@@ -29,6 +29,7 @@ from rass_mm.diffusion.text import load_tokenizer
 from rass_mm.errors import BaseFolderError, CheckpointError, ConfigError
 from rass_mm.files.atomic import atomic_path, write_text
 from rass_mm.files.hashing import json_sha256
+from rass_mm.files.locks import held_beside
 from rass_mm.files.tensors import first_line, read_tensors
 
 logger = logging.getLogger(__name__)
@@ -171,7 +172,7 @@ def make_base(
 
     Raises:
         BaseFolderError: the folder contains other files, or `start` is damaged or has a different layout.
-        DataError: the images cannot be used.
+        DataError: the images cannot be used, or another command writes another base to the folder.
         ConfigError: a crop does not fit the networks or the images.
     """
     recipe = recipe or BaseRecipe()
@@ -189,7 +190,8 @@ def make_base(
         )
     cached = cache_folder() / 'bases' / key
     cached.parent.mkdir(parents=True, exist_ok=True)
-    with locked(cached.with_name(f'{key}.lock')):  # another command that makes the same base finishes first
+    # Another command that makes the same base finishes first; one that writes another base to this folder is an error.
+    with locked(cached.with_name(f'{key}.lock')), held_beside(folder):
         if not read_record(cached / 'training.json'):
             _BaseTraining(cached, recipe, key, source, start).run()
         copy_base(cached, folder, key)

@@ -1,0 +1,184 @@
+"""Manifests of degraded copies of image folders, and the images that an earlier run has finished."""
+
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from typing_extensions import NotRequired, TypedDict
+
+from rass_mm.degradation.recipe import VERSIONS, Recipe
+from rass_mm.degradation.versions import manifest_version
+from rass_mm.errors import DataError
+from rass_mm.files.hashing import file_sha256
+from rass_mm.files.integrity import MAX_PIXELS
+from rass_mm.files.manifest import (
+    AGAIN,
+    MANIFEST,
+    Line,
+    output_state,
+    read_manifest,
+    remove_leftovers,
+    write_manifest,
+)
+from rass_mm.files.schemas import FileName, checked
+from rass_mm.files.verified import Verified
+from rass_mm.parallel import watched
+
+logger = logging.getLogger(__name__)
+
+EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+PARTIAL = 'manifest.partial.jsonl'
+
+
+class CopyIdentity(TypedDict):
+    """Part of the first line of the manifest of a copy that identifies its images."""
+
+    seed: int
+    fingerprint: str
+    recipe: NotRequired[dict[str, Any]]
+    versions: NotRequired[dict[str, Any]]
+
+
+class CopyHeader(CopyIdentity):
+    """First line of the manifest of a copy."""
+
+    format: str
+    suffix: str | None
+
+
+class CopyLine(Line):
+    """Line of a finished copy."""
+
+    output: FileName
+    seed: int
+    sha256: str
+    parameters: dict[str, Any]
+    crc32: NotRequired[int]
+
+
+class Task(NamedTuple):
+    """One image to degrade, as sent to a worker."""
+
+    source: Path
+    target: Path
+    image: str
+    output: str
+    seed: int
+    recipe: Recipe
+    max_pixels: int = MAX_PIXELS
+
+
+def finished_lines(out: Path, header: dict, tasks: list[Task], verified: Verified) -> dict[str, dict]:
+    """Prepares `out` for resuming and returns the manifest lines of the images that are already done, by image name.
+
+    Args:
+        out: the output folder.
+        header: the first line of the manifest of this run.
+        tasks: all images of this run.
+        verified: the record of the files in `out`, to which the files that are read are added.
+
+    Raises:
+        DataError: `out` contains a copy with other settings, or files that this run would overwrite.
+    """
+    earlier = [name for name in (MANIFEST, PARTIAL) if (out / name).exists()]
+    made = {}
+    for name in earlier:
+        made.update(_read_manifest(out / name, header))
+    foreign = [task.output for task in tasks if not earlier and task.target.exists()]
+    if foreign:
+        raise DataError(
+            f'{out} contains files that this run would overwrite, e.g. {foreign[0]}, but no {MANIFEST} that describes '
+            'them. Choose an empty output folder.'
+        )
+    if (out / PARTIAL).exists():
+        remove_leftovers(out, EXTENSIONS)
+    stale = set(made) - {task.image for task in tasks}
+    if stale:
+        logger.warning('%d images in %s are no longer in the source, e.g. %s', len(stale), out, min(stale))
+    recorded = [(task, made[task.image]) for task in tasks if task.image in made]
+    checks = ((line, _is_done(task, line, verified)) for task, line in recorded)
+    watching = watched(checks, len(recorded), 'checking', 'finished images')
+    lines = {line['image']: line for line, done in watching if done}
+    if len(lines) < len(tasks):
+        write_manifest(out / PARTIAL, header, sorted_lines(lines))
+    return lines
+
+
+def _is_done(task: Task, line: dict, verified: Verified) -> bool:
+    """Returns whether an image need not be degraded again: its source and its copy are those of its manifest line.
+
+    A file is only read if its size or its modification time has changed since it was written or read.
+
+    Raises:
+        DataError: the copy was replaced by another image.
+    """
+    if not task.target.is_file():
+        return False
+    same = partial(_source_state, task.source, line['sha256'])
+    if task.source.is_file() and verified.state_of(task.source, line['sha256'], same) != 'whole':
+        logger.warning('%s has changed. Its copy %s is made again.', task.source, task.target)
+        return False
+    known = line.get('crc32')
+    state = verified.state_of(task.target, known, partial(output_state, task.target, known))
+    if state == 'changed':
+        raise DataError(
+            f'{task.target} was changed after it was made, so {MANIFEST} does not describe it. Delete it to make it '
+            'again, or choose another output folder.'
+        )
+    if state == 'damaged':
+        logger.warning('%s is damaged and is made again.', task.target)
+    return state == 'whole'
+
+
+def _source_state(source: Path, digest: str) -> str:
+    return 'whole' if file_sha256(source) == digest else 'changed'
+
+
+def _read_manifest(path: Path, header: dict) -> dict[str, dict]:
+    """Reads the manifest of an earlier run and returns its image lines by image name.
+
+    Raises:
+        DataError: the manifest was written with other settings.
+    """
+    old, lines = read_manifest(path, CopyLine)
+    checked(old, CopyHeader, f'{path} is not the manifest of a degraded copy, or is damaged', AGAIN)
+    if old.get('fingerprint') != header['fingerprint']:
+        raise DataError(
+            f'{path} describes a copy with {_describe(old)}, but this run has {_describe(header)} '
+            '(the fingerprint covers the recipe). Choose another output folder, delete this one, or use the same '
+            f'settings as before{_version_option(old, header)}.'
+        )
+    versions = old.get('versions')
+    if versions != header['versions']:
+        logger.warning('%s was written with %s. The run is resumed with %s.', path, versions, header['versions'])
+    return lines
+
+
+def _describe(header: dict) -> str:
+    known = dict(header)
+    if 'recipe' in header:
+        known |= {'recipe version': manifest_version(header), 'JPEG chroma': _jpeg_chroma(header)}
+    names = ('seed', 'suffix', 'recipe version', 'JPEG chroma', 'fingerprint')
+    return ', '.join(f'{name} {known.get(name, "unknown")}' for name in names)
+
+
+def _jpeg_chroma(header: dict) -> str:
+    return header['recipe'].get('jpeg_chroma', 'smooth')  # older copies do not contain this setting
+
+
+def _version_option(old: dict, header: dict) -> str:
+    """Returns the options that select the recipe of an earlier copy, or '' if it is the same or unknown."""
+    if 'recipe' not in old:
+        return ''
+    version, options = manifest_version(old), ''
+    if version != manifest_version(header) and version in VERSIONS:
+        options += f' --recipe-version {version}'
+    if _jpeg_chroma(old) != _jpeg_chroma(header):
+        options += f' --jpeg-chroma {_jpeg_chroma(old)}'
+    return options and f' (rass-mm make-lq{options})'
+
+
+def sorted_lines(lines: dict[str, dict]) -> list[dict]:
+    """Returns the manifest lines in the order of a finished manifest."""
+    return [lines[image] for image in sorted(lines)]
