@@ -17,7 +17,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from rass_mm.compat import recorded_versions
-from rass_mm.config.building import explained
+from rass_mm.config.building import explained, named_parts
 from rass_mm.config.kinds import as_list, type_name
 from rass_mm.config.settings import check_settings
 from rass_mm.datasets.classes import check_split, has_head
@@ -137,8 +137,12 @@ def train(config: Config, resume: bool | str = False) -> Runner:
     check_settings(config, 'train')
     check_batch(config, 'train_dataloader')
     lock = held(config.work_dir) if is_first_process(config.get('launcher', 'none')) else nullcontext()
-    with explained(config, 'model', 'train_dataloader', 'optim_wrapper'), lock:
-        return _train(config, resume)
+    order = 'model', 'train_dataloader', 'optim_wrapper'
+    with named_parts(config, *order), lock:
+        with explained(config, *order):
+            runner = _built(config, resume)
+        runner.train()
+    return runner
 
 
 def check_batch(config: Config, name: str) -> None:
@@ -149,7 +153,8 @@ def check_batch(config: Config, name: str) -> None:
     check_memory(count * height * width * BATCH_BYTES, f'{name}.batch_size={count}', f'Set {name}.batch_size lower.')
 
 
-def _train(config: Config, resume: bool | str) -> Runner:
+def _built(config: Config, resume: bool | str) -> Runner:
+    """Checks the data of a training and returns its runner."""
     resume = resume or config.get('resume') or False
     if isinstance(resume, str):
         config.load_from = resume
@@ -173,7 +178,6 @@ def _train(config: Config, resume: bool | str) -> Runner:
         step['recipe'] = {**(step.get('recipe') or {}), 'version': step_version(step)}
     runner = Runner.from_cfg(config)
     check_pretrained(runner.model)
-    runner.train()
     return runner
 
 
@@ -204,11 +208,20 @@ def test(
     check_settings(config, 'test')
     if checkpoint is None and needs_checkpoint(config):
         raise ConfigError(missing_checkpoint(config, 'rass_mm.apis.test(config, checkpoint)'))
-    with explained(config, 'model', 'test_dataloader', 'test_evaluator'):
-        return _test(config, checkpoint, out, show_dir, tta, show, wait_time)
+    order = 'model', 'test_dataloader', 'test_evaluator'
+    with named_parts(config, *order):
+        with explained(config, *order):
+            runner, record = _built_test(config, checkpoint, out, show_dir, tta, show, wait_time)
+        metrics = {key: float(value) for key, value in runner.test().items()}
+        images = len(runner.test_dataloader.dataset)
+        if is_main_process():
+            record |= {'images': images, 'protocol': protocol_line(config, images), 'metrics': metrics}
+            record |= {'test_set': data_hash(runner.test_dataloader.dataset), 'unlabelled_classes': unlabelled(runner)}
+            write_text(Path(config.work_dir) / RESULT, json.dumps(record, indent=2))
+    return metrics
 
 
-def _test(
+def _built_test(
     config: Config,
     checkpoint: str | None,
     out: str | None,
@@ -216,7 +229,8 @@ def _test(
     tta: bool,
     show: bool,
     wait_time: float,
-) -> dict[str, float]:
+) -> tuple[Runner, dict[str, Any]]:
+    """Checks the data of a test and returns its runner and the part of `metrics.json` that is known before the test."""
     config.load_from, config.resume = checkpoint, False
     check_data_folders(config.get('test_dataloader'), 'test_dataloader')
     check_labels(config, 'test_dataloader')
@@ -231,13 +245,7 @@ def _test(
     if checkpoint is None and any(parameter.requires_grad for parameter in runner.model.parameters()):
         raise ConfigError(missing_checkpoint(config, 'CHECKPOINT'))
     name_outputs(runner, out, show_dir, checkpoint)
-    metrics = {key: float(value) for key, value in runner.test().items()}
-    images = len(runner.test_dataloader.dataset)
-    if is_main_process():
-        record |= {'images': images, 'protocol': protocol_line(config, images), 'metrics': metrics}
-        record |= {'test_set': data_hash(runner.test_dataloader.dataset), 'unlabelled_classes': unlabelled(runner)}
-        write_text(Path(config.work_dir) / RESULT, json.dumps(record, indent=2))
-    return metrics
+    return runner, record
 
 
 def check_last_checkpoint(work_dir: str) -> None:

@@ -27,7 +27,7 @@ from mmengine.registry import (
 from pydantic import Field
 
 from rass_mm.config.arguments import Count, Finite, Name, NotNegative, Positive, Seed, Share, Whole, value_fault
-from rass_mm.config.building import unknown_name
+from rass_mm.config.messages import unknown_name
 from rass_mm.config.names import suggestion
 from rass_mm.config.registries import load_scope, registered, scopes
 from rass_mm.errors import ConfigError
