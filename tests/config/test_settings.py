@@ -36,6 +36,14 @@ def test_wrong_values_are_named(options, said):
         check_settings(load_config(TINY, options), 'train')
 
 
+def test_a_segmentor_of_mmseg_may_have_further_test_settings():
+    plain = {'model.test_cfg.subdivision_steps': 2, 'model.test_cfg.own': None, 'model.test_cfg.crop': 5}
+    check_settings(load_config('baselines/resnet_scenes_tiny.py', plain), 'test')
+    misspelled = load_config('baselines/resnet_scenes_tiny.py', {'model.test_cfg.strid': (32, 32)})
+    with pytest.raises(ConfigError, match='model.test_cfg.strid is not a setting of EncoderDecoder.*stride'):
+        check_settings(misspelled, 'test')
+
+
 @pytest.mark.parametrize(
     ('options', 'said'),
     [
