@@ -18,11 +18,11 @@ try:
 
     compat.prepare()
     from rass_mm.config import config_path
-    from rass_mm.config.building import adapt_registries
+    from rass_mm.config.building import adapt_builders
     from rass_mm.config.doors import close_doors
 
     close_doors()
-    adapt_registries()
+    adapt_builders()
     from rass_mm import datasets, degradation, engine, segmentation  # noqa: F401  (register on import)
     from rass_mm.segmentation.entry_points import adapt_entry_points
 

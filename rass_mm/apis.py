@@ -18,7 +18,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from rass_mm.compat import recorded_versions
-from rass_mm.config.building import explained
+from rass_mm.config.building import explained, named_parts
 from rass_mm.config.kinds import as_list, type_name
 from rass_mm.config.settings import check_settings
 from rass_mm.datasets.classes import check_split, has_head
@@ -140,8 +140,12 @@ def train(config: Config, resume: bool | str = False) -> Runner:
     check_settings(config, 'train')
     check_batch(config, 'train_dataloader')
     lock = held(config.work_dir, spared=Path(RESULT).stem) if _is_first(config) else nullcontext()
-    with explained(config, 'model', 'train_dataloader', 'optim_wrapper'), lock:
-        return _train(config, resume)
+    order = 'model', 'train_dataloader', 'optim_wrapper'
+    with named_parts(config, *order), lock:
+        with explained(config, *order):
+            runner = _built(config, resume)
+        runner.train()
+    return runner
 
 
 def check_batch(config: Config, name: str) -> None:
@@ -152,7 +156,8 @@ def check_batch(config: Config, name: str) -> None:
     check_memory(count * height * width * BATCH_BYTES, f'{name}.batch_size={count}', f'Set {name}.batch_size lower.')
 
 
-def _train(config: Config, resume: bool | str) -> Runner:
+def _built(config: Config, resume: bool | str) -> Runner:
+    """Checks the data of a training and returns its runner."""
     resume = resume or config.get('resume') or False
     if isinstance(resume, str):
         config.load_from = resume
@@ -176,7 +181,6 @@ def _train(config: Config, resume: bool | str) -> Runner:
         step['recipe'] = {**(step.get('recipe') or {}), 'version': step_version(step)}
     runner = Runner.from_cfg(config)
     check_pretrained(runner.model)
-    runner.train()
     return runner
 
 
@@ -209,8 +213,17 @@ def test(
     if checkpoint is None and needs_checkpoint(config):
         raise ConfigError(missing_checkpoint(config, 'rass_mm.apis.test(config, checkpoint)'))
     locks = _test_locks(config, out, show_dir) if _is_first(config) else nullcontext()
-    with explained(config, 'model', 'test_dataloader', 'test_evaluator'), locks:
-        return _test(config, checkpoint, out, show_dir, tta, show, wait_time)
+    order = 'model', 'test_dataloader', 'test_evaluator'
+    with named_parts(config, *order), locks:
+        with explained(config, *order):
+            runner, record = _built_test(config, checkpoint, out, show_dir, tta, show, wait_time)
+        metrics = {key: float(value) for key, value in runner.test().items()}
+        images = len(runner.test_dataloader.dataset)
+        if is_main_process():
+            record |= {'images': images, 'protocol': protocol_line(config, images), 'metrics': metrics}
+            record |= {'test_set': data_hash(runner.test_dataloader.dataset), 'unlabelled_classes': unlabelled(runner)}
+            write_text(Path(config.work_dir) / RESULT, json.dumps(record, indent=2))
+    return metrics
 
 
 def _is_first(config: Config) -> bool:
@@ -228,7 +241,7 @@ def _test_locks(config: Config, out: str | None, show_dir: str | None) -> Iterat
         yield
 
 
-def _test(
+def _built_test(
     config: Config,
     checkpoint: str | None,
     out: str | None,
@@ -236,7 +249,8 @@ def _test(
     tta: bool,
     show: bool,
     wait_time: float,
-) -> dict[str, float]:
+) -> tuple[Runner, dict[str, Any]]:
+    """Checks the data of a test and returns its runner and the part of `metrics.json` that is known before the test."""
     config.load_from, config.resume = checkpoint, False
     check_data_folders(config.get('test_dataloader'), 'test_dataloader')
     check_labels(config, 'test_dataloader')
@@ -251,13 +265,7 @@ def _test(
     if checkpoint is None and any(parameter.requires_grad for parameter in runner.model.parameters()):
         raise ConfigError(missing_checkpoint(config, 'CHECKPOINT'))
     name_outputs(runner, out, show_dir, checkpoint)
-    metrics = {key: float(value) for key, value in runner.test().items()}
-    images = len(runner.test_dataloader.dataset)
-    if is_main_process():
-        record |= {'images': images, 'protocol': protocol_line(config, images), 'metrics': metrics}
-        record |= {'test_set': data_hash(runner.test_dataloader.dataset), 'unlabelled_classes': unlabelled(runner)}
-        write_text(Path(config.work_dir) / RESULT, json.dumps(record, indent=2))
-    return metrics
+    return runner, record
 
 
 def check_last_checkpoint(work_dir: str) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from rass_mm.cli.options import INTERRUPTED, LARGEST, add_config, add_overrides, integer
 from rass_mm.config import load_config
-from rass_mm.config.building import explained
+from rass_mm.config.building import named_parts, reading_parts
 from rass_mm.config.settings import check_settings
 from rass_mm.datasets.check.run import SPLITS, check_config
 from rass_mm.datasets.check.tables import print_report
@@ -63,8 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
     check_settings(config, 'data')
     console, reports = Console(), []
     try:
-        with explained(config, *(f'{split}_dataloader' for split in SPLITS)):
-            settle(config)
+        with named_parts(config, *(f'{split}_dataloader' for split in SPLITS)):
+            with reading_parts():
+                settle(config)
             for report in check_config(config, arguments.splits, arguments.limit, arguments.workers):
                 print_report(report, console)
                 reports.append(report)

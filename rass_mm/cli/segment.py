@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 
 from rass_mm.cli.options import add_device, add_max_pixels, add_overrides, finish_job, integer, positive, side
-from rass_mm.config.building import explained
+from rass_mm.config.building import named_parts
 from rass_mm.devices import DTYPES, chosen_device
 from rass_mm.inference.loading import read_segmentor
 from rass_mm.inference.modes import MODES, SegmentOptions
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     identity = {**source.identity(), 'dtype': arguments.dtype}
     places = (arguments.sources, arguments.out)
-    with explained(source.config, 'model'):
+    with named_parts(source.config, 'model'):
         return finish_job(
             lambda: segment_files(*places, load, options, identity, arguments.restored, arguments.max_pixels),
             lambda job: f'{arguments.out}: {job.made} of {job.images} images segmented now ({job.seconds:.1f} s)',

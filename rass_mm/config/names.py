@@ -11,6 +11,10 @@ RUNNER_KEYS = (
     *('model_wrapper_cfg', 'find_unused_parameters', 'fine_tune', 'tta_model', 'tta_pipeline', 'clean_val'),
 )
 """Keys that mmengine's runner and this package read."""
+ALIKE = 0.8
+"""Similarity from which a name is taken for a misspelled one. `strid` has 0.91 to `stride`, `crop` has 0.62 to
+`crop_size`.
+"""
 SHOWN = 12
 """Maximum number of names in a message."""
 
@@ -36,3 +40,8 @@ def suggestion(name: str, known: Iterable[str]) -> str:
         near = get_close_matches(str(name).lower(), list(lower), SHOWN // 2, 0)
         return f'The most similar of the {len(names)} known names are {", ".join(lower[entry] for entry in near)}.'
     return f'Known: {", ".join(names)}.'
+
+
+def is_misspelled(name: str, known: Iterable[str]) -> bool:
+    """Returns whether an unknown name is so similar to a known one that it is probably the same name, misspelled."""
+    return bool(get_close_matches(str(name).lower(), [entry.lower() for entry in known], 1, ALIKE))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from rass_mm.config.building import in_library
+from rass_mm.config.frames import in_library
 from rass_mm.errors import ConfigError
 
 BOM = '\ufeff'

@@ -27,8 +27,8 @@ from mmengine.registry import (
 from pydantic import Field
 
 from rass_mm.config.arguments import Count, Finite, Name, NotNegative, Positive, Seed, Share, Whole, value_fault
-from rass_mm.config.building import unknown_name
-from rass_mm.config.names import suggestion
+from rass_mm.config.messages import unknown_name
+from rass_mm.config.names import is_misspelled, suggestion
 from rass_mm.config.registries import load_scope, registered, scopes
 from rass_mm.errors import ConfigError
 
@@ -97,6 +97,8 @@ RESTORING: dict[str, Any] = {
 }
 """Types of the values of `test_cfg` of a restorer."""
 TEST_CFGS = {'RASS': SLIDING, 'EncoderDecoder': SLIDING, 'SCRRestorer': RESTORING}
+OPEN = 'EncoderDecoder'
+"""Model whose `test_cfg` may have further keys, which mmseg ignores or passes to the decode head."""
 PLACES: dict[str, Registry] = {
     **dict.fromkeys(('model', 'segmentor', 'restorer', 'backbone', 'neck', 'decode_head', 'auxiliary_head'), MODELS),
     **dict.fromkeys(('prompt', 'test_prompt', 'tagger', 'data_preprocessor', 'loss_decode', 'tta_model'), MODELS),
@@ -270,15 +272,15 @@ def _tests(content: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[str]:
     model, path = (model or {}), 'model'
     if isinstance(model.get('segmentor'), dict):
         model, path = model['segmentor'], 'model.segmentor'
-    rules = TEST_CFGS.get(str(model.get('type')).rpartition('.')[2])
-    given = model.get('test_cfg')
+    kind = str(model.get('type')).rpartition('.')[2]
+    rules, given = TEST_CFGS.get(kind), model.get('test_cfg')
     if rules is None or given is None:
         return
     if not isinstance(given, dict):
         yield f'{path}.test_cfg is {given!r}, but it should be a dict. Correct it.'
         return
     for key, value in given.items():
-        if key not in rules:
+        if key not in rules and (kind != OPEN or is_misspelled(key, rules)):
             yield f'{path}.test_cfg.{key} is not a setting of {model["type"]}. {suggestion(key, rules)}'
-        elif fault := value_fault(value, rules[key]):
+        elif key in rules and (fault := value_fault(value, rules[key])):
             yield f'{path}.test_cfg.{key}{fault[0]} {fault[1]}'

@@ -3,16 +3,19 @@
 Both are registered at mmengine's own extension points, so `Runner`, `init_model` and `load_checkpoint` all use them.
 """
 
+import functools
 import os
 from typing import Any
 
+import mmengine.runner.checkpoint
 import numpy as np
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import load_file
+from torch import nn
 
 from rass_mm.engine.remote import ADDRESS, refuse_remote
-from rass_mm.engine.structure import check_structure
+from rass_mm.engine.structure import check_structure, settle_meta, weights_of
 from rass_mm.engine.trained_state import read_provenance
 from rass_mm.errors import CheckpointError
 from rass_mm.files.atomic import write_bytes, write_text
@@ -41,8 +44,24 @@ def load_local(filename: str | os.PathLike, map_location: Any = None, *_: Any, *
         )
     safe = filename.endswith('.safetensors')
     content = _read_safetensors(filename) if safe else read_tensors(filename, map_location)
+    settle_meta(content)
     check_structure(content, filename)
     return content
+
+
+def _wrap_loading() -> None:
+    """Makes mmengine's `load_checkpoint` refuse a file without a `state_dict`, of which it would load nothing."""
+    load = mmengine.runner.checkpoint._load_checkpoint_to_model
+
+    @functools.wraps(load)
+    def load_weights(model: nn.Module, checkpoint: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        weights_of(checkpoint, 'The checkpoint')
+        return load(model, checkpoint, *args, **kwargs)
+
+    mmengine.runner.checkpoint._load_checkpoint_to_model = load_weights
+
+
+_wrap_loading()
 
 
 def _read_safetensors(filename: str) -> dict[str, Any]:

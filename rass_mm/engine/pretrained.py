@@ -4,7 +4,7 @@ mmengine loads such a file with `strict=False` and only logs mismatches. If the 
 the tensor names of another library, the backbone would be trained from random weights without an error.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rass_mm.engine.checkpoints import load_local
 from rass_mm.engine.remote import ADDRESS, refuse_remote
+from rass_mm.engine.structure import weights_of
 from rass_mm.engine.trained_state import (
     PROVENANCE,
     TrainedStateMixin,
@@ -76,7 +77,7 @@ class Pretrained(PretrainedInit):
             return
         print_log(f'Load {self.prefix or "model"} from {self.checkpoint}, except the tensors {self.fresh}.', 'current')
         loaded = load_local(self.checkpoint, self.map_location)
-        found, own = _tensors(loaded, self.prefix or ''), module.state_dict()
+        found, own = _tensors(loaded, self.prefix or '', self.checkpoint), module.state_dict()
         whole = _tensors(loaded, '')
         if trained and PROVENANCE in whole:
             check_provenance(read_provenance(whole[PROVENANCE]), module.provenance, classes=False)
@@ -100,7 +101,7 @@ def _check_file(part: nn.Module, config: dict[str, Any], key: str) -> None:
         )
     trained = isinstance(part, TrainedStateMixin)
     own = tensors_of(part.state_dict()) if trained else dict(part.named_parameters())
-    given, fresh = _tensors(load_local(path, 'cpu'), config.get('prefix') or ''), config.get('fresh') or ()
+    given, fresh = _tensors(load_local(path, 'cpu'), config.get('prefix') or '', path), config.get('fresh') or ()
     missing = [name for name, value in own.items() if name not in fresh and not _fits(given.get(name), value)]
     if len(missing) > (1 - NEEDED) * len(own):
         raise CheckpointError(
@@ -111,8 +112,9 @@ def _check_file(part: nn.Module, config: dict[str, Any], key: str) -> None:
         )
 
 
-def _tensors(loaded: Any, prefix: str) -> dict[str, Tensor]:
-    state = loaded.get('state_dict', loaded.get('model', loaded)) if isinstance(loaded, dict) else {}
+def _tensors(loaded: Any, prefix: str, file: str = 'The checkpoint') -> dict[str, Tensor]:
+    named = 'state_dict' not in loaded and isinstance(loaded.get('model'), Mapping)
+    state = loaded['model'] if named else weights_of(loaded, file)
     names = {name.removeprefix('module.'): value for name, value in state.items()}
     prefix = prefix.strip('.')
     prefix += '.' if prefix else ''

@@ -1,20 +1,19 @@
 """Checks of the content of a checkpoint: its entries, the types of their values, and the values of its tensors."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import with_config
 from torch import Tensor
 from typing_extensions import NotRequired, TypedDict
 
-from rass_mm.engine.trained_state import PROVENANCE, read_provenance
+from rass_mm.engine.trained_state import PROVENANCE
 from rass_mm.errors import CheckpointError
 from rass_mm.files.schemas import ALLOWED, checked
 
 OTHER = 'Use another checkpoint of the run, or download the file again.'
-WEIGHTS = ('state_dict', 'model')
-"""Entries with the weights. Without them, the whole file is a dict of tensors."""
 STATE = ('message_hub', 'optimizer', 'param_schedulers')
 """Entries with the state of training, which a file may contain without weights."""
 
@@ -30,14 +29,36 @@ class DatasetMeta(TypedDict):
 class Meta(TypedDict):
     """Entry `meta` of a checkpoint."""
 
-    epoch: NotRequired[int]
-    iter: NotRequired[int]
-    cfg: NotRequired[str]
+    epoch: NotRequired[int | None]
+    iter: NotRequired[int | None]
+    cfg: NotRequired[str | None]
     dataset_meta: NotRequired[DatasetMeta | None]
 
 
+def settle_meta(content: Any) -> None:
+    """Replaces `meta=None` of a checkpoint by an empty dict, and integer tensors and arrays in it by integers."""
+    if not isinstance(content, dict) or 'meta' not in content:
+        return
+    meta = {} if content['meta'] is None else content['meta']
+    if isinstance(meta, dict):
+        meta |= {key: int(meta[key]) for key in ('epoch', 'iter') if _is_integer(meta.get(key))}
+    content['meta'] = meta
+
+
+def _is_integer(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        kinds = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+        return value.numel() == 1 and value.dtype in kinds
+    return isinstance(value, np.integer) or (
+        isinstance(value, np.ndarray) and value.size == 1 and value.dtype.kind in 'iu'
+    )
+
+
 def check_structure(content: Any, filename: str) -> None:
-    """Checks the entries of a checkpoint that all commands read: the weights, the record of the base, and `meta`.
+    """Checks the entries of a checkpoint that all commands read: the weights, and `meta`.
+
+    Further entries are accepted. A file whose weights are in other entries, such as `params_ema` or `teacher`, is
+    accepted as well, because the code that reads it may know them; see `weights_of`.
 
     Raises:
         CheckpointError: the content is not a dict, an entry has another type, there are no tensors, or a tensor
@@ -49,26 +70,51 @@ def check_structure(content: Any, filename: str) -> None:
         )
     if 'meta' in content:
         checked(content['meta'], Meta, f'{filename}, entry meta', OTHER, CheckpointError)
-    entry = next((name for name in WEIGHTS if name in content), None)
+    entry = 'state_dict' if 'state_dict' in content else 'model' if _holds_tensors(content.get('model')) else None
     state = content if entry is None else content[entry]
     place = filename if entry is None else f'{filename}, entry {entry}'
     if not isinstance(state, Mapping):
         raise CheckpointError(f'{place} is a {type(state).__name__}, but it must be a dict of tensors. {OTHER}')
-    if entry is None and any(name in content for name in STATE):
+    if entry is None and (any(name in content for name in STATE) or any(_entries_with_tensors(content))):
         return
     _check_names(state, place, every=entry == 'state_dict')
     check_finite(state, place)
-    for name, value in state.items():
-        if name.rpartition('.')[2] == PROVENANCE:
-            read_provenance(value, filename)
+
+
+def weights_of(content: Mapping[str, Any], filename: str) -> Mapping[str, Any]:
+    """Returns the weights of a checkpoint where mmengine looks for them: the entry `state_dict`, or the whole file.
+
+    Raises:
+        CheckpointError: the file has no `state_dict`, and its tensors are in other entries. The message contains them.
+    """
+    if 'state_dict' in content or any(isinstance(value, Tensor) for value in content.values()):
+        return content.get('state_dict', content)
+    entries = list(_entries_with_tensors(content))
+    if not entries:
+        return content
+    raise CheckpointError(
+        f'{filename} has no state_dict. Its tensors are in {", ".join(map(str, entries[:6]))}. Save those that you '
+        f"need: torch.save({{'state_dict': torch.load(FILE)[{entries[0]!r}]}}, NEW_FILE)."
+    )
+
+
+def _entries_with_tensors(content: Mapping[Any, Any]) -> Iterator[Any]:
+    yield from (key for key, value in content.items() if key not in STATE and _holds_tensors(value))
+
+
+def _holds_tensors(value: Any) -> bool:
+    parts = value.values() if isinstance(value, Mapping) else ()
+    return any(isinstance(part, Tensor) or _holds_tensors(part) for part in parts)
 
 
 def _check_names(state: Mapping[Any, Any], place: str, every: bool) -> None:
     wrong = [name for name in state if not isinstance(name, str)]
     if wrong:
         raise CheckpointError(f'{place} has the key {wrong[0]!r}, but the names of tensors are strings. {OTHER}')
-    others = [name for name, value in state.items() if not isinstance(value, Tensor)]
-    if len(others) == len(state) or (every and others):
+    # Modules may store values of any type under this name.
+    values = {name: value for name, value in state.items() if name.rpartition('.')[2] != PROVENANCE}
+    others = [name for name, value in values.items() if not isinstance(value, Tensor)]
+    if len(others) == len(values) or (every and others):
         found = f'{others[0]} is a {type(state[others[0]]).__name__}' if others else 'it is empty'
         raise CheckpointError(f'{place} must contain tensors, but {found}. {OTHER}')
 

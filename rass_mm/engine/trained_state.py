@@ -137,6 +137,15 @@ def read_provenance(state: Any, name: str = 'The checkpoint') -> dict[str, Any]:
     return checked(record, Provenance, f'{name}, record {PROVENANCE}', OTHER, CheckpointError)
 
 
+def is_record(value: Any) -> bool:
+    """Returns whether `read_provenance` can decode a value. Modules of other packages may store other values."""
+    try:
+        read_provenance(value)
+    except CheckpointError:
+        return False
+    return True
+
+
 def check_provenance(found: dict[str, Any], own: dict[str, Any], classes: bool = True) -> None:
     """Raises a `CheckpointError` if a checkpoint and a model differ in their provenance. The message shows both.
 

@@ -40,7 +40,7 @@ def read_tensors(filename: str | os.PathLike, map_location: Any = None, mmap: bo
         content = torch.load(filename, map_location=map_location, weights_only=True, mmap=mmap and zipped)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(filename, error)) from None
-    except RassError:
+    except (RassError, torch.OutOfMemoryError):  # a full GPU is not a fault of the file
         raise
     except Exception as error:  # on instructions that make no sense, the unpickler raises almost any error
         old = next((name for name in FORMATS if name in str(error)), None)

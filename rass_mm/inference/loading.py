@@ -24,6 +24,7 @@ from rass_mm.datasets.classes import follow_classes
 from rass_mm.datasets.wrappers import leaf_paths
 from rass_mm.devices import DTYPES, chosen_device
 from rass_mm.engine.checkpoints import load_local
+from rass_mm.engine.structure import weights_of
 from rass_mm.engine.trained_state import TrainedStateMixin, check_tensors, tensors_of
 from rass_mm.errors import BaseFolderError, CheckpointError, ConfigError
 from rass_mm.files.hashing import content_hash, json_sha256
@@ -31,6 +32,7 @@ from rass_mm.inference.classes import classes_of
 from rass_mm.inference.modes import SegmentOptions
 from rass_mm.inference.segmentor import Segmentor, inner_segmentor
 from rass_mm.segmentation import RestoreThenSegment
+from rass_mm.segmentation.fitting import needed, surplus_tensors, warn_of_surplus
 
 Bases = str | os.PathLike | Sequence[str | os.PathLike]
 BASE_HINT = (
@@ -175,17 +177,21 @@ def load_segmentor(
 def load_weights(model: nn.Module, loaded: dict[str, Any], checkpoint: Path) -> None:
     """Loads the weights of a checkpoint, and raises an error if they do not match the model completely.
 
-    mmengine's loader would only log missing tensors, and the model would then predict with random weights.
+    mmengine's loader would only log missing tensors, and the model would then predict with random weights. Further
+    tensors are not loaded, and a warning names them, see `surplus_tensors`.
 
     Raises:
-        CheckpointError: tensors are missing or unknown, or have another shape.
+        CheckpointError: tensors are missing or have another shape.
     """
-    given = loaded.get('state_dict', loaded)
-    state = type(given)((name.removeprefix('module.'), value) for name, value in given.items())
+    given = weights_of(loaded, str(checkpoint))
+    surplus = surplus_tensors(model, given)
+    state = type(given)((name.removeprefix('module.'), value) for name, value in given.items() if name not in surplus)
     if not isinstance(model, TrainedStateMixin | RestoreThenSegment):  # those check names and shapes themselves
-        own = tensors_of(model.state_dict())
-        needed = {key: value for key, value in own.items() if key in state or not key.endswith('num_batches_tracked')}
-        check_tensors(dict(state), needed, f'{checkpoint} does not fit the model of its config; nothing was loaded')
+        own, tensors = tensors_of(model.state_dict()), tensors_of(state)
+        what = f'{checkpoint} does not fit the model of its config; nothing was loaded'
+        check_tensors(tensors, needed(own, tensors), what)
+    if surplus:
+        warn_of_surplus(surplus, str(checkpoint))
     load_state_dict(model, state, strict=False, logger='current')
 
 

@@ -25,16 +25,19 @@ from mmseg.registry import TRANSFORMS
 from mmseg.visualization import SegLocalVisualizer
 
 from rass_mm.config import config_from_checkpoint
+from rass_mm.config.building import UNCHANGED
+from rass_mm.config.frames import through_user_code
 from rass_mm.config.kinds import name_types
 from rass_mm.datasets.classes import follow_classes
 from rass_mm.datasets.loading import LoadImageStrict
 from rass_mm.datasets.preflight import drop_absent_labels, follow_clean_suffix
 from rass_mm.datasets.wrappers import leaf_paths
 from rass_mm.engine.checkpoints import load_local
-from rass_mm.errors import CheckpointError, ConfigError, RassError
+from rass_mm.errors import CheckpointError, ConfigError
 from rass_mm.files.tensors import first_line
 from rass_mm.segmentation.fine_tuning import use_fine_tuning
 from rass_mm.segmentation.fitting import RESUMED
+from rass_mm.segmentation.head_inputs import adapt_heads
 from rass_mm.segmentation.logits import each_size
 
 HOOKS = tuple(
@@ -46,6 +49,8 @@ HOOKS = tuple(
 )
 """Hooks that are added to every runner of a config that imports this package."""
 
+NO_MEMORY = "can't allocate memory"
+"""Words of PyTorch's RuntimeError if the main memory is full."""
 LIMIT = 'max_pixels'
 """Argument of `LoadImageStrict` that the loaders of mmcv, which mmseg puts in its place, do not have."""
 
@@ -67,13 +72,14 @@ def settle(config: dict[str, Any]) -> None:
 
 
 def adapt_entry_points() -> None:
-    """Wraps `Config`, `Runner`, `BaseSegmentor`, `MMSegInferencer`, the visualizer and `inference_model`."""
+    """Wraps `Config`, `Runner`, `BaseSegmentor`, decode heads, `MMSegInferencer`, the visualizer, `inference_model`."""
     _wrap_config()
     _wrap_runner()
     _wrap_inference_model()
     _wrap_inferencer()
     _wrap_visualizer()
     _wrap_steps()
+    adapt_heads()
 
 
 def imports_rass_mm(config: Any) -> bool:
@@ -119,10 +125,12 @@ def _wrap_runner() -> None:
     def resume_whole(self: Runner, filename: str, *args: Any, **kwargs: Any) -> None:
         try:
             resume(self, filename, *args, **kwargs)
-        except RassError:
+        except UNCHANGED:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
             # Values of the optimizer, the schedule or the log can be wrong in any way.
+            if through_user_code(error) or NO_MEMORY in str(error):
+                raise
             raise CheckpointError(
                 f'{filename} cannot be resumed with this config: its optimizer, schedule or log does not fit '
                 f'({type(error).__name__}: {first_line(error)}). {RESUMED}'

@@ -15,8 +15,16 @@ from torch import Tensor, nn
 from typing_extensions import NotRequired, TypedDict
 
 from rass_mm.config import config_from_checkpoint
-from rass_mm.engine.structure import check_finite
-from rass_mm.engine.trained_state import OWN_CONFIG, PROVENANCE, TrainedStateMixin, check_tensors, tensors_of
+from rass_mm.engine.structure import check_finite, weights_of
+from rass_mm.engine.trained_state import (
+    OWN_CONFIG,
+    PROVENANCE,
+    TrainedStateMixin,
+    check_tensors,
+    is_record,
+    read_provenance,
+    tensors_of,
+)
 from rass_mm.errors import CheckpointError, ConfigError
 from rass_mm.files.schemas import ALLOWED, checked
 from rass_mm.segmentation.restore_then_segment import RestoreThenSegment
@@ -25,6 +33,8 @@ RESUMED = (
     'It cannot be resumed. Resume from another checkpoint of the run, or start a new run from its weights: '
     '--cfg-options load_from=CHECKPOINT.'
 )
+FEW = 6
+"""Number of names in a warning."""
 
 
 @with_config(ALLOWED)
@@ -67,7 +77,8 @@ class FittingCheckpointHook(Hook):
     """Hook that raises an error if a checkpoint does not fit, where mmengine only logs it or fails later.
 
     A test and a resumed run need all tensors of the model. A new run may start from some of them (`load_from`), but
-    from at least one.
+    from at least one. Further tensors in the checkpoint of a test are
+    not loaded, and a warning names them, see `surplus_tensors`.
     """
 
     priority = 'HIGHEST'
@@ -80,8 +91,16 @@ class FittingCheckpointHook(Hook):
         """
         file, resumed = str(runner._load_from or 'The checkpoint'), bool(runner._resume)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        whole = resumed or not isinstance(runner.optim_wrapper, BaseOptimWrapper)
-        check_model(model.module if isinstance(model, BaseTTAModel) else model, checkpoint, file, whole)
+        model = model.module if isinstance(model, BaseTTAModel) else model
+        tested = not resumed and not isinstance(runner.optim_wrapper, BaseOptimWrapper)
+        state = weights_of(checkpoint, file)
+        surplus = surplus_tensors(model, state) if tested else []
+        given = {name: value for name, value in state.items() if name not in surplus}
+        check_model(model, given, file, whole=resumed or tested)
+        if surplus:
+            warn_of_surplus(surplus, file)
+            for name in surplus:
+                del state[name]
         if resumed:
             check_training(checkpoint, file)
             _warn_of_batch_size(runner, checkpoint, file)
@@ -106,12 +125,51 @@ class FittingCheckpointHook(Hook):
                 )
 
 
-def check_model(model: nn.Module, checkpoint: Mapping[str, Any], file: str, whole: bool) -> None:
+def surplus_tensors(model: nn.Module, state: Mapping[str, Any]) -> list[str]:
+    """Returns the names of the tensors of a checkpoint that a model has no place for and that a test does not need.
+
+    An example is an auxiliary head that the config of the test lacks. Of a model that records its base, only the
+    tensors of an auxiliary head are returned: other tensors show that it was trained with other settings.
+
+    Args:
+        model: the model to load into.
+        state: weights of the checkpoint.
+    """
+    inner = model.segmentor if isinstance(model, RestoreThenSegment) else model
+    own, plain = inner.state_dict().keys(), not isinstance(inner, TrainedStateMixin)
+    recorded = tuple(f'{name}.' for name, part in inner.named_modules() if name and isinstance(part, TrainedStateMixin))
+    further = [name for name, value in state.items() if isinstance(value, Tensor) and _plain(name) not in own]
+    allowed = '' if plain else 'auxiliary_head.'
+    return sorted(
+        name
+        for name in further
+        if _plain(name).startswith(allowed)
+        and not _plain(name).startswith(recorded)
+        and name.rpartition('.')[2] != PROVENANCE
+    )
+
+
+def warn_of_surplus(names: list[str], file: str) -> None:
+    """Logs a warning with the number and the first names of tensors that are not loaded."""
+    listed = ', '.join(names[:FEW]) + (', ...' if len(names) > FEW else '')
+    count = f'{len(names)} tensors' if len(names) > 1 else '1 tensor'
+    print_log(
+        f'{file} has {count} that the model has no place for and that are not loaded: {listed}.',
+        'current',
+        logging.WARNING,
+    )
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix('module.')
+
+
+def check_model(model: nn.Module, state: Mapping[str, Any], file: str, whole: bool) -> None:
     """Checks the names, shapes and types of the tensors in a checkpoint. Models with a record check them themselves.
 
     Args:
         model: the model to load into.
-        checkpoint: content of the checkpoint.
+        state: weights of the checkpoint.
         file: its path, for the message.
         whole: whether all tensors of the model are needed.
 
@@ -119,21 +177,20 @@ def check_model(model: nn.Module, checkpoint: Mapping[str, Any], file: str, whol
         CheckpointError: tensors are missing or unknown, or differ in shape or type.
     """
     if isinstance(model, TrainedStateMixin | RestoreThenSegment):
+        if isinstance(model, TrainedStateMixin) and PROVENANCE in state:
+            read_provenance(state[PROVENANCE], file)
         return
-    state = checkpoint.get('state_dict', checkpoint)
     own_records = any(isinstance(part, TrainedStateMixin) for part in model.modules())
-    if PROVENANCE in state and not own_records:
+    if is_record(state.get(PROVENANCE)) and not own_records:
         raise CheckpointError(
             f'{file} is the checkpoint of a diffusion model, but the model of the config is a {type(model).__name__} '
             f'without one; nothing was loaded. {OWN_CONFIG}'
         )
-    state = tensors_of(state)
-    given = {name.removeprefix('module.'): value for name, value in state.items() if isinstance(value, Tensor)}
+    given = {_plain(name): value for name, value in tensors_of(state).items() if isinstance(value, Tensor)}
     own = tensors_of(model.state_dict())
     known = given.keys() & own.keys()
     if whole:
-        needed = {name: value for name, value in own.items() if name in given or not _is_count(name)}
-        check_tensors(given, needed, f'{file} does not fit the model; nothing was loaded')
+        check_tensors(given, needed(own, given), f'{file} does not fit the model; nothing was loaded')
     elif not known and own:
         check_tensors(given, own, f'{file} has none of the tensors of the model; nothing was loaded')
     else:
@@ -141,8 +198,9 @@ def check_model(model: nn.Module, checkpoint: Mapping[str, Any], file: str, whol
         check_tensors(same, {name: own[name] for name in same}, f'{file} does not fit the model; nothing was loaded')
 
 
-def _is_count(name: str) -> bool:
-    return name.endswith('num_batches_tracked')
+def needed(own: Mapping[str, Tensor], given: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Returns the tensors of a model that a checkpoint must have: all, except counts of batches."""
+    return {name: value for name, value in own.items() if name in given or not name.endswith('num_batches_tracked')}
 
 
 def check_training(checkpoint: Mapping[str, Any], file: str) -> None:

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 
+from rass_mm.segmentation.head_inputs import explained_inputs
+
 Rows = Callable[[int, int], Tensor]
 """Maps (top, bottom) to the logits (B, K, bottom - top, W) of these rows."""
 BAND = 64
@@ -88,7 +90,8 @@ def head_rows(
         return head.rows(features, metas, size)
     kept = type(head).predict is BaseDecodeHead.predict and type(head).predict_by_feat is BaseDecodeHead.predict_by_feat
     if kept:
-        coarse = head.forward(features)
+        with explained_inputs(head, features):
+            coarse = head.forward(features)
         return lambda top, bottom: resized_rows(coarse, size, top, bottom, head.align_corners)
     logits = head.predict(features, metas, test_cfg)
     return lambda top, bottom: logits[..., top:bottom, :]

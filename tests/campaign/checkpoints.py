@@ -106,7 +106,23 @@ ACCEPTED = {
     ('a further tensor', 'load_from'),
     ('transposed', 'load_from'),
     ('an empty tensor', 'load_from'),
+    ('a further tensor', 'test'),  # a warning names it, as in `FURTHER`
+    ('a further tensor', 'segment'),
+    ('meta None', 'test'),  # the same as no meta, which only a resumed run needs
+    ('meta None', 'load_from'),
+    ('meta None', 'segment'),
 }
+ELSEWHERE = {
+    'params_ema': lambda loaded: {'params_ema': loaded['state_dict'], 'iter': 5},
+    'teacher': lambda loaded: {'teacher': loaded['state_dict'], 'student': loaded['state_dict'], 'epoch': 5},
+    'module': lambda loaded: {'module': {'model': loaded['state_dict']}, 'optimizer': {}, 'meta': loaded['meta']},
+}
+"""Files that have no `state_dict` and that other programs write. The key is an entry that the message must name."""
+FURTHER = {
+    'auxiliary_head.conv_seg.weight': torch.ones(3),
+    'ema_backbone.conv1.weight': torch.ones(3),
+}
+"""Tensors of a training that the config of a test may lack."""
 RECORDS: dict[str, Any] = {
     'a text': 'text',
     'a list': [1, 2],
@@ -219,6 +235,15 @@ def _contents() -> Iterator[Case]:
         prepare = functools.partial(_changed, CONTENTS[name], 'rass.pth')
         for door, command in FOR_RASS.items():
             yield _case(f'RASS {name}', door, command, prepare)
+
+
+def _elsewhere() -> Iterator[Case]:
+    for name, change in ELSEWHERE.items():
+        prepare = functools.partial(_changed, change, 'resnet.pth')
+        for door in ('test', 'resume', 'load_from', 'segment', 'robustness', 'benchmark'):
+            named = (name,) if door not in ('segment', 'benchmark') else ('given|checkpoint',)
+            yield _case(f'weights in {name}', door, FOR_RESNET[door], prepare, named=named)
+        yield _case(f'weights in {name}', 'init_cfg', at('init_cfg', '@'), prepare, named=(name,))
 
 
 def _records() -> Iterator[Case]:
@@ -346,6 +371,10 @@ def _controls() -> Iterator[Case]:
         'further meta': _put({'a': [1, None]}, 'meta', 'further'),
         'prefix of a wrapper': _state(lambda state: {f'module.{key}': value for key, value in state.items()}),
         'another order': _state(lambda state: dict(reversed(state.items()))),
+        'averages beside the weights': lambda loaded: {**loaded, 'params_ema': loaded['state_dict'], 'module': 'x'},
+        'extra state of another package': _state(
+            lambda state: {**state, '_extra_state': {'scale': 1}, 'backbone._extra_state': torch.ones(2)}
+        ),
     }
     for name, change in changes.items():
         for door in ('test', 'load_from', 'benchmark'):
@@ -362,7 +391,22 @@ def _controls() -> Iterator[Case]:
         yield _case('valid', door, str(command), functools.partial(_copied, 'resnet.pth'), ok=True)
 
 
+def _further() -> Iterator[Case]:
+    for door in ('test', 'robustness'):
+        prepare = functools.partial(_changed, _state(lambda state: {**state, **FURTHER}), 'resnet.pth')
+        said = functools.partial(_said, '2 tensors that the model has no place for') if door == 'test' else None
+        yield _case('valid with an auxiliary head', door, FOR_RESNET[door], prepare, ok=True, check=said)
+    prepare = functools.partial(_changed, _put(torch.tensor(2), 'meta', 'iter'), 'resnet.pth')
+    yield _case('valid iter a tensor', 'resume', FOR_RESNET['resume'], prepare, ok=True)
+    prepare = functools.partial(_changed, _state(lambda state: {**state, **FURTHER}), 'rass.pth')
+    yield _case('RASS two further tensors', 'test', FOR_RASS['test'], prepare)
+    further = {'auxiliary_head.conv_seg.weight': torch.ones(3)}
+    prepare = functools.partial(_changed, _state(lambda state: {**state, **further}), 'rass.pth')
+    said = functools.partial(_said, '1 tensor that the model has no place for')
+    yield _case('valid RASS with an auxiliary head', 'test', FOR_RASS['test'], prepare, ok=True, check=said)
+
+
 def cases() -> Iterator[Case]:
     """Yields the cases of this group."""
-    for made in (_contents, _records, _training, _raw, _other_models, _controls):
+    for made in (_contents, _elsewhere, _records, _training, _raw, _other_models, _controls, _further):
         yield from made()

@@ -266,7 +266,7 @@ RESTORING = [
 MODELS = [
     *('model.type=Nope', 'model.backbone.depth=7', 'model.backbone.colour=1', 'model.decode_head.channels=0'),
     *('model.decode_head.in_index=[0,1,2,9]', 'model.decode_head.type=UperHead', 'model=None', 'model.backbone=5'),
-    *('model.test_cfg.colour=1', 'model.decode_head.colour=1', 'model.decode_head.norm_cfg.type=Nope'),
+    *('model.test_cfg.strid=1', 'model.decode_head.colour=1', 'model.decode_head.norm_cfg.type=Nope'),
 ]
 """Wrong values of the model for commands that only use the model, with a ResNet config."""
 DATASETS = [
@@ -300,7 +300,10 @@ GOOD = {
         'model.losses.constraint=None',
         'model.losses.pixel.loss_weight=2',
     ],
-    'benchmark': ['model.decode_head.dropout_ratio=0', 'model.test_cfg.mode=whole'],
+    # mmseg ignores test settings that it does not know
+    'benchmark': ['model.decode_head.dropout_ratio=0', 'model.test_cfg.mode=whole', 'model.test_cfg.colour=1'],
+    'segment': ['model.test_cfg.colour=1'],
+    'robustness': ['model.test_cfg.colour=1'],
     'check-data': ['train_dataloader=None', 'default_scope=mmseg'],
 }
 

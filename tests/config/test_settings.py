@@ -1,13 +1,10 @@
-"""Checks of a config's values, and messages that name its parts."""
+"""Checks of a config's values, and messages that name its keys."""
 
 import pytest
-from mmengine.config import Config
-from mmseg.registry import MODELS
 
 import rass_mm
 from rass_mm.config import config_names, load_config
 from rass_mm.config.arguments import Count, NotNegative, value_fault
-from rass_mm.config.building import explained
 from rass_mm.config.names import suggestion
 from rass_mm.config.settings import check_settings
 from rass_mm.errors import ConfigError
@@ -39,6 +36,14 @@ def test_wrong_values_are_named(options, said):
         check_settings(load_config(TINY, options), 'train')
 
 
+def test_a_segmentor_of_mmseg_may_have_further_test_settings():
+    plain = {'model.test_cfg.subdivision_steps': 2, 'model.test_cfg.own': None, 'model.test_cfg.crop': 5}
+    check_settings(load_config('baselines/resnet_scenes_tiny.py', plain), 'test')
+    misspelled = load_config('baselines/resnet_scenes_tiny.py', {'model.test_cfg.strid': (32, 32)})
+    with pytest.raises(ConfigError, match='model.test_cfg.strid is not a setting of EncoderDecoder.*stride'):
+        check_settings(misspelled, 'test')
+
+
 @pytest.mark.parametrize(
     ('options', 'said'),
     [
@@ -51,27 +56,6 @@ def test_wrong_values_are_named(options, said):
 def test_options_that_cannot_be_set_are_named(options, said):
     with pytest.raises(ConfigError, match=said):
         load_config(TINY, options)
-
-
-def test_a_part_that_cannot_be_built_is_named():
-    config = Config({'model': {'type': 'EncoderDecoder', 'backbone': {'type': 'ResNet', 'depth': 50, 'dept': 1}}})
-    said = r'model\.backbone\.dept is not a setting of ResNet. Did you mean depth'
-    with pytest.raises(ConfigError, match=said), explained(config, 'model'):
-        MODELS.build({**config.model.backbone, 'type': 'mmseg.ResNet'})
-
-
-def test_errors_of_user_code_are_not_changed():
-    class Own:
-        def __init__(self) -> None:
-            raise KeyError('own')
-
-    with pytest.raises(KeyError, match='own'), explained({'model': {'type': Own}}, 'model'):
-        MODELS.build({'type': Own})
-
-
-def test_the_registries_raise_their_own_errors_outside_of_a_command():
-    with pytest.raises(KeyError, match='Nope is not in the'):
-        MODELS.build({'type': 'Nope'})
 
 
 @pytest.mark.parametrize(

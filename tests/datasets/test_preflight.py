@@ -1,9 +1,41 @@
 """Checks of the data folders of a config before models are built."""
 
-import pytest
+import json
 
-from rass_mm.datasets.preflight import check_data_folders
+import pytest
+from mmseg.datasets import BaseSegDataset
+
+from rass_mm.datasets.preflight import check_data_folders, check_labels
 from rass_mm.errors import DataError
+
+
+class OwnSuffix(BaseSegDataset):
+    """Data set of a user, whose constructor sets the suffixes."""
+
+    def __init__(self, **kwargs):
+        super().__init__(img_suffix='_rgb.png', seg_map_suffix='_id.png', **kwargs)
+
+
+class OwnFolder(BaseSegDataset):
+    """Data set of a user, whose constructor changes a folder."""
+
+    def __init__(self, data_root, img_suffix='.png', **kwargs):
+        super().__init__(data_root=f'{data_root}/images', img_suffix=img_suffix, **kwargs)
+
+
+class OwnList(BaseSegDataset):
+    """Data set of a user, whose list of images is JSON, and whose images are arrays in one file."""
+
+    def load_data_list(self):
+        with open(self.ann_file) as file:
+            return [{'img_path': f'{self.data_prefix["img_path"]}#{name}'} for name in json.load(file)]
+
+
+class Failing(BaseSegDataset):
+    """Data set of a user that cannot be built before its files exist."""
+
+    def __init__(self, **kwargs):
+        raise RuntimeError('not yet')
 
 
 def loader(root, prefix='images/train', **dataset):
@@ -87,3 +119,30 @@ def test_an_absolute_prefix_and_no_root_work(root):
 )
 def test_data_without_a_local_folder_is_not_checked(config):
     assert check_data_folders(config, 'val_dataloader') is None
+
+
+def test_suffixes_and_folders_that_a_constructor_sets_are_followed(root):
+    own = loader(root, type=OwnSuffix)
+    assert 'end in _rgb.png' in refusal(own)
+    (root / 'images' / 'train' / 'a_rgb.png').touch()
+    check_data_folders(own, 'train_dataloader')
+    assert f'{root}/images/images/train does not exist' in refusal(loader(root, type=OwnFolder))
+    check_data_folders(loader(root, 'train', type=OwnFolder, img_suffix='_rgb.png'), 'train_dataloader')
+    check_data_folders(loader(root, type=Failing), 'train_dataloader')
+
+
+@pytest.mark.parametrize('content', [b'["a", "b"]', b'\x00\xff', b''])
+def test_a_class_with_a_list_of_its_own_is_not_checked(root, content):
+    (root / 'list').write_bytes(content)
+    own = {'type': OwnList, 'ann_file': 'list', 'pipeline': [{'type': 'LoadLabelStrict'}]}
+    check_data_folders(loader(root, 'arrays.npz', **own), 'train_dataloader')
+    check_labels({'train_dataloader': loader(root, 'arrays.npz', **own)}, 'train_dataloader')
+
+
+def test_several_suffixes_are_accepted(root):
+    for suffix in (('.PNG', '.npy'), ['.PNG', '.npy']):
+        several = loader(root, img_suffix=suffix)
+        (root / 'images' / 'train' / 'a.PNG').unlink(missing_ok=True)
+        assert 'end in .PNG, .npy' in refusal(several)
+        (root / 'images' / 'train' / 'a.PNG').touch()
+        check_data_folders(several, 'train_dataloader')

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from mmengine.runner import load_checkpoint
 
 from rass_mm.engine.checkpoints import load_local
+from rass_mm.engine.structure import weights_of
 from rass_mm.engine.trained_state import pack_provenance, read_provenance
 from rass_mm.errors import CheckpointError
 
@@ -29,6 +31,12 @@ def load(tmp_path, content):
         },
         {'state_dict': {**WEIGHTS, 'attn_mask': torch.full((2,), float('-inf'))}},
         {'state_dict': {**WEIGHTS, '_extra_state': pack_provenance(GOOD)}},
+        {'state_dict': {**WEIGHTS, '_extra_state': torch.ones(3), 'conv._extra_state': {'scale': 2}}},
+        {'state_dict': WEIGHTS, 'model': 'resnet', 'own': {'a': None}, 'args': ['x']},
+        {'state_dict': WEIGHTS, 'meta': {'iter': None, 'epoch': None, 'cfg': None}},
+        {'params_ema': WEIGHTS, 'params': WEIGHTS},
+        {'teacher': WEIGHTS, 'student': WEIGHTS, 'epoch': 3, 'model': 'vit'},
+        {'module': {'backbone': WEIGHTS}, 'optimizer': {}},
     ],
 )
 def test_usual_checkpoints_are_read(tmp_path, content):
@@ -48,12 +56,39 @@ def test_usual_checkpoints_are_read(tmp_path, content):
         ({'state_dict': {'conv.weight': torch.tensor([float('nan')])}}, r'conv\.weight contains NaN'),
         ({'state_dict': WEIGHTS, 'meta': 'text'}, 'meta'),
         ({'state_dict': WEIGHTS, 'meta': {'iter': 'five'}}, 'iter'),
-        ({'state_dict': {**WEIGHTS, '_extra_state': torch.ones(3)}}, '_extra_state'),
+        ({'state_dict': {'_extra_state': 'text'}}, 'must contain tensors'),
+        ({'meta': {'iter': 5}, 'own': {'a': 5}}, 'must contain tensors'),
+        ({'state_dict': WEIGHTS, 'meta': {'iter': torch.tensor(2.5)}}, 'iter'),
     ],
 )
 def test_other_content_is_named(tmp_path, content, named):
     with pytest.raises(CheckpointError, match=rf'a\.pth.*{named}'):
         load(tmp_path, content)
+
+
+def test_entries_of_meta_are_settled(tmp_path):
+    assert load(tmp_path, {'state_dict': WEIGHTS, 'meta': None})['meta'] == {}
+    meta = {'iter': torch.tensor(5), 'epoch': np.int64(3), 'other': torch.ones(2)}
+    found = load(tmp_path, {'state_dict': WEIGHTS, 'meta': meta})['meta']
+    assert (found['iter'], found['epoch']) == (5, 3) and type(found['iter']) is type(found['epoch']) is int
+    assert found['other'].shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ('content', 'named'),
+    [
+        ({'params_ema': WEIGHTS, 'params': WEIGHTS}, 'params_ema, params'),
+        ({'teacher': WEIGHTS, 'epoch': 3}, 'teacher'),
+        ({'module': {'backbone': WEIGHTS}}, 'module'),
+    ],
+)
+def test_weights_elsewhere_are_named_where_they_are_loaded(tmp_path, content, named):
+    model = torch.nn.Linear(2, 2)
+    torch.save(content, tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match=rf'a\.pth has no state_dict. Its tensors are in {named}\.'):
+        weights_of(load_local(tmp_path / 'a.pth'), str(tmp_path / 'a.pth'))
+    with pytest.raises(CheckpointError, match=f'has no state_dict. Its tensors are in {named}'):
+        load_checkpoint(model, str(tmp_path / 'a.pth'))
 
 
 @pytest.mark.parametrize('key', ['base', 'merged_adapters', 'classes'])

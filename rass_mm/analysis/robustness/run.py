@@ -17,7 +17,7 @@ from rass_mm.analysis.robustness.sweep import Sweep, run_sweep, sweep_config
 from rass_mm.apis import prepare_config
 from rass_mm.compat import recorded_versions
 from rass_mm.config import load_config
-from rass_mm.config.building import explained
+from rass_mm.config.building import explained, named_parts
 from rass_mm.config.settings import check_settings
 from rass_mm.degradation.severity import parameter_text
 from rass_mm.devices import device_name
@@ -64,7 +64,7 @@ def tested(arguments: argparse.Namespace, name: str, others: Sequence[Curve]) ->
     if missing:
         curve.begin({'command': command_line(), 'device': device_name(), 'versions': recorded_versions()})
         shown = progress(missing, curve.header['data']['images'])
-        with explained(config, 'model', 'test_dataloader', 'test_evaluator'), shown as (advance, finished):
+        with named_parts(config, 'model', 'test_dataloader', 'test_evaluator'), shown as (advance, finished):
             run_sweep(config, arguments.checkpoint, curve, sweep, advance, finished)
     return curve
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rass_mm.analysis.speed.models import Models, count_parameters, everything, in_precision, module_tensors, settings
 from rass_mm.analysis.speed.stages import extractor_of, replaced
 from rass_mm.analysis.speed.variants import Variant, settled
-from rass_mm.config.building import explained
+from rass_mm.config.building import named_parts
 from rass_mm.devices import check_memory
 from rass_mm.diffusion.stages import StagePoint
 from rass_mm.errors import ConfigError, InstallationError
@@ -79,7 +79,7 @@ class Job:
             compiled: whether to compile the most expensive modules, if `variant.compile` is set.
         """
         with ExitStack() as stack:
-            stack.enter_context(explained(self.config, 'model'))
+            stack.enter_context(named_parts(self.config, 'model'))
             changes = settings(self.model, self.config.model)
             changes += [(self.model.backbone, 'prompt', self.prompt)] if self.prompt is not None else []
             for owner, name, value in changes:

@@ -6,6 +6,7 @@ from typing import Any
 
 from mmengine.registry import init_default_scope
 
+from rass_mm.config.building import reading_parts
 from rass_mm.datasets.check.findings import DataReport, report_on
 from rass_mm.datasets.check.listing import list_dataset
 from rass_mm.datasets.check.reading import read_samples
@@ -44,7 +45,8 @@ def check_config(
         for name, dataset in leaf_datasets(loader['dataset'], split) if loader else ():
             key = repr(dataset)
             if key not in done:
-                conflict = class_conflict(config, f'{split}_dataloader', dataset)
+                with reading_parts():
+                    conflict = class_conflict(config, f'{split}_dataloader', dataset)
                 report = _check(dataset, split, name, limit, workers)
                 done[key] = dataclasses.replace(report, conflicts=[conflict] if conflict else [])
                 yield done[key]
@@ -55,7 +57,8 @@ def check_config(
 def _check(dataset: dict[str, Any], split: str, name: str, limit: int | None, workers: int) -> DataReport:
     data = {key: dataset.get(key) for key in ('type', 'data_root', 'data_prefix', 'ann_file') if dataset.get(key)}
     try:
-        listing = list_dataset(dataset, f'{split}_dataloader')
+        with reading_parts():
+            listing = list_dataset(dataset, f'{split}_dataloader')
     except DataError as error:
         return DataReport(name, data, str(error))
     if listing.rules:
