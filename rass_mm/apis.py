@@ -30,10 +30,9 @@ from rass_mm.devices import check_memory, device_name, has_accelerator
 from rass_mm.engine.launchers import check_launcher, is_first_process
 from rass_mm.engine.pretrained import check_pretrained
 from rass_mm.engine.records import command_line
-from rass_mm.errors import CheckpointError, ConfigError
+from rass_mm.errors import CheckpointError, ConfigError, clipped
 from rass_mm.files.atomic import write_text
 from rass_mm.files.locks import held
-from rass_mm.files.schemas import LONGEST
 from rass_mm.protocol import protocol_line, recipe_versions
 from rass_mm.segmentation.entry_points import settle
 from rass_mm.segmentation.fine_tuning import check_fine_tuning
@@ -284,8 +283,7 @@ def check_last_checkpoint(work_dir: str) -> None:
     except (OSError, ValueError) as error:
         raise CheckpointError(f'{record} cannot be read ({error}). {fix}') from None
     if not found:
-        shown = named if len(named) <= LONGEST else named[:LONGEST] + '...'
-        raise CheckpointError(f'{record} contains {shown!r}, which is not the path of a checkpoint. {fix}')
+        raise CheckpointError(f'{record} contains {clipped(named)!r}, which is not the path of a checkpoint. {fix}')
 
 
 def _keep_config_file(config: Config) -> None:

@@ -1,6 +1,7 @@
-"""Exceptions of this package. Each message states what is wrong, what was expected and how to fix it.
+"""Exceptions of this package, and the shortening of values in messages.
 
-The command line prints the message without a traceback. Programs can catch `RassError` to handle all of them.
+Each message states what is wrong, what was expected and how to fix it. The command line prints the message
+without a traceback. Programs can catch `RassError` to handle all of them.
 """
 
 
@@ -34,3 +35,9 @@ class ConfigError(RassError, ValueError):
 
 class InstallationError(RassError, ImportError):
     """Raised if a required package is missing, broken or has an incompatible version."""
+
+
+def clipped(text: str, length: int = 60) -> str:
+    """Returns a text for a message: in one line, with at most `length` characters."""
+    text = ' '.join(text.split())
+    return text if len(text) <= length else f'{text[: length - 3]}...'

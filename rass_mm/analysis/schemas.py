@@ -8,9 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, FiniteFloat, NonNegativeInt, PositiveInt
 from typing_extensions import NotRequired, TypedDict
 
+from rass_mm.degradation.severity import KINDS
+
 CLEAN = 'clean'
 """Kind of a point without degradation."""
-Kind = Literal['clean', 'blur', 'downscale', 'gaussian', 'poisson', 'jpeg', 'mixed']
+Kind = Literal[(CLEAN, *KINDS)]
 """Kinds of points: `CLEAN` and the degradations `rass_mm.degradation.severity.KINDS`."""
 
 Text = Annotated[str, Field(min_length=1)]

@@ -19,7 +19,7 @@ from rass_mm.config import load_config
 from rass_mm.config.settings import check_settings
 from rass_mm.degradation.recipe import OSEDIFF, VERSIONS
 from rass_mm.devices import DTYPES
-from rass_mm.errors import RassError
+from rass_mm.errors import RassError, clipped
 from rass_mm.files.integrity import MAX_PIXELS
 
 LARGEST, LONGEST = 10**12, 20
@@ -183,7 +183,7 @@ def integer(least: int, most: int) -> Callable[[str], int]:
         except ValueError:
             value = None
         if value is None or not least <= value <= most:
-            raise argparse.ArgumentTypeError(f'{shortened(text)} is not an integer from {least} to {most}')
+            raise argparse.ArgumentTypeError(f'{clipped(text, LONGEST)!r} is not an integer from {least} to {most}')
         return value
 
     return parse
@@ -199,7 +199,7 @@ def number(least: float, most: float, above: bool = False) -> Callable[[str], fl
             value = math.nan
         if not (least < value <= most if above else least <= value <= most):  # also if it is NaN
             words = f'greater than {least:g} and at most' if above else f'from {least:g} to'
-            raise argparse.ArgumentTypeError(f'{shortened(text)} is not a number {words} {most:g}')
+            raise argparse.ArgumentTypeError(f'{clipped(text, LONGEST)!r} is not a number {words} {most:g}')
         return value
 
     return parse
@@ -211,12 +211,7 @@ def positive(text: str) -> int:
         return integer(1, LARGEST)(text)
     except argparse.ArgumentTypeError:
         rule = '' if len(text) <= LONGEST else f' up to {LARGEST}'
-        raise argparse.ArgumentTypeError(f'{shortened(text)} is not a positive integer{rule}') from None
-
-
-def shortened(text: str) -> str:
-    """Returns the text in quotes, without its middle if it is long."""
-    return repr(text if len(text) <= LONGEST else f'{text[:LONGEST]}...')
+        raise argparse.ArgumentTypeError(f'{clipped(text, LONGEST)!r} is not a positive integer{rule}') from None
 
 
 count, side, workers = integer(1, 10**6), integer(1, 2**16), integer(1, 256)

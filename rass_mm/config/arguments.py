@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_type_hints
 from pydantic import ConfigDict, Field, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 
 from rass_mm.config.names import suggestion
+from rass_mm.errors import clipped
 
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
@@ -18,8 +19,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Timestep = Annotated[int, Field(ge=0, lt=1000)]
 Name = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-LONGEST = 60
-"""Characters of a wrong value in a message."""
 
 
 def argument_fault(kind: type, arguments: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -70,19 +69,14 @@ def _described(error: ValidationError, value: Any) -> tuple[str, str]:
     several = len({fault['loc'][:1] for fault in faults}) > 1 and faults[0]['input'] is not deepest['input']
     messages = dict.fromkeys(_expected(fault['msg']) for fault in faults)
     if several or len(messages) > 1:
-        return '', f'is {_shown(value)}, but it should {" or ".join(messages)}.'
+        return '', f'is {clipped(repr(value))}, but it should {" or ".join(messages)}.'
     key = ''.join(f'.{part}' for part in deepest['loc'] if isinstance(part, int) or part.isidentifier())
-    return key, f'is {_shown(deepest["input"])}, but it should {next(iter(messages))}.'
+    return key, f'is {clipped(repr(deepest["input"]))}, but it should {next(iter(messages))}.'
 
 
 def _expected(message: str) -> str:
     """Returns the end of pydantic's message that follows the word 'should'."""
     return message.partition(' should ')[2].replace('an instance of Sequence', 'a list') or f'be valid ({message})'
-
-
-def _shown(value: Any) -> str:
-    text = ' '.join(repr(value).split())
-    return text if len(text) <= LONGEST else f'{text[: LONGEST - 3]}...'
 
 
 def _with(value: Any, kind: type) -> Any:

@@ -15,9 +15,10 @@ from rass_mm.config.names import suggestion
 from rass_mm.config.parts import Parts, dicts
 from rass_mm.config.registries import scopes
 from rass_mm.config.shipped import PACKAGE
+from rass_mm.errors import clipped
 
-LONGEST, VALUE = 300, 60
-"""Characters of an error's message and of a value in a message."""
+LONGEST = 300
+"""Characters of an error's message."""
 
 
 def _class_of(registry: Registry, cfg: Any) -> Any:
@@ -119,20 +120,14 @@ def reason(error: BaseException) -> str:
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if 'Original Traceback' in text:  # of a data worker
         text = text.strip().splitlines()[-1]
-    text = ' '.join(text.split()).rstrip('.')
-    text = text if len(text) <= LONGEST else f'{text[:LONGEST]}...'
+    text = clipped(text.rstrip('. \n'), LONGEST)
     return f'{type(error).__name__}: {text}' if text else type(error).__name__
 
 
 def settings(cfg: Mapping[str, Any], path: str) -> str:
     """Returns a sentence that lists the settings of a part of a config."""
-    listed = ', '.join(f'{key}={_shown(value)}' for key, value in cfg.items() if key not in ('type', '_scope_'))
+    listed = ', '.join(f'{key}={clipped(repr(value))}' for key, value in cfg.items() if key not in ('type', '_scope_'))
     return f'Correct its settings ({path}): {listed}.' if listed else f'Correct {path}.'
-
-
-def _shown(value: Any) -> str:
-    text = ' '.join(repr(value).split())
-    return text if len(text) <= VALUE else f'{text[: VALUE - 3]}...'
 
 
 def reading_fault(parts: Parts, error: Exception) -> str:

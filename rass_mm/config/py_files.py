@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from rass_mm.config.frames import in_library
-from rass_mm.errors import ConfigError
+from rass_mm.errors import ConfigError, clipped
 
 BOM = '\ufeff'
 LONGEST = 300
@@ -97,5 +97,5 @@ def _place(path: str, error: BaseException) -> str | None:
 
 
 def _short(error: BaseException) -> str:
-    text = ' '.join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split()).rstrip('.')
-    return text if len(text) <= LONGEST else f'{text[:LONGEST]}...'
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    return clipped(text.rstrip('. \n'), LONGEST)

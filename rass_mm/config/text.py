@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.config import Config
 
 from rass_mm.config.rules import URL, WEIGHT_KEYS, check_config_data, outside
-from rass_mm.errors import ConfigError
+from rass_mm.errors import ConfigError, clipped
 
 CHARACTERS = 2**20
 FLOATS = {'inf': math.inf, 'nan': math.nan}
@@ -70,7 +70,7 @@ class _NotLiteralError(Exception):
 
 def _assignment(line: ast.stmt) -> tuple[str, Any]:
     if not isinstance(line, ast.Assign) or len(line.targets) != 1 or not isinstance(line.targets[0], ast.Name):
-        raise _NotLiteralError(f'{_shown(line)!r} is not an assignment of a literal')
+        raise _NotLiteralError(f'{clipped(ast.unparse(line))!r} is not an assignment of a literal')
     name = line.targets[0].id
     if name == '_base_':
         raise _NotLiteralError('it has a _base_, but the text in a checkpoint must be complete')
@@ -96,12 +96,7 @@ def _literal(node: ast.expr, path: str) -> Any:
         case ast.Call(func=ast.Name(id='dict'), args=[] | [ast.Dict()]) if all(item.arg for item in node.keywords):
             given = _literal(node.args[0], path) if node.args else {}  # dict({...}): a key is not an identifier
             return given | {item.arg: _literal(item.value, f'{path}.{item.arg}') for item in node.keywords}
-    raise _NotLiteralError(f'{path}={_shown(node)} is not a literal')
-
-
-def _shown(node: ast.AST) -> str:
-    text = ast.unparse(node)
-    return text if len(text) <= 80 else f'{text[:80]}...'
+    raise _NotLiteralError(f'{path}={clipped(ast.unparse(node))} is not a literal')
 
 
 def _without_foreign_weights(value: Any, key: Any = None) -> Any:

@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import NotRequired, TypedDict
 
 from rass_mm.errors import AdapterError
-from rass_mm.files.schemas import checked
+from rass_mm.files.schemas import BaseIdentity, checked
 
 AGAIN = 'Copy the file again, or pass another one that was written by training or by rass-mm convert.'
 SIDES = {'.lora_A.weight': 0, '.lora_B.weight': 1}
@@ -19,13 +19,6 @@ Text = Annotated[str, Field(min_length=1)]
 Scale = Annotated[FiniteFloat, Field(gt=0)]
 Targets = Annotated[list[Text], Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1, pattern=r'^[^.]+$')]
-
-
-class Identity(TypedDict):
-    """Identity of a base, see `DiffusionBase.identity`."""
-
-    config: Text
-    weights: Text
 
 
 class Lora(TypedDict):
@@ -49,7 +42,7 @@ class Header(Lora):
     """Header of an adapter file, see `write_adapter`."""
 
     name: Name
-    base: Identity
+    base: BaseIdentity
     hash: Text
     recipe: NotRequired[AdapterRecipe]
     vae: NotRequired[Lora]

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from rass_mm.compat import recorded_versions
 from rass_mm.errors import CheckpointError
-from rass_mm.files.schemas import ALLOWED, checked
+from rass_mm.files.schemas import ALLOWED, BaseIdentity, checked
 
 PROVENANCE = '_extra_state'
 """Key under which torch stores the value of `get_extra_state` in a state dict, after the name of the module."""
@@ -30,18 +30,10 @@ OTHER = 'Use another checkpoint of the run, or one written by rass-mm train or r
 
 
 @with_config(ALLOWED)
-class Identity(TypedDict):
-    """Identity of a base, see `DiffusionBase.identity`."""
-
-    config: str
-    weights: str
-
-
-@with_config(ALLOWED)
 class Provenance(TypedDict):
     """Record in a checkpoint of what its tensors belong to."""
 
-    base: Identity
+    base: BaseIdentity
     merged_adapters: list[dict[str, Any]]
     classes: list[str]
 

@@ -6,12 +6,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, PlainValidator, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
 
-from rass_mm.errors import DataError, RassError
+from rass_mm.errors import DataError, RassError, clipped
 
-LONGEST = 60
-"""Characters of a wrong value in a message."""
 ALLOWED = ConfigDict(strict=True, extra='allow', arbitrary_types_allowed=True)
 """Configuration of a `TypedDict`: further keys are accepted, and values are not converted."""
 
@@ -24,6 +23,14 @@ def _file_name(value: Any) -> Any:
 
 FileName = Annotated[str, PlainValidator(_file_name)]
 """Text that is not empty. It may contain bytes that are not UTF-8, which pydantic does not accept in other texts."""
+
+
+@with_config(ALLOWED)
+class BaseIdentity(TypedDict):
+    """Identity of a base in adapters and checkpoints, see `rass_mm.diffusion.base.DiffusionBase.identity`."""
+
+    config: Annotated[str, Field(min_length=1)]
+    weights: Annotated[str, Field(min_length=1)]
 
 
 def read_json(path: str | os.PathLike, kind: Any, fix: str, error: type[RassError] = DataError) -> Any:
@@ -79,10 +86,8 @@ def described(found: ValidationError) -> str:
     key = '.'.join(str(part) for part in fault['loc'] if '[' not in str(part))
     if fault['type'] == 'missing':
         return f'the key {key} is missing'
-    value = repr(fault['input'])
-    shown = value if len(value) <= LONGEST else value[: LONGEST - 3] + '...'
     expected = fault['msg'].removeprefix('Input should be ').removeprefix('Value error, ')
-    return f'{key or "the content"} is {shown}, but it should be {expected}'
+    return f'{key or "the content"} is {clipped(repr(fault["input"]))}, but it should be {expected}'
 
 
 @lru_cache(maxsize=64)
