@@ -47,6 +47,7 @@ def held(
 
     Raises:
         DataError: another process holds the lock; the message names it.
+        OSError: a file is in the place of the folder.
     """
     folder = Path(folder)
     file, new = folder / name, []
@@ -61,6 +62,8 @@ def held(
             f'{target or folder} is in use by {_holder(file)}. Two commands cannot write the same results. Wait until '
             'it has ended, stop it, or choose another output folder.'
         ) from None
+    except (FileExistsError, NotADirectoryError):
+        raise  # a file is in the place of the folder or of one of its parents
     except (OSError, NotImplementedError) as error:
         logger.debug('%s is not locked: %s', folder, error)
     if lock.is_locked:

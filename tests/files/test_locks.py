@@ -21,6 +21,13 @@ with held(sys.argv[1]):
 """
 
 
+def raising(error):
+    def call(*_, **__):
+        raise error
+
+    return call
+
+
 @pytest.fixture
 def holder(tmp_path):
     process = subprocess.Popen([sys.executable, '-c', HOLD, str(tmp_path / 'out')], stdout=subprocess.PIPE, text=True)
@@ -79,10 +86,18 @@ def test_an_error_releases_the_lock(tmp_path):
         pass
 
 
-def test_a_folder_that_cannot_be_locked_is_left_to_the_errors_of_writing(tmp_path):
+def test_a_folder_that_cannot_be_locked_is_left_to_the_errors_of_writing(tmp_path, monkeypatch):
+    monkeypatch.setattr('filelock.FileLock.acquire', raising(PermissionError(13, 'Permission denied')))
+    with held(tmp_path / 'out'):
+        (tmp_path / 'out' / 'result').touch()
+    assert [path.name for path in (tmp_path / 'out').iterdir()] == ['result']
+
+
+@pytest.mark.parametrize('path', ['file', 'file/out'])
+def test_a_file_in_place_of_the_folder_is_an_error(path, tmp_path):
     (tmp_path / 'file').touch()
-    with held(tmp_path / 'file'), pytest.raises(OSError, match='file'):
-        (tmp_path / 'file' / 'result').write_text('')
+    with pytest.raises((FileExistsError, NotADirectoryError), match='file'), held(tmp_path / path):
+        raise AssertionError
 
 
 def test_of_many_at_once_one_goes_on(tmp_path):
