@@ -1,5 +1,6 @@
 """How a command ends: after Ctrl-C, and when the process that started it ends."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -20,17 +21,32 @@ run_logged(sys.argv[1:], Path('log'), 'the command')
 """
 
 
+@pytest.fixture
+def started():
+    """Function that starts a process, which is killed at the end of the test."""
+    processes = []
+
+    def start(command, **options):
+        processes.append(subprocess.Popen(command, start_new_session=True, **options))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 def begun(folder):
     """Waits until the first files are written."""
-    for _ in range(600):
+    for _ in range(1800):
         if len(list(folder.rglob('*.png'))) > 2:
             return True
         time.sleep(0.1)
     return False
 
 
-def test_ctrl_c_is_a_sentence_and_its_own_status(tmp_path):
-    process = subprocess.Popen([*COMMAND, '100000'], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+def test_ctrl_c_is_a_sentence_and_its_own_status(started, tmp_path):
+    process = started([*COMMAND, '100000'], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     assert begun(tmp_path)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
@@ -50,8 +66,8 @@ def test_ctrl_c_before_the_command_begins(moment, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize('number', [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_a_step_ends_with_the_process_that_started_it(number, tmp_path):
-    starter = subprocess.Popen([sys.executable, '-c', STARTER, *COMMAND, '100000'], cwd=tmp_path)
+def test_a_step_ends_with_the_process_that_started_it(number, started, tmp_path):
+    starter = started([sys.executable, '-c', STARTER, *COMMAND, '100000'], cwd=tmp_path)
     assert begun(tmp_path)
     child = next(int(entry) for entry in os.listdir('/proc') if entry.isdigit() and parent_of(entry) == starter.pid)
     starter.send_signal(number)
@@ -60,7 +76,6 @@ def test_a_step_ends_with_the_process_that_started_it(number, tmp_path):
         if parent_of(child) is None:
             return
         time.sleep(0.1)
-    os.kill(child, signal.SIGKILL)
     raise AssertionError('the step is still running')
 
 
