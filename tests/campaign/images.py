@@ -190,7 +190,7 @@ def _data_set(suffix: str, make: Make, folder: Path, kit: Path) -> None:
     """Copies the data set of the kit, in which one image of each split is that of the case."""
     shutil.copytree(kit / 'data', folder / 'data')
     for path in [
-        sorted((folder / 'data').glob(f'{name}/{split}/*'))[0]
+        sorted((folder / 'data').glob(f'{name}/{split}/[!.]*'))[0]
         for name in ('img_dir', 'img_lq')
         for split in ('train', 'val')
         if (folder / 'data' / name / split).is_dir()
@@ -240,7 +240,7 @@ def _resized(size: tuple[int, int], orientation: int, make: Make, folder: Path, 
     """Copies the data set of the kit, in which one image of each split and its labels have another size."""
     shutil.copytree(kit / 'data', folder / 'data')
     for place in sorted((folder / 'data').glob('*/*/')):
-        path = sorted(place.glob('*'))[0]
+        path = sorted(place.glob('[!.]*'))[0]
         image = Image.open(path).resize(size, Image.Resampling.NEAREST)
         if place.parent.name == 'ann_dir':
             # labels are drawn on the picture as it is shown
