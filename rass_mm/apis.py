@@ -21,7 +21,8 @@ from rass_mm.compat import recorded_versions
 from rass_mm.config.building import explained, named_parts
 from rass_mm.config.kinds import as_list, type_name
 from rass_mm.config.settings import check_settings
-from rass_mm.datasets.classes import check_split, has_head
+from rass_mm.datasets.class_checks import check_split
+from rass_mm.datasets.classes import has_head
 from rass_mm.datasets.identity import data_hash
 from rass_mm.datasets.preflight import check_data_folders, check_labels
 from rass_mm.datasets.wrappers import leaf_paths
@@ -35,7 +36,7 @@ from rass_mm.files.atomic import write_text
 from rass_mm.files.locks import held
 from rass_mm.protocol import protocol_line, recipe_versions
 from rass_mm.segmentation.entry_points import settle
-from rass_mm.segmentation.fine_tuning import check_fine_tuning
+from rass_mm.segmentation.fine_tuning import check_fine_tuning, check_fine_tuning_file
 from rass_mm.segmentation.labelled_classes import LabelledClassesHook
 from rass_mm.segmentation.outputs import name_outputs
 
@@ -137,6 +138,7 @@ def train(config: Config, resume: bool | str = False) -> Runner:
             are not valid. These errors are raised before the first iteration.
     """
     check_settings(config, 'train')
+    check_fine_tuning_file(config)
     check_batch(config, 'train_dataloader')
     lock = held(config.work_dir, spared=Path(RESULT).stem) if _is_first(config) else nullcontext()
     order = 'model', 'train_dataloader', 'optim_wrapper'
@@ -174,12 +176,12 @@ def _built(config: Config, resume: bool | str) -> Runner:
     for name in ('train_dataloader', 'val_dataloader'):
         check_data_folders(config.get(name), name)
         check_labels(config, name)
-    check_split(config, 'val_dataloader')
+        check_split(config, name)
     for step in lq_steps(config.get('train_dataloader')):
         # The default may change, so the config in the checkpoints and the work dir records the version in use.
         step['recipe'] = {**(step.get('recipe') or {}), 'version': step_version(step)}
     runner = Runner.from_cfg(config)
-    check_pretrained(runner.model)
+    check_pretrained(runner.model, config.get('fine_tune'))
     return runner
 
 

@@ -13,6 +13,18 @@ LIMITS = (Path('/sys/fs/cgroup/memory.max'), Path('/sys/fs/cgroup/memory.current
 DTYPES = ('float32', 'float16', 'bfloat16')
 
 
+def dtype_name(dtype: str | torch.dtype) -> str:
+    """Returns the name of a precision that is given by its name or as a torch dtype.
+
+    Raises:
+        ConfigError: the precision is not one of `DTYPES`.
+    """
+    name = str(dtype).removeprefix('torch.') if isinstance(dtype, torch.dtype) else dtype
+    if name not in DTYPES:
+        raise ConfigError(f'dtype is {dtype!r}, but it must be one of {", ".join(DTYPES)}.')
+    return name
+
+
 def has_accelerator() -> bool:
     """Returns whether this machine has a device on which mmengine supports mixed precision: CUDA, NPU or MUSA."""
     return is_cuda_available() or is_npu_available() or is_musa_available()

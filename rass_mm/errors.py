@@ -1,4 +1,4 @@
-"""Exceptions of this package, and the shortening of values in messages.
+"""Exceptions of this package, and words of their messages.
 
 Each message states what is wrong, what was expected and how to fix it. The command line prints the message
 without a traceback. Programs can catch `RassError` to handle all of them.
@@ -35,6 +35,13 @@ class ConfigError(RassError, ValueError):
 
 class InstallationError(RassError, ImportError):
     """Raised if a required package is missing, broken or has an incompatible version."""
+
+
+def the_others(count: int, state: str) -> str:
+    """Returns a sentence for the end of a message about faulty items: the others are e.g. 'restored'. Empty for 0."""
+    if count == 0:
+        return ''
+    return f'The other one is {state}.' if count == 1 else f'The other {count} are {state}.'
 
 
 def clipped(text: str, length: int = 60) -> str:

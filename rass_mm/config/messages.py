@@ -13,7 +13,7 @@ from rass_mm.config.frames import OWN, frames
 from rass_mm.config.late import late_fault
 from rass_mm.config.names import suggestion
 from rass_mm.config.parts import Parts, dicts
-from rass_mm.config.registries import scopes
+from rass_mm.config.registries import registered, scopes
 from rass_mm.config.shipped import PACKAGE
 from rass_mm.errors import clipped
 
@@ -26,7 +26,10 @@ def _class_of(registry: Registry, cfg: Any) -> Any:
     if not isinstance(kind, str):
         return kind
     scope = kind.rpartition('.')[0]
-    return registry.get(kind) if not scope or scope in scopes() else None  # mmengine would import another name
+    if scope and scope not in scopes():
+        return None  # mmengine would import such a name
+    # The runner builds data sets with mmengine's own registry, which looks them up in that of the default scope.
+    return registry.get(kind) or registered(kind)
 
 
 def early_fault(parts: Parts, registry: Registry, cfg: Any) -> str | None:

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.logging import print_log
-from mmseg.datasets import BaseSegDataset
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-from mmseg.registry import DATASETS, MODELS
+from mmseg.registry import MODELS
 
 from rass_mm.config.kinds import type_name
+from rass_mm.datasets.metainfo import check_metainfo, dataset_classes, is_segmentation, read_metainfo
 from rass_mm.datasets.names import class_names
 from rass_mm.datasets.wrappers import leaf_datasets
 from rass_mm.errors import ConfigError
@@ -38,10 +38,11 @@ def follow_classes(config: dict[str, Any]) -> None:
         config: a config with `model` and data loaders.
 
     Raises:
-        ConfigError: a number of classes, a class list or a list of class weights contradicts the data. The message
-            lists all contradictions.
+        ConfigError: class names or a palette of the data are not valid, see `check_metainfo`; or a number of classes, a
+            class list or a list of class weights contradicts the data. The message lists all contradictions.
     """
-    source, metainfo = _model_data(config)
+    check_metainfo(config, LOADERS)
+    source, metainfo = model_data(config)
     if metainfo:
         _share(config, metainfo)
     if metainfo and config.get('model'):
@@ -54,48 +55,16 @@ def follow_classes(config: dict[str, Any]) -> None:
             _set_label_checks(pipelines, len(names))
 
 
-def check_split(config: dict[str, Any], loader: str) -> None:
-    """Checks that the data sets of a loader have the same class names as the data set whose classes the model uses.
-
-    Raises:
-        ConfigError: the class names differ, so that metrics would be meaningless. The message states both lists.
-    """
-    for _, dataset in _datasets(config, (loader,)):
-        conflict = class_conflict(config, loader, dataset)
-        if conflict:
-            raise ConfigError(conflict)
-
-
-def class_conflict(config: dict[str, Any], loader: str, dataset: dict[str, Any]) -> str | None:
-    """Returns an error message if the class names of a data set differ from those of the model, else None.
-
-    None is also returned if the model has no segmentation head or if its class names are not known.
-
-    Args:
-        config: config with the model and its data loaders.
-        loader: name of the data loader, for the message.
-        dataset: config of one data set of the loader, without wrappers.
-    """
-    source, metainfo = _model_data(config)
-    if not metainfo or not has_head(config.get('model')):
-        return None
-    own = dataset_classes(dataset)
-    if not own or own == metainfo['classes']:
-        return None
-    return (
-        f'{loader} ({type_name(dataset)}) has {_named(own)}, but the model uses those of {source}: '
-        f'{_named(metainfo["classes"])}. Set the same metainfo.classes in both data sets.'
-    )
-
-
 def has_head(model: Any) -> bool:
     """Checks whether a model config, or a segmentor inside it, has a decode head or an auxiliary head."""
     return any(part.get(key) for _, part in segmentor_parts(model) for key in HEADS)
 
 
-def dataset_classes(dataset: Mapping[str, Any]) -> list[str]:
-    """Returns the class names of a data set config, from `metainfo` or the type, or an empty list if there are none."""
-    return list(_metainfo(dataset).get('classes') or ())
+def model_heads(model: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the dotted key and the config of each decode head and auxiliary head of a model."""
+    for key, part in segmentor_parts(model):
+        for name in HEADS:
+            yield from _heads(part.get(name), f'{key}.{name}')
 
 
 class FollowedNames(list):
@@ -132,13 +101,13 @@ class _Follower:
         if self.faults:
             listed = '\n'.join(f'  {fault}' for fault in self.faults)
             raise ConfigError(
-                f'{self.source} has {_named(self.names)}, but the config has other values:\n{listed}\nRemove these '
+                f'{self.source} has {described(self.names)}, but the config has other values:\n{listed}\nRemove these '
                 f'keys, which are then set from the data set, or correct the metainfo.classes of the data set.'
             )
         if 'num_classes' in config and self.changes:
             config['num_classes'] = len(self.names)  # the new default
         if self.changes:
-            print_log(f'{self.source} has {_named(self.names)}. Set: {", ".join(self.changes)}.', 'current')
+            print_log(f'{self.source} has {described(self.names)}. Set: {", ".join(self.changes)}.', 'current')
 
     def _head(self, path: str, head: dict[str, Any], auxiliary: bool) -> None:
         count, number = len(self.names), head.get('num_classes')
@@ -151,7 +120,7 @@ class _Follower:
         elif number != count and not (auxiliary and number == EDGES):
             self.faults.append(f'{path}.num_classes={number}')
             return
-        kind = _registered(MODELS, head)
+        kind = _registered(head)
         if count == 1 and inspect.isclass(kind) and issubclass(kind, BaseDecodeHead):
             self._one_class(path, head)
         for name in ('loss_cls', 'loss_decode'):
@@ -192,13 +161,13 @@ class _Follower:
             owner['classes'] = FollowedNames(self.names)
             self.changes.append(f'{path}.classes')
         elif len(listed) != len(self.names) or sorted(listed) == sorted(self.names):
-            self.faults.append(f'{path}.classes has {_named(listed)}')
+            self.faults.append(f'{path}.classes has {described(listed)}')
 
 
-def _model_data(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def model_data(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Returns the description and the metainfo of the first data set that defines classes. Both may be empty."""
     for name, dataset in _datasets(config):
-        metainfo = _metainfo(dataset)
+        metainfo = read_metainfo(dataset)
         if metainfo.get('classes'):
             return f'{name} ({type_name(dataset)})', {**metainfo, 'classes': list(metainfo['classes'])}
     return '', {}
@@ -207,8 +176,7 @@ def _model_data(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 def _share(config: dict[str, Any], metainfo: dict[str, Any]) -> None:
     shared = {key: metainfo[key] for key in ('classes', 'palette') if metainfo.get(key)}
     for _, dataset in _datasets(config):
-        kind = _registered(DATASETS, dataset)
-        if inspect.isclass(kind) and issubclass(kind, BaseSegDataset) and not dataset_classes(dataset):
+        if is_segmentation(dataset) and not dataset_classes(dataset):
             dataset['metainfo'] = {**(dataset.get('metainfo') or {}), **shared}
 
 
@@ -218,14 +186,6 @@ def _datasets(config: dict[str, Any], loaders: Sequence[str] = LOADERS) -> Itera
         dataset = (config.get(loader) or {}).get('dataset')
         if dataset:
             yield from ((loader, leaf) for _, leaf in leaf_datasets(dataset, loader))
-
-
-def _metainfo(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    kind = _registered(DATASETS, dataset)
-    if not hasattr(kind, '_load_metainfo'):
-        return {}
-    found = kind._load_metainfo(dataset.get('metainfo'))  # which also reads a file of names
-    return found if isinstance(found.get('classes'), list | tuple) else {}
 
 
 def segmentor_parts(model: Any, key: str = 'model') -> Iterator[tuple[str, dict[str, Any]]]:
@@ -246,7 +206,7 @@ def _heads(heads: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _takes(config: Mapping[str, Any], name: str, required: bool = False) -> bool:
     """Checks whether the class in a config accepts an argument `name` or, if `required` is set, requires it."""
-    kind = _registered(MODELS, config)
+    kind = _registered(config)
     if kind is None:
         return False
     parameters = inspect.signature(kind).parameters
@@ -255,9 +215,9 @@ def _takes(config: Mapping[str, Any], name: str, required: bool = False) -> bool
     return name in parameters or any(value.kind is value.VAR_KEYWORD for value in parameters.values())
 
 
-def _registered(registry: Any, config: Mapping[str, Any]) -> Any:
+def _registered(config: Mapping[str, Any]) -> Any:
     kind = config.get('type')
-    return registry.get(kind) if isinstance(kind, str) else kind
+    return MODELS.get(kind) if isinstance(kind, str) else kind
 
 
 def _set_label_checks(steps: Any, count: int) -> None:
@@ -269,5 +229,6 @@ def _set_label_checks(steps: Any, count: int) -> None:
         _set_label_checks(step, count)
 
 
-def _named(names: Sequence[str]) -> str:
+def described(names: Sequence[str]) -> str:
+    """Returns the number and the first names of classes, for a message."""
     return f'{len(names)} classes ({", ".join(names[:4])}{", ..." if len(names) > 4 else ""})'

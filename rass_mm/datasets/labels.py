@@ -33,8 +33,9 @@ def background_hint(number: int) -> str:
     """Returns a hint for a data set of `number` classes whose label files contain the ids 0 to `number`."""
     if number == 1:
         return (
-            "If id 0 is the background and id 1 is your class, name both: metainfo.classes=('background', ...). "
-            'With a single class, all pixels that are not ignored have this class, so there is nothing to learn.'
+            "If id 0 is the background and id 1 is your class, name both: metainfo.classes=('background', ...) with "
+            'reduce_zero_label=False. With a single class, all pixels that are not ignored have this class, so there '
+            'is nothing to learn.'
         )
     return (
         f'If id 0 is the background, either name it as the first class so that it is predicted too, or set '

@@ -15,7 +15,7 @@ def class_names(classes: str | Sequence[str]) -> list[str]:
         classes: class names, or the name of a data set that is registered with mmseg and has `METAINFO['classes']`.
 
     Raises:
-        ConfigError: the data set is not registered.
+        ConfigError: the data set is not registered, or its classes are a string.
     """
     if not isinstance(classes, str):
         return list(classes)
@@ -23,6 +23,10 @@ def class_names(classes: str | Sequence[str]) -> list[str]:
     dataset = DATASETS.get(classes) if registered(classes) else None
     if dataset is None:
         raise ConfigError(
-            f'classes={classes!r} is not a registered data set. Set classes to a registered name or a list of names.'
+            f'classes={classes!r} is not a registered data set. Set classes to a registered name or a list of names. A '
+            f'tuple of a single name needs a comma: ({classes!r},).'
         )
-    return list(dataset.METAINFO['classes'])
+    names = dataset.METAINFO['classes']
+    if isinstance(names, str):
+        raise ConfigError(f"{classes}.METAINFO['classes'] is {names!r}. Set it to a tuple of names: ({names!r},).")
+    return list(names)

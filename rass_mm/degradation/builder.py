@@ -20,7 +20,7 @@ import numpy as np
 
 from rass_mm.degradation.copies import EXTENSIONS, PARTIAL, Task, finished_lines, sorted_lines
 from rass_mm.degradation.recipe import OSEDIFF, Recipe, apply, draw
-from rass_mm.errors import ConfigError, DataError
+from rass_mm.errors import ConfigError, DataError, the_others
 from rass_mm.files.atomic import write_bytes
 from rass_mm.files.hashing import json_sha256
 from rass_mm.files.integrity import MAX_PIXELS, check_pixels, check_regular, decoded
@@ -99,9 +99,9 @@ def build_lq_dataset(
         if broken:
             listed = '\n'.join(f'  {name}: {reason}' for name, reason in sorted(broken.items()))
             raise DataError(
-                f'{len(broken)} of {len(tasks)} images cannot be used:\n{listed}\nThe other {len(lines)} images are '
-                'done and kept. Repair or remove the listed images and run the same command again to add the '
-                'missing ones.'
+                f'{len(broken)} of {len(tasks)} images cannot be used:\n{listed}\n'
+                f'{the_others(len(lines), "done and kept")} Repair or remove the listed images and run the same '
+                'command again to add the missing ones.'
             )
         write_manifest(out / MANIFEST, header, sorted_lines(lines))
         (out / PARTIAL).unlink(missing_ok=True)

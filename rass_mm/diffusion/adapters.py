@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from rass_mm.config.arguments import Count, Positive
 from rass_mm.diffusion.adapter_checks import AGAIN, check_complete, check_header, check_tensors
 from rass_mm.errors import AdapterError
 from rass_mm.files.atomic import atomic_path
+from rass_mm.files.newest import files_in, newest_files
 
 TARGETS = (
     *('to_q', 'to_k', 'to_v', 'to_out.0', 'conv', 'conv1', 'conv2', 'conv_in', 'conv_shortcut'),
@@ -38,6 +40,7 @@ These are the endings in the released code, except for `conv_out`, because RASS 
 """
 HEADER = 'rass_mm.adapter'
 CONV_IN = 'conv_in.'
+SUFFIX = '.safetensors'
 VAE = 'vae.'
 """Prefix of the names of VAE tensors in an adapter file. OSEDiff adapts the VAE in addition to the UNet."""
 
@@ -317,7 +320,7 @@ def read_adapter(path: str | os.PathLike) -> Adapter:
     except FileNotFoundError:
         raise AdapterError(f'Adapter file {path} does not exist. Check the path.') from None
     except Exception as error:  # the error type of safetensors has no common base class
-        raise AdapterError(f'Adapter file {path} is damaged or not safetensors ({error}). Copy it again.') from None
+        raise AdapterError(_unreadable(path, error)) from None
     if header is None:
         raise AdapterError(
             f'{path} is a safetensors file without the {HEADER!r} header, so it is not an adapter of this package. '
@@ -336,6 +339,19 @@ def read_adapter(path: str | os.PathLike) -> Adapter:
             f'adapter has probably diverged. Use an adapter from an earlier checkpoint.'
         )
     return Adapter(path, header, tensors)
+
+
+def _unreadable(path: str | os.PathLike, error: Exception) -> str:
+    """Describes a file that is not an adapter. For a checkpoint or a folder, names the adapters beside or in it."""
+    if os.path.isdir(path):
+        return f'Adapter file {path} is a folder. {files_in(path, (SUFFIX,))}'
+    with open(path, 'rb') as file:
+        zipped = file.read(4) == b'PK\x03\x04'  # as torch.save writes
+    if not zipped:
+        return f'Adapter file {path} is damaged or not safetensors ({error}). Copy it again.'
+    beside = newest_files(Path(path).parent, (SUFFIX,))
+    named = f', e.g. {", ".join(map(str, beside))}' if beside else ' to its work dir'
+    return f'{path} is a checkpoint of PyTorch, not an adapter file. Pass the {SUFFIX} file that training wrote{named}.'
 
 
 def check_base(adapter: Adapter, base_identity: dict[str, str]) -> None:

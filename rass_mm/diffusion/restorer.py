@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rass_mm.devices import dtype_name
 from rass_mm.diffusion.adapter_checks import AGAIN
 from rass_mm.diffusion.adapters import (
     Adapter,
@@ -27,8 +28,6 @@ from rass_mm.diffusion.prompts import PROMPTS, Prompt
 from rass_mm.diffusion.shared_unet import GENERATOR, SharedUNet
 from rass_mm.diffusion.stages import StagePoint
 from rass_mm.errors import AdapterError, ConfigError, DataError
-
-DTYPES = ('float32', 'bfloat16', 'float16')
 
 
 class OneStepRestorer(nn.Module):
@@ -308,7 +307,7 @@ def load_restorer(
     autoencoder: str | os.PathLike | None = None,
     ends: str = 'decoder',
     device: str = 'cpu',
-    dtype: str = 'float32',
+    dtype: str | torch.dtype = 'float32',
     latent_tiles: bool = False,
 ) -> Restorer:
     """Loads a restorer from an adapter file, which contains its form, timestep and prompt.
@@ -319,7 +318,7 @@ def load_restorer(
         autoencoder: folder of a tiny autoencoder, see `TinyAutoencoder`. None uses the VAE of the base.
         ends: the parts of the VAE that the tiny autoencoder replaces, 'decoder' or 'both'.
         device: the device of the restorer.
-        dtype: 'float32', 'bfloat16' or 'float16'.
+        dtype: 'float32', 'bfloat16' or 'float16', or the torch dtype of this name.
         latent_tiles: whether the UNet processes a large latent in OSEDiff's tiles, see `OneStepRestorer.forward`.
 
     Returns:
@@ -329,8 +328,7 @@ def load_restorer(
         AdapterError: the file cannot be used, is not a restorer, or was trained on another base.
         BaseFolderError, ConfigError: the base, the autoencoder or the dtype cannot be used.
     """
-    if dtype not in DTYPES:
-        raise ConfigError(f'dtype is {dtype!r}, but it must be one of {", ".join(DTYPES)}.')
+    dtype = dtype_name(dtype)
     content = as_adapter(adapter)
     if 'recipe' not in content.header:
         raise AdapterError(

@@ -19,7 +19,10 @@ from rass_mm.engine.structure import check_structure, settle_meta, weights_of
 from rass_mm.engine.trained_state import read_provenance
 from rass_mm.errors import CheckpointError
 from rass_mm.files.atomic import write_bytes, write_text
+from rass_mm.files.newest import files_in
 from rass_mm.files.tensors import damaged, first_line, read_tensors
+
+SUFFIXES = ('.pth', '.safetensors')
 
 
 @CheckpointLoader.register_scheme(prefixes='', force=True)
@@ -31,12 +34,14 @@ def load_local(filename: str | os.PathLike, map_location: Any = None, *_: Any, *
         map_location: the device of the tensors of a .pth file, as in `torch.load`.
 
     Raises:
-        CheckpointError: the file is missing or damaged, is given as a URL, or contains Python objects that are not
-            allowed. The message names these objects.
+        CheckpointError: the file is missing, damaged or a folder, is given as a URL, or contains Python objects that
+            are not allowed. The message names these objects.
     """
     filename = os.path.expanduser(filename)
     if ADDRESS.match(filename):
         refuse_remote(filename)
+    if os.path.isdir(filename):
+        raise CheckpointError(f'Checkpoint {filename} is a folder. {files_in(filename, SUFFIXES)}')
     if not os.path.isfile(filename):
         raise CheckpointError(
             f'Checkpoint {filename} does not exist. Pass the path of a .pth file that training wrote, or of a '

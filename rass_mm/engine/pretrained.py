@@ -33,8 +33,12 @@ It is less than 1, because mmseg's Swin, for example, has norm layers that the p
 """
 
 
-def check_pretrained(model: nn.Module) -> None:
+def check_pretrained(model: nn.Module, fine_tune: str | None = None) -> None:
     """Checks the files named by `init_cfg=dict(type='Pretrained', checkpoint=FILE)` in the submodules of a model.
+
+    Args:
+        model: the model.
+        fine_tune: value of the setting `fine_tune`, if the config has it, for the message.
 
     Raises:
         CheckpointError: a file is missing, is given as a URL, cannot be read safely, or does not contain the tensors
@@ -44,7 +48,9 @@ def check_pretrained(model: nn.Module) -> None:
         config = getattr(part, 'init_cfg', None)
         if not isinstance(config, dict) or config.get('type') != 'Pretrained':
             continue
-        _check_file(part, config, 'model.' + name.removeprefix('module.'))
+        key = f'model.{name.removeprefix("module.")}'.rstrip('.')
+        own = fine_tune is not None and str(fine_tune) == config['checkpoint']
+        _check_file(part, config, key, 'fine_tune' if own else f'{key}.init_cfg.checkpoint')
 
 
 @WEIGHT_INITIALIZERS.register_module(name='Pretrained', force=True)
@@ -89,8 +95,8 @@ class Pretrained(PretrainedInit):
             update_init_info(module, init_info=self._get_init_info())
 
 
-def _check_file(part: nn.Module, config: dict[str, Any], key: str) -> None:
-    path, option = config['checkpoint'], f'--cfg-options {key}.init_cfg.checkpoint=FILE'
+def _check_file(part: nn.Module, config: dict[str, Any], key: str, setting: str) -> None:
+    path, option = config['checkpoint'], f'--cfg-options {setting}=FILE'
     if ADDRESS.match(str(path)):
         refuse_remote(str(path))
     if not Path(path).expanduser().is_file():

@@ -183,10 +183,12 @@ def write_picture(path: str | os.PathLike, pixels: np.ndarray, like: Picture) ->
         like: the picture whose alpha, grey, depth and profile are used.
 
     Raises:
-        DataError: the file type does not support an image of this size.
+        DataError: the suffix is not in `WRITABLE`, or the file type does not support an image of this size.
         OSError: the disk is full or the path is not writable.
     """
     suffix = Path(path).suffix.lower()
+    if suffix not in WRITABLE:
+        raise DataError(f'{path}: {suffix or "a file without a suffix"} cannot be written. Use {", ".join(WRITABLE)}.')
     fitting = [depth for depth, suffixes in DEEP.items() if suffix in suffixes and like.depth != 'uint8']
     depth = like.depth if like.depth in fitting else (fitting or ['uint8'])[-1]
     alpha = None if suffix in OPAQUE else like.alpha

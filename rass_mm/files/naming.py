@@ -58,6 +58,12 @@ def output_names(paths: Iterable[FilePath], root: FilePath, suffix: str) -> dict
     return names
 
 
+def refuse_folder(target: FilePath, example: str) -> None:
+    """Raises a DataError if a file to write is an existing folder. `example` is a file name for the message."""
+    if os.path.isdir(target):
+        raise DataError(f'{target} is a folder. Pass the name of a file in it, e.g. {Path(target) / example}.')
+
+
 def refuse_inputs(targets: Iterable[FilePath], inputs: Iterable[FilePath], option: str) -> None:
     """Raises a DataError if a file to write is one of the inputs, even under another name or through a link.
 

@@ -8,7 +8,9 @@ from typing import Any
 from mmseg.registry import DATASETS
 from torch import nn
 
-from rass_mm.datasets.classes import LOADERS, dataset_classes
+from rass_mm.datasets.class_checks import single_class_is_zero
+from rass_mm.datasets.classes import LOADERS
+from rass_mm.datasets.metainfo import dataset_classes
 from rass_mm.datasets.wrappers import leaf_paths
 
 logger = logging.getLogger(__name__)
@@ -23,7 +25,10 @@ def classes_of(segmentor: nn.Module, meta: Mapping[str, Any], config: Mapping[st
 
     They are looked up in the checkpoint, then in the data sets of the config, then in the model. If the number of names
     differs from the number of classes, the names are 'class 0', 'class 1', etc. If there are no colours,
-    `drawn_palette` provides them. A model with a single channel has the labels 0 (background) and 1.
+    `drawn_palette` provides them.
+
+    A model with a single channel has the labels 0 and 1. Label 1 is its class and label 0 the background, unless the
+    model was trained with label 0 as its only class, see `single_class_is_zero`.
 
     Args:
         segmentor: an mmseg segmentor.
@@ -31,13 +36,14 @@ def classes_of(segmentor: nn.Module, meta: Mapping[str, Any], config: Mapping[st
         config: config of the segmentor.
     """
     stored = meta.get('dataset_meta') or {}
-    names = list(stored.get('classes') or meta.get('CLASSES') or _config_classes(config) or _own_classes(segmentor))
+    names = stored.get('classes') or meta.get('CLASSES') or _config_classes(config) or _own_classes(segmentor)
+    names = [names] if isinstance(names, str) else list(names)
     palette = stored.get('palette') or meta.get('PALETTE') or _data_palette(config)
     single = getattr(segmentor, 'out_channels', None) == 1
     count = 2 if single else getattr(segmentor, 'out_channels', None) or len(names)
     colors = [tuple(map(int, color)) for color in palette] if _is_palette(palette, len(names)) else None
     if single and len(names) == 1:
-        names, colors = ['background', *names], [(0, 0, 0), *colors] if colors else None
+        names, colors = _two_classes(names, colors, any(map(single_class_is_zero, _datasets(config))))
     if len(names) != count:
         if names:
             logger.warning(
@@ -45,6 +51,18 @@ def classes_of(segmentor: nn.Module, meta: Mapping[str, Any], config: Mapping[st
             )
         names, colors = [f'class {label}' for label in range(count)], None
     return names, colors or drawn_palette(count)
+
+
+def _two_classes(names: list[str], colors: Palette | None, class_is_zero: bool) -> tuple[list[str], Palette | None]:
+    """Adds the background to the name and the colour of a single class."""
+    if class_is_zero:
+        logger.warning(
+            'The model was trained with %s as its only class (id 0), so it cannot tell it from other things. Train it '
+            'again with the background as a class of its own.',
+            names[0],
+        )
+        return [*names, 'background'], [*colors, (0, 0, 0)] if colors else None
+    return ['background', *names], [(0, 0, 0), *colors] if colors else None
 
 
 def drawn_palette(count: int) -> Palette:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.progress import TextColumn
 
-from rass_mm.errors import AdapterError, DataError
+from rass_mm.errors import AdapterError, DataError, the_others
 from rass_mm.files.verified import State
 from rass_mm.inference.manifest import Manifest, checksums, output_states, source_line
 from rass_mm.inference.plan import Plan, Task
@@ -109,8 +109,8 @@ def report_broken(broken: list[str], plan: Plan, words: Words) -> None:
     listed = [f'  {reason}' for reason in broken[:LISTED]]
     listed += [f'  and {len(broken) - LISTED} more'] * (len(broken) > LISTED)
     raise DataError(
-        f'{len(broken)} of {len(plan.tasks)} images cannot be {words.done}:\n' + '\n'.join(listed) + '\n'
-        f'The other {len(plan.tasks) - len(broken)} are {words.done}.'
+        f'{len(broken)} of {len(plan.tasks)} images cannot be {words.done}:\n'
+        + '\n'.join([*listed, the_others(len(plan.tasks) - len(broken), words.done)]).rstrip('\n')
     )
 
 

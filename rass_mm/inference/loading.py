@@ -19,14 +19,15 @@ from torch import nn
 from rass_mm.config import config_from_checkpoint, load_config
 from rass_mm.config.building import explained
 from rass_mm.config.loading import merge_options
+from rass_mm.config.parts import dicts
 from rass_mm.config.settings import check_settings
 from rass_mm.datasets.classes import follow_classes
 from rass_mm.datasets.wrappers import leaf_paths
-from rass_mm.devices import DTYPES, chosen_device
+from rass_mm.devices import chosen_device, dtype_name
 from rass_mm.engine.checkpoints import load_local
 from rass_mm.engine.structure import weights_of
 from rass_mm.engine.trained_state import TrainedStateMixin, check_tensors, tensors_of
-from rass_mm.errors import BaseFolderError, CheckpointError, ConfigError
+from rass_mm.errors import AdapterError, BaseFolderError, CheckpointError, ConfigError
 from rass_mm.files.hashing import content_hash, json_sha256
 from rass_mm.inference.classes import classes_of
 from rass_mm.inference.modes import SegmentOptions
@@ -35,6 +36,8 @@ from rass_mm.segmentation import RestoreThenSegment
 from rass_mm.segmentation.fitting import needed, surplus_tensors, warn_of_surplus
 
 Bases = str | os.PathLike | Sequence[str | os.PathLike]
+ADAPTERS = ('scr_adapter', 'adapter')
+"""Keys of a model that name an adapter file."""
 BASE_HINT = (
     'The config of a checkpoint contains the path that the base had in training. Pass the folder of the base with '
     '--base (in Python: base=...), or set RASS_MM_BASES to the folder that contains it.'
@@ -59,10 +62,7 @@ class SegmentorSource:
         """Returns hashes that identify the weights, the model and the test pipeline in a manifest."""
         settings = json.loads(json.dumps([self.config.model.to_dict(), self._steps()], default=str))
         adapters = [
-            Path(part[key])
-            for part in _dicts(self.config.model)
-            for key in ('scr_adapter', 'adapter')
-            if isinstance(part.get(key), str)
+            Path(part[key]) for part in _dicts(self.config.model) for key in ADAPTERS if isinstance(part.get(key), str)
         ]
         hashes = [content_hash(adapter) for adapter in adapters]
         return {'checkpoint': content_hash(self.checkpoint), 'config': json_sha256(settings)[:16], 'adapters': hashes}
@@ -123,6 +123,7 @@ def read_segmentor(
         CheckpointError: the checkpoint cannot be read safely.
         ConfigError: the config is missing, cannot be read safely or has no model; or `base` is given, but the model
             has no base.
+        AdapterError: an adapter file that the config names does not exist.
     """
     path = Path(checkpoint).expanduser()
     loaded = load_local(path, 'cpu')
@@ -143,6 +144,7 @@ def read_segmentor(
         )
     if base is not None:
         _set_base(content.model, base)
+    _check_adapters(content.model, path)
     return SegmentorSource(path, loaded, content)
 
 
@@ -151,7 +153,7 @@ def load_segmentor(
     config: str | os.PathLike | Config | None = None,
     base: Bases | None = None,
     device: str | torch.device | None = None,
-    dtype: str | None = None,
+    dtype: str | torch.dtype | None = None,
     options: SegmentOptions | None = None,
 ) -> Segmentor:
     """Loads a trained segmentor, which can be any mmseg segmentor, for images of any size.
@@ -161,15 +163,14 @@ def load_segmentor(
         config: see `read_segmentor`.
         base: see `read_segmentor`.
         device: e.g. 'cpu' or 'cuda:1'; None uses CUDA if it is available.
-        dtype: 'float32' (used if None) gives the same labels as mmseg; 'bfloat16' and 'float16' use autocast.
+        dtype: 'float32' (used if None) gives the same labels as mmseg; 'bfloat16' and 'float16' use autocast. The torch
+            dtypes are accepted too.
         options: see `SegmentOptions`; None uses its defaults.
 
     Raises:
         CheckpointError, ConfigError, BaseFolderError, AdapterError: see `read_segmentor` and `SegmentorSource.build`.
     """
-    dtype = dtype or 'float32'
-    if dtype not in DTYPES:
-        raise ConfigError(f'dtype is {dtype!r}, but it must be one of {", ".join(DTYPES)}.')
+    dtype = dtype_name(dtype or 'float32')
     place = chosen_device(None if device is None else str(device))
     return read_segmentor(checkpoint, config, base).build(place, dtype, options)
 
@@ -212,6 +213,18 @@ def _dicts(value: Any) -> Iterator[dict[str, Any]]:
         yield value
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
         yield from _dicts(item)
+
+
+def _check_adapters(model: ConfigDict, checkpoint: Path) -> None:
+    for key, part in dicts(model.to_dict(), 'model'):
+        for name in ADAPTERS:
+            file = part.get(name)
+            if isinstance(file, str) and not Path(file).expanduser().is_file():
+                raise AdapterError(
+                    f'{checkpoint} needs the adapter file {file} ({key}.{name} in its config), which does not exist. '
+                    f'If it was moved, pass its new path with --cfg-options {key}.{name}=FILE (in Python: '
+                    f"read_segmentor(..., overrides={{'{key}.{name}': FILE}}))."
+                )
 
 
 def _set_base(model: ConfigDict, base: Bases) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rass_mm.errors import DataError
-from rass_mm.files.images import Picture, read_picture, warn_of_frames
+from rass_mm.files.images import GREY_MODES, Picture, read_picture, warn_of_frames
 from rass_mm.files.integrity import (
     MAX_PIXELS,
     TooManyPixelsError,
@@ -22,11 +22,15 @@ from rass_mm.files.integrity import (
     check_regular,
     without_pillow_limit,
 )
-from rass_mm.files.orientation import exif_orientation
+from rass_mm.files.orientation import exif_orientation, turned
 
 Photo = str | os.PathLike | np.ndarray | Image.Image
 """An image file, an array (H, W) grey or (H, W, 3) RGB, or a Pillow image."""
 TURNED_BY_MMCV = ('JPEG', 'MPO', 'PNG', 'TIFF', 'WEBP')
+DEEP_MODES = ('I', 'F')
+"""First letters of Pillow's grey modes with more than 8 bits, which Pillow clips to 0..255 if they are converted."""
+SCALED = ('PNG', 'PPM')
+"""Formats whose 16-bit files Pillow opens in mode I. In other images of this mode, white has no known value."""
 RANGE = {'uint8': 255, 'uint16': 65535, 'float32': 1, 'float64': 1}
 
 
@@ -100,14 +104,16 @@ def as_picture(image: Photo, max_pixels: int = MAX_PIXELS) -> Picture:
         return read_picture(image, max_pixels)
     pixels = _rgb(image)
     depth = pixels.dtype.name if pixels.dtype.kind == 'u' else 'float32'
-    grey = isinstance(image, np.ndarray) and image.ndim == 2
+    grey = image.ndim == 2 if isinstance(image, np.ndarray) else _is_grey(image)
     return Picture(pixels.astype(np.float32) / RANGE[pixels.dtype.name], None, grey, depth, None)
 
 
 def _rgb(image: np.ndarray | Image.Image) -> np.ndarray:
     """Returns the pixels as (H, W, 3) RGB in the dtype of the image."""
     if isinstance(image, Image.Image):
-        return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
+        if not image.mode.startswith(DEEP_MODES):
+            return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
+        image = _deep(image)
     if not isinstance(image, np.ndarray):
         raise DataError(
             f'A {type(image).__name__} is not an image. Pass a path, a NumPy array, a Pillow image, or a list of these.'
@@ -123,6 +129,24 @@ def _rgb(image: np.ndarray | Image.Image) -> np.ndarray:
             'If your values are in 0..255, convert them to uint8.'
         )
     return pixels
+
+
+def _is_grey(image: Image.Image) -> bool:
+    return image.mode in GREY_MODES or image.mode.startswith(DEEP_MODES)
+
+
+def _deep(image: Image.Image) -> np.ndarray:
+    """Returns the upright pixels (H, W) of a Pillow image of mode I or F, or of a 16-bit mode."""
+    array = np.asarray(image)  # which decodes the image and turns a TIFF
+    if image.mode == 'I' and image.format in SCALED:
+        array = array.astype(np.uint16)
+    elif image.mode == 'I':
+        raise DataError(
+            f'The Pillow image has the mode I and values from {array.min()} to {array.max()}, whose range is not '
+            "known. Pass np.asarray(image).astype('uint16') for 16 bits (white is 65535), or 'uint8' for 8 bits."
+        )
+    array = array.astype(array.dtype.newbyteorder('='), copy=False)
+    return turned(array, exif_orientation(image))
 
 
 def _bgr(pixels: np.ndarray) -> np.ndarray:

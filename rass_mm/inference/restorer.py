@@ -53,7 +53,7 @@ def load_restorer(
     autoencoder: str | os.PathLike | None = None,
     ends: str = 'decoder',
     device: str | torch.device | None = None,
-    dtype: str | None = None,
+    dtype: str | torch.dtype | None = None,
     options: RestoreOptions | None = None,
 ) -> PhotoRestorer:
     """Loads a trained restorer for images of any size.
@@ -64,7 +64,8 @@ def load_restorer(
         autoencoder: folder of a tiny autoencoder that replaces the VAE's decoder; None keeps the VAE.
         ends: what `autoencoder` replaces: 'decoder' or 'both' (encoder and decoder).
         device: e.g. 'cpu' or 'cuda:1'; None uses CUDA if it is available.
-        dtype: 'float32', 'bfloat16' or 'float16'; None uses bfloat16 on a CUDA device that supports it, else float32.
+        dtype: 'float32', 'bfloat16' or 'float16', or the torch dtype of this name; None uses bfloat16 on a CUDA device
+            that supports it, else float32.
         options: see `RestoreOptions`; None uses its defaults.
 
     Raises:

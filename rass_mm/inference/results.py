@@ -12,6 +12,7 @@ from PIL import Image
 
 from rass_mm.files.atomic import write_bytes
 from rass_mm.files.images import Picture, write_picture
+from rass_mm.files.naming import refuse_folder
 from rass_mm.inference.overlay import overlay
 
 MOST_8_BIT_CLASSES = 255
@@ -65,8 +66,10 @@ class Segmentation:
         """Writes the label map atomically as PNG: class ids with the palette, or 16-bit grey for more than 255 classes.
 
         Raises:
+            DataError: the path is a folder.
             OSError: the file cannot be written.
         """
+        refuse_folder(path, 'labels.png')
         write_bytes(path, label_png(self.labels, self.palette))
 
 
@@ -88,9 +91,10 @@ class Restoration:
         See `write_picture` for properties that the file type does not support.
 
         Raises:
-            DataError: the file type does not support an image of this size.
+            DataError: the path is a folder, or the file type is unknown or does not support an image of this size.
             OSError: the file cannot be written.
         """
+        refuse_folder(path, 'restored.png')
         write_picture(path, self.pixels, self.source)
 
 

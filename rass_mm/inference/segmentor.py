@@ -10,6 +10,7 @@ from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from mmseg.registry import TRANSFORMS
 from torch import nn
 
+from rass_mm.devices import dtype_name
 from rass_mm.errors import ConfigError, DataError
 from rass_mm.files.integrity import MAX_PIXELS
 from rass_mm.files.tensors import first_line
@@ -29,7 +30,7 @@ class Segmentor:
         steps: configs of the steps of its test pipeline.
         classes: name of each class.
         palette: RGB colour of each class.
-        dtype: 'float32', or 'bfloat16' or 'float16' for autocast.
+        dtype: 'float32', or 'bfloat16' or 'float16' for autocast, or the torch dtype of this name.
         options: see `SegmentOptions`; None uses its defaults.
     """
 
@@ -39,10 +40,10 @@ class Segmentor:
         steps: Sequence[Mapping[str, Any]],
         classes: Sequence[str],
         palette: Palette,
-        dtype: str = 'float32',
+        dtype: str | torch.dtype = 'float32',
         options: SegmentOptions | None = None,
     ) -> None:
-        self.model, self.classes, self.palette, self.dtype = model, list(classes), palette, dtype
+        self.model, self.classes, self.palette, self.dtype = model, list(classes), palette, dtype_name(dtype)
         self.backend, self.to_float32, self.steps = _built(steps)
         self.use(options or SegmentOptions())
 

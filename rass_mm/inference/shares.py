@@ -27,7 +27,8 @@ def write_shares(out: Path, lines: Iterable[Mapping[str, Any]], classes: Sequenc
     rows = [_row(line, len(classes)) for line in ordered]
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator='\n').writerows([['image', 'width', 'height', *classes], *rows])
-    write_bytes(out / CSV, buffer.getvalue().encode('utf-8', 'surrogateescape'))  # file names can be any bytes
+    # File names can be any bytes. Those that are not UTF-8 are escaped as in the JSON file.
+    write_bytes(out / CSV, buffer.getvalue().encode('utf-8', 'backslashreplace'))
     images = {line['image']: _entry(line, classes) for line in ordered}
     write_text(out / JSON, json.dumps({'classes': list(classes), 'images': images}, indent=1))
 

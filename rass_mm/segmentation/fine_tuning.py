@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,7 +10,10 @@ from mmseg.registry import MODELS
 
 from rass_mm.config.kinds import as_list
 from rass_mm.datasets.classes import HEADS, segmentor_parts
-from rass_mm.errors import ConfigError
+from rass_mm.engine.checkpoints import SUFFIXES
+from rass_mm.engine.remote import ADDRESS, refuse_remote
+from rass_mm.errors import CheckpointError, ConfigError
+from rass_mm.files.newest import files_in
 
 
 def check_fine_tuning(config: dict[str, Any]) -> None:
@@ -18,6 +22,22 @@ def check_fine_tuning(config: dict[str, Any]) -> None:
         raise ConfigError(
             f'The config sets both fine_tune={config["fine_tune"]!r} and load_from={config["load_from"]!r}. Remove '
             f'load_from. fine_tune loads all tensors except those that depend on the classes.'
+        )
+
+
+def check_fine_tuning_file(config: dict[str, Any]) -> None:
+    """Raises a CheckpointError if the file of `fine_tune` does not exist, is a folder, or is given as a URL."""
+    path = config.get('fine_tune')
+    if not path:
+        return
+    if ADDRESS.match(str(path)):
+        refuse_remote(str(path))
+    if Path(path).expanduser().is_dir():
+        raise CheckpointError(f'fine_tune: {path} is a folder. {files_in(Path(path).expanduser(), SUFFIXES)}')
+    if not Path(path).expanduser().is_file():
+        raise CheckpointError(
+            f'fine_tune: {path} does not exist. Set it to a checkpoint of a trained segmentor, or to None to start '
+            'from new weights.'
         )
 
 

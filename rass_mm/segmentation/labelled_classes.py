@@ -13,24 +13,28 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 KEYS = ('gt_sem_seg', 'pred_sem_seg')
-OF_PREDICTED = ('mFscore', 'mPrecision')
+CORRECT = 'correct'
+F_SCORE = 'mFscore'
+OF_PREDICTED = (F_SCORE, 'mPrecision')
 """Metrics that are NaN for a class that is never predicted."""
 CHECK = 'Check the label maps with rass-mm check-data.'
 IDS = 256
+IGNORED = 255
+"""Label of the pixels that mmseg's metric ignores by default."""
 FEW = 8
 
 
 @HOOKS.register_module()
 class LabelledClassesHook(Hook):
-    """Hook that warns about classes whose metrics are NaN because they have no labelled or no predicted pixels.
+    """Hook that warns about classes whose metrics are NaN because they have no labelled or correctly predicted pixels.
 
     mmseg excludes NaN from its means, so a mean does not reveal such a class. For example, a class that is never
-    predicted lowers the mean IoU but not the mean F-score. After validation or a test, `unlabelled` is the list of the
-    classes without labelled pixels, or None if the images have no labels.
+    predicted correctly lowers the mean IoU but not the mean F-score. After validation or a test, `unlabelled` is the
+    list of the classes without labelled pixels, or None if the images have no labels.
     """
 
     def __init__(self) -> None:
-        self.counts: dict[str, Tensor] = {key: torch.zeros(IDS, dtype=torch.long) for key in KEYS}
+        self.counts: dict[str, Tensor] = {key: torch.zeros(IDS, dtype=torch.long) for key in (*KEYS, CORRECT)}
         self.unlabelled: list[str] | None = None
 
     def before_val_epoch(self, runner: Runner) -> None:
@@ -45,9 +49,15 @@ class LabelledClassesHook(Hook):
             maps = {key: sample.get(key) for key in KEYS} if hasattr(sample, 'get') else {}
             if not maps or any(value is None for value in maps.values()):  # restored, or without labels
                 continue
-            for key, value in maps.items():
-                counts = torch.bincount(value.data.flatten().long(), minlength=IDS)[:IDS]
-                self.counts[key] += counts.cpu()  # counted on the device: the maps are large
+            label, predicted = (maps[key].data.flatten().long() for key in KEYS)
+            if label.shape != predicted.shape:  # labels that were resized, which mmseg's metric refuses
+                continue
+            counted = label != IGNORED  # as in mmseg's metric
+            label, predicted = label[counted], predicted[counted]
+            parts = dict(zip(self.counts, (label, predicted, label[label == predicted]), strict=True))
+            for key, value in parts.items():
+                # Counted on the device, because the maps are large.
+                self.counts[key] += torch.bincount(value, minlength=IDS)[:IDS].cpu()
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Warns about classes without labelled or predicted pixels in the validation data."""
@@ -71,12 +81,10 @@ class LabelledClassesHook(Hook):
         names = list((getattr(dataset, 'metainfo', None) or {}).get('classes') or ())
         for counts in self.counts.values():
             all_reduce(counts)  # called by every process, even by one without samples
-        labelled, predicted = (self.counts[key].tolist() for key in KEYS)
+        labelled, predicted, correct = (counts.tolist() for counts in self.counts.values())
         if not names or not any(labelled):
             return
         self.unlabelled = [name for name, count in zip(names, labelled, strict=False) if not count]
-        counted = zip(names, labelled, predicted, strict=False)
-        missed = [name for name, label, prediction in counted if label and not prediction]
         if not is_main_process():
             return
         if len(self.unlabelled) == len(names):
@@ -87,11 +95,26 @@ class LabelledClassesHook(Hook):
                 f'the IoU of such a class is 0 if it is predicted; otherwise it is NaN and excluded from the mean. '
                 f'{CHECK}'
             )
-        if missed and any(key.rpartition('/')[2] in OF_PREDICTED for key in metrics or ()):
-            _warn(
-                f'Classes with labelled pixels but no predicted pixels in the {split} images: {_named(missed, names)}. '
-                f'Their precision and F-score are NaN and excluded from the means, which are therefore too high.'
-            )
+        counted = list(zip(names, labelled, predicted, correct, strict=False))
+        missed = [name for name, label, prediction, _ in counted if label and not prediction]
+        wrong = [name for name, label, prediction, right in counted if label and prediction and not right]
+        _warn_of_predictions(names, split, missed, wrong, {key.rpartition('/')[2] for key in metrics or ()})
+
+
+def _warn_of_predictions(
+    names: Sequence[str], split: str, missed: Sequence[str], wrong: Sequence[str], reported: set[str]
+) -> None:
+    """Warns about classes that are never predicted, or never correctly, if one of the metrics hides this."""
+    if missed and reported & set(OF_PREDICTED):
+        _warn(
+            f'Classes with labelled pixels but no predicted pixels in the {split} images: {_named(missed, names)}. '
+            f'Their precision and F-score are NaN and excluded from the means, which are therefore too high.'
+        )
+    if wrong and F_SCORE in reported:
+        _warn(
+            f'Classes without a correctly predicted pixel in the {split} images: {_named(wrong, names)}. Their F-score '
+            f'is NaN and excluded from the mean, which is therefore too high.'
+        )
 
 
 def _named(some: Sequence[str], names: Sequence[str]) -> str:

@@ -49,6 +49,11 @@ def raising(error):
         ('train_cfg.colour', 1, r'train_cfg\.colour is not a setting'),
         ('train_dataloader.colour', 1, 'train_dataloader(.|\n)*colour'),
         (
+            'train_dataloader.dataset.metainfos',
+            {'classes': ('a', 'b')},
+            r'train_dataloader\.dataset\.metainfos is not a setting of ScenesDataset\. Did you mean metainfo\?',
+        ),
+        (
             'optim_wrapper.clip_grad',
             {'max_norm': 1, 'colour': 1},
             r'clip_grad\.colour is not a setting of OptimWrapper',

@@ -7,7 +7,9 @@ from mmengine.config import Config
 
 from rass_mm.apis import use_tta
 from rass_mm.config import load_config
-from rass_mm.datasets.classes import check_split, dataset_classes, follow_classes
+from rass_mm.datasets.class_checks import check_split
+from rass_mm.datasets.classes import follow_classes
+from rass_mm.datasets.metainfo import dataset_classes
 from rass_mm.datasets.scenes import SCENE_CLASSES
 from rass_mm.errors import ConfigError
 
@@ -197,7 +199,7 @@ def test_other_classes_of_a_split_are_an_error():
     config = load_config(RASS)
     config.test_dataloader.dataset.type = 'CamVidDataset'
     with pytest.raises(
-        ConfigError, match='(?s)test_dataloader .CamVidDataset. has 11 .*train_dataloader .ScenesDataset'
+        ConfigError, match='(?s)test_dataloader.dataset .CamVidDataset. has 11 .*train_dataloader .ScenesDataset'
     ):
         check_split(config, 'test_dataloader')
     assert dataset_classes(config.train_dataloader.dataset) == list(SCENE_CLASSES)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -45,6 +46,18 @@ def file(base, tmp_path_factory):
     train(unet)
     save_adapter(unet, 'seg', path, base.identity)
     return path
+
+
+def test_a_checkpoint_or_a_folder_in_place_of_an_adapter_names_the_adapters(file, tmp_path):
+    torch.save({'state_dict': {}}, tmp_path / 'iter_2.pth')
+    with pytest.raises(AdapterError, match=r'is a checkpoint of PyTorch.*training wrote to its work dir'):
+        read_adapter(tmp_path / 'iter_2.pth')
+    with pytest.raises(AdapterError, match=r'is a folder. It contains no .safetensors file'):
+        read_adapter(tmp_path)
+    shutil.copy(file, tmp_path / 'scr_adapter.safetensors')
+    for wrong in (tmp_path / 'iter_2.pth', tmp_path):
+        with pytest.raises(AdapterError, match=rf'e\.g\. {tmp_path}/scr_adapter\.safetensors'):
+            read_adapter(wrong)
 
 
 def run(unet, grad=False):

@@ -218,7 +218,8 @@ def test_file_names_can_be_any_bytes(trained, photos, tmp_path):
     shutil.copy(photos / 'a.png', tmp_path / 'in' / name)
     assert segment(tmp_path / 'in', tmp_path / 'out', trained.plain.file) == 0
     assert (tmp_path / 'out' / 'labels' / name).is_file()
-    assert b'caf\xe9.png,75,91' in (tmp_path / 'out' / 'shares.csv').read_bytes()
+    assert '\\udce9.png,75,91' in (tmp_path / 'out' / 'shares.csv').read_text(encoding='utf-8')
+    assert '\\udce9.png"' in (tmp_path / 'out' / 'shares.json').read_text(encoding='utf-8')
     (tmp_path / 'in' / name).write_text('text')
     assert segment(tmp_path / 'in', tmp_path / 'out', trained.plain.file) == 1
 

@@ -1,6 +1,7 @@
 """`rass_mm.load_segmentor` and `rass_mm.load_restorer` in Python programs."""
 
 import os
+from pathlib import Path
 from unittest.mock import Mock
 
 import cv2
@@ -12,11 +13,12 @@ from PIL import Image, features
 from tiny_segmentors import SCENES, shipped, write_checkpoint
 
 import rass_mm
-from rass_mm.errors import BaseFolderError, CheckpointError, ConfigError, DataError
+from rass_mm.errors import AdapterError, BaseFolderError, CheckpointError, ConfigError, DataError
 from rass_mm.inference import RestoreOptions, restore_files
 from rass_mm.inference.modes import SegmentOptions
 from rass_mm.inference.overlay import GAP, LINE, legend
-from rass_mm.inference.photos import read_bgr
+from rass_mm.inference.photos import as_picture, read_bgr
+from rass_mm.inference.results import Restoration, Segmentation
 from rass_mm.inference.segment import segment_files
 from rass_mm_cli.main import main
 
@@ -64,6 +66,21 @@ def test_every_type_of_file_is_turned(tmp_path, kind, orientation):
 def test_a_grey_array_is_a_grey_file(segmentor, photos):
     grey = cv2.imread(str(photos / 'grey.png'), cv2.IMREAD_GRAYSCALE)
     assert np.array_equal(segmentor.predict(grey).labels, segmentor.predict(photos / 'grey.png').labels)
+
+
+@pytest.mark.parametrize('reduce', [False, True])
+def test_the_ids_of_a_single_channel_mean_the_same_as_in_training(tmp_path, reduce):
+    """mmseg learns ids 0 and 1 as they are loaded. With `reduce_zero_label`, id 0 is the class."""
+    own = dict(type='BaseSegDataset', reduce_zero_label=reduce, pipeline=[dict(type='LoadAnnotations')])
+    head = {'num_classes': 1, 'loss_decode.use_sigmoid': True}
+    config = shipped(
+        'baselines/resnet_scenes_tiny.py',
+        **{f'model.decode_head.{key}': value for key, value in head.items()},
+        train_dataloader=dict(dataset=dict(_delete_=True, metainfo=dict(classes=('thing',)), **own)),
+    )
+    file = write_checkpoint(tmp_path / 'one.pth', config, {'dataset_meta': {'classes': ('thing',)}})
+    names = rass_mm.load_segmentor(file, device='cpu').classes
+    assert names == (['thing', 'background'] if reduce else ['background', 'thing'])
 
 
 @pytest.mark.parametrize(
@@ -181,10 +198,48 @@ def test_what_cannot_be_loaded_is_named(trained, tiny_base, adapter, tmp_path):
         rass_mm.load_segmentor(trained.plain.file, base=tiny_base)
     with pytest.raises(CheckpointError, match='does not exist'):
         rass_mm.load_segmentor(tmp_path / 'absent.pth')
-    with pytest.raises(ConfigError, match='dtype'):
-        rass_mm.load_segmentor(trained.plain.file, dtype='float8')
+    for dtype in ('float8', torch.int8):
+        with pytest.raises(ConfigError, match='dtype'):
+            rass_mm.load_segmentor(trained.plain.file, dtype=dtype)
+    folder = Path(trained.plain.file).parent
+    with pytest.raises(CheckpointError, match=r'is a folder\. Pass a file in it, e\.g\. .*\.pth'):
+        rass_mm.load_segmentor(folder)
+    with pytest.raises(CheckpointError, match=r'is a folder\. It contains no \.pth'):
+        rass_mm.load_segmentor(tmp_path)
     with pytest.raises(CheckpointError, match='not a checkpoint'):
         rass_mm.load_segmentor(adapter)
+
+
+def test_a_merged_adapter_that_was_moved_is_named_with_its_key(trained, tmp_path, capsys, photos):
+    config = trained.rass.config.copy()
+    config.merge_from_dict({'model.backbone.scr_adapter': str(tmp_path / 'moved.safetensors')})
+    loaded = torch.load(trained.rass.file, weights_only=True)
+    loaded['meta']['cfg'] = config.pretty_text
+    torch.save(loaded, tmp_path / 'rass.pth')
+    with pytest.raises(AdapterError, match=r'moved\.safetensors \(model\.backbone\.scr_adapter in its config\)'):
+        rass_mm.load_segmentor(tmp_path / 'rass.pth', device='cpu')
+    given = ['segment', photos / 'a.png', tmp_path / 'out', '--checkpoint', tmp_path / 'rass.pth', '--device', 'cpu']
+    assert main([str(part) for part in given]) == 1
+    assert '--cfg-options model.backbone.scr_adapter=FILE' in capsys.readouterr().err
+
+
+def test_torch_dtypes_are_names_of_precisions(trained, tiny_base, adapter):
+    assert rass_mm.load_segmentor(trained.plain.file, device='cpu', dtype=torch.bfloat16).dtype == 'bfloat16'
+    restorer = rass_mm.load_restorer(adapter, tiny_base, device='cpu', dtype=torch.bfloat16)
+    assert next(restorer.network.parameters()).dtype == torch.bfloat16
+
+
+def test_results_are_not_written_to_folders_and_unknown_types(tmp_path):
+    labels, picture = np.zeros((4, 5), np.uint8), as_picture(np.zeros((4, 5, 3), np.uint8))
+    found = Segmentation(labels, ['road'], [(0, 0, 0)], np.zeros((4, 5, 3), np.uint8))
+    restored = Restoration(picture.pixels, picture)
+    for result, name in ((found, 'labels.png'), (restored, 'restored.png')):
+        with pytest.raises(DataError, match=f'is a folder. Pass the name of a file in it, e.g. .*/{name}'):
+            result.save(tmp_path)
+    for name in ('restored', 'restored.xyz'):
+        with pytest.raises(DataError, match='cannot be written. Use .bmp, .jpeg'):
+            restored.save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_restorer_needs_no_attribute_of_itself(tiny_base, adapter, photos, tmp_path):

@@ -7,7 +7,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from PIL import Image
 
-from rass_mm.apis import prepare_config
+from rass_mm.apis import prepare_config, train
 from rass_mm.config import check_config_data, load_config
 from rass_mm.engine.checkpoints import load_local
 from rass_mm.engine.pretrained import check_pretrained
@@ -134,6 +134,24 @@ def test_a_second_start_is_refused(tiny_base):
     pytest.importorskip('mmagic')
     with pytest.raises(ConfigError, match=r'model\.start'):
         settle(load_config('scr/scr_scenes_tiny.py', {'fine_tune': 'a.pth'}))
+
+
+def test_a_missing_file_or_another_network_is_named_by_its_setting(tiny_base, trained, tmp_path):
+    for file, said in (
+        (tmp_path / 'nofile.pth', r'^fine_tune: .*nofile\.pth does not exist'),
+        (tmp_path, r'^fine_tune: .* is a folder\. It contains no \.pth'),
+        (trained, r'^fine_tune: .* is a folder\. Pass a file in it, e\.g\. .*\.pth'),
+    ):
+        config = prepare_config(config_of('resnet', tiny_base, fine_tune=str(file)), work_dir=str(tmp_path / 'work'))
+        with pytest.raises(CheckpointError, match=said):
+            train(config)
+        assert not (tmp_path / 'work').exists()
+    model = MODELS.build(config_of('resnet', tiny_base).model)
+    model.init_cfg = {'type': 'Pretrained', 'checkpoint': str(trained / 'rass.pth')}
+    with pytest.raises(CheckpointError, match='does not match model .*--cfg-options fine_tune=FILE'):
+        check_pretrained(model, str(trained / 'rass.pth'))
+    with pytest.raises(CheckpointError, match=r'--cfg-options model\.init_cfg\.checkpoint=FILE'):
+        check_pretrained(model)
 
 
 def test_a_config_that_is_data_starts_from_files_below_it_only(tmp_path):

@@ -41,7 +41,8 @@ class DataReport:
         ignored: a dict with `pixels` and `share` of the ignored pixels, or None if no labels were read.
         raw_ids: number of pixels by label id, as in the files.
         out_of_range: for each invalid label id, a dict with `id` (as in the files), `pixels` and `files`.
-        conflicts: messages about contradictions between the data set and the model, such as different class names.
+        conflicts: messages about contradictions between the data set and the model, such as different class names, and
+            about settings with which a model cannot learn.
         hints: messages about possible problems.
         same_as: name of an earlier split with the same data set, or None.
     """

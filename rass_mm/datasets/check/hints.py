@@ -27,11 +27,6 @@ def shift_hints(raw_ids: Mapping[int, int], rules: LabelRules) -> list[str]:
             f'reduce_zero_label=True ignores id 0, but id {number} never occurs, so the classes seem to be 0 to '
             f'{number - 1}. If id 0 is not the background, set reduce_zero_label=False in the data set.'
         ]
-    if rules.reduce_zero_label and number == 1 and 0 in ids:
-        return [
-            f'All pixels that are not ignored are {rules.classes[0] if rules.classes else "class 0"}. '
-            f'{background_hint(1)}'
-        ]
     return []
 
 

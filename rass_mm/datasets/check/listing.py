@@ -179,7 +179,7 @@ def _rules(dataset: Any, config: dict[str, Any], hints: list[str]) -> LabelRules
     num_classes = step.get('num_classes') or len(classes) or None
     if classes and num_classes != len(classes):
         hints.append(f'LoadLabelStrict has num_classes={num_classes}, but the data set has {len(classes)} classes.')
-    ignore = step.get('ignore_index', dataset.ignore_index)
+    ignore = step.get('ignore_index', IGNORED)  # that of the data set has no effect, see `ignored_faults`
     layout, drawn_on = getattr(dataset, 'label_layout', None), step.get('drawn_on')
     reduced = bool(dataset.reduce_zero_label)
     return LabelRules(classes, num_classes, reduced, ignore, dataset.label_map, layout, drawn_on)

@@ -10,8 +10,8 @@ from rass_mm.config.building import reading_parts
 from rass_mm.datasets.check.findings import DataReport, report_on
 from rass_mm.datasets.check.listing import list_dataset
 from rass_mm.datasets.check.reading import read_samples
-from rass_mm.datasets.classes import class_conflict
-from rass_mm.datasets.wrappers import leaf_datasets
+from rass_mm.datasets.class_checks import class_faults, ignored_faults
+from rass_mm.datasets.wrappers import leaf_datasets, leaf_paths
 from rass_mm.errors import ConfigError, DataError
 
 SPLITS = ('train', 'val', 'test')
@@ -42,13 +42,14 @@ def check_config(
         )
     done = {}
     for split, loader in loaders.items():
-        for name, dataset in leaf_datasets(loader['dataset'], split) if loader else ():
+        leaves = leaf_datasets(loader['dataset'], split) if loader else ()
+        for (name, dataset), (path, _) in zip(leaves, leaf_paths(loader, f'{split}_dataloader'), strict=True):
             key = repr(dataset)
             if key not in done:
                 with reading_parts():
-                    conflict = class_conflict(config, f'{split}_dataloader', dataset)
+                    conflicts = [*class_faults(config, path, dataset), *ignored_faults(config, path, dataset)]
                 report = _check(dataset, split, name, limit, workers)
-                done[key] = dataclasses.replace(report, conflicts=[conflict] if conflict else [])
+                done[key] = dataclasses.replace(report, conflicts=conflicts)
                 yield done[key]
             else:
                 yield _repeated(done[key], name)

@@ -306,7 +306,7 @@ def test_other_classes_of_a_split_are_a_problem_and_the_check_goes_on(root, caps
     assert main(['check-data', str(root / 'config.py'), '--workers', '1', '--json', str(out)]) == 1
     shown = ' '.join(capsys.readouterr().out.split())
     assert 'Conflicts with the model (1):' in shown and '1 problem in 2 data sets.' in shown
-    assert 'val_dataloader (BaseSegDataset) has 4 classes (road, car, sky, tree), but the model uses those of' in shown
+    assert 'val_dataloader.dataset.dataset (BaseSegDataset) has 4 classes (road, car, sky, tree), but the' in shown
     train, val = json.loads(out.read_text())['data']
     assert train['conflicts'] == [] and len(val['conflicts']) == 1
     assert (train['checked'], val['checked'], val['problems']) == (6, 6, 1)
@@ -397,7 +397,8 @@ def test_the_fix_of_a_hint_leads_to_labels_without_that_hint(root, classes):
     named = check(root, classes=['background', *classes])
     assert (named.problems, named.hints) == (0, [])
     reduced = check(root, classes=classes, reduce_zero_label=True)
-    assert bool(reduced.hints) == (number == 1) and reduced.problems == 0
+    assert reduced.hints == [] and reduced.problems == (number == 1)
+    assert number > 1 or "metainfo.classes=('background', 'thing')" in reduced.conflicts[0]
 
 
 def test_labels_that_are_all_ignored_are_a_problem(root):
@@ -433,4 +434,11 @@ def test_the_limit_of_pixels_is_that_of_the_loader(root, capsys):
     found.train_dataloader.dataset.pipeline[0]['max_pixels'] = 50
     found.dump(root / 'config.py')
     assert main(['check-data', str(root / 'config.py'), '--workers', '1']) == 1
-    assert 'more than the limit of 0.0 megapixels' in ' '.join(capsys.readouterr().out.split())
+    assert '64x48 = 3,072 pixels, more than the limit of 50 pixels' in ' '.join(capsys.readouterr().out.split())
+
+
+def test_what_training_does_not_ignore_is_not_reported_as_ignored(root):
+    """mmseg has no use for the `ignore_index` of a data set."""
+    report = check(root, ignore_index=0)
+    assert report.ignored['pixels'] == 6 * 4 * 64 and report.classes[0]['pixels'] > 0
+    assert report.problems == 1 and 'ignore_index=0 has no effect' in report.conflicts[0]
