@@ -140,7 +140,7 @@ def train(config: Config, resume: bool | str = False) -> Runner:
     check_settings(config, 'train')
     check_fine_tuning_file(config)
     check_batch(config, 'train_dataloader')
-    lock = held(config.work_dir, spared=Path(RESULT).stem) if _is_first(config) else nullcontext()
+    lock = held(config.work_dir) if _is_first(config) else nullcontext()
     order = 'model', 'train_dataloader', 'optim_wrapper'
     with named_parts(config, *order), lock:
         with explained(config, *order):
@@ -236,7 +236,7 @@ def _is_first(config: Config) -> bool:
 def _test_locks(config: Config, out: str | None, show_dir: str | None) -> Iterator[None]:
     folders = {Path(folder).resolve(): folder for folder in (out, show_dir) if folder}  # they can be the same
     with ExitStack() as stack:
-        stack.enter_context(held(config.work_dir, TEST_LOCK, Path(RESULT).stem))
+        stack.enter_context(held(config.work_dir, TEST_LOCK))
         for folder in folders.values():
             stack.enter_context(held(folder))
         yield

@@ -1,14 +1,20 @@
 """Atomic writes: a file is written under a temporary name next to the target and then renamed.
 
-The target is therefore either complete or absent.
+The target is therefore either complete or absent. A killed process leaves its temporary file behind. The file is locked
+while its writer runs, so other processes can tell whether it is abandoned.
 """
 
 import errno
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # Windows does not remove files that are open
 
 MARK = '-rass_mm-'
 """Part of every temporary name, which no file of a user has."""
@@ -26,9 +32,7 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f'.{target.stem[:LONGEST]}{MARK}', suffix=target.suffix, dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
+    handle, temporary = _locked_file(target)
     try:
         yield temporary
         temporary.chmod(0o644)  # mkstemp creates private files, but data sets and checkpoints are shared
@@ -39,11 +43,35 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+        if handle is not None:
+            os.close(handle)
 
 
-def temporary_names(stem: str) -> str:
-    """Returns a pattern for the names of the temporary files of targets whose stem matches the pattern `stem`."""
-    return f'.{stem[:LONGEST]}{MARK}????????.*'
+def _locked_file(target: Path) -> tuple[int | None, Path]:
+    """Creates a temporary file for a target. Returns its descriptor, which holds its lock, and its path."""
+    while True:
+        prefix = f'.{target.stem[:LONGEST]}{MARK}'
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=target.suffix, dir=target.parent)
+        if fcntl is None:
+            os.close(handle)
+            return None, Path(name)
+        with suppress(OSError):  # without locks, no file is taken for abandoned
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # another process has removed the file before it was locked
+
+
+def remove_abandoned(temporary: Path) -> None:
+    """Removes a temporary file of `atomic_path`, unless the process that writes it is still running."""
+    with suppress(OSError):
+        if fcntl is not None:
+            handle = os.open(temporary, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            finally:
+                os.close(handle)
+        temporary.unlink()
 
 
 def check_writable(target: str | os.PathLike) -> None:

@@ -18,6 +18,10 @@ END = b'\xff\xd9'
 PADDING = 4
 """Surplus bytes before the end of a JPEG file that are accepted. Some cameras write them."""
 SURPLUS = re.compile(r'(\d+) extraneous bytes before marker 0xd9')
+START_OF_SCAN, WHOLE_SPECTRUM = 0xDA, b'\0\x3f\0'
+BASELINE = (0xC0, 0xC1)
+NEEDED = (*range(0xC0, 0xD0), 0xDB, 0xDD)
+"""Markers of frames, tables and restart intervals."""
 WARNINGS = re.compile(r'Corrupt JPEG data|Premature end of JPEG file')
 
 
@@ -50,11 +54,22 @@ def _png_fault(data: bytes) -> str | None:
 
 
 def _jpeg_fault(data: bytes) -> str | None:
+    warning = _warning(data)
+    if warning is None or _is_padding(data, warning):
+        return None
+    # libjpeg stops at the first warning, which can be a harmless one about the header.
+    bare = _with_bare_header(data)
+    remaining = _warning(bare)
+    return None if remaining is None or _is_padding(bare, remaining) else _fault_of(data, remaining)
+
+
+def _warning(data: bytes) -> str | None:
+    """Returns the first warning or error of libjpeg, or None."""
     try:
         # A reduced image takes less time, but all of the compressed data is read.
         simplejpeg.decode_jpeg(data, 'GRAY', min_factor=8, min_height=1, min_width=1, strict=True)
     except ValueError as error:
-        return _fault_of(data, str(error))
+        return str(error)
     return None
 
 
@@ -68,9 +83,30 @@ def _fault_of(data: bytes, warning: str) -> str | None:
         except Exception as error:  # on damaged bytes, Pillow's decoders raise almost any error, e.g. TypeError
             return str(error)
         return None
+    return warning
+
+
+def _is_padding(data: bytes, warning: str) -> bool:
+    """Returns whether a warning is about padding before the end of the image. Some cameras fill the last sector."""
     surplus = SURPLUS.search(warning)
     if surplus is None:
-        return warning
+        return False
     count = int(surplus[1])
-    padding = data[: data.rfind(END)][-count:]  # some cameras fill the last sector
-    return None if count <= PADDING or not padding.strip(b'\0\xff') else warning
+    return count <= PADDING or re.search(rb'[\0\xff]{%d}\xff\xd9' % count, data) is not None
+
+
+def _with_bare_header(data: bytes) -> bytes:
+    """Returns a JPEG file with only those segments before the first scan that decoding needs."""
+    kept, place, baseline = [data[:2]], 2, False
+    while (place := data.find(b'\xff', place)) != -1 and place + 4 <= len(data):
+        kind, length = data[place + 1], 2 + int.from_bytes(data[place + 2 : place + 4], 'big')
+        if kind in (0x00, 0xFF):
+            place += 1
+            continue
+        segment, place = data[place : place + length], place + length
+        if kind == START_OF_SCAN:
+            # Decoders ignore these three bytes of an image that is not progressive, and warn if they are unusual.
+            return b''.join((*kept, segment[:-3] + WHOLE_SPECTRUM if baseline else segment, data[place:]))
+        baseline = baseline or kind in BASELINE
+        kept += [segment] * (kind in NEEDED)
+    return data

@@ -1,6 +1,5 @@
 """Locks of output folders: two commands never write the same results at the same time."""
 
-import fnmatch
 import json
 import logging
 import os
@@ -14,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from rass_mm.errors import DataError
-from rass_mm.files.atomic import temporary_names
+from rass_mm.files.atomic import MARK, remove_abandoned
 
 logger = logging.getLogger(__name__)
 
@@ -24,13 +23,7 @@ PATIENCE = 0.2
 
 
 @contextmanager
-def held(
-    folder: str | os.PathLike,
-    name: str = LOCK,
-    own: str = '*',
-    spared: str = '',
-    target: str | os.PathLike | None = None,
-) -> Iterator[None]:
+def held(folder: str | os.PathLike, name: str = LOCK, target: str | os.PathLike | None = None) -> Iterator[None]:
     """Context manager. Holds the lock of an output folder, which is created if it is missing.
 
     Temporary files of `files.atomic` that a killed command left in the folder itself are removed.
@@ -41,8 +34,6 @@ def held(
     Args:
         folder: the output folder.
         name: name of the lock file; commands with different names may write to the folder at the same time.
-        own: pattern for the stems of the files that only the holder of this lock writes.
-        spared: pattern for the stems of the files that the holder of another lock writes at the same time.
         target: file or folder to name in the message if another process holds the lock; None names the folder.
 
     Raises:
@@ -67,7 +58,8 @@ def held(
     except (OSError, NotImplementedError) as error:
         logger.debug('%s is not locked: %s', folder, error)
     if lock.is_locked:
-        _remove_temporary(folder, own, spared)
+        for leftover in folder.glob(f'.*{MARK}????????.*'):
+            remove_abandoned(leftover)
     try:
         yield
     finally:
@@ -80,21 +72,14 @@ def held(
                 place.rmdir()  # only if nothing was written
 
 
-def held_beside(target: str | os.PathLike, own: str = '') -> AbstractContextManager[None]:
+def held_beside(target: str | os.PathLike) -> AbstractContextManager[None]:
     """Holds the lock of a file or folder that is written in one step. The lock file is beside it; see `held`.
 
     Args:
         target: the file or folder. Its parent folder is created if it is missing.
-        own: pattern for the stems of the files in the parent folder that only the holder of this lock writes.
     """
     target = Path(target)
-    return held(target.absolute().parent, f'.{target.name}.lock', own, target=target)
-
-
-def _remove_temporary(folder: Path, own: str, spared: str) -> None:
-    for leftover in folder.glob(temporary_names(own)):
-        if not fnmatch.fnmatchcase(leftover.name, temporary_names(spared)):
-            leftover.unlink(missing_ok=True)
+    return held(target.absolute().parent, f'.{target.name}.lock', target)
 
 
 def _holder(file: Path) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from rass_mm.errors import DataError
-from rass_mm.files.atomic import MARK, write_text
+from rass_mm.files.atomic import MARK, remove_abandoned, write_text
 from rass_mm.files.integrity import check_complete, decode_fully
 from rass_mm.files.schemas import FileName, checked
 from rass_mm.files.walking import walk
@@ -134,4 +134,4 @@ def remove_leftovers(folder: Path, suffixes: Iterable[str]) -> None:
     leftover = re.compile(rf'\..*{MARK}\w{{8}}\.({endings})')
     for path in walk(folder):
         if leftover.fullmatch(path.name) and path.is_file():
-            path.unlink(missing_ok=True)
+            remove_abandoned(path)

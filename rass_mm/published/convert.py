@@ -83,7 +83,7 @@ def convert(
     provenance = {'file': Path(source).name, 'sha256': file_sha256(Path(source)), 'kind': kind}
     adapter = file_sha256(Path(scr_adapter)) if scr_adapter and Path(scr_adapter).is_file() else None
     request = {'source': provenance, 'base': found.identity, 'form': form, 'scr_adapter': adapter}
-    with held_beside(out, glob.escape(out.stem)):
+    with held_beside(out):
         earlier = read_earlier(out, request)  # another command may have written it in the meantime
         if kind != RASS:
             return _write_restorer(kind, content, out, found, form, request)

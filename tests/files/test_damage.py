@@ -84,6 +84,32 @@ def test_surplus_bytes_are_padding_only_at_the_end():
     assert fault_in(data[:-2] + bytes([1]) * 8 + data[-2:]) is None
 
 
+def with_segment(data, kind, content):
+    return data[:2] + bytes([0xFF, kind]) + (len(content) + 2).to_bytes(2, 'big') + content + data[2:]
+
+
+HARMLESS = {
+    'revision': lambda data: data.replace(b'JFIF\0\1\1', b'JFIF\0\x09\1', 1),
+    'spectrum': lambda data: data.replace(b'\0\x3f\0', bytes(3), 1),
+    'junk': lambda data: with_segment(data, 0xFE, b'').replace(b'\xff\xdb', b'\1\2\xff\xdb', 1),
+}
+
+
+@pytest.mark.parametrize('change', HARMLESS.values(), ids=HARMLESS)
+def test_damage_is_found_behind_a_harmless_fault_of_the_header(change):
+    data = encoded('JPEG')
+    changed = change(data)
+    assert changed != data and fault_in(changed) is None
+    assert 'premature end' in fault_in(changed[: len(changed) // 2] + b'\xff\xd9')
+
+
+@pytest.mark.parametrize('options', [{}, {'progressive': True}, {'restart_marker_blocks': 4}])
+def test_padding_before_the_end_of_the_first_of_several_images_is_no_fault(options):
+    data = encoded('JPEG', **options)
+    padded = data[:-2] + bytes(40) + data[-2:]
+    assert fault_in(padded) is None and fault_in(padded + encoded('JPEG')) is None
+
+
 def test_a_jpeg_between_whose_ends_is_nothing_is_damaged():
     with pytest.raises(DataError, match=r'a\.jpg'):
         check_complete(b'\xff\xd8\xff' + bytes(100) + b'\xff\xd9', 'a.jpg')

@@ -1,16 +1,19 @@
 """Locks of output folders."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from rass_mm.errors import DataError
-from rass_mm.files.atomic import MARK
+from rass_mm.files.atomic import MARK, write_bytes
 from rass_mm.files.locks import LOCK, held, held_beside
+from rass_mm.files.manifest import remove_leftovers
 
 HOLD = """
 import sys, time
@@ -69,14 +72,44 @@ def test_the_lock_beside_a_target_names_the_target(tmp_path):
     assert not os.listdir(tmp_path)
 
 
-def test_temporary_files_of_the_holder_of_another_lock_are_kept(tmp_path):
-    mine, others = (tmp_path / f'.{stem}{MARK}01234567.json' for stem in ('iter_2', 'metrics'))
-    for file in (mine, others):
-        file.touch()
-    with held(tmp_path, spared='metrics'):
-        assert not mine.exists() and others.exists()
-    with held(tmp_path, '.other.lock', 'metrics'):
-        assert not others.exists()
+WRITE = """
+import sys, time
+from rass_mm.files.atomic import atomic_path
+with atomic_path(sys.argv[1]) as temporary:
+    temporary.write_bytes(b'half')
+    print(temporary, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_only_temporary_files_of_processes_that_have_ended_are_removed(tmp_path):
+    writer = subprocess.Popen([sys.executable, '-c', WRITE, tmp_path / 'a.json'], stdout=subprocess.PIPE, text=True)
+    try:
+        temporary = Path(writer.stdout.readline().strip())
+        (tmp_path / f'.b{MARK}01234567.json').touch()
+        with held(tmp_path):
+            assert {path.name for path in tmp_path.iterdir()} == {temporary.name, LOCK}
+        remove_leftovers(tmp_path, ['.json'])
+        assert temporary.read_bytes() == b'half'
+    finally:
+        writer.kill()
+        writer.wait()
+    with held(tmp_path):
+        assert not temporary.exists()
+
+
+def test_a_temporary_file_that_is_removed_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+    found, lock = [], fcntl.flock
+
+    def slow(handle, operation):
+        if not found:
+            found.extend(tmp_path.iterdir())
+            found[0].unlink()
+        lock(handle, operation)
+
+    monkeypatch.setattr('fcntl.flock', slow)
+    write_bytes(tmp_path / 'a', b'whole')
+    assert found and (tmp_path / 'a').read_bytes() == b'whole'
 
 
 def test_an_error_releases_the_lock(tmp_path):

@@ -1,7 +1,6 @@
 """Runs the robustness test of one model and writes its table and plot."""
 
 import argparse
-import glob
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 def claimed(out: Path, name: str) -> AbstractContextManager[None]:
     """Context manager. Holds the lock of the files of one model. Other models can be tested in the folder meanwhile."""
-    return held(out, f'.{name}.lock', glob.escape(name))
+    return held(out, f'.{name}.lock')
 
 
 def tested(arguments: argparse.Namespace, name: str, others: Sequence[Curve]) -> Curve:
