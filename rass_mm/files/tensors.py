@@ -12,6 +12,7 @@ import torch
 
 from rass_mm.errors import CheckpointError, RassError
 from rass_mm.files.contents import check_archive, check_contents
+from rass_mm.files.instructions import check_instructions
 
 FORMATS = {'.tar format': 'tar', 'TorchScript': 'TorchScript'}
 """Words of torch's message -> a format that it reads only with code."""
@@ -37,6 +38,7 @@ def read_tensors(filename: str | os.PathLike, map_location: Any = None, mmap: bo
     if zipped:
         check_archive(filename)
     try:
+        check_instructions(filename, zipped)
         content = torch.load(filename, map_location=map_location, weights_only=True, mmap=mmap and zipped)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(filename, error)) from None
