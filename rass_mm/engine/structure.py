@@ -73,12 +73,13 @@ def check_structure(content: Any, filename: str) -> None:
     entry = 'state_dict' if 'state_dict' in content else 'model' if _holds_tensors(content.get('model')) else None
     state = content if entry is None else content[entry]
     place = filename if entry is None else f'{filename}, entry {entry}'
-    if not isinstance(state, Mapping):
-        raise CheckpointError(f'{place} is a {type(state).__name__}, but it must be a dict of tensors. {OTHER}')
+    if entry != 'state_dict':  # mmengine loads the tensors beside the entries
+        check_finite(content, filename)
     if entry is None and (any(name in content for name in STATE) or any(_entries_with_tensors(content))):
         return
-    _check_names(state, place, every=entry == 'state_dict')
-    check_finite(state, place)
+    check_weights(state, place, every=entry == 'state_dict')
+    if entry is not None:
+        check_finite(state, place)
 
 
 def weights_of(content: Mapping[str, Any], filename: str) -> Mapping[str, Any]:
@@ -107,11 +108,19 @@ def _holds_tensors(value: Any) -> bool:
     return any(isinstance(part, Tensor) or _holds_tensors(part) for part in parts)
 
 
-def _check_names(state: Mapping[Any, Any], place: str, every: bool) -> None:
+def check_weights(state: Any, place: str, every: bool = True) -> None:
+    """Raises a `CheckpointError` if a state dict has other keys than strings or other values than tensors.
+
+    Args:
+        state: the state dict.
+        place: its file and entry, for the message.
+        every: whether all values must be tensors, and not only one. Modules may store any value as `_extra_state`.
+    """
+    if not isinstance(state, Mapping):
+        raise CheckpointError(f'{place} is a {type(state).__name__}, but it must be a dict of tensors. {OTHER}')
     wrong = [name for name in state if not isinstance(name, str)]
     if wrong:
         raise CheckpointError(f'{place} has the key {wrong[0]!r}, but the names of tensors are strings. {OTHER}')
-    # Modules may store values of any type under this name.
     values = {name: value for name, value in state.items() if name.rpartition('.')[2] != PROVENANCE}
     others = [name for name, value in values.items() if not isinstance(value, Tensor)]
     if len(others) == len(values) or (every and others):

@@ -84,6 +84,7 @@ CONTENTS: dict[str, Change] = {
     'complex': _first(lambda value: value.to(torch.complex64)),
     'NaN': _first(_poisoned),
     'infinity': _first(lambda value: value / 0),
+    'NaN beside an optimizer': lambda loaded: {**_first(_poisoned)(loaded)['state_dict'], 'optimizer': {}},
     'transposed': _first(lambda value: value.flip(0).unsqueeze(0)),
     'an empty tensor': _first(lambda value: value.flatten()[:0]),
     'half of the tensors': _state(lambda state: dict(list(state.items())[::2])),
@@ -179,6 +180,24 @@ TRAINING: dict[str, Change] = {
     'resumed_keys a number': _put(5, 'message_hub', 'resumed_keys'),
 }
 """Changes that only matter when a run is resumed, and that end it."""
+
+
+def _averaged(change: dict[str, Any], loaded: dict) -> dict:
+    averages = {f'module.{key}': value for key, value in loaded['state_dict'].items()}
+    return {**loaded, 'ema_state_dict': {**averages, 'steps': torch.tensor(3), **change}}
+
+
+AVERAGES: dict[str, Change] = {
+    'valid averages': functools.partial(_averaged, {}),
+    'averages with NaN': functools.partial(
+        _averaged, {'module.decode_head.conv_seg.bias': torch.full((1,), float('nan'))}
+    ),
+    'averages with an unknown name': functools.partial(_averaged, {'module.other': torch.ones(3)}),
+    'averages with another shape': functools.partial(_averaged, {'module.decode_head.conv_seg.bias': torch.ones(999)}),
+    'averages with a number of steps': functools.partial(_averaged, {'steps': 3}),
+    'averages a list': lambda loaded: {**loaded, 'ema_state_dict': [1]},
+}
+"""Changes of the averages that a run with an EMAHook resumes from."""
 WARNED: dict[str, tuple[Change, str, str]] = {
     'no schedulers': (_put(..., 'param_schedulers'), '', 'other settings than the config'),
     'fewer schedulers': (
@@ -287,6 +306,11 @@ def _training() -> Iterator[Case]:
         prepare = functools.partial(_changed, change, 'resnet.pth')
         command = f'{FOR_RESNET["resume"]} {options}'
         yield _case(f'warning {name}', 'resume', command, prepare, ok=True, check=functools.partial(_said, words))
+    averages = "custom_hooks=[dict(type='EMAHook')]"
+    for name, change in AVERAGES.items():
+        prepare, ok = functools.partial(_changed, change, 'resnet.pth'), name.startswith('valid')
+        named = () if ok else ('ema_state_dict',)
+        yield _case(name, 'resume', f'{FOR_RESNET["resume"]} {averages}', prepare, ok=ok, named=named)
     settings = {'_delete_': True, 'type': 'SGD', 'lr': 0.1, 'momentum': 0.9}
     other = ' '.join(f'optim_wrapper.optimizer.{key}={value}' for key, value in settings.items())
     prepare = functools.partial(_changed, lambda loaded: loaded, 'resnet.pth')

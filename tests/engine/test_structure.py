@@ -12,6 +12,7 @@ from rass_mm.errors import CheckpointError
 
 GOOD = {'base': {'config': 'a', 'weights': 'b'}, 'merged_adapters': [], 'classes': ['sky']}
 WEIGHTS = {'conv.weight': torch.ones(2, 2)}
+POISONED = {'conv.weight': torch.tensor([float('nan')])}
 
 
 def load(tmp_path, content):
@@ -54,6 +55,9 @@ def test_usual_checkpoints_are_read(tmp_path, content):
         ({'state_dict': {0: torch.ones(1)}}, 'key 0'),
         ({'state_dict': {'conv.weight': 5}}, r'conv\.weight'),
         ({'state_dict': {'conv.weight': torch.tensor([float('nan')])}}, r'conv\.weight contains NaN'),
+        ({**POISONED, 'optimizer': {}}, r'conv\.weight contains NaN'),
+        ({**POISONED, 'other': WEIGHTS}, r'conv\.weight contains NaN'),
+        ({**POISONED, 'model': WEIGHTS}, r'conv\.weight contains NaN'),
         ({'state_dict': WEIGHTS, 'meta': 'text'}, 'meta'),
         ({'state_dict': WEIGHTS, 'meta': {'iter': 'five'}}, 'iter'),
         ({'state_dict': {'_extra_state': 'text'}}, 'must contain tensors'),
