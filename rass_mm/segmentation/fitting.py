@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from typing_extensions import NotRequired, TypedDict
 
 from rass_mm.config import config_from_checkpoint
-from rass_mm.engine.structure import check_finite, check_weights, weights_of
+from rass_mm.engine.structure import Meta, check_finite, check_weights, weights_of
 from rass_mm.engine.trained_state import (
     OWN_CONFIG,
     PROVENANCE,
@@ -39,7 +39,7 @@ FEW = 6
 
 
 @with_config(ALLOWED)
-class Progress(TypedDict):
+class Progress(Meta):
     """Entry `meta` of a checkpoint of a run."""
 
     epoch: NonNegativeInt

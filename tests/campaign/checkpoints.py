@@ -96,12 +96,18 @@ CONTENTS: dict[str, Change] = {
     'iter a text': _put('five', 'meta', 'iter'),
     'iter a float': _put(2.5, 'meta', 'iter'),
     'epoch a text': _put('five', 'meta', 'epoch'),
+    'epoch a whole float': _put(3.0, 'meta', 'epoch'),
     'cfg a number': _put(7, 'meta', 'cfg'),
+    'cfg a dict': _put({'model': {}}, 'meta', 'cfg'),
+    'classes a text': _put({'classes': 'sky'}, 'meta', 'dataset_meta'),
     'dataset_meta a text': _put('scenes', 'meta', 'dataset_meta'),
     'classes a number': _put({'classes': 5}, 'meta', 'dataset_meta'),
     'classes of numbers': _put({'classes': [1, 2]}, 'meta', 'dataset_meta'),
 }
 """Changes of the content that every door refuses, but those in `ACCEPTED`."""
+UNUSED = ('iter a text', 'iter a float', 'epoch a text', 'epoch a whole float', 'cfg a number', 'cfg a dict')
+WRONG_CLASSES = ('dataset_meta a text', 'classes a number', 'classes of numbers', 'classes a text')
+"""Values of `meta` that a resumed run refuses, and those that `segment` needs as well."""
 ACCEPTED = {
     ('half of the tensors', 'load_from'),  # a new run may start from some tensors; mmengine names the others
     ('a further tensor', 'load_from'),
@@ -112,6 +118,9 @@ ACCEPTED = {
     ('meta None', 'test'),  # the same as no meta, which only a resumed run needs
     ('meta None', 'load_from'),
     ('meta None', 'segment'),
+    *((name, door) for name in UNUSED for door in ('test', 'load_from', 'segment')),  # a warning names them
+    *((name, door) for name in WRONG_CLASSES for door in ('test', 'load_from')),
+    ('classes a text', 'segment'),
 }
 ELSEWHERE = {
     'params_ema': lambda loaded: {'params_ema': loaded['state_dict'], 'iter': 5},
@@ -394,6 +403,9 @@ def _controls() -> Iterator[Case]:
         'only tensors': lambda loaded: loaded['state_dict'],
         'further meta': _put({'a': [1, None]}, 'meta', 'further'),
         'prefix of a wrapper': _state(lambda state: {f'module.{key}': value for key, value in state.items()}),
+        'counts as numbers': _state(
+            lambda state: {key: 5 if key.endswith('batches_tracked') else value for key, value in state.items()}
+        ),
         'another order': _state(lambda state: dict(reversed(state.items()))),
         'averages beside the weights': lambda loaded: {**loaded, 'params_ema': loaded['state_dict'], 'module': 'x'},
         'extra state of another package': _state(
