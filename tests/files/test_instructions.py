@@ -106,3 +106,18 @@ def test_an_ordered_dict_of_python_2_is_read(tmp_path):
     pair = b'](' + pickles.text(b'a') + b'K\x05e'
     data = b'\x80\x02ccollections\nOrderedDict\n](' + pair + b'e\x85R.'
     assert read(tmp_path, data) == {'a': 5}
+
+
+@pytest.mark.parametrize(
+    ('value', 'named'),
+    [
+        (2**3000, 'the pickle instruction LONG4'),
+        (np.array(['a', 'b']), r'numpy\.dtypes\.StrDType'),
+        (np.str_('a'), r'numpy\.dtypes\.StrDType'),
+    ],
+)
+def test_harmless_values_that_torch_cannot_read_are_not_called_code(tmp_path, value, named):
+    torch.save({'state_dict': {}, 'value': value}, tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match=f'cannot be read safely: it contains {named}') as caught:
+        read_tensors(tmp_path / 'a.pth')
+    assert 'run code' not in str(caught.value)
