@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from rass_mm.engine.remote import ADDRESS, refuse_remote
-from rass_mm.engine.structure import check_structure, settle_meta, weights_of
+from rass_mm.engine.structure import check_structure, settle, weights_of
 from rass_mm.engine.trained_state import read_provenance
 from rass_mm.errors import CheckpointError
 from rass_mm.files.atomic import write_bytes, write_text
@@ -49,7 +49,7 @@ def load_local(filename: str | os.PathLike, map_location: Any = None, *_: Any, *
         )
     safe = filename.endswith('.safetensors')
     content = _read_safetensors(filename) if safe else read_tensors(filename, map_location)
-    settle_meta(content)
+    settle(content)
     check_structure(content, filename)
     return content
 

@@ -10,6 +10,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import Tensor
 
+from rass_mm.engine.structure import is_finite
 from rass_mm.errors import TrainingError
 
 REMEDY = (
@@ -72,9 +73,9 @@ def check_losses(losses: Mapping[str, Any]) -> None:
 
 
 def check_weights(state: Mapping[str, Any]) -> None:
-    """Raises a `TrainingError` if a floating-point tensor of a state dict contains NaN or infinity."""
+    """Raises a `TrainingError` if a floating-point tensor of a state dict is not finite, see `is_finite`."""
     values = {name: value for name, value in state.items() if isinstance(value, Tensor) and value.is_floating_point()}
-    wrong = [name for name, value in values.items() if not value.isfinite().all()]
+    wrong = [name for name, value in values.items() if not is_finite(name, value)]
     if wrong:
         raise TrainingError(
             f'{_place()}: {len(wrong)} of {len(values)} tensors contain NaN or infinity, e.g. {wrong[0]}. They are '

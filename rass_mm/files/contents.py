@@ -41,7 +41,7 @@ def check_archive(filename: str) -> None:
         with zipfile.ZipFile(filename) as archive:
             entries = archive.infolist()
             names = [entry.filename for entry in entries]
-            if sum(name.split('/')[-1] == 'data.pkl' for name in names) != 1 or len(set(names)) != len(names):
+            if sum(name.split('/')[-1].lower() == 'data.pkl' for name in names) != 1 or len(set(names)) != len(names):
                 raise CheckpointError(
                     f'{filename} is a zip file, but not a checkpoint that torch.save wrote. Pass the checkpoint itself.'
                 )

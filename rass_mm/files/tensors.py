@@ -3,8 +3,9 @@
 import os
 import pickle
 import pickletools
+import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -12,9 +13,14 @@ import torch
 
 from rass_mm.errors import CheckpointError, RassError
 from rass_mm.files.contents import check_archive, check_contents
+from rass_mm.files.instructions import check_instructions
 
 FORMATS = {'.tar format': 'tar', 'TorchScript': 'TorchScript'}
 """Words of torch's message -> a format that it reads only with code."""
+CONVERT = (
+    'If you trust its author, convert it to plain tensors where it was created: '
+    "torch.save({'state_dict': model.state_dict()}, path)."
+)
 
 
 def read_tensors(filename: str | os.PathLike, map_location: Any = None, mmap: bool = False) -> Any:
@@ -27,7 +33,7 @@ def read_tensors(filename: str | os.PathLike, map_location: Any = None, mmap: bo
 
     Raises:
         CheckpointError: the file is damaged, contains Python objects that are not allowed (the message names them), or
-            is much larger than it looks, see `check_contents`.
+            is much larger than it looks, see `check_instructions` and `check_contents`.
     """
     filename = os.fspath(filename)
     with open(filename, 'rb') as file:
@@ -37,6 +43,7 @@ def read_tensors(filename: str | os.PathLike, map_location: Any = None, mmap: bo
     if zipped:
         check_archive(filename)
     try:
+        check_instructions(filename, zipped)
         content = torch.load(filename, map_location=map_location, weights_only=True, mmap=mmap and zipped)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(filename, error)) from None
@@ -86,6 +93,12 @@ def _refusal(filename: str, error: Exception) -> str:
             f'{filename} is not a PyTorch checkpoint. It may be a web page or a Git LFS pointer that was saved in its '
             f'place. Download the file itself.'
         )
+    unsupported = _unsupported(blocked, str(error))
+    if unsupported:
+        return (
+            f'Checkpoint {filename} was not loaded because it cannot be read safely: it contains {unsupported}, which '
+            f'the safe reader of torch does not support. {CONVERT}'
+        )
     named = (
         ', '.join(blocked)
         or str(error).partition('WeightsUnpickler error: ')[2].strip().partition('\n')[0]
@@ -93,9 +106,20 @@ def _refusal(filename: str, error: Exception) -> str:
     )
     return (
         f'Checkpoint {filename} was not loaded because it contains Python objects that could run code: {named}. '
-        f'If you trust its author, convert it to plain tensors where it was created: '
-        f"torch.save({{'state_dict': model.state_dict()}}, path)."
+        + CONVERT
     )
+
+
+def _unsupported(blocked: Sequence[str], message: str) -> str | None:
+    """Returns the numpy types or the instruction because of which torch stopped, if they cannot run code."""
+    if blocked:
+        return ', '.join(blocked) if all(name.startswith('numpy.dtypes.') for name in blocked) else None
+    kind = re.search(r"but got <class '(numpy\.dtypes\.\w+)'>", message)
+    if kind:
+        return kind[1]
+    found = re.search(r'Unsupported operand (\d+)', message)
+    opcode = pickletools.code2op.get(chr(int(found[1]))) if found else None
+    return opcode and f'the pickle instruction {opcode.name}'
 
 
 def _starts_as_pickle(filename: str) -> bool:

@@ -25,7 +25,7 @@ from rass_mm.datasets.classes import follow_classes
 from rass_mm.datasets.wrappers import leaf_paths
 from rass_mm.devices import chosen_device, dtype_name
 from rass_mm.engine.checkpoints import load_local
-from rass_mm.engine.structure import weights_of
+from rass_mm.engine.structure import check_classes, weights_of
 from rass_mm.engine.trained_state import TrainedStateMixin, check_tensors, tensors_of
 from rass_mm.errors import AdapterError, BaseFolderError, CheckpointError, ConfigError
 from rass_mm.files.hashing import content_hash, json_sha256
@@ -129,6 +129,7 @@ def read_segmentor(
     loaded = load_local(path, 'cpu')
     if not isinstance(loaded, dict):
         raise CheckpointError(f'{path} contains a {type(loaded).__name__}, but a checkpoint must be a dict.')
+    check_classes(loaded, str(path))
     if config is None:
         content = config_from_checkpoint(loaded, str(path))
     else:

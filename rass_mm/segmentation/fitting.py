@@ -4,8 +4,9 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from mmengine.config import Config
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import BaseOptimWrapper
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from typing_extensions import NotRequired, TypedDict
 
 from rass_mm.config import config_from_checkpoint
-from rass_mm.engine.structure import check_finite, weights_of
+from rass_mm.engine.structure import Meta, check_finite, check_weights, weights_of
 from rass_mm.engine.trained_state import (
     OWN_CONFIG,
     PROVENANCE,
@@ -38,7 +39,7 @@ FEW = 6
 
 
 @with_config(ALLOWED)
-class Progress(TypedDict):
+class Progress(Meta):
     """Entry `meta` of a checkpoint of a run."""
 
     epoch: NonNegativeInt
@@ -103,6 +104,9 @@ class FittingCheckpointHook(Hook):
                 del state[name]
         if resumed:
             check_training(checkpoint, file)
+            averaged = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+            if averaged and 'ema_state_dict' in checkpoint:
+                check_averages(checkpoint, file, strict=averaged[0].strict_load)
             _warn_of_batch_size(runner, checkpoint, file)
 
     def before_train(self, runner: Any) -> None:
@@ -217,6 +221,27 @@ def check_training(checkpoint: Mapping[str, Any], file: str) -> None:
             checked(dict(part), Optimizer, place, RESUMED, CheckpointError)
             for index, values in part['state'].items():
                 check_finite({f'{key} of parameter {index}': value for key, value in values.items()}, place)
+
+
+def check_averages(checkpoint: Mapping[str, Any], file: str, strict: bool = True) -> None:
+    """Checks the entry `ema_state_dict`, whose tensors mmengine exchanges with those of `state_dict`.
+
+    Args:
+        checkpoint: content of the file.
+        file: its path, for the message.
+        strict: whether all tensors of `state_dict` must be in it.
+
+    Raises:
+        CheckpointError: the entry is not a dict of tensors, contains NaN or infinity, or has other names, shapes or
+            types than `state_dict`.
+    """
+    averages, place = checkpoint['ema_state_dict'], f'{file}, entry ema_state_dict'
+    check_weights(averages, place)
+    check_finite(averages, place)
+    own = {f'module.{name}': value for name, value in tensors_of(checkpoint.get('state_dict') or {}).items()}
+    own, given = {**own, 'steps': torch.tensor(0)}, tensors_of(averages)
+    own = own if strict else {name: value for name, value in own.items() if name in given}
+    check_tensors(given, own, f'{place} does not fit state_dict; nothing was loaded', RESUMED)
 
 
 def _warn_of_batch_size(runner: Any, checkpoint: dict, file: str) -> None:

@@ -84,6 +84,7 @@ CONTENTS: dict[str, Change] = {
     'complex': _first(lambda value: value.to(torch.complex64)),
     'NaN': _first(_poisoned),
     'infinity': _first(lambda value: value / 0),
+    'NaN beside an optimizer': lambda loaded: {**_first(_poisoned)(loaded)['state_dict'], 'optimizer': {}},
     'transposed': _first(lambda value: value.flip(0).unsqueeze(0)),
     'an empty tensor': _first(lambda value: value.flatten()[:0]),
     'half of the tensors': _state(lambda state: dict(list(state.items())[::2])),
@@ -95,12 +96,18 @@ CONTENTS: dict[str, Change] = {
     'iter a text': _put('five', 'meta', 'iter'),
     'iter a float': _put(2.5, 'meta', 'iter'),
     'epoch a text': _put('five', 'meta', 'epoch'),
+    'epoch a whole float': _put(3.0, 'meta', 'epoch'),
     'cfg a number': _put(7, 'meta', 'cfg'),
+    'cfg a dict': _put({'model': {}}, 'meta', 'cfg'),
+    'classes a text': _put({'classes': 'sky'}, 'meta', 'dataset_meta'),
     'dataset_meta a text': _put('scenes', 'meta', 'dataset_meta'),
     'classes a number': _put({'classes': 5}, 'meta', 'dataset_meta'),
     'classes of numbers': _put({'classes': [1, 2]}, 'meta', 'dataset_meta'),
 }
 """Changes of the content that every door refuses, but those in `ACCEPTED`."""
+UNUSED = ('iter a text', 'iter a float', 'epoch a text', 'epoch a whole float', 'cfg a number', 'cfg a dict')
+WRONG_CLASSES = ('dataset_meta a text', 'classes a number', 'classes of numbers', 'classes a text')
+"""Values of `meta` that a resumed run refuses, and those that `segment` needs as well."""
 ACCEPTED = {
     ('half of the tensors', 'load_from'),  # a new run may start from some tensors; mmengine names the others
     ('a further tensor', 'load_from'),
@@ -111,6 +118,9 @@ ACCEPTED = {
     ('meta None', 'test'),  # the same as no meta, which only a resumed run needs
     ('meta None', 'load_from'),
     ('meta None', 'segment'),
+    *((name, door) for name in UNUSED for door in ('test', 'load_from', 'segment')),  # a warning names them
+    *((name, door) for name in WRONG_CLASSES for door in ('test', 'load_from')),
+    ('classes a text', 'segment'),
 }
 ELSEWHERE = {
     'params_ema': lambda loaded: {'params_ema': loaded['state_dict'], 'iter': 5},
@@ -179,6 +189,24 @@ TRAINING: dict[str, Change] = {
     'resumed_keys a number': _put(5, 'message_hub', 'resumed_keys'),
 }
 """Changes that only matter when a run is resumed, and that end it."""
+
+
+def _averaged(change: dict[str, Any], loaded: dict) -> dict:
+    averages = {f'module.{key}': value for key, value in loaded['state_dict'].items()}
+    return {**loaded, 'ema_state_dict': {**averages, 'steps': torch.tensor(3), **change}}
+
+
+AVERAGES: dict[str, Change] = {
+    'valid averages': functools.partial(_averaged, {}),
+    'averages with NaN': functools.partial(
+        _averaged, {'module.decode_head.conv_seg.bias': torch.full((1,), float('nan'))}
+    ),
+    'averages with an unknown name': functools.partial(_averaged, {'module.other': torch.ones(3)}),
+    'averages with another shape': functools.partial(_averaged, {'module.decode_head.conv_seg.bias': torch.ones(999)}),
+    'averages with a number of steps': functools.partial(_averaged, {'steps': 3}),
+    'averages a list': lambda loaded: {**loaded, 'ema_state_dict': [1]},
+}
+"""Changes of the averages that a run with an EMAHook resumes from."""
 WARNED: dict[str, tuple[Change, str, str]] = {
     'no schedulers': (_put(..., 'param_schedulers'), '', 'other settings than the config'),
     'fewer schedulers': (
@@ -287,6 +315,11 @@ def _training() -> Iterator[Case]:
         prepare = functools.partial(_changed, change, 'resnet.pth')
         command = f'{FOR_RESNET["resume"]} {options}'
         yield _case(f'warning {name}', 'resume', command, prepare, ok=True, check=functools.partial(_said, words))
+    averages = "custom_hooks=[dict(type='EMAHook')]"
+    for name, change in AVERAGES.items():
+        prepare, ok = functools.partial(_changed, change, 'resnet.pth'), name.startswith('valid')
+        named = () if ok else ('ema_state_dict',)
+        yield _case(name, 'resume', f'{FOR_RESNET["resume"]} {averages}', prepare, ok=ok, named=named)
     settings = {'_delete_': True, 'type': 'SGD', 'lr': 0.1, 'momentum': 0.9}
     other = ' '.join(f'optim_wrapper.optimizer.{key}={value}' for key, value in settings.items())
     prepare = functools.partial(_changed, lambda loaded: loaded, 'resnet.pth')
@@ -370,6 +403,9 @@ def _controls() -> Iterator[Case]:
         'only tensors': lambda loaded: loaded['state_dict'],
         'further meta': _put({'a': [1, None]}, 'meta', 'further'),
         'prefix of a wrapper': _state(lambda state: {f'module.{key}': value for key, value in state.items()}),
+        'counts as numbers': _state(
+            lambda state: {key: 5 if key.endswith('batches_tracked') else value for key, value in state.items()}
+        ),
         'another order': _state(lambda state: dict(reversed(state.items()))),
         'averages beside the weights': lambda loaded: {**loaded, 'params_ema': loaded['state_dict'], 'module': 'x'},
         'extra state of another package': _state(

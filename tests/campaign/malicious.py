@@ -65,6 +65,10 @@ def _pickles() -> Iterator[Case]:
             yield _attack(name, door, pickles.zipped(data))
         yield _attack(f'{name} plain', 'CheckpointLoader', data)
         yield _attack(f'{name} legacy', 'test', pickles.legacy(data))
+    for name, data in (*pickles.nested_keys(), *pickles.large_calls()):
+        for door in dict.fromkeys(('CheckpointLoader', next(turn))):
+            yield _attack(name, door, pickles.zipped(data))
+        yield _attack(f'{name} legacy', 'CheckpointLoader', pickles.legacy(data))
 
 
 def _saved(content: object) -> bytes:

@@ -288,6 +288,45 @@ def large_structures() -> Iterator[tuple[str, bytes]]:
     }.items()
 
 
+def nested_tuple(levels: int = 10) -> bytes:
+    """Returns the instructions of a tuple whose hash takes 10**levels steps."""
+    made = b'(' + b'K\x01' * 10 + b'tq\x00'
+    for level in range(levels - 1):
+        made += b'(' + (b'h' + bytes([level])) * 9 + b't' + b'q' + bytes([level + 1])
+    return b'(' + made + b't'
+
+
+def nested_keys() -> Iterator[tuple[str, bytes]]:
+    """Yields a name and a small pickle in which torch would hash or print a nested tuple."""
+    nested = nested_tuple()
+    yield from {
+        'nested key': b'\x80\x02}' + nested + b'K\x01s.',
+        'nested keys': b'\x80\x02}(' + nested + b'K\x01u.',
+        'nested key of an OrderedDict': b'\x80\x02ccollections\nOrderedDict\n)R' + nested + b'K\x01s.',
+        'nested key in pairs': b'\x80\x02ccollections\nOrderedDict\n](](' + nested + b'K\x01ee\x85R.',
+        'nested element of a set': b'\x80\x02cbuiltins\nset\n](' + nested + b'e\x85R.',
+        'nested layout': b'\x80\x02ctorch.serialization\n_get_layout\n' + nested + b'\x85R.',
+        'nested function': b'\x80\x02' + nested + b')R.',
+        'nested class': b'\x80\x02' + nested + b')\x81.',
+    }.items()
+
+
+def large_calls() -> Iterator[tuple[str, bytes]]:
+    """Yields a name and a small pickle of a call, which torch's safe reader accepts, that makes gigabytes."""
+    size = b'J' + struct.pack('<i', 2**31 - 1)
+    rebuilt = b'ctorch._tensor\n_rebuild_from_type_v2\n(cbuiltins\nbytearray\nctorch\nTensor\n'
+    array = b'cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\n' + size + b'\x85' + text(b'b') + b'tR.'
+    for name in (
+        *('builtins bytearray', '__builtin__ bytearray', 'torch FloatTensor', 'torch ByteTensor', 'torch Tensor'),
+        *('torch.cuda FloatTensor', 'torch.storage UntypedStorage', 'torch.storage TypedStorage', 'numpy ndarray'),
+    ):
+        made = b'c' + '\n'.join(name.split()).encode() + b'\n' + size + b'\x85'
+        yield f'call of {name}', b'\x80\x02' + made + b'R.'
+        yield f'new {name}', b'\x80\x02' + made + b'\x81.'
+    yield 'call in a rebuilt type', b'\x80\x02' + rebuilt + size + b'\x85}tR.'
+    yield 'rebuilt array', b'\x80\x02' + array
+
+
 def plain(data: bytes) -> bytes:
     """Returns a pickle as a file of its own."""
     return data

@@ -203,7 +203,7 @@ CHECKS = {
     ),
     'structure of a checkpoint': Check(
         'rass_mm.engine.structure.check_structure',
-        ('checkpoints/classes of numbers/segment', 'checkpoints/iter a text/segment'),
+        ('checkpoints/meta a text/segment', 'checkpoints/state_dict a list/segment'),
         'checkpoints/valid/segment',
     ),
     'finite weights': Check(

@@ -6,12 +6,15 @@ import torch
 from mmengine.runner import load_checkpoint
 
 from rass_mm.engine.checkpoints import load_local
-from rass_mm.engine.structure import weights_of
+from rass_mm.engine.structure import check_classes, weights_of
 from rass_mm.engine.trained_state import pack_provenance, read_provenance
 from rass_mm.errors import CheckpointError
+from rass_mm.segmentation.fitting import check_training
 
 GOOD = {'base': {'config': 'a', 'weights': 'b'}, 'merged_adapters': [], 'classes': ['sky']}
 WEIGHTS = {'conv.weight': torch.ones(2, 2)}
+HUB = {'log_scalars': {}, 'runtime_info': {}, 'resumed_keys': {}}
+POISONED = {'conv.weight': torch.tensor([float('nan')])}
 
 
 def load(tmp_path, content):
@@ -30,6 +33,8 @@ def load(tmp_path, content):
             'meta': {'iter': 5, 'dataset_meta': {'classes': ('sky',), 'palette': np.zeros((1, 3))}},
         },
         {'state_dict': {**WEIGHTS, 'attn_mask': torch.full((2,), float('-inf'))}},
+        {'state_dict': {**WEIGHTS, 'x.causal_mask': torch.full((2, 2), float('-inf')).triu(1)}},
+        {'state_dict': {**WEIGHTS, 'x.min_val': torch.tensor(float('inf')), 'x.max_val': torch.tensor(float('-inf'))}},
         {'state_dict': {**WEIGHTS, '_extra_state': pack_provenance(GOOD)}},
         {'state_dict': {**WEIGHTS, '_extra_state': torch.ones(3), 'conv._extra_state': {'scale': 2}}},
         {'state_dict': WEIGHTS, 'model': 'resnet', 'own': {'a': None}, 'args': ['x']},
@@ -54,11 +59,17 @@ def test_usual_checkpoints_are_read(tmp_path, content):
         ({'state_dict': {0: torch.ones(1)}}, 'key 0'),
         ({'state_dict': {'conv.weight': 5}}, r'conv\.weight'),
         ({'state_dict': {'conv.weight': torch.tensor([float('nan')])}}, r'conv\.weight contains NaN'),
+        ({**POISONED, 'optimizer': {}}, r'conv\.weight contains NaN'),
+        ({**POISONED, 'other': WEIGHTS}, r'conv\.weight contains NaN'),
+        ({**POISONED, 'model': WEIGHTS}, r'conv\.weight contains NaN'),
         ({'state_dict': WEIGHTS, 'meta': 'text'}, 'meta'),
-        ({'state_dict': WEIGHTS, 'meta': {'iter': 'five'}}, 'iter'),
         ({'state_dict': {'_extra_state': 'text'}}, 'must contain tensors'),
         ({'meta': {'iter': 5}, 'own': {'a': 5}}, 'must contain tensors'),
-        ({'state_dict': WEIGHTS, 'meta': {'iter': torch.tensor(2.5)}}, 'iter'),
+        ({'state_dict': {'attn_mask': torch.tensor([0.5, float('-inf')])}}, 'attn_mask contains NaN or infinity'),
+        ({'state_dict': {'mask': torch.tensor([float('nan')])}}, 'mask contains NaN'),
+        ({'state_dict': {'mask_token': torch.tensor([0.5, float('-inf')])}}, 'mask_token contains NaN or infinity'),
+        ({'state_dict': {'x.unmasked': torch.tensor([float('-inf')])}}, 'unmasked contains NaN or infinity'),
+        ({'state_dict': {'x.max_val': torch.tensor([float('nan')])}}, 'max_val contains NaN'),
     ],
 )
 def test_other_content_is_named(tmp_path, content, named):
@@ -72,6 +83,41 @@ def test_entries_of_meta_are_settled(tmp_path):
     found = load(tmp_path, {'state_dict': WEIGHTS, 'meta': meta})['meta']
     assert (found['iter'], found['epoch']) == (5, 3) and type(found['iter']) is type(found['epoch']) is int
     assert found['other'].shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ('meta', 'said'),
+    [
+        ({'epoch': 3.0}, 'epoch is 3.0'),
+        ({'epoch': 'best'}, "epoch is 'best'"),
+        ({'iter': torch.tensor(2.5)}, 'iter'),
+        ({'cfg': {'model': 1}}, 'cfg'),
+        ({'dataset_meta': {'classes': 'sky'}}, 'classes'),
+    ],
+)
+def test_wrong_values_of_meta_are_refused_only_where_they_are_needed(tmp_path, monkeypatch, meta, said):
+    warnings = []
+    monkeypatch.setattr('rass_mm.engine.structure.print_log', lambda text, *_: warnings.append(text))
+    content = load(tmp_path, {'state_dict': WEIGHTS, 'meta': meta})
+    assert len(warnings) == 1 and said in warnings[0] and 'a.pth' in warnings[0]
+    progress = {'meta': {'epoch': 1, 'iter': 5, **content['meta']}, 'message_hub': HUB}
+    with pytest.raises(CheckpointError, match=f'a.pth: meta.*{said.split()[0]}'):
+        check_training({**content, **progress}, 'a.pth')
+
+
+def test_classes_are_checked_where_they_are_used(tmp_path):
+    with pytest.raises(CheckpointError, match=r'a\.pth.*classes is 5'):
+        check_classes(load(tmp_path, {'state_dict': WEIGHTS, 'meta': {'dataset_meta': {'classes': 5}}}), 'a.pth')
+    for classes in (['sky'], ('sky',), 'sky', None):
+        check_classes({'meta': {'dataset_meta': {'classes': classes}}}, 'a.pth')
+    check_classes({'meta': {}}, 'a.pth')
+
+
+def test_a_count_of_batches_may_be_a_number(tmp_path):
+    layer = torch.nn.BatchNorm2d(2)
+    torch.save({'state_dict': {**layer.state_dict(), 'num_batches_tracked': 5}}, tmp_path / 'a.pth')
+    load_checkpoint(layer, str(tmp_path / 'a.pth'))
+    assert layer.num_batches_tracked == 5
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 import pytest
 import torch
 from mmengine.config import ConfigDict
+from mmengine.model import ExponentialMovingAverage
 from mmseg.registry import MODELS
 from torch import nn
 
 from rass_mm.engine.trained_state import pack_provenance
 from rass_mm.errors import CheckpointError, ConfigError
 from rass_mm.inference.loading import load_weights
-from rass_mm.segmentation.fitting import FittingCheckpointHook, check_model, surplus_tensors
+from rass_mm.segmentation.fitting import FittingCheckpointHook, check_averages, check_model, surplus_tensors
 from rass_mm.segmentation.head_inputs import explained_inputs, input_fault
 from rass_mm.segmentation.rows import head_rows
 
@@ -89,6 +90,35 @@ def test_extra_state_of_another_package_is_not_taken_for_a_record(plain):
     record = pack_provenance({'base': {'config': 'a', 'weights': 'b'}, 'merged_adapters': [], 'classes': ['sky']})
     with pytest.raises(CheckpointError, match='a.pth is the checkpoint of a diffusion model'):
         check_model(plain, {**plain.state_dict(), '_extra_state': record}, 'a.pth', whole=True)
+
+
+NAN = torch.full((4,), float('nan'))
+
+
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        ({'module.0.bias': NAN}, r'module\.0\.bias contains NaN'),
+        ({'module.other': torch.ones(3)}, r'1 unknown: module\.other'),
+        ({'module.0.bias': torch.ones(3)}, r'module\.0\.bias \(3,\) instead of \(4,\)'),
+        ({'steps': 3}, 'steps is a int'),
+        ({0: torch.ones(3)}, 'the key 0'),
+        (None, 'is a NoneType'),
+    ],
+)
+def test_averages_that_would_become_weights_are_checked(plain, change, said):
+    average = ExponentialMovingAverage(plain).state_dict()
+    content = {'state_dict': plain.state_dict(), 'ema_state_dict': average}
+    check_averages(content, 'a.pth')
+    with pytest.raises(CheckpointError, match=rf'(?s)a\.pth, entry ema_state_dict.*{said}'):
+        check_averages({**content, 'ema_state_dict': change and {**average, **change}}, 'a.pth')
+
+
+def test_averages_may_be_partial_if_they_are_loaded_so(plain):
+    content = {'state_dict': plain.state_dict(), 'ema_state_dict': {'module.0.bias': torch.ones(4)}}
+    check_averages(content, 'a.pth', strict=False)
+    with pytest.raises(CheckpointError, match='missing'):
+        check_averages(content, 'a.pth')
 
 
 @pytest.mark.parametrize(
