@@ -10,7 +10,7 @@ from mmengine.device import get_device, is_cuda_available, is_musa_available, is
 from rass_mm.errors import ConfigError
 
 LIMITS = (Path('/sys/fs/cgroup/memory.max'), Path('/sys/fs/cgroup/memory.current'))
-DTYPES = ('float32', 'float16', 'bfloat16')
+DTYPES = ('float32', 'bfloat16', 'float16')
 
 
 def dtype_name(dtype: str | torch.dtype) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rass_mm.config.kinds import as_list, type_name
+from rass_mm.config.names import did_you_mean, is_misspelled
 from rass_mm.datasets.classes import described, has_head, model_data, model_heads
 from rass_mm.datasets.metainfo import dataset_class, dataset_classes, is_segmentation
 from rass_mm.datasets.wrappers import leaf_paths
@@ -44,10 +45,7 @@ def class_faults(config: Mapping[str, Any], path: str, dataset: Mapping[str, Any
             f'{described(metainfo["classes"])}. Set the same metainfo.classes in both data sets.'
         )
     if config.get('model') and not names and is_segmentation(dataset):
-        yield (
-            f'{path} ({kind}) has no class names. Set {path}.metainfo.classes to the names in the order of their ids, '
-            "e.g. ('background', 'car')."
-        )
+        yield _nameless(path, dataset)
     if (segments or not config.get('model')) and single_class_is_zero(dataset):
         yield (
             f'{path} ({kind}) has a single class, {names[0]}. With these settings, its id is 0 and all other pixels '
@@ -55,6 +53,17 @@ def class_faults(config: Mapping[str, Any], path: str, dataset: Mapping[str, Any
             f"{path}.metainfo.classes=('background', {names[0]!r}) and reduce_zero_label=False, for label files with "
             f'the ids 0 (background) and 1 ({names[0]}).'
         )
+
+
+def _nameless(path: str, dataset: Mapping[str, Any]) -> str:
+    kind = type_name(dataset)
+    for key in dataset:
+        if key != 'metainfo' and is_misspelled(key, ['metainfo']):
+            return f'{path}.{key} is not a setting of {kind}. {did_you_mean(["metainfo"])}'
+    return (
+        f'{path} ({kind}) has no class names. Set {path}.metainfo.classes to the names in the order of their ids, '
+        "e.g. ('background', 'car')."
+    )
 
 
 def single_class_is_zero(dataset: Mapping[str, Any]) -> bool:

@@ -231,4 +231,4 @@ def _set_label_checks(steps: Any, count: int) -> None:
 
 def described(names: Sequence[str]) -> str:
     """Returns the number and the first names of classes, for a message."""
-    return f'{len(names)} classes ({", ".join(names[:4])}{", ..." if len(names) > 4 else ""})'
+    return f'{len(names)} class{"es" * (len(names) != 1)} ({", ".join(names[:4])}{", ..." if len(names) > 4 else ""})'

@@ -98,10 +98,10 @@ def build_lq_dataset(
         broken = _run(pending, workers, out / PARTIAL, lines, verified)
         if broken:
             listed = '\n'.join(f'  {name}: {reason}' for name, reason in sorted(broken.items()))
+            kept = f'{the_others(len(lines), "done and kept")} '.lstrip()
             raise DataError(
-                f'{len(broken)} of {len(tasks)} images cannot be used:\n{listed}\n'
-                f'{the_others(len(lines), "done and kept")} Repair or remove the listed images and run the same '
-                'command again to add the missing ones.'
+                f'{len(broken)} of {len(tasks)} images cannot be used:\n{listed}\n{kept}Repair or remove the listed '
+                'images and run the same command again to add the missing ones.'
             )
         write_manifest(out / MANIFEST, header, sorted_lines(lines))
         (out / PARTIAL).unlink(missing_ok=True)

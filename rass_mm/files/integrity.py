@@ -60,7 +60,7 @@ def check_pixels(data: bytes, most: int = MAX_PIXELS) -> None:
         raise DataError(str(error)) from error
     if width * height > most:
         raise TooManyPixelsError(
-            f'the image has {width}x{height} = {width * height:,} pixels, more than the limit of {most:,} pixels, and '
+            f'the image has {width}x{height} pixels ({width * height:,}), more than the limit of {most:,} pixels, and '
             'was not decoded. If it is not damaged, raise the limit: --max-pixels '
             f'{width * height} (in Python and in loading transforms: max_pixels).'
         )

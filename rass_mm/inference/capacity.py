@@ -21,7 +21,12 @@ def fitting(bytes_per_pixel: float, max_pixels: int, device: torch.device | None
     free = available_memory()
     if device is not None and device.type == 'cuda' and free is not None:
         free = min(free, torch.cuda.mem_get_info(device)[0])
-    most = max_pixels / 1e6
     if free is None or free / bytes_per_pixel >= max_pixels:
-        return f'images of up to {most:.1f} megapixels (--max-pixels)'
-    return f'images of about {free / bytes_per_pixel / 1e6:.1f} megapixels fit into memory (limit: {most:.1f})'
+        return f'images of up to {pixel_count(max_pixels)} (--max-pixels)'
+    most = pixel_count(free / bytes_per_pixel)
+    return f'images of about {most} fit into memory (limit: {pixel_count(max_pixels)})'
+
+
+def pixel_count(pixels: float) -> str:
+    """Describes a number of pixels, e.g. '89.5 megapixels' or '6,144 pixels'."""
+    return f'{pixels / 1e6:.1f} megapixels' if pixels >= 1e6 else f'{pixels:,.0f} pixels'

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from rass_mm.errors import CheckpointError
+from rass_mm.files.newest import files_in
 from rass_mm.files.tensors import read_tensors, tensors_only
 
 OSEDIFF, SCR, RASS = 'osediff', 'scr', 'rass'
@@ -27,6 +28,8 @@ def read_published(path: str | os.PathLike, kind: str | None = None) -> tuple[st
         CheckpointError: the file is missing or damaged, contains objects other than tensors, containers, numbers and
             strings (the message names the first one), or is of an unknown kind or of another kind than `kind`.
     """
+    if os.path.isdir(path):
+        raise CheckpointError(f'{path} is a folder. {files_in(path, (".pkl", ".pth"))}')
     if not os.path.isfile(path):
         raise CheckpointError(f'{path} does not exist. Pass the path of osediff.pkl, scr.pkl or rass.pth.')
     with tensors_only():

@@ -33,6 +33,12 @@ def test_data_without_names_are_an_error_with_the_key(loader):
     check_split(config, loader)
 
 
+def test_a_misspelled_metainfo_is_named():
+    config = own(metainfos=dict(classes=('a', 'b')))
+    with pytest.raises(ConfigError, match=r'train_dataloader\.dataset\.metainfos is not .* Did you mean metainfo'):
+        check_split(config, 'train_dataloader')
+
+
 def test_data_alone_may_have_no_names():
     assert list(class_faults({}, 'train_dataloader.dataset', {'type': 'BaseSegDataset'})) == []
 

@@ -131,7 +131,7 @@ WRONG = {
     'names of a backbone': (
         'diffusion/fcn_diffusion-tiny_1xb8-170_scenes-96x96.py',
         {'model.backbone.classes': ['a']},
-        r'model\.backbone\.classes has 1 classes',
+        r'model\.backbone\.classes has 1 class \(a\)',
     ),
     'weights of a query head': (MASKS, {'model.decode_head.loss_cls.class_weight': [1, 2, 3]}, '3 values instead of 4'),
     'weights of a pixel head': (

@@ -434,7 +434,7 @@ def test_the_limit_of_pixels_is_that_of_the_loader(root, capsys):
     found.train_dataloader.dataset.pipeline[0]['max_pixels'] = 50
     found.dump(root / 'config.py')
     assert main(['check-data', str(root / 'config.py'), '--workers', '1']) == 1
-    assert '64x48 = 3,072 pixels, more than the limit of 50 pixels' in ' '.join(capsys.readouterr().out.split())
+    assert '64x48 pixels (3,072), more than the limit of 50 pixels' in ' '.join(capsys.readouterr().out.split())
 
 
 def test_what_training_does_not_ignore_is_not_reported_as_ignored(root):
