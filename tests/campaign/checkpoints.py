@@ -315,7 +315,7 @@ def _training() -> Iterator[Case]:
         prepare = functools.partial(_changed, change, 'resnet.pth')
         command = f'{FOR_RESNET["resume"]} {options}'
         yield _case(f'warning {name}', 'resume', command, prepare, ok=True, check=functools.partial(_said, words))
-    averages = "custom_hooks=[dict(type='EMAHook')]"
+    averages = 'default_hooks.averages.type=EMAHook'
     for name, change in AVERAGES.items():
         prepare, ok = functools.partial(_changed, change, 'resnet.pth'), name.startswith('valid')
         named = () if ok else ('ema_state_dict',)

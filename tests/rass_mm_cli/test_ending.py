@@ -1,6 +1,7 @@
 """How a command ends: after Ctrl-C, and when the process that started it ends."""
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -27,7 +28,9 @@ def started():
     processes = []
 
     def start(command, **options):
-        processes.append(subprocess.Popen(command, start_new_session=True, **options))
+        # A shell in the background lets its children ignore Ctrl-C.
+        attentive = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        processes.append(subprocess.Popen(command, start_new_session=True, preexec_fn=attentive, **options))
         return processes[-1]
 
     yield start
