@@ -3,6 +3,7 @@
 import json
 import logging
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from rass_mm.datasets.wrappers import leaf_paths
 from rass_mm.degradation.versions import lq_steps, step_version
 from rass_mm.devices import check_memory, device_name, has_accelerator
 from rass_mm.engine.launchers import check_launcher, is_first_process
+from rass_mm.engine.prepared_test import PreparedTestHook
 from rass_mm.engine.pretrained import check_pretrained
+from rass_mm.engine.ready import Preparation
 from rass_mm.engine.records import command_line
 from rass_mm.errors import CheckpointError, ConfigError
 from rass_mm.files.atomic import write_text
@@ -41,6 +44,7 @@ from rass_mm.segmentation.outputs import name_outputs
 
 LAST = 'last_checkpoint'
 """File of mmengine that contains the path of the last checkpoint of a run."""
+FLOAT32 = Preparation()
 BATCH_BYTES = 64
 """Smallest memory per pixel of a training batch in bytes: the image and the first feature maps."""
 RESULT = 'metrics.json'
@@ -185,6 +189,7 @@ def test(
     tta: bool = False,
     show: bool = False,
     wait_time: float = 2.0,
+    how: Preparation | None = FLOAT32,
 ) -> dict[str, float]:
     """Tests a checkpoint, writes `metrics.json` to the work dir and returns the metrics by name.
 
@@ -196,6 +201,7 @@ def test(
         tta: whether to use test-time augmentation, with the config's `tta_model` and `tta_pipeline`.
         show: whether to show each prediction in a window (segmentation only).
         wait_time: seconds for which each window stays open.
+        how: how the model is prepared for prediction; None tests the network as it was trained.
 
     Raises:
         ConfigError: the model has trainable parameters but no checkpoint is given, the test data has other classes, or
@@ -205,7 +211,9 @@ def test(
     if checkpoint is None and needs_checkpoint(config):
         raise ConfigError(missing_checkpoint(config, 'rass_mm.apis.test(config, checkpoint)'))
     with explained(config, 'model', 'test_dataloader', 'test_evaluator'):
-        return _test(config, checkpoint, out, show_dir, tta, show, wait_time)
+        if show:
+            show_predictions(config, wait_time)
+        return _test(config, checkpoint, out, show_dir, tta, how)
 
 
 def _test(
@@ -214,23 +222,23 @@ def _test(
     out: str | None,
     show_dir: str | None,
     tta: bool,
-    show: bool,
-    wait_time: float,
+    how: Preparation | None,
 ) -> dict[str, float]:
     config.load_from, config.resume = checkpoint, False
     check_data_folders(config.get('test_dataloader'), 'test_dataloader')
     check_labels(config, 'test_dataloader')
     check_split(config, 'test_dataloader')
     record = described_test(config, checkpoint, tta)
+    record['prepared'] = asdict(how) if how else None
     write_outputs(config, out, show_dir)
-    if show:
-        show_predictions(config, wait_time)
     if tta:
         use_tta(config)
     runner = Runner.from_cfg(_renamed(config))
     if checkpoint is None and any(parameter.requires_grad for parameter in runner.model.parameters()):
         raise ConfigError(missing_checkpoint(config, 'CHECKPOINT'))
     name_outputs(runner, out, show_dir, checkpoint)
+    if how is not None:
+        runner.register_hook(PreparedTestHook(how))
     metrics = {key: float(value) for key, value in runner.test().items()}
     images = len(runner.test_dataloader.dataset)
     if is_main_process():

@@ -14,7 +14,7 @@ from rass_mm.config import load_config
 from rass_mm.config.building import explained
 from rass_mm.config.settings import check_settings
 from rass_mm.datasets.classes import follow_classes
-from rass_mm.diffusion.restorer import DTYPES
+from rass_mm.devices import DTYPES
 from rass_mm.errors import ConfigError
 
 RELEASED = 'released'
