@@ -50,7 +50,7 @@ def test_only_plain_layers_of_the_dtype_are_replaced():
     model = nn.ModuleDict(
         {
             'plain': nn.Conv2d(3, 3, 1),
-            'half': nn.Linear(3, 3).bfloat16(),
+            'other': nn.Linear(3, 3).bfloat16(),
             'special': Special(3, 3),
             'mirrored': nn.Conv2d(3, 3, 3, padding=1, padding_mode='reflect'),
             'same': nn.Conv2d(3, 3, 3, padding='same'),

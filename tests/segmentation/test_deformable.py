@@ -66,8 +66,9 @@ def head():
         torch.manual_seed(0)
         config = Config.fromfile(str(rass_mm.config_path('rass/rass_scenes_tiny_mask2former.py')))
         made = MODELS.build(config.model.decode_head).eval().requires_grad_(False)
-        for parameter in made.parameters():
-            torch.nn.init.normal_(parameter, std=0.3 / max(parameter.shape[-1], 1) ** 0.5)
+        for name, parameter in made.named_parameters():
+            scale = 8 if name.startswith(('cls_embed', 'mask_embed')) else 1  # several classes and masks
+            torch.nn.init.normal_(parameter, std=0.3 * scale / parameter.shape[-1] ** 0.5)
         return made
 
     return make
@@ -87,7 +88,8 @@ def test_a_prepared_head_equals_mmsegs(head, features, packed):
     ready = prepare(head(), Preparation(pack=packed))
     found = ready.predict(features, metas, None)
     assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
-    assert (found.argmax(1) == expected.argmax(1)).float().mean() > 0.999 and len(found.argmax(1).unique()) > 2
+    assert expected.flatten(2).std(-1).max() > 0.05  # the masks are not blank
+    assert (found.argmax(1) == expected.argmax(1)).float().mean() > 0.999
     part = ready.rows(features, metas, (96, 128))(40, 71)
     torch.testing.assert_close(part, found[:, :, 40:71], rtol=0, atol=1e-4)
 

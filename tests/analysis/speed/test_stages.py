@@ -140,7 +140,7 @@ def test_every_way_to_run_computes_the_same(job, models, options, tolerance, com
         torch, 'compile', lambda run, mode, dynamic: traced.append(run) or compiler(run, backend='eager')
     )
     heavy = ready.heavy_modules
-    monkeypatch.setattr(ready, 'heavy_modules', lambda parts: heavy(parts)[:compiled])
+    monkeypatch.setattr(ready, 'heavy_modules', lambda *given: heavy(*given)[:compiled])
     models._fitted.clear()
     keep = {'model.test_cfg.keep_logits': True}
     expected = logits(job(prepared=False, overrides=keep))
