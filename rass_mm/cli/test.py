@@ -4,7 +4,8 @@ import argparse
 from typing import Any
 
 from rass_mm import apis
-from rass_mm.cli.options import add_runner, number, runner_config
+from rass_mm.cli.options import number
+from rass_mm.cli.runner import add_runner, runner_config
 from rass_mm.errors import ConfigError
 
 
