@@ -4,7 +4,9 @@ The target is therefore either complete or absent.
 """
 
 import errno
+import glob
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +41,26 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(target: str | os.PathLike) -> Iterator[Path]:
+    """Context manager. Yields a new folder that is renamed to `target` if the block succeeds and deleted otherwise.
+
+    `target` must not exist, or be an empty folder. Folders that killed processes left behind are removed, so the caller
+    must hold a lock.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in target.parent.glob(f'.{glob.escape(target.name)}{MARK}????????'):
+        shutil.rmtree(leftover, ignore_errors=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f'.{target.name}{MARK}', dir=target.parent, ignore_cleanup_errors=True
+    ) as temporary:
+        inner = Path(temporary) / target.name
+        inner.mkdir()
+        yield inner
+        os.replace(inner, target)
 
 
 def temporary_names(stem: str) -> str:

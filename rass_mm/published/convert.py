@@ -4,10 +4,8 @@ import glob
 import json
 import os
 import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from rass_mm.diffusion.base import DiffusionBase, models_on_meta, read_base, wei
 from rass_mm.diffusion.text import load_text_model
 from rass_mm.engine.trained_state import check_tensors, pack_provenance
 from rass_mm.errors import CheckpointError, ConfigError
-from rass_mm.files.atomic import MARK, write_text
+from rass_mm.files.atomic import atomic_folder, write_text
 from rass_mm.files.hashing import file_sha256
 from rass_mm.files.locks import held
 from rass_mm.files.schemas import read_json
@@ -210,7 +208,7 @@ def _write_segmentor(
     check_tensors(
         mapped.trained, needed, 'The file does not fit the model of --config', 'Pass the config that it was made for.'
     )
-    with _folder(out) as temporary:
+    with atomic_folder(out) as temporary:
         notes = _write_base(mapped.base, base, temporary / BASE)
         record = {
             'base': {**read_base(temporary / BASE).identity, 'name': f'{out.name}/{BASE}'},
@@ -273,21 +271,6 @@ def unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         result[key] = value if whole and place not in seen else value.clone()
         seen.add(place)
     return result
-
-
-@contextmanager
-def _folder(out: Path) -> Iterator[Path]:
-    """Context manager. Yields a folder that is renamed to `out` if the block succeeds and deleted otherwise."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in out.parent.glob(f'.{glob.escape(out.name)}{MARK}????????'):
-        shutil.rmtree(leftover, ignore_errors=True)  # of a killed conversion: this one holds the lock
-    with tempfile.TemporaryDirectory(
-        prefix=f'.{out.name}{MARK}', dir=out.parent, ignore_cleanup_errors=True
-    ) as temporary:
-        inner = Path(temporary) / out.name
-        inner.mkdir()
-        yield inner
-        os.replace(inner, out)
 
 
 def _write_report(path: Path, result: Conversion, request: dict[str, Any]) -> None:
