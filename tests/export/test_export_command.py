@@ -1,7 +1,9 @@
 """`rass-mm export`, and `segment` and `restore` with what it writes, beside the same models in PyTorch."""
 
 import json
+import os
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -174,8 +176,8 @@ def test_a_restorer_needs_its_base(models, tmp_path, capsys):
 
 
 def test_a_missing_library_is_named_with_its_remedy(models, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(__import__('sys').modules, 'openvino', None)
-    monkeypatch.delitem(__import__('sys').modules, 'rass_mm.export.openvino_format', raising=False)
+    monkeypatch.setitem(sys.modules, 'openvino', None)
+    monkeypatch.delitem(sys.modules, 'rass_mm.export.openvino_format', raising=False)
     assert run('export', models('plain'), tmp_path / 'out', '--format', 'openvino') == 1
     assert 'pip install "rass_mm[export]"' in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
