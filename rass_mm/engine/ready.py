@@ -102,7 +102,7 @@ def prepare(model: nn.Module, how: Preparation | None = None) -> nn.Module:
         if how.pack:
             pack(part, getattr(torch, how.dtype))
     if how.compile:
-        compile_modules(heavy_modules(described))
+        compile_modules(heavy_modules(model, described))
     setattr(model, PREPARED, how)
     for module in model.modules():
         module._load_from_state_dict = refuse_loading
@@ -160,9 +160,10 @@ def prepare_part(module: nn.Module, dtype: torch.dtype) -> list[nn.Module]:
     return []
 
 
-def heavy_modules(parts: Iterable[nn.Module]) -> list[nn.Module]:
-    """Returns the most expensive modules that the parts describe with a method `heavy_modules`."""
-    return [module for part in parts if hasattr(part, 'heavy_modules') for module in part.heavy_modules()]
+def heavy_modules(model: nn.Module, parts: Iterable[nn.Module]) -> list[nn.Module]:
+    """Returns the modules to compile: those that the parts describe with `heavy_modules`, else the model's backbone."""
+    found = [module for part in parts if hasattr(part, 'heavy_modules') for module in part.heavy_modules()]
+    return found or ([model.backbone] if hasattr(model, 'backbone') else [])
 
 
 def compile_modules(modules: Iterable[nn.Module]) -> None:
@@ -198,7 +199,7 @@ def refuse_loading(*_: Any, **__: Any) -> None:
 
 
 def refuse_saving(*_: Any) -> None:
-    """Raises a `CheckpointError`, because the tensors of a prepared model are no checkpoint."""
+    """Raises a `CheckpointError`, because a prepared model lacks tensors of a checkpoint."""
     raise CheckpointError(
         'The model is prepared for prediction, so it has no state dict. Save the state dict before the model is '
         'prepared.'

@@ -160,6 +160,10 @@ class RASS(TrainedStateMixin, EncoderDecoder):
         for head in self.decode_head if isinstance(self.decode_head, nn.ModuleList) else [self.decode_head]:
             prepare_part(head, dtype)
 
+    def heavy_modules(self) -> list[nn.Module]:
+        """Returns the most expensive modules, which are those of the backbone."""
+        return self.backbone.heavy_modules()
+
     def _forward(self, inputs: Tensor, data_samples: list | None = None) -> Any:
         """Computes the raw output of the decode head (mmseg's mode 'tensor')."""
         return self.decode_head.forward(self.extract_feat(inputs, self.prompt(inputs, data_samples)))
