@@ -1,7 +1,6 @@
 """`rass-mm export`, and `segment` and `restore` with what it writes, beside the same models in PyTorch."""
 
 import json
-import os
 import shutil
 import sys
 
