@@ -90,7 +90,7 @@ class RASSMask2FormerHead(Mask2FormerHead):
 def fast_rows(classes: Tensor, masks: Tensor, size: tuple[int, int]) -> Rows:
     """Returns a function that computes rows of the logits, with the values of all classes of a pixel side by side.
 
-    In this layout, masks are resized 3 times as fast as in the default one, and the largest logit of a pixel is found 3.5
+    Compared with the default layout, masks are resized 3 times as fast, and the largest logit of a pixel is found 3.5
     times as fast.
 
     Args:
