@@ -29,7 +29,15 @@ from torch.utils._pytree import tree_leaves, tree_map
 aten = torch.ops.aten
 CUDA = torch.device('cuda:0')
 INDEXED = (aten.index.Tensor, aten.index_put_.default, aten.index_put.default)
-KNOWN = 64
+CONSTANTS = (
+    *(aten.new_zeros.default, aten.new_ones.default, aten.new_full.default),
+    *(aten.zeros_like.default, aten.ones_like.default, aten.full_like.default),
+)
+SOURCES = (
+    *(aten._to_copy.default, aten.zeros.default, aten.ones.default, aten.full.default, aten.scalar_tensor.default),
+    *(aten.arange.default, aten.arange.start, aten.arange.start_step),
+)
+KNOWN = 1024
 """Largest number of elements of a tensor on the card whose values are known."""
 
 
@@ -53,6 +61,10 @@ class FakeCuda(TorchDispatchMode):
 
     def __enter__(self):
         self._stack.enter_context(self.fakes)
+        for name in ('torch.optim.optimizer', 'torch.utils._foreach_utils'):  # as on a card, where optimizers use these
+            types = sys.modules[name]._foreach_supported_types
+            types.append(FakeTensor)
+            self._stack.callback(types.remove, FakeTensor)
         for target, value in self._patches().items():
             self._stack.enter_context(mock.patch(target, value))
         return super().__enter__()
@@ -156,7 +168,12 @@ class FakeCuda(TorchDispatchMode):
         if index is None or index.dtype not in (torch.bool, torch.uint8):
             return [index]
         self.note('read')
-        return [index.new_zeros(index.numel(), dtype=torch.long) for _ in range(index.ndim)]
+        count = self.count(index)
+        return [index.new_zeros(count, dtype=torch.long) for _ in range(index.ndim)]
+
+    def count(self, mask):
+        """Returns the number of true elements of a mask on the card: the known number, or that of all elements."""
+        return int(on_cpu(aten.count_nonzero.default, (mask.known,), {})) if hasattr(mask, 'known') else mask.numel()
 
     def values(self, tensor):
         """Returns the values of a tensor on the card if they are known, else invented ones."""
@@ -165,12 +182,23 @@ class FakeCuda(TorchDispatchMode):
     def _with_values(self, func, args, kwargs, faked, result):
         """Adds the values to small tensors that depend on the CPU alone, such as the sizes of feature maps."""
         small = isinstance(result, FakeTensor) and result.numel() <= KNOWN and result.device.type == 'cuda'
-        if small and all(hasattr(tensor, 'known') for tensor in faked):
-            args, kwargs = tree_map(lambda leaf: getattr(leaf, 'known', leaf), (args, kwargs))
+        blank = func in CONSTANTS
+        computed = bool(faked) and all(hasattr(tensor, 'known') for tensor in faked)
+        if small and (blank or computed or (not faked and func in SOURCES)):
+            args, kwargs = tree_map(lambda leaf: _known(leaf, blank), (args, kwargs))
             result.known = on_cpu(func, args, {**kwargs, 'device': 'cpu'} if 'device' in kwargs else kwargs)
         elif isinstance(result, FakeTensor) and hasattr(result, 'known'):
             del result.known  # changed in place
         return result
+
+
+def _known(leaf, blank):
+    if not isinstance(leaf, FakeTensor):
+        return leaf
+    if not blank:
+        return leaf.known
+    with unset_fake_temporarily():
+        return torch.empty(leaf.shape if leaf.numel() <= KNOWN else 0, dtype=leaf.dtype)
 
 
 def on_cpu(func, args, kwargs):
@@ -184,7 +212,10 @@ def _item(trace, tensor):
 
 
 def _unique(trace, tensor, *_, **__):
-    ids = tensor.new_zeros(min(tensor.numel(), 3))
+    found = on_cpu(torch.unique, (tensor.known,), {}) if hasattr(tensor, 'known') else None
+    ids = tensor.new_zeros(min(tensor.numel(), 3) if found is None else len(found))
+    if found is not None:
+        ids.known = found
     return ids, torch.zeros_like(tensor, dtype=torch.long), torch.zeros_like(ids, dtype=torch.long)
 
 
@@ -194,8 +225,8 @@ def _bincount(trace, tensor, weights=None, minlength=0):
 
 READS = {
     aten._local_scalar_dense.default: _item,
-    aten.nonzero.default: lambda _, x: x.new_zeros((x.numel(), x.ndim), dtype=torch.long),
-    aten.masked_select.default: lambda _, x, mask: x.new_zeros(x.numel()),
+    aten.nonzero.default: lambda trace, x: x.new_zeros((trace.count(x), x.ndim), dtype=torch.long),
+    aten.masked_select.default: lambda trace, x, mask: x.new_zeros(trace.count(mask)),
     aten._unique2.default: _unique,
     aten.unique_dim.default: _unique,
     aten.unique_consecutive.default: _unique,
