@@ -205,6 +205,7 @@ CHECKS = {
         'rass_mm.engine.structure.check_structure',
         ('checkpoints/meta a text/segment', 'checkpoints/state_dict a list/segment'),
         'checkpoints/valid/segment',
+        'traceback',
     ),
     'finite weights': Check(
         'rass_mm.engine.structure.check_finite',
