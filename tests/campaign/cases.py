@@ -52,7 +52,7 @@ class Outcome:
     Args:
         status: exit status; negative for the number of a signal.
         seconds: wall-clock time.
-        peak: peak memory of the process in MiB beyond that of an idle one.
+        peak: peak memory in MiB beyond that at the start of the command.
         text: standard output and standard error.
         canary: whether code of the input ran.
         hung: whether it was stopped at the time limit.

@@ -5,10 +5,12 @@ whole process group is killed at the end, so that nothing outlives a case.
 """
 
 import contextlib
+import mmap
 import os
 import resource
 import shutil
 import signal
+import struct
 import sys
 import time
 import traceback
@@ -19,6 +21,8 @@ from campaign.cases import SECONDS, Case, Outcome, verdict
 
 CANARY = 'RASS_CANARY'
 """Environment variable with the file that malicious inputs write."""
+RESET_PEAK = '5'
+"""Text that, written to /proc/PID/clear_refs, sets the peak of a process to its present memory."""
 
 
 def warm_up() -> None:
@@ -101,31 +105,78 @@ def forked(
         canary: file that shows that code of an input ran.
         environment: further environment variables.
     """
-    idle = int(Path('/proc/self/statm').read_text().split()[1]) * resource.getpagesize() // 1024
     started = time.monotonic()
     sys.stdout.flush()
     sys.stderr.flush()
+    meter = Meter()
     child = os.fork()
     if not child:
-        in_child(call, folder, log, {CANARY: str(canary), **(environment or {})})
+        in_child(meter.around(call), folder, log, {CANARY: str(canary), **(environment or {})})
     hung = False
     while True:
-        found, status, usage = os.wait4(child, os.WNOHANG)
+        meter.sample(child)
+        found, status = os.waitpid(child, os.WNOHANG)
         if found:
             break
         if time.monotonic() - started > SECONDS:
             hung = True
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGKILL)
-            _, status, usage = os.wait4(child, 0)
+            _, status = os.waitpid(child, 0)
             break
         time.sleep(0.02)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child, signal.SIGKILL)  # workers that the command left behind
     code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
     text = log.read_text(encoding='utf-8', errors='backslashreplace')
-    peak = max(0, usage.ru_maxrss - idle) / 1024
-    return Outcome(code, time.monotonic() - started, peak, text, canary.exists(), hung)
+    return Outcome(code, time.monotonic() - started, meter.peak, text, canary.exists(), hung)
+
+
+class Meter:
+    """Peak memory of a fork of this process beyond its memory at the start, and of its children.
+
+    The fork reports it at its end. That of a killed fork is the last sample.
+    """
+
+    def __init__(self) -> None:
+        self.shared = mmap.mmap(-1, 16)
+        self.sampled = 0
+
+    def around(self, call: Callable[[], int]) -> Callable[[], int]:
+        """Returns a function for the fork that calls another one and reports the peak."""
+
+        def measured() -> int:
+            Path('/proc/self/clear_refs').write_text(RESET_PEAK)
+            start = memory('VmRSS')
+            self._report(start, 0)
+            try:
+                return call()
+            finally:
+                own = memory('VmHWM') - start
+                self._report(start, max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss - start))
+
+        return measured
+
+    def _report(self, start: int, peak: int) -> None:
+        self.shared[:] = struct.pack('qq', start, max(peak, 0))
+
+    def sample(self, process: int) -> None:
+        """Measures the running fork."""
+        start, _ = struct.unpack('qq', self.shared)
+        with contextlib.suppress(OSError, StopIteration):
+            if start:
+                self.sampled = max(self.sampled, memory('VmHWM', process) - start)
+
+    @property
+    def peak(self) -> float:
+        """Returns the peak in MiB."""
+        return max(self.sampled, struct.unpack('qq', self.shared)[1]) / 1024
+
+
+def memory(key: str, process: int | str = 'self') -> int:
+    """Returns an entry of the status of a process in KiB, e.g. its peak, VmHWM."""
+    lines = Path(f'/proc/{process}/status').read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(key)).split()[1])
 
 
 def in_child(call: Callable[[], int], folder: Path, log: Path, environment: dict[str, str]) -> None:
