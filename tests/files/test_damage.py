@@ -2,7 +2,10 @@
 
 import io
 import os
+import struct
 import threading
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -130,3 +133,66 @@ def test_a_name_is_shortened_to_what_file_systems_accept(stem, tmp_path):
     (tmp_path / name).touch()
     assert (name == 'short_attention.png') == (stem == 'short')
     assert shortened(stem[:-1] + 'y', '_attention.png') != name
+
+
+PNG_KINDS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+ADAM7 = ['16462646', '77777777', '56565656', '77777777', '36463646', '77777777', '56565656', '77777777']
+"""The pass of each pixel of an 8x8 tile, as the PNG specification draws it."""
+
+
+def interlaced_rows(width, height):
+    """Returns the number of pixels of each row of each pass."""
+    passes = [[[] for _ in range(height)] for _ in range(7)]
+    for y in range(height):
+        for x in range(width):
+            passes[int(ADAM7[y % 8][x % 8]) - 1][y].append(x)
+    return [len(row) for rows in passes for row in rows if row]
+
+
+def png(kind, depth, interlaced, size=(19, 13), missing=0):
+    """Returns a PNG file of zeros of which the last bytes of the pixels are missing."""
+    rows = interlaced_rows(*size) if interlaced else [size[0]] * size[1]
+    raw = bytes(sum(1 + -(-pixels * CHANNELS[kind] * depth // 8) for pixels in rows))
+    data = zlib.compress(raw[: len(raw) - missing])
+    palette = [(b'PLTE', bytes(3))] if kind == 3 else []
+    header = struct.pack('>IIBBBBB', *size, depth, kind, 0, 0, interlaced)
+    half = len(data) // 2
+    parts = [(b'IHDR', header), *palette, (b'IDAT', data[:half]), (b'IDAT', data[half:]), (b'IEND', b'')]
+    blocks = (struct.pack('>I', len(part)) + name + part for name, part in parts)
+    sums = (struct.pack('>I', zlib.crc32(name + part)) for name, part in parts)
+    return b'\x89PNG\r\n\x1a\n' + b''.join(block + crc for block, crc in zip(blocks, sums, strict=True))
+
+
+@pytest.mark.parametrize('interlaced', [0, 1])
+@pytest.mark.parametrize(('kind', 'depth'), [(kind, depth) for kind in PNG_KINDS for depth in PNG_KINDS[kind]])
+def test_missing_rows_of_a_png_are_found(kind, depth, interlaced, tmp_path):
+    for size in [(19, 13), (1, 1), (3, 2), (8, 8), (300, 5)]:
+        whole = png(kind, depth, interlaced, size)
+        assert fault_in(whole) is None and Image.open(io.BytesIO(whole)).load()
+        with pytest.raises(DataError, match=r'a\.png: the image is damaged \(it has only [\d,]+ of the'):
+            check_complete(png(kind, depth, interlaced, size, missing=1), 'a.png')
+    (tmp_path / 'a.png').write_bytes(png(kind, depth, interlaced, missing=9))
+    with pytest.raises(DataError, match=r'a\.png.*(it has only|truncated)'):
+        read_picture(tmp_path / 'a.png')
+
+
+def test_pixels_that_cannot_be_decompressed_are_named():
+    data = png(2, 8, 0)
+    start = data.index(b'IDAT') + 4
+    end = start + struct.unpack_from('>I', data, start - 8)[0]
+    changed = b'\xff' * (end - start)
+    crc = struct.pack('>I', zlib.crc32(b'IDAT' + changed))
+    with pytest.raises(DataError, match='cannot be decompressed'):
+        check_complete(data[:start] + changed + crc + data[end + 4 :], 'a.png')
+
+
+def test_a_png_that_would_inflate_to_much_more_than_its_rows_is_not_inflated():
+    data = zlib.compress(bytes(2**28), 1)
+    header = struct.pack('>IIBBBBB', 8, 8, 8, 0, 0, 0, 0)
+    parts = [(b'IHDR', header), (b'IDAT', data), (b'IEND', b'')]
+    blocks = (struct.pack('>I', len(d)) + k + d + struct.pack('>I', zlib.crc32(k + d)) for k, d in parts)
+    tracemalloc.start()
+    fault_in(b'\x89PNG\r\n\x1a\n' + b''.join(blocks))
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
