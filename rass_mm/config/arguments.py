@@ -1,22 +1,53 @@
 """Checks of the arguments of this package's classes against their annotations."""
 
 import inspect
+import math
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import ConfigDict, Field, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+import numpy as np
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PydanticSchemaGenerationError,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError,
+)
 
 from rass_mm.config.names import suggestion
 from rass_mm.errors import clipped
+
+ENDLESS = 10**9
+"""Number of steps that stands for infinity, as in mmengine."""
+
+
+def _as_whole(value: Any) -> Any:
+    """Returns a whole float, e.g. 2e4, as an integer."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _as_end(value: Any) -> Any:
+    """Returns a whole float as an integer, and infinity as `ENDLESS`."""
+    return ENDLESS if isinstance(value, float) and value == math.inf else _as_whole(value)
+
 
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+PositiveOrInfinite = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Timestep = Annotated[int, Field(ge=0, lt=1000)]
+Steps = Annotated[int, BeforeValidator(_as_whole), Field(ge=1)]
+"""Number of steps, which may be a whole float."""
+FirstStep = Annotated[int, BeforeValidator(_as_whole), Field(ge=0)]
+LastStep = Annotated[int, BeforeValidator(_as_end), Field(ge=1)]
+Interval = Annotated[int, BeforeValidator(_as_end)]
+Flag = bool | Literal[0, 1]
 Name = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -42,7 +73,8 @@ def argument_fault(kind: type, arguments: Mapping[str, Any]) -> tuple[str, str] 
 def value_fault(value: Any, kind: Any) -> tuple[str, str] | None:
     """Returns the rest of the key of a wrong value, e.g. '.rank', and what is wrong with it, or None.
 
-    A list is accepted where a tuple is expected, and a tuple where a list is expected.
+    A list is accepted where a tuple is expected, and a tuple where a list is expected. A NumPy value is accepted like
+    the numbers that it contains.
 
     Args:
         value: a value of a config.
@@ -52,7 +84,8 @@ def value_fault(value: Any, kind: Any) -> tuple[str, str] | None:
     if adapter is None:
         return None
     faults = []
-    for form in (value, _with(value, list), _with(value, tuple)):
+    plain = _without_numpy(value)
+    for form in (plain, _with(plain, list), _with(plain, tuple), value):
         try:
             adapter.validate_python(form, strict=True)
             return None
@@ -77,6 +110,17 @@ def _described(error: ValidationError, value: Any) -> tuple[str, str]:
 def _expected(message: str) -> str:
     """Returns the end of pydantic's message that follows the word 'should'."""
     return message.partition(' should ')[2].replace('an instance of Sequence', 'a list') or f'be valid ({message})'
+
+
+def _without_numpy(value: Any) -> Any:
+    """Returns a copy in which NumPy arrays are lists and NumPy numbers those of Python."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if type(value) in (list, tuple):
+        return type(value)(_without_numpy(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _without_numpy(item) for key, item in value.items()}
+    return value
 
 
 def _with(value: Any, kind: type) -> Any:

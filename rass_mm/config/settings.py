@@ -6,7 +6,7 @@ they are built, see `rass_mm.config.building`.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import (
@@ -24,78 +24,14 @@ from mmengine.registry import (
     VISUALIZERS,
     Registry,
 )
-from pydantic import Field
 
-from rass_mm.config.arguments import Count, Finite, Name, NotNegative, Positive, Seed, Share, Whole, value_fault
+from rass_mm.config.arguments import value_fault
+from rass_mm.config.key_types import KEYS, NESTED, RESTORING, SLIDING, TOP
 from rass_mm.config.messages import unknown_name
 from rass_mm.config.names import is_misspelled, suggestion
 from rass_mm.config.registries import load_scope, registered, scopes
 from rass_mm.errors import ConfigError
 
-Pair = tuple[Count, Count]
-KEYS: dict[str, Any] = {
-    **dict.fromkeys(('batch_size', 'max_iters', 'max_epochs', 'val_interval', 'num_groups'), Count),
-    **dict.fromkeys(('channels', 'conv_channels', 'feat_channels', 'embed_dims'), Count | list[Count]),
-    **dict.fromkeys(('in_channels', 'out_channels'), Count | list[Count] | None),
-    **dict.fromkeys(('num_workers', 'warmup_iters', 'begin'), Whole),
-    **dict.fromkeys(('lr', 'weight_decay', 'momentum'), NotNegative),
-    **dict.fromkeys(('dropout', 'start_factor', 'end_factor'), Share),
-    'dropout_ratio': Annotated[float, Field(le=1)],  # mmseg writes -1 for no dropout
-    **dict.fromkeys(('align_corners', 'by_epoch', 'persistent_workers', 'shuffle', 'reduce_zero_label'), bool),
-    'accumulative_counts': Count,
-    'avg_non_ignore': bool,
-    'cat_max_ratio': Share,
-    'crop_size': Count | Pair | tuple[Positive, Positive],
-    'end': Count,
-    'eta_min': NotNegative | None,
-    'ignore_index': int,
-    'in_index': int | list[int],
-    'interval': int,
-    'iou_metrics': list[Literal['mIoU', 'mDice', 'mFscore']] | Literal['mIoU', 'mDice', 'mFscore'],
-    'loss_weight': NotNegative | list[NotNegative],
-    'max_keep_ckpts': int,
-    'max_norm': Positive,
-    'mean': list[Finite] | Finite | None,
-    'pool_scales': list[Count],
-    'power': NotNegative,
-    'prob': Share | list[Share] | None,
-    'seed': Seed | None,
-}
-"""Types of the values of keys, wherever they occur."""
-NESTED: dict[str, Any] = {
-    'data_preprocessor.size': Pair | None,
-    'data_preprocessor.std': list[Positive] | Positive | None,
-    'decode_head.num_classes': Count,
-    'auxiliary_head.num_classes': Count,
-}
-"""Types of the values of keys inside another key."""
-TOP: dict[str, Any] = {
-    'log_level': Literal['DEBUG', 'INFO', 'WARN', 'WARNING', 'ERROR', 'FATAL', 'CRITICAL', 'NOTSET'] | Whole | None,
-    'load_from': Name | None,
-    'fine_tune': Name | None,
-    'resume': bool | Name | None,
-    'work_dir': Name | None,
-}
-"""Types of the values of keys of the config itself."""
-SLIDING: dict[str, Any] = {
-    'mode': Literal['whole', 'slide', 'stitched'],
-    'crop_size': Pair | None,
-    'stride': Pair | None,
-    'blend': Literal['mean', 'ramp'],
-    'window_batch': Count,
-    'keep_logits': bool | None,
-}
-"""Types of the values of `test_cfg` of a segmentor."""
-RESTORING: dict[str, Any] = {
-    'mode': Literal['restore', 'ceiling', 'input'],
-    'window': Count | None,
-    'overlap': Whole,
-    'window_batch': Count,
-    'scheme': Literal['windows', 'osediff'],
-    'attention': bool,
-    'color_fix': Literal['none', 'adain', 'wavelet'],
-}
-"""Types of the values of `test_cfg` of a restorer."""
 TEST_CFGS = {'RASS': SLIDING, 'EncoderDecoder': SLIDING, 'SCRRestorer': RESTORING}
 OPEN = 'EncoderDecoder'
 """Model whose `test_cfg` may have further keys, which mmseg ignores or passes to the decode head."""

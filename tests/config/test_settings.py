@@ -1,5 +1,8 @@
 """Checks of a config's values, and messages that name its keys."""
 
+import math
+
+import numpy as np
 import pytest
 
 import rass_mm
@@ -34,6 +37,49 @@ def test_shipped_configs_pass(name):
 def test_wrong_values_are_named(options, said):
     with pytest.raises(ConfigError, match=said):
         check_settings(load_config(TINY, options), 'train')
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'train_cfg.max_iters': 2e4, 'train_cfg.val_interval': 2e3, 'default_hooks.checkpoint.interval': 1e3},
+        {'train_cfg.val_interval': math.inf, 'default_hooks.logger.interval': math.inf},
+        {'param_scheduler.1.begin': 1e2, 'param_scheduler.1.end': math.inf},
+        {'optim_wrapper.clip_grad': {'max_norm': math.inf}, 'optim_wrapper.accumulative_counts': 2.0},
+        {'optim_wrapper.optimizer.lr': np.float32(1e-4), 'train_dataloader.batch_size': np.int64(2)},
+        {'train_cfg.max_iters': np.int64(20), 'model.decode_head.align_corners': np.bool_(True)},
+        {'model.data_preprocessor.mean': np.array([1.5, 2, 3]), 'model.data_preprocessor.std': np.array([1, 2, 3])},
+        {'model.data_preprocessor.size': np.array([64, 64]), 'model.test_cfg.stride': (np.int32(32), np.int32(32))},
+        {'model.decode_head.loss_decode.loss_weight': -0.5, 'model.decode_head.loss_decode.avg_non_ignore': 1},
+        {'param_scheduler.0.by_epoch': 0, 'train_dataloader.persistent_workers': 0, 'resume': 0},
+        {'train_dataloader.dataset.pipeline.2.cat_max_ratio': 1.5},
+    ],
+)
+def test_values_that_mmengine_accepts_are_accepted(options):
+    check_settings(load_config('baselines/resnet_scenes_tiny.py', options), 'train')
+
+
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        ({'train_cfg.max_iters': 20.5}, 'max_iters is 20.5, but it should be a valid integer'),
+        ({'train_cfg.max_iters': math.inf}, 'max_iters is inf'),
+        ({'train_cfg.max_iters': True}, 'max_iters is True'),
+        ({'train_cfg.val_interval': 0.0}, 'val_interval is 0.0'),
+        ({'param_scheduler.1.end': -math.inf}, 'end is -inf'),
+        ({'param_scheduler.1.end': math.nan}, 'end is nan'),
+        ({'train_dataloader.batch_size': 2.0}, 'batch_size is 2.0'),
+        ({'optim_wrapper.clip_grad': {'max_norm': math.nan}}, 'max_norm is nan'),
+        ({'optim_wrapper.optimizer.lr': np.float32('nan')}, r'lr is (np.float32\()?nan'),
+        ({'model.data_preprocessor.mean': np.array([1, math.nan, 3])}, 'mean'),
+        ({'train_cfg.max_iters': np.array([3])}, 'max_iters'),
+        ({'model.decode_head.loss_decode.loss_weight': math.inf}, 'loss_weight is inf'),
+        ({'param_scheduler.0.by_epoch': 2}, 'by_epoch is 2'),
+    ],
+)
+def test_values_that_have_no_meaning_are_refused(options, said):
+    with pytest.raises(ConfigError, match=said):
+        check_settings(load_config('baselines/resnet_scenes_tiny.py', options), 'train')
 
 
 def test_a_segmentor_of_mmseg_may_have_further_test_settings():

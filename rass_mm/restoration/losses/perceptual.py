@@ -7,6 +7,7 @@ import torch
 from mmagic.registry import MODELS
 from torch import Tensor, nn
 
+from rass_mm.config.arguments import NotNegative
 from rass_mm.errors import ConfigError, DataError, InstallationError
 
 BACKBONES = {
@@ -35,7 +36,9 @@ class LPIPSLoss(nn.Module):
         DataError: the weights are missing or damaged.
     """
 
-    def __init__(self, loss_weight: float = 2.0, net: str = 'vgg', weights: str | os.PathLike | None = None) -> None:
+    def __init__(
+        self, loss_weight: NotNegative = 2.0, net: str = 'vgg', weights: str | os.PathLike | None = None
+    ) -> None:
         super().__init__()
         if net not in BACKBONES:
             raise ConfigError(f'LPIPSLoss: net is {net!r}. Set it to one of {", ".join(BACKBONES)}.')

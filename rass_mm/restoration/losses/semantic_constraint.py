@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from mmagic.registry import MODELS
 from torch import Tensor, nn
 
+from rass_mm.config.arguments import NotNegative
 from rass_mm.diffusion.attention import class_maps, map_size
 from rass_mm.diffusion.prompts import NOBODY
 from rass_mm.errors import ConfigError
@@ -63,7 +64,7 @@ class SemanticConstraintLoss(nn.Module):
 
     def __init__(
         self,
-        loss_weight: float = 0.1,
+        loss_weight: NotNegative = 0.1,
         form: str = 'ratio',
         squared: bool = True,
         pixel_weight: float = 0.0,

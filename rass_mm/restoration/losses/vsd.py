@@ -6,6 +6,7 @@ from diffusers import UNet2DConditionModel
 from mmagic.registry import MODELS
 from torch import Tensor, nn
 
+from rass_mm.config.arguments import NotNegative
 from rass_mm.diffusion.adapters import AdapterSettings, AdapterSpec
 from rass_mm.diffusion.shared_unet import SharedUNet
 
@@ -36,7 +37,7 @@ class VSDLoss(nn.Module):
 
     def __init__(
         self,
-        loss_weight: float = 1.0,
+        loss_weight: NotNegative = 1.0,
         guidance: float = 7.5,
         timesteps: tuple[int, int] = (20, 980),
         adapter: AdapterSettings | None = None,
