@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rass_mm_cli import doctor
+from rass_mm_cli.interruption import Interruption, noted
 from rass_mm_cli.parser import CommandParser, nearest
 from rass_mm_cli.table import COMMANDS, overview
 
@@ -61,28 +62,37 @@ def run_command(name: str, argv: Sequence[str] | None = None, program: str | Non
         The exit status, see `main`.
     """
     _end_with_parent()
-    command, more = COMMANDS[name], ''
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors='backslashreplace')  # file names may contain bytes that are not UTF-8
-    try:
+    with noted() as interruption:
         try:
-            module = importlib.import_module(command.module)
-            guarded = importlib.import_module('rass_mm.cli.options').guarded if module is not doctor else _unguarded
-        except ImportError as error:
-            explained = str(error) if _is_explained(error) else doctor.explain(error)
-            if explained is None:
-                raise
-            sys.stderr.write(f'\nerror: {explained}\n')
-            return 1
-        help_line = command.help[0].upper() + command.help[1:] + '.'
-        parser = CommandParser(prog=program or f'rass-mm {name}', description=help_line)
-        module.add_arguments(parser)
-        parsed = parser.parse_args(argv)
-        more = getattr(parsed, 'interrupted', '')
-        return guarded(parsed)
-    except KeyboardInterrupt:
-        sys.stderr.write(f'\nInterrupted. {more}'.rstrip() + '\n')
-        return INTERRUPTED
+            return _run(name, argv, program, interruption)
+        except KeyboardInterrupt:
+            sys.stderr.write(f'\nInterrupted. {interruption.advice}'.rstrip() + '\n')
+            return INTERRUPTED
+
+
+def _run(name: str, argv: Sequence[str] | None, program: str | None, interruption: Interruption) -> int:
+    """Runs a command like `run_command`, but raises KeyboardInterrupt after Ctrl-C."""
+    command = COMMANDS[name]
+    try:
+        module = importlib.import_module(command.module)
+        guarded = importlib.import_module('rass_mm.cli.options').guarded if module is not doctor else _unguarded
+    except ImportError as error:
+        if interruption.seen:
+            raise KeyboardInterrupt from None
+        explained = str(error) if _is_explained(error) else doctor.explain(error)
+        if explained is None:
+            raise
+        sys.stderr.write(f'\nerror: {explained}\n')
+        return 1
+    help_line = command.help[0].upper() + command.help[1:] + '.'
+    parser = CommandParser(prog=program or f'rass-mm {name}', description=help_line)
+    module.add_arguments(parser)
+    parsed = parser.parse_args(argv)
+    interruption.advice = getattr(parsed, 'interrupted', '')
+    parsed.run = interruption.over_errors(parsed.run)
+    return guarded(parsed)
 
 
 def _end_with_parent() -> None:

@@ -43,7 +43,7 @@ def test_wrong_values_are_named(options, said):
     'options',
     [
         {'train_cfg.max_iters': 2e4, 'train_cfg.val_interval': 2e3, 'default_hooks.checkpoint.interval': 1e3},
-        {'train_cfg.val_interval': math.inf, 'default_hooks.logger.interval': math.inf},
+        {'train_cfg.val_interval': math.inf, 'default_hooks.checkpoint.interval': math.inf},
         {'param_scheduler.1.begin': 1e2, 'param_scheduler.1.end': math.inf},
         {'optim_wrapper.clip_grad': {'max_norm': math.inf}, 'optim_wrapper.accumulative_counts': 2.0},
         {'optim_wrapper.optimizer.lr': np.float32(1e-4), 'train_dataloader.batch_size': np.int64(2)},

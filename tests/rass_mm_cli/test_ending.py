@@ -2,14 +2,20 @@
 
 import contextlib
 import functools
+import importlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import current_process
+from multiprocessing.connection import Client
+from multiprocessing.resource_sharer import DupFd, stop
 
 import pytest
 
+from rass_mm.errors import DataError
 from rass_mm.parallel import run_logged
 from rass_mm_cli import main
 
@@ -66,6 +72,73 @@ def test_ctrl_c_before_the_command_begins(moment, monkeypatch, capsys):
     monkeypatch.setattr(f'rass_mm_cli.main.{target}', interrupt)
     assert main.main(['make-scenes', 'out']) == 130
     assert capsys.readouterr().err == '\nInterrupted.\n'
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Function that makes a function run instead of the command `configs`, and returns its exit status."""
+
+    def run(function):
+        module = importlib.import_module('rass_mm.cli.configs')
+        monkeypatch.setattr(module, 'add_arguments', lambda parser: parser.set_defaults(run=function, interrupted='A.'))
+        return main.main(['configs'])
+
+    return run
+
+
+@pytest.mark.parametrize('error', [ValueError('a'), DataError('a'), OSError(2, 'a', 'b'), SystemError('a')])
+def test_an_error_that_an_interruption_becomes_is_an_interruption(error, command, capsys):
+    def interrupted(arguments):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            raise error from None
+
+    before = signal.getsignal(signal.SIGINT)
+    assert command(interrupted) == 130
+    assert capsys.readouterr().err == '\nInterrupted. A.\n'
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_error_without_an_interruption_stays_one(command, capsys):
+    def failing(arguments):
+        raise DataError('the fault')
+
+    assert command(failing) == 1
+    assert capsys.readouterr().err == '\nerror: the fault\n'
+
+
+def test_a_handler_of_the_caller_is_called_and_kept(command):
+    calls = []
+    before = signal.signal(signal.SIGINT, lambda *_: calls.append(1))
+    own = signal.getsignal(signal.SIGINT)
+    try:
+        assert command(lambda _: os.kill(os.getpid(), signal.SIGINT) or 0) == 0
+        assert calls == [1] and signal.getsignal(signal.SIGINT) is own
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        assert command(lambda _: os.kill(os.getpid(), signal.SIGINT) or 0) == 0
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_command_runs_outside_the_main_thread(command):
+    with ThreadPoolExecutor() as threads:
+        assert threads.submit(command, lambda _: 0).result() == 0
+
+
+def test_the_end_of_the_main_process_is_no_traceback_of_a_data_worker(command, capfd):
+    def leaves(arguments):
+        address, _ = DupFd(1)._id
+        with Client(address, authkey=current_process().authkey):
+            pass  # the process that was to receive the file has ended
+        time.sleep(0.3)
+        stop()
+        return 0
+
+    assert command(leaves) == 0
+    assert 'Traceback' not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize('number', [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
