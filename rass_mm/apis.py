@@ -34,6 +34,7 @@ from rass_mm.engine.records import command_line
 from rass_mm.errors import CheckpointError, ConfigError, clipped
 from rass_mm.files.atomic import write_text
 from rass_mm.files.locks import held
+from rass_mm.files.regular import check_regular
 from rass_mm.protocol import protocol_line, recipe_versions
 from rass_mm.segmentation.entry_points import settle
 from rass_mm.segmentation.fine_tuning import check_fine_tuning, check_fine_tuning_file
@@ -279,6 +280,7 @@ def check_last_checkpoint(work_dir: str) -> None:
     if not record.exists():
         return
     fix = 'Delete it, or pass the checkpoint to resume from: --resume FILE.'
+    check_regular(record, fix, CheckpointError)
     try:
         named = record.read_text(encoding='utf-8').strip()
         found = bool(named) and Path(named).is_file()

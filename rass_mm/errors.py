@@ -44,6 +44,14 @@ def the_others(count: int, state: str) -> str:
     return f'The other one is {state}.' if count == 1 else f'The other {count} are {state}.'
 
 
+def shown(value: object) -> str:
+    """Returns the value for a message, see `clipped`. Python does not write integers of more than 4,300 digits."""
+    try:
+        return clipped(repr(value))
+    except ValueError:
+        return f'a value of the type {type(value).__name__} with too many digits'
+
+
 def clipped(text: str, length: int = 60) -> str:
     """Returns a text for a message: in one line, with at most `length` characters."""
     text = ' '.join(text.split())

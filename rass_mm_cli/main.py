@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rass_mm_cli import doctor
+from rass_mm_cli.children import fork_server_ended
 from rass_mm_cli.interruption import Interruption, noted
 from rass_mm_cli.parser import CommandParser, nearest
 from rass_mm_cli.table import COMMANDS, overview
@@ -64,7 +65,7 @@ def run_command(name: str, argv: Sequence[str] | None = None, program: str | Non
     _end_with_parent()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors='backslashreplace')  # file names may contain bytes that are not UTF-8
-    with noted() as interruption:
+    with noted() as interruption, fork_server_ended():
         try:
             return _run(name, argv, program, interruption)
         except KeyboardInterrupt:

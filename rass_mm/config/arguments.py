@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from rass_mm.config.names import suggestion
-from rass_mm.errors import clipped
+from rass_mm.errors import shown
 
 ENDLESS = 10**9
 """Number of steps that stands for infinity, as in mmengine."""
@@ -102,9 +102,9 @@ def _described(error: ValidationError, value: Any) -> tuple[str, str]:
     several = len({fault['loc'][:1] for fault in faults}) > 1 and faults[0]['input'] is not deepest['input']
     messages = dict.fromkeys(_expected(fault['msg']) for fault in faults)
     if several or len(messages) > 1:
-        return '', f'is {clipped(repr(value))}, but it should {" or ".join(messages)}.'
+        return '', f'is {shown(value)}, but it should {" or ".join(messages)}.'
     key = ''.join(f'.{part}' for part in deepest['loc'] if isinstance(part, int) or part.isidentifier())
-    return key, f'is {clipped(repr(deepest["input"]))}, but it should {next(iter(messages))}.'
+    return key, f'is {shown(deepest["input"])}, but it should {next(iter(messages))}.'
 
 
 def _expected(message: str) -> str:

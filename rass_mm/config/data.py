@@ -60,6 +60,8 @@ def _merged(content: dict[str, Any], base: dict[str, Any], file: Path) -> dict[s
 
 
 def _read_text(file: Path) -> str:
+    if file.exists() and not file.is_file():  # opening a pipe can wait forever
+        raise ConfigError(f'{file} is not a file, but a folder, a pipe or a device. Pass a config file.')
     try:
         with open(file, 'rb') as stream:
             content = stream.read(BYTES + 1)

@@ -19,8 +19,9 @@ from PIL import Image
 
 from rass_mm.datasets.labels import background_hint, is_lossy, lossy_reason, mode_reason
 from rass_mm.errors import ConfigError, DataError
-from rass_mm.files.integrity import MAX_PIXELS, check_complete, check_regular, check_size, without_pillow_limit
+from rass_mm.files.integrity import MAX_PIXELS, check_complete, check_size, without_pillow_limit
 from rass_mm.files.orientation import DRAWN_ON, orientation_of, turn_label, turned
+from rass_mm.files.regular import check_regular
 from rass_mm.files.resizing import resized
 
 AS_STORED = ('unchanged', 'color_ignore_orientation', 'grayscale_ignore_orientation')

@@ -13,6 +13,7 @@ from rass_mm.config.registries import registered
 from rass_mm.datasets.reallq_layout import IMAGES, layouts_in
 from rass_mm.datasets.wrappers import leaf_paths
 from rass_mm.errors import DataError
+from rass_mm.files.regular import check_regular
 from rass_mm.files.walking import walk
 
 SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
@@ -177,6 +178,7 @@ def _check_list(dataset: Mapping[str, Any], name: str, path: str) -> None:
         return
     suffix = _image_suffixes(dataset)[0]
     fix = f'Write one image name per line, without {suffix}, or remove {path}.ann_file to use all images.'
+    check_regular(file, fix)
     try:
         text = file.read_bytes().decode()
     except FileNotFoundError:

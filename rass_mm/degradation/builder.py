@@ -23,10 +23,11 @@ from rass_mm.degradation.recipe import OSEDIFF, Recipe, apply, draw
 from rass_mm.errors import ConfigError, DataError, the_others
 from rass_mm.files.atomic import write_bytes
 from rass_mm.files.hashing import json_sha256
-from rass_mm.files.integrity import MAX_PIXELS, check_pixels, check_regular, decoded
+from rass_mm.files.integrity import MAX_PIXELS, check_pixels, decoded
 from rass_mm.files.locks import held
 from rass_mm.files.manifest import MANIFEST, append_line, checksum, write_manifest
 from rass_mm.files.naming import linked_into
+from rass_mm.files.regular import check_regular
 from rass_mm.files.verified import State, Verified, file_state
 from rass_mm.files.walking import chosen_files, described_left_out, walk
 from rass_mm.parallel import run_jobs, watched

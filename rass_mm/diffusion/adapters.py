@@ -29,6 +29,7 @@ from rass_mm.diffusion.adapter_checks import AGAIN, check_complete, check_header
 from rass_mm.errors import AdapterError
 from rass_mm.files.atomic import atomic_path
 from rass_mm.files.newest import files_in, newest_files
+from rass_mm.files.regular import check_regular
 
 TARGETS = (
     *('to_q', 'to_k', 'to_v', 'to_out.0', 'conv', 'conv1', 'conv2', 'conv_in', 'conv_shortcut'),
@@ -313,6 +314,8 @@ def read_adapter(path: str | os.PathLike) -> Adapter:
         AdapterError: the file does not exist, is damaged, was changed, was not written by `write_adapter`, or contains
             values that are not finite. The message names the file.
     """
+    if not os.path.isdir(path):
+        check_regular(path, 'Pass an adapter file.', AdapterError)
     try:
         with safe_open(path, 'pt') as file:
             header = json.loads((file.metadata() or {}).get(HEADER, 'null'))

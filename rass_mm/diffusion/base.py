@@ -20,6 +20,7 @@ from safetensors import safe_open
 from rass_mm.diffusion.base_schemas import CONFIG_TYPES, Index
 from rass_mm.errors import BaseFolderError
 from rass_mm.files.hashing import json_sha256
+from rass_mm.files.regular import check_regular
 from rass_mm.files.schemas import read_json
 from rass_mm_cli.bases import SD21_BASE, SHELF, other_bases, places_of, source_named
 
@@ -256,6 +257,7 @@ def _sample(values: Any) -> bytes:
 
 
 def _open_weights(file: Path) -> Any:
+    check_regular(file, 'Replace it by the file of the base.', BaseFolderError)
     try:
         return safe_open(file, 'pt')
     except Exception as error:  # the error type of safetensors has no common base class

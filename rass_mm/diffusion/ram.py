@@ -26,6 +26,7 @@ from rass_mm.diffusion.prompts import cache_folder
 from rass_mm.errors import CheckpointError, ConfigError, InstallationError
 from rass_mm.files.atomic import write_text
 from rass_mm.files.hashing import update_sampled
+from rass_mm.files.regular import check_regular
 from rass_mm.files.tensors import read_tensors, tensors_only
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -168,7 +169,8 @@ class TagStore:
     def get(self, key: str) -> list[str] | None:
         """Returns the tags stored for `key` (see `image_key`), or None if none are stored or the file is damaged."""
         if key not in self.memory:
-            with suppress(OSError, ValueError, TypeError):
+            with suppress(OSError, ValueError, TypeError):  # DataError is a ValueError
+                check_regular(self._file(key))
                 self.memory[key] = [str(tag) for tag in json.loads(self._file(key).read_text(encoding='utf-8'))]
         return self.memory.get(key)
 

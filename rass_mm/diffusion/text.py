@@ -10,6 +10,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from rass_mm.diffusion.base import DiffusionBase, load_whole, on_meta
 from rass_mm.diffusion.base_schemas import TOKENIZER_TYPES
 from rass_mm.errors import BaseFolderError, ConfigError
+from rass_mm.files.regular import check_regular
 from rass_mm.files.schemas import read_json
 
 COPY = 'Copy the tokenizer/ folder of the same Stable Diffusion release into the base folder.'
@@ -114,6 +115,7 @@ def tokenizer_texts(base: DiffusionBase) -> list[str]:
     for file in sorted(folder.glob('*.*')):
         if file.suffix == '.json':
             read_json(file, TOKENIZER_TYPES.get(file.name, dict[str, Any]), COPY, BaseFolderError)
+        check_regular(file, COPY, BaseFolderError)
         try:
             texts.append(file.read_text(encoding='utf-8'))
         except (OSError, ValueError) as error:

@@ -21,10 +21,10 @@ from rass_mm.files.integrity import (
     TooManyPixelsError,
     UnknownImageError,
     check_pixels,
-    check_regular,
     decoded,
 )
 from rass_mm.files.orientation import exif_orientation, turned
+from rass_mm.files.regular import check_regular
 
 logger = logging.getLogger(__name__)
 

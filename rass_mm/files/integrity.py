@@ -4,7 +4,6 @@ OpenCV silently fills the missing part of a truncated JPEG with grey, whereas Pi
 """
 
 import io
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,12 +33,6 @@ class UnknownImageError(DataError):
 
 class TooManyPixelsError(DataError):
     """Raised if an image has more pixels than the limit."""
-
-
-def check_regular(path: str | os.PathLike) -> None:
-    """Raises a DataError if a path is a folder, a pipe or a device. Reading from a pipe would wait forever."""
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise DataError(f'{path} is not a file, but a folder, a pipe or a device. Pass an image file.')
 
 
 def check_pixels(data: bytes, most: int = MAX_PIXELS) -> None:

@@ -5,6 +5,7 @@ import logging
 import os
 import platform
 import shlex
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -37,10 +38,11 @@ def held(folder: str | os.PathLike, name: str = LOCK, target: str | os.PathLike 
         target: file or folder to name in the message if another process holds the lock; None names the folder.
 
     Raises:
-        DataError: another process holds the lock; the message names it.
+        DataError: another process holds the lock; the message names it. Or the lock file is a link or not a file.
         OSError: a file is in the place of the folder.
     """
     folder = Path(folder)
+    _check_lock_file(folder / name)
     file, new = folder / name, []
     lock = FileLock(file, timeout=PATIENCE, fallback_to_soft=False)
     try:
@@ -70,6 +72,16 @@ def held(folder: str | os.PathLike, name: str = LOCK, target: str | os.PathLike 
         for place in new:
             with suppress(OSError):
                 place.rmdir()  # only if nothing was written
+
+
+def _check_lock_file(file: Path) -> None:
+    """Raises a DataError if the lock file is another file of the user, which the lock would overwrite."""
+    with suppress(OSError):
+        status = file.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            raise DataError(
+                f'{file} is a link or not a file, so it cannot be the lock of this folder. Move it elsewhere.'
+            )
 
 
 def held_beside(target: str | os.PathLike) -> AbstractContextManager[None]:

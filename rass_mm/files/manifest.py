@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 from rass_mm.errors import DataError
 from rass_mm.files.atomic import MARK, remove_abandoned, write_text
 from rass_mm.files.integrity import check_complete, decode_fully
+from rass_mm.files.regular import check_regular, is_special
 from rass_mm.files.schemas import FileName, checked
 from rass_mm.files.walking import walk
 
@@ -47,6 +48,7 @@ def read_manifest(path: Path, kind: Any = Line) -> tuple[Record, dict[str, Recor
     Raises:
         DataError: the file cannot be read, or its first line is not a header.
     """
+    check_regular(path, AGAIN)
     try:
         text = path.read_text(encoding='utf-8', errors='replace')
     except OSError as error:
@@ -76,6 +78,8 @@ def parsed(line: str) -> Any:
 
 def read_header(path: Path) -> Record:
     """Returns the header of a manifest, or an empty dict if the file is missing or not a manifest."""
+    if is_special(path):
+        return {}
     try:
         with path.open(encoding='utf-8') as lines:
             header = json.loads(next(lines))
@@ -99,6 +103,8 @@ def output_state(path: Path, recorded: Any) -> str:
     Returns:
         'whole', 'changed' (another image, which is complete), or 'damaged' (also for a missing file).
     """
+    if is_special(path):
+        return 'damaged'
     try:
         data = path.read_bytes()
         if recorded is None:

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
-from rass_mm.errors import DataError, RassError, clipped
+from rass_mm.errors import DataError, RassError, shown
+from rass_mm.files.regular import check_regular
 
 ALLOWED = ConfigDict(strict=True, extra='allow', arbitrary_types_allowed=True)
 """Configuration of a `TypedDict`: further keys are accepted, and values are not converted."""
@@ -46,6 +47,7 @@ def read_json(path: str | os.PathLike, kind: Any, fix: str, error: type[RassErro
         RassError: of the given class, if the file cannot be read, is not JSON, or has another content. The message
             contains the file, the key and its value.
     """
+    check_regular(path, fix, error)
     try:
         content = json.loads(Path(path).read_text(encoding='utf-8'))
     except FileNotFoundError:
@@ -87,7 +89,7 @@ def described(found: ValidationError) -> str:
     if fault['type'] == 'missing':
         return f'the key {key} is missing'
     expected = fault['msg'].removeprefix('Input should be ').removeprefix('Value error, ')
-    return f'{key or "the content"} is {clipped(repr(fault["input"]))}, but it should be {expected}'
+    return f'{key or "the content"} is {shown(fault["input"])}, but it should be {expected}'
 
 
 @lru_cache(maxsize=64)

@@ -14,6 +14,7 @@ import torch
 from rass_mm.errors import CheckpointError, RassError
 from rass_mm.files.contents import check_archive, check_contents
 from rass_mm.files.instructions import check_instructions
+from rass_mm.files.regular import check_regular
 
 FORMATS = {'.tar format': 'tar', 'TorchScript': 'TorchScript'}
 """Words of torch's message -> a format that it reads only with code."""
@@ -36,6 +37,7 @@ def read_tensors(filename: str | os.PathLike, map_location: Any = None, mmap: bo
             is much larger than it looks, see `check_instructions` and `check_contents`.
     """
     filename = os.fspath(filename)
+    check_regular(filename, 'Pass a checkpoint.', CheckpointError)
     with open(filename, 'rb') as file:
         zipped = file.read(2) == b'PK'
     if zipped and not zipfile.is_zipfile(filename):  # torch would read a truncated zip file as a pickle

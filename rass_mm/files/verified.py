@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 from rass_mm.errors import DataError
 from rass_mm.files.atomic import write_text
 from rass_mm.files.manifest import append_line, parsed
+from rass_mm.files.regular import is_special
 from rass_mm.files.schemas import FileName, checked
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,9 @@ class Verified:
         self.folder, self.path = folder, folder / VERIFIED
         self.writable = True
         self.known: dict[str, tuple[int, int, Checksum]] = {}
+        if is_special(self.path):
+            self._disable('not a file')
+            return
         try:
             written = self.path.stat().st_mtime_ns
             lines = self.path.read_text(encoding='utf-8', errors='replace').splitlines()
@@ -104,8 +108,11 @@ class Verified:
             if self.writable:
                 write()
         except OSError as error:
-            self.writable = False
-            logger.warning('%s cannot be written (%s). The next run reads all files again.', self.path, error.strerror)
+            self._disable(error.strerror)
+
+    def _disable(self, reason: str | None) -> None:
+        self.writable = False
+        logger.warning('%s cannot be written (%s). The next run reads all files again.', self.path, reason)
 
 
 def file_state(path: Path) -> State:

@@ -92,14 +92,18 @@ class Manifest:
     def has(self, task: Task) -> bool:
         """Returns whether the image is finished and its source is unchanged.
 
-        A damaged output is not finished. A warning is logged about it, and about an output that was changed since. An
-        output is only read if its size or its modification time has changed since it was written or read.
+        A damaged output is not finished, and neither is an image without the checksums of all outputs. A warning is
+        logged about it, and about an output that was changed since. An output is only read if its size or its
+        modification time has changed since it was written or read.
         """
         line = self.lines.get(task.name)
         if line is None or not source_line(task).items() <= line.items() or not all(t.is_file() for t in task.targets):
             return False
-        recorded = line.get(CHECKSUMS) or [None] * len(task.targets)
-        for target, known in zip(task.targets, recorded, strict=False):
+        recorded = line.get(CHECKSUMS, [None] * len(task.targets))
+        if len(recorded) != len(task.targets):
+            logger.warning('The line of %s in %s is incomplete. The image is processed again.', task.name, self.path)
+            return False
+        for target, known in zip(task.targets, recorded, strict=True):
             state = self.verified.state_of(target, known, partial(output_state, target, known))
             if state == 'damaged':
                 logger.warning('%s is damaged and is written again.', target)

@@ -19,10 +19,10 @@ from rass_mm.files.integrity import (
     TooManyPixelsError,
     check_complete,
     check_pixels,
-    check_regular,
     without_pillow_limit,
 )
 from rass_mm.files.orientation import exif_orientation, turned
+from rass_mm.files.regular import check_regular
 
 Photo = str | os.PathLike | np.ndarray | Image.Image
 """An image file, an array (H, W) grey or (H, W, 3) RGB, or a Pillow image."""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import current_process
+from multiprocessing import current_process, forkserver, get_context
 from multiprocessing.connection import Client
 from multiprocessing.resource_sharer import DupFd, stop
 
@@ -126,6 +126,21 @@ def test_a_handler_of_the_caller_is_called_and_kept(command):
 def test_a_command_runs_outside_the_main_thread(command):
     with ThreadPoolExecutor() as threads:
         assert threads.submit(command, lambda _: 0).result() == 0
+
+
+def test_no_fork_server_is_left(command):
+    found = []
+
+    def starts(arguments):
+        process = get_context('forkserver').Process(target=int)
+        process.start()
+        process.join()
+        found.append(forkserver._forkserver._forkserver_pid)
+        return process.exitcode
+
+    assert command(starts) == command(starts) == 0
+    assert len(set(found)) == 2
+    assert [parent_of(process) for process in found] == [None, None]
 
 
 def test_the_end_of_the_main_process_is_no_traceback_of_a_data_worker(command, capfd):

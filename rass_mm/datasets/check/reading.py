@@ -12,6 +12,7 @@ from rass_mm.datasets.labels import is_lossy, lossy_reason, mode_reason
 from rass_mm.datasets.loading import LoadImageStrict
 from rass_mm.errors import DataError
 from rass_mm.files.integrity import MAX_PIXELS, check_size, decode_fully
+from rass_mm.files.regular import check_regular
 from rass_mm.parallel import run_jobs, watched
 
 Size = tuple[int, int]
@@ -97,6 +98,7 @@ def label_ids(path: str, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, str 
     Raises:
         DataError: the file is missing, truncated, damaged, too large or a colour image.
     """
+    check_regular(path, 'Replace it by a label file.')
     data = Path(path).read_bytes()
     check_size(data, path, max_pixels)
     image = decode_fully(data, path)
