@@ -19,6 +19,7 @@ from PIL import Image
 
 from rass_mm.datasets.labels import background_hint, is_lossy, lossy_reason, mode_reason
 from rass_mm.errors import ConfigError, DataError
+from rass_mm.files.images import needs_scaling, picture_of, to_bgr
 from rass_mm.files.integrity import MAX_PIXELS, check_complete, check_size, without_pillow_limit
 from rass_mm.files.orientation import DRAWN_ON, orientation_of, turn_label, turned
 from rass_mm.files.regular import check_regular
@@ -65,13 +66,19 @@ class LoadImageStrict(LoadImageFromFile):
             raise DataError(f'{path} does not exist. Check that the path is correct and the data complete.') from None
         check_size(data, path, self.max_pixels)
         check_complete(data, path)
+        image, turn = self._decoded(data, path)
+        image = image.astype(np.float32) if self.to_float32 else image
+        size = image.shape[:2]
+        return {**results, 'img': image, 'img_shape': size, 'ori_shape': size, 'exif_orientation': turn}
+
+    def _decoded(self, data: bytes, path: str) -> tuple[np.ndarray, int]:
+        """Returns the pixels and the EXIF orientation that was applied to them."""
+        if self.color_type.startswith('color') and needs_scaling(data):
+            return to_bgr(picture_of(data, path, self.max_pixels).pixels), 1
         image = mmcv.imfrombytes(data, flag=self.color_type, backend=self.imdecode_backend)
         if image is None:
             raise DataError(f'{path}: the image cannot be decoded. Save it as PNG or JPEG, or remove it.')
-        image = image.astype(np.float32) if self.to_float32 else image
-        size = image.shape[:2]
-        turn = 1 if self.color_type in AS_STORED else orientation_of(data)
-        return {**results, 'img': image, 'img_shape': size, 'ori_shape': size, 'exif_orientation': turn}
+        return image, 1 if self.color_type in AS_STORED else orientation_of(data)
 
 
 @TRANSFORMS.register_module()

@@ -23,6 +23,7 @@ from rass_mm.degradation.recipe import OSEDIFF, Recipe, apply, draw
 from rass_mm.errors import ConfigError, DataError, the_others
 from rass_mm.files.atomic import write_bytes
 from rass_mm.files.hashing import json_sha256
+from rass_mm.files.images import needs_scaling, picture_of, to_bgr
 from rass_mm.files.integrity import MAX_PIXELS, check_pixels, decoded
 from rass_mm.files.locks import held
 from rass_mm.files.manifest import MANIFEST, append_line, checksum, write_manifest
@@ -247,10 +248,13 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, st
     try:
         data = path.read_bytes()
         check_pixels(data, max_pixels)
+        if needs_scaling(data):
+            image = to_bgr(picture_of(data, path, max_pixels).pixels)
+            return image, hashlib.sha256(data).hexdigest()
         decoded(data)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error) as error:
-        raise DataError(str(error)) from error
+    except (OSError, cv2.error, DataError) as error:
+        raise DataError(str(error).removeprefix(f'{path}: ')) from error
     if image is None:
         raise DataError('OpenCV cannot decode the image')
     return image, hashlib.sha256(data).hexdigest()

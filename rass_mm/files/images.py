@@ -12,7 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from rass_mm.errors import DataError
 from rass_mm.files.atomic import write_bytes
@@ -22,6 +22,8 @@ from rass_mm.files.integrity import (
     UnknownImageError,
     check_pixels,
     decoded,
+    decoded_by_opencv,
+    without_pillow_limit,
 )
 from rass_mm.files.orientation import exif_orientation, turned
 from rass_mm.files.regular import check_regular
@@ -88,6 +90,23 @@ def read_picture(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Pictu
     check_regular(path)
     try:
         data = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f'{path}: the image cannot be read ({error}). Copy it again or remove it.') from error
+    return picture_of(data, path, max_pixels)
+
+
+def picture_of(data: bytes, path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Decodes the bytes of an image file like `read_picture`.
+
+    Args:
+        data: the content of the file.
+        path: the file, for messages.
+        max_pixels: largest number of pixels.
+
+    Raises:
+        DataError: see `read_picture`.
+    """
+    try:
         check_pixels(data, max_pixels)
         header = _header(data)
         array = _decoded(data, header)
@@ -106,6 +125,23 @@ def warn_of_frames(path: str | os.PathLike, header: Image.Image) -> None:
         logger.warning('%s has %d frames. Only the first one is used.', path, header.n_frames)
 
 
+def needs_scaling(data: bytes) -> bool:
+    """Returns whether mmcv cannot decode a file to 8 bits, so that `picture_of` and `to_bgr` are used instead.
+
+    These are floating-point files and all file types that Pillow does not support.
+    """
+    try:
+        with without_pillow_limit():
+            return Image.open(io.BytesIO(data)).mode == 'F'
+    except UnidentifiedImageError:
+        return True
+
+
+def to_bgr(pixels: np.ndarray) -> np.ndarray:
+    """Converts (H, W, 3) float32 RGB in [0, 1] to uint8 BGR."""
+    return np.rint(pixels[..., ::-1] * 255).astype(np.uint8)
+
+
 def _header(data: bytes) -> Image.Image | None:
     """Returns the image fully decoded by Pillow, or None if Pillow does not support its type."""
     try:
@@ -119,7 +155,7 @@ def _decoded(data: bytes, header: Image.Image | None) -> np.ndarray:
 
     The shape is (H, W) for grey, or (H, W, 2 to 4) for grey and alpha, RGB, or RGB and alpha.
     """
-    deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    deep = decoded_by_opencv(data)
     if header is None and deep is None:
         raise DataError('not an image of a known type')
     if header is None or (deep is not None and deep.dtype != np.uint8):

@@ -7,10 +7,13 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import cv2
+import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from rass_mm.errors import DataError
 from rass_mm.files.damage import fault_in
+from rass_mm.files.headers import size_in_header
 
 ENDINGS = {b'\xff\xd8\xff': b'\xff\xd9', b'\x89PNG': b'IEND'}
 """First bytes of a format, and bytes that a complete file has near its end."""
@@ -38,7 +41,7 @@ class TooManyPixelsError(DataError):
 def check_pixels(data: bytes, most: int = MAX_PIXELS) -> None:
     """Checks that an image file has at most `most` pixels, without decoding them.
 
-    A file type that Pillow does not support is accepted without a check.
+    A file type that neither Pillow nor `size_in_header` supports is accepted without a check.
 
     Raises:
         TooManyPixelsError: the image is too large.
@@ -46,11 +49,12 @@ def check_pixels(data: bytes, most: int = MAX_PIXELS) -> None:
     """
     try:
         with without_pillow_limit():
-            width, height = Image.open(io.BytesIO(data)).size
+            size = Image.open(io.BytesIO(data)).size
     except UnidentifiedImageError:
-        return
+        size = size_in_header(data)
     except Exception as error:  # on damaged bytes, Pillow raises almost any error
         raise DataError(str(error)) from error
+    width, height = size or (0, 0)
     if width * height > most:
         raise TooManyPixelsError(
             f'the image has {width}x{height} pixels ({width * height:,}), more than the limit of {most:,} pixels, and '
@@ -120,9 +124,7 @@ def decode_fully(data: bytes, path: str) -> Image.Image:
     try:
         return decoded(data)
     except DataError as error:
-        raise DataError(
-            f'{path}: the image cannot be read ({error}). Copy it again or remove it from the data set.'
-        ) from error
+        raise _unreadable(path, error) from error
 
 
 def check_complete(data: bytes, path: str) -> None:
@@ -136,4 +138,30 @@ def check_complete(data: bytes, path: str) -> None:
             if fault is None:
                 return
             raise DataError(f'{path}: the image is damaged ({fault}). Copy it again or remove it from the data set.')
-    decode_fully(data, path)
+    check_decodable(data, path)
+
+
+def check_decodable(data: bytes, path: str) -> None:
+    """Raises a DataError unless Pillow or, if Pillow does not support the file type, OpenCV decodes all of a file.
+
+    All commands that read images accept the same file types.
+    """
+    try:
+        decoded(data)
+    except UnknownImageError as error:
+        if decoded_by_opencv(data) is None:
+            raise _unreadable(path, error) from error
+    except DataError as error:
+        raise _unreadable(path, error) from error
+
+
+def decoded_by_opencv(data: bytes) -> np.ndarray | None:
+    """Returns the pixels of an image file as stored, (H, W) or (H, W, 3 or 4) in BGR order, or None."""
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return None
+
+
+def _unreadable(path: str, reason: DataError) -> DataError:
+    return DataError(f'{path}: the image cannot be read ({reason}). Copy it again or remove it from the data set.')

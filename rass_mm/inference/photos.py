@@ -10,10 +10,10 @@ from pathlib import Path
 
 import mmcv
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from rass_mm.errors import DataError
-from rass_mm.files.images import GREY_MODES, Picture, read_picture, warn_of_frames
+from rass_mm.files.images import GREY_MODES, Picture, needs_scaling, picture_of, read_picture, to_bgr, warn_of_frames
 from rass_mm.files.integrity import (
     MAX_PIXELS,
     TooManyPixelsError,
@@ -37,8 +37,8 @@ RANGE = {'uint8': 255, 'uint16': 65535, 'float32': 1, 'float64': 1}
 def read_bgr(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, backend: str | None = 'cv2') -> np.ndarray:
     """Reads an image file as (H, W, 3) uint8 BGR with mmcv, turned upright by its EXIF orientation.
 
-    Values of 16 bits are reduced to 8 bits, and alpha is dropped. A file type that mmcv cannot decode is read with
-    `read_picture`.
+    Values of 16 bits are reduced to 8 bits, and alpha is dropped. A file that mmcv cannot decode, e.g. with
+    floating-point values, is read with `read_picture`.
 
     Args:
         path: the file.
@@ -60,24 +60,22 @@ def read_bgr(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, backend: str
     except DataError as error:
         raise DataError(f'{path}: the image cannot be read ({error}). Copy it again or remove it.') from None
     check_complete(data, os.fspath(path))
+    if needs_scaling(data):
+        return to_bgr(picture_of(data, path, max_pixels).pixels)
     image, header = None, _header(data)
-    if header is None or header.format in TURNED_BY_MMCV or exif_orientation(header) == 1:
+    if header.format in TURNED_BY_MMCV or exif_orientation(header) == 1:
         with suppress(Exception):  # OpenCV and Pillow raise almost any error; read_picture names the reason
             image = mmcv.imfrombytes(data, flag='color', backend=backend)
     if image is None or image.dtype != np.uint8 or image.ndim != 3:
-        return _bgr(read_picture(path, max_pixels).pixels)
-    if header is not None:
-        warn_of_frames(path, header)
+        return to_bgr(picture_of(data, path, max_pixels).pixels)
+    warn_of_frames(path, header)
     return image
 
 
-def _header(data: bytes) -> Image.Image | None:
-    """Opens an image with Pillow without decoding it. Returns None if Pillow does not support its type."""
-    try:
-        with without_pillow_limit():
-            return Image.open(io.BytesIO(data))
-    except UnidentifiedImageError:
-        return None
+def _header(data: bytes) -> Image.Image:
+    """Opens an image with Pillow without decoding it."""
+    with without_pillow_limit():
+        return Image.open(io.BytesIO(data))
 
 
 def as_bgr(image: Photo, max_pixels: int = MAX_PIXELS, backend: str | None = 'cv2') -> np.ndarray:
@@ -91,7 +89,7 @@ def as_bgr(image: Photo, max_pixels: int = MAX_PIXELS, backend: str | None = 'cv
     pixels = _rgb(image)
     if pixels.dtype == np.uint8:
         return np.ascontiguousarray(pixels[..., ::-1])
-    return _bgr(pixels.astype(np.float32) / RANGE[pixels.dtype.name])
+    return to_bgr(pixels.astype(np.float32) / RANGE[pixels.dtype.name])
 
 
 def as_picture(image: Photo, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -147,7 +145,3 @@ def _deep(image: Image.Image) -> np.ndarray:
         )
     array = array.astype(array.dtype.newbyteorder('='), copy=False)
     return turned(array, exif_orientation(image))
-
-
-def _bgr(pixels: np.ndarray) -> np.ndarray:
-    return np.rint(pixels[..., ::-1] * 255).astype(np.uint8)

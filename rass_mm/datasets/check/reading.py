@@ -11,7 +11,7 @@ from rass_mm.datasets.check.listing import Listing, Sample
 from rass_mm.datasets.labels import is_lossy, lossy_reason, mode_reason
 from rass_mm.datasets.loading import LoadImageStrict
 from rass_mm.errors import DataError
-from rass_mm.files.integrity import MAX_PIXELS, check_size, decode_fully
+from rass_mm.files.integrity import MAX_PIXELS, check_decodable, check_size, decode_fully
 from rass_mm.files.regular import check_regular
 from rass_mm.parallel import run_jobs, watched
 
@@ -87,7 +87,7 @@ def image_size(path: str, max_pixels: int = MAX_PIXELS) -> tuple[Size, int]:
         DataError: the file is missing, truncated, damaged, too large or not an image.
     """
     loaded = LoadImageStrict(max_pixels=max_pixels)({'img_path': path})
-    decode_fully(Path(path).read_bytes(), path)  # the loader checks only the end of the file
+    check_decodable(Path(path).read_bytes(), path)  # the loader does not decode all files completely
     height, width = loaded['img_shape']
     return (width, height), loaded['exif_orientation']
 

@@ -1,0 +1,43 @@
+"""Sizes of the image files that OpenCV reads and Pillow does not: floating-point TIFF, Radiance, PFM and OpenEXR.
+
+OpenCV has no function that reads a size without decoding the file.
+"""
+
+import io
+import re
+import struct
+
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, ImageFileDirectory_v2
+
+RADIANCE = re.compile(rb'#\?[\s\S]{0,65536}?\n[-+]([XY]) (\d+) [-+][XY] (\d+)\n')
+PFM = re.compile(rb'P[Ff]\s+(\d+)\s+(\d+)\s')
+EXR, WINDOW = b'\x76\x2f\x31\x01', b'dataWindow\0box2i\0\x10\0\0\0'
+TIFF = (b'II*\0', b'MM\0*')
+
+
+def size_in_header(data: bytes) -> tuple[int, int] | None:
+    """Returns the (width, height) of an image file, or None if its type is not known here or its header is damaged."""
+    radiance, pfm = RADIANCE.match(data), PFM.match(data)
+    if radiance:
+        first, second = int(radiance[2]), int(radiance[3])
+        return (second, first) if radiance[1] == b'Y' else (first, second)
+    if pfm:
+        return int(pfm[1]), int(pfm[2])
+    if data.startswith(TIFF):
+        return _tiff_size(data)
+    place = data.find(WINDOW) if data.startswith(EXR) else -1
+    if place < 0 or len(data) < place + len(WINDOW) + 16:
+        return None
+    left, top, right, bottom = struct.unpack_from('<4i', data, place + len(WINDOW))
+    return max(right - left + 1, 0), max(bottom - top + 1, 0)
+
+
+def _tiff_size(data: bytes) -> tuple[int, int] | None:
+    try:
+        directory = ImageFileDirectory_v2(data[:8])
+        file = io.BytesIO(data)
+        file.seek(directory.next)
+        directory.load(file)
+        return int(directory[IMAGEWIDTH]), int(directory[IMAGELENGTH])
+    except Exception:  # on damaged bytes, Pillow raises almost any error; the decoder names it
+        return None
