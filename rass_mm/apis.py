@@ -21,7 +21,7 @@ from rass_mm.compat import recorded_versions
 from rass_mm.config.building import explained, named_parts
 from rass_mm.config.kinds import as_list, type_name
 from rass_mm.config.settings import check_settings
-from rass_mm.datasets.class_checks import check_split
+from rass_mm.datasets.class_checks import check_ignored, check_split
 from rass_mm.datasets.classes import has_head
 from rass_mm.datasets.identity import data_hash
 from rass_mm.datasets.preflight import check_data_folders, check_labels
@@ -178,6 +178,7 @@ def _built(config: Config, resume: bool | str) -> Runner:
         check_data_folders(config.get(name), name)
         check_labels(config, name)
         check_split(config, name)
+        check_ignored(config, name)
     for step in lq_steps(config.get('train_dataloader')):
         # The default may change, so the config in the checkpoints and the work dir records the version in use.
         step['recipe'] = {**(step.get('recipe') or {}), 'version': step_version(step)}

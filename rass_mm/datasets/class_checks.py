@@ -80,33 +80,51 @@ def single_class_is_zero(dataset: Mapping[str, Any]) -> bool:
     return bool(dataset.get('reduce_zero_label') or strict or known and list(known) != names)
 
 
+def check_ignored(config: Mapping[str, Any], loader: str) -> None:
+    """Checks that the model and the metrics ignore the id that the data sets of a loader ignore, see `ignored_faults`.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    for path, dataset in leaf_paths(config.get(loader), loader):
+        for fault in ignored_faults(config, path, dataset):
+            raise ConfigError(fault)
+
+
 def ignored_faults(config: Mapping[str, Any], path: str, dataset: Mapping[str, Any]) -> Iterator[str]:
     """Yields error messages about an ignored id that is not the same in all places of a config.
 
     mmseg does not use the `ignore_index` of a data set. The loss uses that of the head, and the metric its own.
+    `LoadLabelStrict` refuses all other ids. Without it, an id is ignored where the head and the metric ignore it.
 
     Args:
         config: config with the model, its data loaders and its evaluators.
         path: dotted key of the data set.
         dataset: config of the data set, without wrappers.
     """
-    step = next((step for step in dataset.get('pipeline') or () if type_name(step) == 'LoadLabelStrict'), {})
-    loaded, given = step.get('ignore_index', IGNORED), dataset.get('ignore_index')
+    users = _users_of_ignored(config, path.partition('_dataloader')[0])
+    step = next((step for step in dataset.get('pipeline') or () if type_name(step) == 'LoadLabelStrict'), None)
+    ignoring = step if step is not None else users[0][1] if users else {}
+    loaded, given = ignoring.get('ignore_index', IGNORED), dataset.get('ignore_index')
     fix = f'Save ignored pixels as id {IGNORED} and remove the setting'
     if given not in (None, loaded):
         zero = ', or set reduce_zero_label=True if the ids of the classes start at 1' if given == 0 else ''
         yield (
             f'{path}.ignore_index={given} has no effect: id {loaded} is ignored, and id {given} is not. {fix}{zero}.'
         )
-    split = path.partition('_dataloader')[0]
-    users = list(model_heads(config.get('model'))) if split == 'train' else []
-    for number, metric in enumerate(as_list(config.get(f'{split}_evaluator'))):
-        if type_name(metric).endswith('IoUMetric'):
-            users.append((f'{split}_evaluator.{number}', metric))
-    for key, part in users:
+    for key, part in users if step is not None else ():
         used = part.get('ignore_index', IGNORED)
         if used != loaded:
             yield (
                 f'{path} is loaded with the ignored id {loaded} (LoadLabelStrict.ignore_index), but {key} '
                 f'({type_name(part)}) ignores id {used}. Set {key}.ignore_index={loaded}.'
             )
+
+
+def _users_of_ignored(config: Mapping[str, Any], split: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """Returns the heads or the metrics of a split, each with its key."""
+    users = list(model_heads(config.get('model'))) if split == 'train' else []
+    for number, metric in enumerate(as_list(config.get(f'{split}_evaluator'))):
+        if type_name(metric).endswith('IoUMetric'):
+            users.append((f'{split}_evaluator.{number}', metric))
+    return users

@@ -102,9 +102,12 @@ class FittingCheckpointHook(Hook):
             warn_of_surplus(surplus, file)
             for name in surplus:
                 del state[name]
+        averaged = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+        if averaged and not resumed:
+            # EMAHook reads this entry only, and does not know the prefix of a wrapped model.
+            checkpoint['state_dict'] = {_plain(name): value for name, value in state.items()}
         if resumed:
             check_training(checkpoint, file)
-            averaged = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
             if averaged and 'ema_state_dict' in checkpoint:
                 check_averages(checkpoint, file, strict=averaged[0].strict_load)
             _warn_of_batch_size(runner, checkpoint, file)

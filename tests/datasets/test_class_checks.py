@@ -4,6 +4,7 @@ import copy
 
 import pytest
 
+from rass_mm.apis import prepare_config, train
 from rass_mm.config import load_config
 from rass_mm.datasets.class_checks import check_split, class_faults, ignored_faults, single_class_is_zero
 from rass_mm.datasets.classes import follow_classes
@@ -74,13 +75,14 @@ def test_a_restorer_may_have_a_single_class():
     check_split(config, 'train_dataloader')
 
 
-def ignored(dataset=None, loaded=None, head=None, metric=None):
+def ignored(dataset=None, loaded=None, head=None, metric=None, strict=True):
     """Returns the messages about a config with these values of `ignore_index`."""
 
     def value(given):
         return {} if given is None else {'ignore_index': given}
 
-    part = {'type': 'BaseSegDataset', 'pipeline': [{'type': 'LoadLabelStrict', **value(loaded)}], **value(dataset)}
+    step = {'type': 'LoadLabelStrict', **value(loaded)} if strict else {'type': 'LoadAnnotations'}
+    part = {'type': 'BaseSegDataset', 'pipeline': [step], **value(dataset)}
     config = {
         'model': {'type': 'EncoderDecoder', 'decode_head': {'type': 'FCNHead', **value(head)}},
         'val_evaluator': [{'type': 'IoUMetric', **value(metric)}],
@@ -102,3 +104,17 @@ def test_an_id_that_is_ignored_in_some_places_only_is_named():
     assert 'Set model.decode_head.ignore_index=9' in head
     (metric,) = ignored(loaded=9, head=9)
     assert 'Set val_evaluator.0.ignore_index=9' in metric
+
+
+def test_without_strict_loading_the_head_and_the_metric_decide():
+    assert ignored(strict=False) == ignored(head=9, metric=9, strict=False) == ignored(9, 0, 9, 9, strict=False) == []
+    assert len(ignored(dataset=9, strict=False)) == 2
+    assert 'id 255 is ignored' in ignored(dataset=9, head=9, strict=False)[0]
+
+
+@pytest.mark.parametrize('key', ['model.decode_head.ignore_index', 'val_evaluator.ignore_index'])
+def test_training_refuses_an_id_that_is_ignored_in_some_places_only(key, scenes, tmp_path):
+    roots = {f'{split}_dataloader.dataset.data_root': str(scenes) for split in ('train', 'val')}
+    config = load_config('baselines/resnet_scenes_tiny.py', {**roots, key: 9})
+    with pytest.raises(ConfigError, match='is loaded with the ignored id 255.*ignores id 9'):
+        train(prepare_config(config, work_dir=str(tmp_path)))

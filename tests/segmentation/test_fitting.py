@@ -3,6 +3,7 @@
 import pytest
 import torch
 from mmengine.config import ConfigDict
+from mmengine.hooks import EMAHook
 from mmengine.model import ExponentialMovingAverage
 from mmseg.registry import MODELS
 from torch import nn
@@ -20,7 +21,7 @@ EXTRA = {'auxiliary_head.conv.weight': torch.ones(3), 'ema.weight': torch.ones(3
 class Testing:
     """The part of a runner in a test that the hook reads."""
 
-    _load_from, _resume, optim_wrapper = 'a.pth', False, None
+    _load_from, _resume, optim_wrapper, hooks = 'a.pth', False, None, ()
 
     def __init__(self, model, resume=False):
         self.model, self._resume = model, resume
@@ -50,6 +51,20 @@ def small(**settings):
     backbone = {'type': 'ResNet', 'depth': 18, 'num_stages': 1, 'strides': (1,), 'dilations': (1,)}
     backbone |= {'out_indices': (0,), 'base_channels': 32}
     return MODELS.build(ConfigDict(type='EncoderDecoder', backbone=backbone, decode_head={**head, **settings}))
+
+
+@pytest.mark.parametrize('nested', [True, False])
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+def test_averages_start_with_the_loaded_weights(plain, nested, prefix):
+    hook, runner = EMAHook(), Testing(plain)
+    runner.hooks = [hook]
+    hook.before_run(runner)
+    state = {prefix + name: torch.full_like(value, 3) for name, value in plain.state_dict().items()}
+    content = {'state_dict': state} if nested else state
+    for one in (FittingCheckpointHook(), hook):
+        one.after_load_checkpoint(runner, content)
+    averages = hook.ema_model.module.state_dict()
+    assert averages.keys() == plain.state_dict().keys() and all((value == 3).all() for value in averages.values())
 
 
 @pytest.mark.parametrize('nested', [True, False])
