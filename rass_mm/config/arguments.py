@@ -141,7 +141,8 @@ def _hints(kind: type) -> tuple[dict[str, Any], bool]:
         hints = get_type_hints(kind.__init__, include_extras=True)
     except (NameError, TypeError):
         hints = {}
-    if not kind.__init__.__module__.startswith('rass_mm'):  # mmengine converts whole floats
+    own = str(getattr(kind.__init__, '__module__', '')).startswith('rass_mm')  # absent if the class has no constructor
+    if not own:  # mmengine converts whole floats
         hints = {name: Interval if hint is int else hint for name, hint in hints.items()}
     return {name: hints.get(name, Any) for name in named if name not in ('self', 'kwargs', 'args')}, takes_all
 

@@ -7,10 +7,13 @@ import pytest
 
 import rass_mm
 from rass_mm.config import config_names, load_config
-from rass_mm.config.arguments import Count, NotNegative, value_fault
+from rass_mm.config.arguments import Count, NotNegative, argument_fault, value_fault
 from rass_mm.config.names import suggestion
 from rass_mm.config.settings import check_settings
+from rass_mm.engine.loop import ResumableIterLoop
 from rass_mm.errors import ConfigError
+from rass_mm.restoration.hooks import SaveAdapterHook
+from rass_mm.segmentation.fitting import FittingCheckpointHook
 
 TINY = 'rass/rass_scenes_tiny.py'
 
@@ -117,6 +120,13 @@ def test_an_unreadable_file_is_named_with_its_line(tmp_path, text, said):
     (tmp_path / 'c.py').write_text(text)
     with pytest.raises(ConfigError, match=said):
         load_config(tmp_path / 'c.py')
+
+
+def test_arguments_of_inherited_and_absent_constructors():
+    assert argument_fault(ResumableIterLoop, {'max_iters': 20.0}) is None
+    assert argument_fault(ResumableIterLoop, {'max_iters': 20.5})[0] == 'max_iters'
+    assert argument_fault(SaveAdapterHook, {'interval': 20.0})[0] == 'interval'
+    assert argument_fault(FittingCheckpointHook, {'interval': 20}) is None
 
 
 def test_values_and_types():
