@@ -8,6 +8,11 @@ import torch
 torch.set_num_threads(1)  # the suite's models are tiny: more threads only get in each other's way
 
 
+def pytest_collection_modifyitems(items):
+    """Moves the campaign to the front: it forks this process, and a fork cannot train once its parent has trained."""
+    items.sort(key=lambda item: 'campaign' not in item.path.parts)
+
+
 @pytest.fixture(scope='session', autouse=True)
 def own_cache(tmp_path_factory):
     """Keeps the tests out of the user's cache, and the user's cache out of the tests."""

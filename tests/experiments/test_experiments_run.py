@@ -5,7 +5,7 @@ import shlex
 import shutil
 
 import pytest
-from commands import ROOT, python
+from commands import ROOT, warm
 
 from rass_mm.degradation.builder import build_lq_dataset
 from rass_mm.degradation.recipe import OSEDIFF, override
@@ -50,7 +50,7 @@ def lab(tmp_path_factory, scenes, tiny_base):
 
 
 def experiments(lab, *arguments):
-    return python('-m', 'experiments', *arguments, cwd=lab, env={'PYTHONPATH': str(lab)})
+    return warm('-m', 'experiments', *arguments, cwd=lab, env={'PYTHONPATH': str(lab)})
 
 
 @pytest.fixture(scope='module')
@@ -108,7 +108,7 @@ def test_recorded_commands_do_it_again(lab, finished):
     assert command[0] == 'python' and command[1] == 'tools/test.py'
     metrics = lab / 'work_dirs' / 'experiments' / 'scenes' / 'dt-seed3' / 'test-degraded' / 'metrics.json'
     metrics.unlink()
-    again = python(*command[1:], cwd=lab, env={'PYTHONPATH': str(lab)})
+    again = warm(*command[1:], cwd=lab, env={'PYTHONPATH': str(lab)})
     assert again.returncode == 0, again.stderr
     assert json.loads(metrics.read_text())['metrics']['mIoU'] == record(lab, 'dt')['tests']['degraded']['mIoU']
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from checkpoint_layouts import drawer, restorer_file, unet_groups
-from commands import SHARED, python
+from commands import SHARED, warm
 from mmengine.logging.history_buffer import HistoryBuffer
 
 from rass_mm.diffusion import adapters
@@ -147,8 +147,8 @@ def test_kind_and_form_can_be_chosen_and_other_entries_are_listed(convert, conte
 def test_converted_adapter_restores_files_and_merges_into_a_segmentor(contents, tiny_base, tmp_path, scenes):
     torch.save(contents['osediff'], tmp_path / 'osediff.pkl')
     command = ('convert', tmp_path / 'osediff.pkl', tmp_path / 'o.safetensors', '--base', tiny_base)
-    assert python('-m', 'rass_mm', *command).returncode == 0
-    done = python(
+    assert warm('-m', 'rass_mm', *command).returncode == 0
+    done = warm(
         *('-m', 'rass_mm', 'restore', scenes / 'img_lq' / 'val', tmp_path / 'restored', '--base', tiny_base),
         *('--adapter', tmp_path / 'o.safetensors', '--window', '96', '--overlap', '32'),
     )

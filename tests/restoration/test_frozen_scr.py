@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoint_layouts import drawer, restorer_file
-from commands import python
+from commands import warm
 from PIL import Image
 from torch import nn
 
@@ -119,7 +119,7 @@ def test_published_restorer_is_tested_without_a_checkpoint(osediff, tiny_base, t
         (tmp_path / 'pairs' / folder).mkdir(parents=True)
         for name in 'ab':
             cv2.imwrite(str(tmp_path / 'pairs' / folder / f'{name}.png'), rng.integers(256, size=(side, side, 3)))
-    done = python(
+    done = warm(
         *('tools/test.py', 'scr/osediff_sd21_pairs_untagged.py', '--work-dir', tmp_path / 'work', '--cfg-options'),
         *(f'model.base={tiny_base}', f'model.start={osediff}', 'model.expect.cross_attention_dim=64'),
         *('model.expect.sample_size=32', f'test_dataloader.dataset.data_root={tmp_path / "pairs"}'),

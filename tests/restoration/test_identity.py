@@ -6,7 +6,7 @@ import re
 import cv2
 import numpy as np
 import pytest
-from commands import SHARED, python
+from commands import SHARED, python, warm
 
 pytest.importorskip('mmagic', reason='mmagic (rass_mm[restoration]) is not installed')
 
@@ -18,7 +18,7 @@ DREALSR = SHARED / 'data' / 'drealsr20'
 
 def measured(work_dir, data, *options, launch=('tools/test.py',), out=None):
     """Returns metrics.json of a test on the pairs in `data`."""
-    done = python(
+    done = warm(
         *(*launch, CONFIG, '--work-dir', work_dir, *(['--out', out] if out else [])),
         *('--cfg-options', f'test_dataloader.dataset.data_root={data}', *options),
     )

@@ -3,7 +3,7 @@
 import json
 
 import torch
-from commands import python
+from commands import warm
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
@@ -41,7 +41,7 @@ def test_a_baseline_starts_from_its_pretrained_backbone_trains_and_tests(scenes,
     weights, work = tmp_path / 'mit.pth', tmp_path / 'run'
     torch.save(narrow_backbone().state_dict(), weights)
     common = [*shrunk(scenes), f'model.backbone.init_cfg.checkpoint={weights}']
-    done = python('tools/train.py', LEAF, '--work-dir', work, *common)
+    done = warm('tools/train.py', LEAF, '--work-dir', work, *common)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     log = [json.loads(line) for line in next(work.glob('*/vis_data/scalars.json')).read_text().splitlines()]
     losses = {record['step']: record['loss'] for record in log if 'loss' in record}
@@ -50,7 +50,7 @@ def test_a_baseline_starts_from_its_pretrained_backbone_trains_and_tests(scenes,
     apart = [(trained[f'backbone.{key}'] - value).abs().max() for key, value in first.items()]
     assert 0 < max(apart) < 1e-6  # the first warm-up steps are tiny, so these are nearly the values of the file
     weights.unlink()  # a test does not need it
-    done = python('tools/test.py', LEAF, work / 'iter_2.pth', '--work-dir', tmp_path / 'test', *common)
+    done = warm('tools/test.py', LEAF, work / 'iter_2.pth', '--work-dir', tmp_path / 'test', *common)
     assert done.returncode == 0, done.stderr[-3000:]
     assert 0 <= json.loads((tmp_path / 'test' / 'metrics.json').read_text())['metrics']['mIoU'] <= 100
 

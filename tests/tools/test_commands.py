@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import ROOT, SHARED, python, run
+from commands import ROOT, SHARED, python, run, warm
 from mmengine.config import Config
 
 from rass_mm.degradation.versions import lq_steps
@@ -43,7 +43,7 @@ def losses(work_dir):
 def trained(tmp_path_factory, scenes, tiny_base):
     """Work dir of three iterations of the tiny RASS model with tools/train.py."""
     work = tmp_path_factory.mktemp('run')
-    done = python('tools/train.py', TINY, '--work-dir', work, *options(scenes, tiny_base))
+    done = warm('tools/train.py', TINY, '--work-dir', work, *options(scenes, tiny_base))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     return work
 
@@ -59,7 +59,7 @@ def test_train_writes_a_small_checkpoint_and_validates(trained):
 
 
 def test_test_writes_label_maps_pictures_and_metrics(trained, scenes, tiny_base, tmp_path):
-    done = python(
+    done = warm(
         *('tools/test.py', TINY, trained / 'iter_3.pth', '--work-dir', tmp_path / 'test', '--out', tmp_path / 'out'),
         *('--show-dir', tmp_path / 'show', *options(scenes, tiny_base)),
     )
@@ -72,7 +72,7 @@ def test_test_writes_label_maps_pictures_and_metrics(trained, scenes, tiny_base,
 
 
 def test_test_time_augmentation_runs(trained, scenes, tiny_base, tmp_path):
-    done = python(
+    done = warm(
         'tools/test.py', TINY, trained / 'iter_3.pth', '--tta', '--work-dir', tmp_path, *options(scenes, tiny_base)
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -80,7 +80,7 @@ def test_test_time_augmentation_runs(trained, scenes, tiny_base, tmp_path):
 
 def test_run_killed_between_checkpoints_resumes_with_the_same_losses(scenes, tiny_base, tmp_path):
     common = options(scenes, tiny_base, 8, **{'default_hooks.checkpoint.interval': 3, 'train_cfg.val_interval': 100})
-    whole = python('tools/train.py', TINY, '--work-dir', tmp_path / 'whole', *common)
+    whole = warm('tools/train.py', TINY, '--work-dir', tmp_path / 'whole', *common)
     assert whole.returncode == 0, whole.stderr[-3000:]
     command = [sys.executable, 'tools/train.py', TINY, '--work-dir', str(tmp_path / 'cut'), *common]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -91,7 +91,7 @@ def test_run_killed_between_checkpoints_resumes_with_the_same_losses(scenes, tin
     process.wait(60)
     process.stdout.close()
     assert not (tmp_path / 'cut' / 'iter_8.pth').exists() and (tmp_path / 'cut' / 'iter_3.pth').exists()
-    resumed = python('tools/train.py', TINY, '--work-dir', tmp_path / 'cut', '--resume', *common)
+    resumed = warm('tools/train.py', TINY, '--work-dir', tmp_path / 'cut', '--resume', *common)
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert 'resumed epoch: 0, iter: 3' in resumed.stdout + resumed.stderr
     expected, found = losses(tmp_path / 'whole'), losses(tmp_path / 'cut')
@@ -102,7 +102,7 @@ def test_run_killed_between_checkpoints_resumes_with_the_same_losses(scenes, tin
 
 def test_two_gloo_processes_see_the_loss_of_one(scenes, tiny_base, tmp_path):
     exact = {'model.decode_head.dropout_ratio': 0.0, 'train_cfg.val_interval': 100}
-    one = python(
+    one = warm(
         *('tools/train.py', TINY, '--work-dir', tmp_path / 'one'),
         *options(scenes, tiny_base, 2, **exact, **{'train_dataloader.batch_size': 4}),
     )
@@ -119,8 +119,9 @@ def test_two_gloo_processes_see_the_loss_of_one(scenes, tiny_base, tmp_path):
     assert abs(found[2] - expected[2]) <= 1e-4  # after one update, the summation order of gradients has an effect
 
 
+@pytest.mark.slow
 def test_dist_test_gives_the_metrics_of_one_process(trained, scenes, tiny_base, tmp_path):
-    one = python(
+    one = warm(
         'tools/test.py', TINY, trained / 'iter_3.pth', '--work-dir', tmp_path / 'one', *options(scenes, tiny_base)
     )
     assert one.returncode == 0, one.stderr[-3000:]
@@ -149,7 +150,7 @@ def test_dist_test_gives_the_metrics_of_one_process(trained, scenes, tiny_base, 
 )
 def test_other_tiny_configs_train_and_validate(config, scenes, tiny_base, tmp_path):
     base = tiny_base if config.startswith('rass') else None
-    done = python('tools/train.py', config, '--work-dir', tmp_path, '--amp', *options(scenes, base, 2))
+    done = warm('tools/train.py', config, '--work-dir', tmp_path, '--amp', *options(scenes, base, 2))
     assert done.returncode == 0, done.stderr[-3000:]
     assert 'Training uses float32 instead of mixed precision' in done.stdout + done.stderr or torch.cuda.is_available()
     assert losses(tmp_path)[2] > 0
@@ -162,11 +163,11 @@ def test_camvid_trains_on_real_images(tiny_base, tmp_path):
     few.mkdir()
     for file in sorted((SHARED / 'data' / 'camvid' / 'img_dir' / 'val').glob('*.jpg'))[:3]:
         (few / file.name).symlink_to(file)
-    made = python('tools/make_lq_dataset.py', few, images, '--workers', 1)
+    made = warm('tools/make_lq_dataset.py', few, images, '--workers', 1)
     assert made.returncode == 0, made.stderr
     for name in ('img_dir', 'ann_dir'):
         (tmp_path / 'data' / name).symlink_to(SHARED / 'data' / 'camvid' / name)
-    done = python(
+    done = warm(
         'tools/train.py',
         'rass/rass_camvid_tiny.py',
         '--work-dir',
@@ -257,14 +258,14 @@ def test_missing_data_stops_before_training(broken, tiny_base, scenes, tmp_path)
     root = tmp_path / 'data'
     if broken == 'empty folder':
         (root / 'img_dir' / 'train').mkdir(parents=True)
-    done = python('tools/train.py', TINY, '--work-dir', tmp_path / 'run', *options(root, tiny_base))
+    done = warm('tools/train.py', TINY, '--work-dir', tmp_path / 'run', *options(root, tiny_base))
     assert done.returncode == 1
     assert 'error: train_dataloader' in done.stderr and str(root / 'img_dir' / 'train') in done.stderr
     assert 'Traceback' not in done.stderr
 
 
 def test_missing_base_names_the_expected_files(scenes, tmp_path):
-    done = python('tools/train.py', TINY, '--work-dir', tmp_path, *options(scenes, tmp_path / 'no-base'))
+    done = warm('tools/train.py', TINY, '--work-dir', tmp_path, *options(scenes, tmp_path / 'no-base'))
     assert done.returncode == 1 and 'Traceback' not in done.stderr
     assert f'{tmp_path}/no-base/unet/config.json' in done.stderr and 'rass-mm make-base' in done.stderr
 
@@ -275,7 +276,7 @@ def test_truncated_image_stops_training_with_its_name(scenes, tiny_base, tmp_pat
     for file in (copy / 'img_dir' / 'train').glob('*.png'):
         file.write_bytes(file.read_bytes()[:-200])
     workers = {'train_dataloader.num_workers': 1}
-    done = python('tools/train.py', TINY, '--work-dir', tmp_path / 'run', *options(copy, tiny_base, **workers))
+    done = warm('tools/train.py', TINY, '--work-dir', tmp_path / 'run', *options(copy, tiny_base, **workers))
     assert done.returncode == 1
     assert re.search(r'error: .*img_dir/train/\d+\.png: the image cannot be read', done.stderr)
 

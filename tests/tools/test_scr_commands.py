@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import ROOT, python, run
+from commands import ROOT, run, warm
 
 from rass_mm.diffusion.adapters import read_adapter
 from rass_mm.engine.checkpoints import load_local
@@ -41,7 +41,7 @@ def logged(work_dir):
 def trained(tmp_path_factory, scenes, tiny_base):
     """Work dir of three iterations of the tiny restorer with tools/train.py."""
     work = tmp_path_factory.mktemp('scr')
-    done = python('tools/train.py', SCR, '--work-dir', work, *options(scenes, tiny_base))
+    done = warm('tools/train.py', SCR, '--work-dir', work, *options(scenes, tiny_base))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     return work
 
@@ -60,7 +60,7 @@ def test_training_writes_checkpoint_adapter_and_scores(trained):
 
 @pytest.mark.parametrize('mode', ['restore', 'ceiling', 'input'])
 def test_test_writes_scores_and_images(mode, trained, scenes, tiny_base, tmp_path):
-    done = python(
+    done = warm(
         *('tools/test.py', SCR, trained / 'iter_3.pth', '--work-dir', tmp_path / 'test', '--out', tmp_path / 'out'),
         *('--show-dir', tmp_path / 'show', *options(scenes, tiny_base, **{'model.test_cfg.mode': mode})),
     )
@@ -71,9 +71,10 @@ def test_test_writes_scores_and_images(mode, trained, scenes, tiny_base, tmp_pat
     assert ('attention_ratio' in metrics) == (mode == 'restore')
 
 
+@pytest.mark.slow
 def test_run_killed_between_checkpoints_resumes_with_the_same_losses(scenes, tiny_base, tmp_path):
     common = options(scenes, tiny_base, 6, **{'default_hooks.checkpoint.interval': 3, 'train_cfg.val_interval': 100})
-    whole = python('tools/train.py', SCR, '--work-dir', tmp_path / 'whole', *common)
+    whole = warm('tools/train.py', SCR, '--work-dir', tmp_path / 'whole', *common)
     assert whole.returncode == 0, whole.stderr[-3000:]
     command = [sys.executable, 'tools/train.py', SCR, '--work-dir', str(tmp_path / 'cut'), *map(str, common)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -84,7 +85,7 @@ def test_run_killed_between_checkpoints_resumes_with_the_same_losses(scenes, tin
     process.wait(60)
     process.stdout.close()
     assert not (tmp_path / 'cut' / 'iter_6.pth').exists() and (tmp_path / 'cut' / 'iter_3.pth').exists()
-    resumed = python('tools/train.py', SCR, '--work-dir', tmp_path / 'cut', '--resume', *common)
+    resumed = warm('tools/train.py', SCR, '--work-dir', tmp_path / 'cut', '--resume', *common)
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     expected, found = logged(tmp_path / 'whole'), logged(tmp_path / 'cut')
     assert sorted(found) == list(range(1, 7))
@@ -92,11 +93,12 @@ def test_run_killed_between_checkpoints_resumes_with_the_same_losses(scenes, tin
         assert found[step] == pytest.approx(expected[step], abs=1e-5), (expected, found)
 
 
+@pytest.mark.slow
 def test_two_gloo_processes_see_the_loss_of_one(scenes, tiny_base, tmp_path):
     # Without the VSD loss, because its noise is drawn per process.
     exact = {'train_cfg.val_interval': 100, 'model.losses.score.loss_weight': 0.0}
     common = options(scenes, tiny_base, 2, **exact)
-    one = python(
+    one = warm(
         *('tools/train.py', SCR, '--work-dir', tmp_path / 'one', *common, 'train_dataloader.batch_size=4'),
     )
     assert one.returncode == 0, one.stderr[-3000:]
@@ -123,7 +125,7 @@ def test_rass_takes_the_adapter_by_config(trained, scenes, tiny_base, tmp_path):
     adapter = trained / 'scr_adapter.safetensors'
     given = [o for o in options(scenes, tiny_base, 2) if 'model.' not in o]
     given += [f'model.backbone.base={tiny_base}', f'model.backbone.scr_adapter={adapter}']
-    done = python('tools/train.py', RASS, '--work-dir', tmp_path, *given)
+    done = warm('tools/train.py', RASS, '--work-dir', tmp_path, *given)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     state = load_local(tmp_path / 'iter_2.pth')['state_dict']
     provenance = json.loads(bytes(state['_extra_state'].tolist()))
@@ -131,12 +133,12 @@ def test_rass_takes_the_adapter_by_config(trained, scenes, tiny_base, tmp_path):
 
 
 def test_restore_command_writes_the_same_images_as_the_test(trained, scenes, tiny_base, tmp_path):
-    tested = python(
+    tested = warm(
         *('tools/test.py', SCR, trained / 'iter_3.pth', '--work-dir', tmp_path / 'test', '--out', tmp_path / 'tested'),
         *options(scenes, tiny_base),
     )
     assert tested.returncode == 0, tested.stderr[-3000:]
-    done = python(
+    done = warm(
         *('-m', 'rass_mm', 'restore', scenes / 'img_lq' / 'val', tmp_path / 'restored', '--base', tiny_base),
         *('--adapter', trained / 'scr_adapter.safetensors', '--window', 128, '--sheet', tmp_path / 'sheet.png'),
     )

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from commands import ROOT, python
+from commands import ROOT, warm
 
 from rass_mm.diffusion.base import read_base
 from rass_mm.diffusion.restorer import OneStepRestorer
@@ -71,7 +71,7 @@ def killed(trained, scenes, tmp_path_factory):
     assert process.wait(60) == -signal.SIGKILL, ''.join(lines)
     kept = points(out / 'ResNet.json')
     assert not (out / 'ResNet.png').exists()
-    resumed = python(*arguments)
+    resumed = warm(*arguments)
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     return SimpleNamespace(folder=out, kept=kept, log=resumed.stderr)
 

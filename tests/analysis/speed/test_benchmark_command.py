@@ -6,7 +6,7 @@ import statistics
 
 import pytest
 import torch
-from commands import python
+from commands import warm
 
 RASS, SCR = 'rass/rass_scenes_tiny.py', 'scr/scr_scenes_tiny.py'
 NUMBER = (int, float)
@@ -16,7 +16,7 @@ NUMBER = (int, float)
 def ran(tmp_path_factory, tiny_base):
     """Output folder and standard output of a run with four variants of two passes each."""
     out = tmp_path_factory.mktemp('benchmark')
-    done = python(
+    done = warm(
         *('tools/benchmark.py', RASS, '--size', '64x96', '--iterations', 2, '--warmup', 1, '--batch', 2),
         *('--windows', 2, '--threads', 1, '--seed', 3, '--out', out, '--variant', 'released'),
         *('--variant', f'half: {RASS} dtype=bfloat16 channels_last=1'),
