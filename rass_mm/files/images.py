@@ -135,6 +135,8 @@ def needs_scaling(data: bytes) -> bool:
             return Image.open(io.BytesIO(data)).mode == 'F'
     except UnidentifiedImageError:
         return True
+    except Exception:  # on damaged bytes, Pillow raises almost any error; the decoder names it
+        return False
 
 
 def to_bgr(pixels: np.ndarray) -> np.ndarray:
