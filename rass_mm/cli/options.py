@@ -1,6 +1,7 @@
 """Options, option types and error handling shared by the commands."""
 
 import argparse
+import logging
 import math
 import os
 import re
@@ -19,9 +20,13 @@ from rass_mm.config import load_config
 from rass_mm.config.settings import check_settings
 from rass_mm.degradation.recipe import OSEDIFF, VERSIONS
 from rass_mm.devices import DTYPES
+from rass_mm.engine.ready import Preparation, chosen_preparation
 from rass_mm.errors import RassError, clipped
 from rass_mm.files.integrity import MAX_PIXELS
 
+logger = logging.getLogger(__name__)
+
+DEFAULT_DTYPE = 'bfloat16 if the device has instructions for it, else float32'
 LARGEST, LONGEST = 10**12, 20
 """Largest integer of an option, and the characters of a wrong value in a message."""
 INTERRUPTED = 130
@@ -93,11 +98,37 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ... (default: cuda if available, else cpu)')
 
 
-def add_dtype(parser: argparse.ArgumentParser) -> None:
-    """Adds the option --dtype."""
+def add_dtype(parser: argparse.ArgumentParser, default: str = DEFAULT_DTYPE) -> None:
+    """Adds the option --dtype. `default` describes the default for the help text."""
+    parser.add_argument('--dtype', choices=DTYPES, help=f'precision (default: {default})')
+
+
+def add_preparation(parser: argparse.ArgumentParser, dtype: str = DEFAULT_DTYPE) -> None:
+    """Adds the options --dtype, --compile and --deterministic, see `preparation`."""
+    add_dtype(parser, dtype)
     parser.add_argument(
-        '--dtype', choices=DTYPES, help='precision (default: bfloat16 on a CUDA device that supports it, else float32)'
+        '--compile',
+        action='store_true',
+        help='compile the network with torch.compile, which takes minutes; for many images of one size',
     )
+    parser.add_argument(
+        '--deterministic',
+        action='store_true',
+        help='compute in float32 with the network as it was trained: bit-equal in every run, and slower',
+    )
+
+
+def preparation(arguments: argparse.Namespace, device: torch.device, dtype: str | None = None) -> Preparation | None:
+    """Returns how the model is prepared, or None for --deterministic, and logs it. `dtype` is the default."""
+    how = chosen_preparation(device, arguments.dtype, arguments.compile, arguments.deterministic, dtype)
+    plain = f'float32 on {device}, deterministic, network as trained'
+    logger.info('Precision: %s', how.described(device) if how else plain)
+    return how
+
+
+def prepared_identity(how: Preparation | None, device: torch.device) -> dict[str, Any]:
+    """Returns the values that identify a preparation in a manifest."""
+    return {'dtype': how.dtype if how else 'float32', 'prepared': how.record(device) if how else None}
 
 
 def add_max_pixels(parser: argparse.ArgumentParser) -> None:
