@@ -3,7 +3,6 @@
 import argparse
 import logging
 import math
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -11,13 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from rich.console import Console
 
-from rass_mm import apis
 from rass_mm.cli.os_errors import explain_os_error
-from rass_mm.config import load_config
-from rass_mm.config.settings import check_settings
 from rass_mm.degradation.recipe import OSEDIFF, VERSIONS
 from rass_mm.devices import DTYPES
 from rass_mm.engine.ready import Preparation, chosen_preparation
@@ -167,31 +163,6 @@ def add_recipe_version(parser: argparse.ArgumentParser, purpose: str) -> None:
         default=OSEDIFF.version,
         help=f'version of the degradation recipe; version 1 {purpose} (default: {OSEDIFF.version})',
     )
-
-
-def add_runner(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments shared by training and testing: CONFIG, --work-dir, --cfg-options and launcher options."""
-    add_config(parser)
-    parser.add_argument(
-        '--work-dir', help='folder for logs, checkpoints and results (default: work_dirs/<config name>)'
-    )
-    add_overrides(parser)
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
-    parser.add_argument('--local_rank', '--local-rank', type=integer(0, 2**16), default=0, help='set by the launcher')
-
-
-def runner_config(arguments: argparse.Namespace, amp: bool = False, purpose: str = 'train') -> Config:
-    """Loads the config of a command that has the options of `add_runner`, and prepares it with `prepare_config`.
-
-    Args:
-        arguments: the parsed command line.
-        amp: whether to train in mixed precision.
-        purpose: 'train' or 'test', see `check_settings`.
-    """
-    os.environ.setdefault('LOCAL_RANK', str(arguments.local_rank))
-    config = load_config(arguments.config, arguments.cfg_options)
-    check_settings(config, purpose)
-    return apis.prepare_config(config, arguments.launcher, amp, arguments.work_dir, Path(arguments.config).stem)
 
 
 def finish_job(job: Callable[[], Job], summary: Callable[[Job], str]) -> int:

@@ -10,6 +10,7 @@ from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from mmseg.registry import TRANSFORMS
 from torch import nn
 
+from rass_mm.engine.ready import PREPARED, Preparation
 from rass_mm.errors import ConfigError, DataError
 from rass_mm.files.integrity import MAX_PIXELS
 from rass_mm.files.tensors import first_line
@@ -19,6 +20,9 @@ from rass_mm.inference.modes import ModeChoice, SegmentOptions
 from rass_mm.inference.photos import Photo, as_bgr
 from rass_mm.inference.results import MOST_8_BIT_CLASSES, Segmentation
 from rass_mm.segmentation import RestoreThenSegment
+
+UNPREPARED = Preparation()
+"""Precision of a model that is not prepared."""
 
 
 class Segmentor:
@@ -57,6 +61,11 @@ class Segmentor:
     def device(self) -> torch.device:
         """Device of the model."""
         return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> str:
+        """Precision of the model: 'float32', 'bfloat16' or 'float16'."""
+        return getattr(self.model, PREPARED, UNPREPARED).dtype
 
     @property
     def restores(self) -> bool:

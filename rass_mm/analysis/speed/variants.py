@@ -113,7 +113,7 @@ def parse_variant(text: str, first: Variant) -> Variant:
 
 def released(variant: Variant) -> Variant:
     """Returns the variant with the options of the released code: float32, unprepared, one window at a time."""
-    plain = {'dtype': 'float32', 'compile': False, 'channels_last': None, 'prepared': False}
+    plain = {'dtype': 'float32', 'compile': False, 'channels_last': False, 'prepared': False}
     return replace(variant, **plain, windows=1, released=True)
 
 
