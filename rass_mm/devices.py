@@ -61,6 +61,11 @@ def default_dtype(device: torch.device) -> str:
     return 'bfloat16' if device.type == 'cpu' and cpu_has_bfloat16() else 'float32'
 
 
+def exact_dtype(device: torch.device | None) -> torch.dtype:
+    """Returns float64, or float32 for a device of Apple, which has no float64. None is the CPU."""
+    return torch.float32 if device is not None and device.type == 'mps' else torch.float64
+
+
 def cpu_has_bfloat16() -> bool:
     """Returns whether the CPU has instructions for matrix products in bfloat16: AVX-512 BF16 or AMX."""
     found = getattr(torch.cpu, 'get_capabilities', dict)()  # absent before PyTorch 2.11

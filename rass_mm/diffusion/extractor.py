@@ -103,7 +103,7 @@ class DiffusionExtractor(nn.Module):
             images, context = images.to(self.dtype), None if context is None else context.to(self.dtype)
         with collected(places) as found:
             latent = self.encode(images)
-            timestep = torch.as_tensor(self.timestep, device=latent.device)
+            timestep = torch.full((), self.timestep, device=latent.device)
             self.unet(latent, timestep, encoder_hidden_states=context, return_dict=False)
         size = images.shape[-2:]
         return [resized(found[info.name], [side // info.stride for side in size]) for info in self.features]

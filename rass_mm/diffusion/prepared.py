@@ -60,7 +60,7 @@ def prepare_network(network: nn.Module, dtype: torch.dtype) -> None:
 def fold_time(unet: UNet2DConditionModel, timestep: int) -> None:
     """Adds the time embedding of a fixed timestep to the biases of the layers that it is added to, in place."""
     place = next(unet.parameters())
-    steps = torch.tensor([timestep], device=place.device)
+    steps = torch.full((1,), timestep, device=place.device)
     embedding = unet.time_embedding(unet.time_proj(steps).to(place.dtype))
     for block in unet.modules():
         if isinstance(block, ResnetBlock2D) and block.time_emb_proj is not None:

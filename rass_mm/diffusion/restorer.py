@@ -189,7 +189,7 @@ class OneStepRestorer(nn.Module):
         Returns:
             (B, C, h, w) scaled latent z_H.
         """
-        timestep = torch.as_tensor(self.timestep, device=latent.device)
+        timestep = torch.full((), self.timestep, device=latent.device)
 
         def predict(part: Tensor) -> Tensor:
             return self.unet(part, timestep, encoder_hidden_states=context, return_dict=False)[0]
@@ -279,6 +279,11 @@ class Restorer(nn.Module):
     def size_multiple(self) -> int:
         """Required divisor of image heights and widths in pixels."""
         return self.model.autoencoder.stride if self.latent_tiles else self.model.size_multiple
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the networks."""
+        return next(self.model.unet.parameters()).device
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:

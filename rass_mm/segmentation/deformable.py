@@ -8,6 +8,7 @@ On a CPU, bilinear sampling and the sum over the points of a query are one weigh
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,12 +20,38 @@ Shapes = Sequence[tuple[int, int]]
 """Height and width of each level."""
 
 
+class Levels(Sequence):
+    """Shapes of the levels (`Shapes`) with the tensors that depend on them, which are copied to the device once.
+
+    Args:
+        shapes: height and width of each of the L levels.
+        device: device of the tensors.
+
+    Attributes:
+        extents: (L, 2) float32, width and height of each level.
+        sizes: (L, 2) int64, height and width of each level.
+        starts: (L,) int64, index of the first row of each level.
+    """
+
+    def __init__(self, shapes: Shapes, device: torch.device) -> None:
+        self.shapes = tuple(shapes)
+        self.sizes = torch.tensor(self.shapes, device=device)
+        self.starts = torch.tensor(level_starts(shapes), device=device)
+        self.extents = self.sizes.flip(1).float()
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.shapes[index]
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+
 def deformable_attention(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
     """Computes multi-scale deformable attention with the form that suits the device and the dtype.
 
     Args:
         value: (B, S, heads, d) projected features of all levels, row by row, with S the sum of h * w over the levels.
-        shapes: height and width (h, w) of each of the L levels.
+        shapes: height and width (h, w) of each of the L levels. `Levels` avoid copies to the device in each call.
         locations: (B, Q, heads, L, P, 2) sampling points (x, y), in [0, 1] inside of the map.
         weights: (B, Q, heads, L, P) weights of the points.
 
@@ -40,9 +67,8 @@ def deformable_attention(value: Tensor, shapes: Shapes, locations: Tensor, weigh
 
 def operator_form(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
     """Computes `deformable_attention` with mmcv's CUDA operator, in float32."""
-    sizes = torch.tensor(list(shapes), device=value.device)
-    starts = torch.tensor(level_starts(shapes), device=value.device)
-    given = (sizes, starts, locations.float(), weights.float(), 64)
+    levels = shapes if isinstance(shapes, Levels) else Levels(shapes, value.device)
+    given = (levels.sizes, levels.starts, locations.float(), weights.float(), 64)
     return MultiScaleDeformableAttnFunction.apply(value.float(), *given).to(value.dtype)
 
 
@@ -120,14 +146,14 @@ class DeformableAttention(nn.Module):
         self.sampling_offsets, self.attention_weights = layer.sampling_offsets, layer.attention_weights
         self.value_proj, self.output_proj = layer.value_proj, layer.output_proj
 
-    def forward(self, tokens: Tensor, positions: Tensor, references: Tensor, shapes: Shapes) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor, references: Tensor, levels: Levels) -> Tensor:
         """Applies the layer with its residual connection.
 
         Args:
             tokens: (B, S, C) features of all levels, row by row.
             positions: (1, S, C) positional encoding.
             references: (S, 2) position (x, y) of each token in its map, in [0, 1].
-            shapes: height and width of each level.
+            levels: the levels.
 
         Returns:
             (B, S, C).
@@ -136,7 +162,6 @@ class DeformableAttention(nn.Module):
         size = (self.heads, self.levels, self.points)
         offsets = self.sampling_offsets(query).unflatten(-1, (*size, 2)).float()
         weights = self.attention_weights(query).unflatten(-1, (self.heads, -1)).softmax(-1).unflatten(-1, size[1:])
-        widths = torch.tensor([[width, height] for height, width in shapes], dtype=torch.float32, device=query.device)
-        locations = references[:, None, None, None] + offsets / widths[:, None]
+        locations = references[:, None, None, None] + offsets / levels.extents[:, None]
         value = self.value_proj(tokens).unflatten(-1, (self.heads, -1))
-        return tokens + self.output_proj(deformable_attention(value, shapes, locations, weights))
+        return tokens + self.output_proj(deformable_attention(value, levels, locations, weights))

@@ -14,7 +14,7 @@ from mmdet.models.layers import MSDeformAttnPixelDecoder
 from mmseg.models.decode_heads import Mask2FormerHead
 from torch import Tensor, nn
 
-from rass_mm.segmentation.deformable import DeformableAttention
+from rass_mm.segmentation.deformable import DeformableAttention, Levels
 
 
 def positional_encoding(encoding: nn.Module, size: tuple[int, int], like: Tensor) -> Tensor:
@@ -58,10 +58,10 @@ class PreparedPixelDecoder(nn.Module):
         """
         maps = [conv(feature) for conv, feature in zip(self.input_convs, reversed(features), strict=False)]
         shapes = tuple((level.shape[2], level.shape[3]) for level in maps)
-        positions, references = self._grid_of(shapes, maps[0])
+        positions, references, sizes = self._grid_of(shapes, maps[0])
         tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in maps], 1)
         for layer in self.layers:
-            tokens = layer.norms[0](layer.self_attn(tokens, positions, references, shapes))
+            tokens = layer.norms[0](layer.self_attn(tokens, positions, references, sizes))
             tokens = layer.norms[1](layer.ffn(tokens))
         parts = tokens.split([height * width for height, width in shapes], 1)
         levels = [part.transpose(1, 2).unflatten(2, shape) for part, shape in zip(parts, shapes, strict=True)]
@@ -71,14 +71,14 @@ class PreparedPixelDecoder(nn.Module):
             levels.append(self.output_convs[index](lateral + larger))
         return self.mask_feature(levels[-1]), levels[: self.kept]
 
-    def _grid_of(self, shapes: tuple, like: Tensor) -> tuple[Tensor, Tensor]:
+    def _grid_of(self, shapes: tuple, like: Tensor) -> tuple[Tensor, Tensor, Levels]:
         """Returns the positional encodings (1, S, C) and the centres (S, 2) of the cells, and keeps them."""
         key = (shapes, like.device, like.dtype)
         if self._grid is None or self._grid[0] != key:
             levels = zip(shapes, self.level_encoding.weight, strict=True)
             positions = [positional_encoding(self.encoding, shape, like) + level for shape, level in levels]
             points = [centres(shape, like.device) for shape in shapes]
-            self._grid = (key, torch.cat(positions, 1), torch.cat(points))
+            self._grid = (key, torch.cat(positions, 1), torch.cat(points), Levels(shapes, like.device))
         return self._grid[1:]
 
 
