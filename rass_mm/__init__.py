@@ -45,8 +45,17 @@ def register() -> None:
 
         close_doors()
         adapt_builders()
-        from rass_mm import datasets, engine, segmentation  # noqa: F401  (register on import)
+        from rass_mm import datasets, segmentation  # noqa: F401  (register on import)
         from rass_mm.degradation import transforms  # noqa: F401  (registers on import)
+        from rass_mm.engine import (  # noqa: F401  (register on import, and make mmengine's loaders safe)
+            checkpoints,
+            finite,
+            loop,
+            parameter_groups,
+            remote,
+            schedule,
+            seeding,
+        )
         from rass_mm.segmentation.entry_points import adapt_entry_points
 
         adapt_entry_points()

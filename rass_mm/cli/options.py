@@ -1,7 +1,6 @@
 """Options, option types and error handling shared by the commands."""
 
 import argparse
-import logging
 import math
 import re
 import sys
@@ -16,11 +15,8 @@ from rich.console import Console
 from rass_mm.cli.os_errors import explain_os_error
 from rass_mm.degradation.recipe import OSEDIFF, VERSIONS
 from rass_mm.devices import DTYPES
-from rass_mm.engine.ready import Preparation, chosen_preparation
 from rass_mm.errors import RassError, clipped
 from rass_mm.files.integrity import MAX_PIXELS
-
-logger = logging.getLogger(__name__)
 
 DEFAULT_DTYPE = 'bfloat16 if the device has instructions for it, else float32'
 LARGEST, LONGEST = 10**12, 20
@@ -97,34 +93,6 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 def add_dtype(parser: argparse.ArgumentParser, default: str = DEFAULT_DTYPE) -> None:
     """Adds the option --dtype. `default` describes the default for the help text."""
     parser.add_argument('--dtype', choices=DTYPES, help=f'precision (default: {default})')
-
-
-def add_preparation(parser: argparse.ArgumentParser, dtype: str = DEFAULT_DTYPE) -> None:
-    """Adds the options --dtype, --compile and --deterministic, see `preparation`."""
-    add_dtype(parser, dtype)
-    parser.add_argument(
-        '--compile',
-        action='store_true',
-        help='compile the network with torch.compile, which takes minutes; for many images of one size',
-    )
-    parser.add_argument(
-        '--deterministic',
-        action='store_true',
-        help='compute in float32 with the network as it was trained: bit-equal in every run, and slower',
-    )
-
-
-def preparation(arguments: argparse.Namespace, device: torch.device, dtype: str | None = None) -> Preparation | None:
-    """Returns how the model is prepared, or None for --deterministic, and logs it. `dtype` is the default."""
-    how = chosen_preparation(device, arguments.dtype, arguments.compile, arguments.deterministic, dtype)
-    plain = f'float32 on {device}, deterministic, network as trained'
-    logger.info('Precision: %s', how.described(device) if how else plain)
-    return how
-
-
-def prepared_identity(how: Preparation | None, device: torch.device) -> dict[str, Any]:
-    """Returns the values that identify a preparation in a manifest."""
-    return {'dtype': how.dtype if how else 'float32', 'prepared': how.record(device) if how else None}
 
 
 def add_max_pixels(parser: argparse.ArgumentParser) -> None:

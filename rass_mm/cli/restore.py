@@ -10,17 +10,15 @@ import torch
 from rass_mm.cli.options import (
     add_device,
     add_max_pixels,
-    add_preparation,
     add_restorer,
     finish_job,
     integer,
     number,
     positive,
-    preparation,
-    prepared_identity,
     seed,
     side,
 )
+from rass_mm.cli.preparation import add_preparation, preparation, prepared_identity
 from rass_mm.devices import chosen_device
 from rass_mm.diffusion.base import find_base
 from rass_mm.diffusion.color import COLOR_FIXES

@@ -9,14 +9,12 @@ from rass_mm.cli.options import (
     add_device,
     add_max_pixels,
     add_overrides,
-    add_preparation,
     finish_job,
     integer,
     positive,
-    preparation,
-    prepared_identity,
     side,
 )
+from rass_mm.cli.preparation import add_preparation, preparation, prepared_identity
 from rass_mm.config.building import named_parts
 from rass_mm.devices import chosen_device
 from rass_mm.inference.loading import read_segmentor

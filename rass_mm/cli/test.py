@@ -7,7 +7,8 @@ import torch
 from mmengine.device import get_device
 
 from rass_mm import apis
-from rass_mm.cli.options import add_preparation, number, preparation
+from rass_mm.cli.options import number
+from rass_mm.cli.preparation import add_preparation, preparation
 from rass_mm.cli.runner import add_runner, runner_config
 from rass_mm.errors import ConfigError
 

@@ -7,11 +7,10 @@ frozen weights (`torch._inductor.config.freezing`). They are called directly her
 """
 
 import torch
-from mmcv.cnn.bricks import wrappers
 from torch import Tensor, nn
 
-CONVOLUTIONS, LINEARS = (nn.Conv2d, wrappers.Conv2d), (nn.Linear, wrappers.Linear)
-"""Classes to replace. Their other subclasses may compute something else."""
+WRAPPERS = 'mmcv.cnn.bricks.wrappers'
+"""Module of mmcv with subclasses that compute the same. It is not imported here, because a restorer needs no mmcv."""
 DTYPES = (torch.float32, torch.bfloat16)
 HINT = 32
 """Side of the feature map for which the layout is chosen; other sizes are supported."""
@@ -31,9 +30,9 @@ def pack(module: nn.Module, dtype: torch.dtype) -> None:
         dtype: only layers with weights of this dtype are replaced.
     """
     for name, child in module.named_children():
-        if type(child) in CONVOLUTIONS and _suits(child, dtype) and _has_numbers(child):
+        if _computes(child, nn.Conv2d) and _suits(child, dtype) and _has_numbers(child):
             setattr(module, name, PackedConv2d(child))
-        elif type(child) in LINEARS and _suits(child, dtype):
+        elif _computes(child, nn.Linear) and _suits(child, dtype):
             setattr(module, name, PackedLinear(child))
         else:
             pack(child, dtype)
@@ -44,6 +43,12 @@ def pack(module: nn.Module, dtype: torch.dtype) -> None:
 def unregistered(module: nn.Module) -> list[nn.Module]:
     """Returns the modules that are attributes of a module, but not its submodules."""
     return [value for value in vars(module).values() if isinstance(value, nn.Module)]
+
+
+def _computes(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Returns whether a layer computes the same as `kind`. Other subclasses of it may compute something else."""
+    found = type(layer)
+    return found is kind or (found.__module__, found.__name__) == (WRAPPERS, kind.__name__)
 
 
 def _suits(layer: nn.Module, dtype: torch.dtype) -> bool:

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from mmengine.model import BaseModel
 from torch import nn
 
 from rass_mm.devices import Autocast, compute_in, default_dtype, dtype_name
@@ -154,7 +153,8 @@ def prepare_part(module: nn.Module, dtype: torch.dtype) -> list[nn.Module]:
     if hasattr(module, 'prepare_prediction'):
         module.prepare_prediction(dtype)
         return [module]
-    if isinstance(module, BaseModel | nn.ModuleList):  # a segmentor, several heads, or test-time augmentation
+    if hasattr(module, 'data_preprocessor') or isinstance(module, nn.ModuleList):
+        # a model of mmengine, such as a segmentor or test-time augmentation, or several heads
         return [part for child in module.children() for part in prepare_part(child, dtype)]
     if next(module.parameters(), None) is not None:
         compute_in(module, 'forward', dtype, Autocast)

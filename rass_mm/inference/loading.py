@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,9 @@ class SegmentorSource:
         """
         init_default_scope(self.config.get('default_scope') or 'mmseg')
         kind = self.config.model.get('type')
-        kind = MODELS.get(kind) if isinstance(kind, str) else kind
+        if isinstance(kind, str):
+            with suppress(ConfigError), explained(self.config, 'model'):  # `build` reports an unknown type
+                kind = MODELS.get(kind)
         return default_dtype(device) if hasattr(kind, 'prepare_prediction') else 'float32'
 
     def build(

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmcv.cnn.bricks import wrappers
 from torch import nn
 
 from rass_mm.engine.packing import PackedConv2d, PackedLinear, can_pack, pack, unregistered
@@ -50,6 +51,8 @@ def test_only_plain_layers_of_the_dtype_are_replaced():
     model = nn.ModuleDict(
         {
             'plain': nn.Conv2d(3, 3, 1),
+            'wrapped': wrappers.Conv2d(3, 3, 1),
+            'wrapped_too': wrappers.Linear(3, 3),
             'other': nn.Linear(3, 3).bfloat16(),
             'special': Special(3, 3),
             'mirrored': nn.Conv2d(3, 3, 3, padding=1, padding_mode='reflect'),
@@ -62,6 +65,6 @@ def test_only_plain_layers_of_the_dtype_are_replaced():
     object.__setattr__(model, 'outside', outside)
     pack(model, torch.float32)
     packed = {name for name, part in model.named_modules() if isinstance(part, PackedConv2d | PackedLinear)}
-    assert packed == {'plain', 'deeper.0'}
+    assert packed == {'plain', 'wrapped', 'wrapped_too', 'deeper.0'}
     assert isinstance(outside[0], PackedLinear) and unregistered(model) == [outside]
     model['attention'](*[torch.zeros(1, 1, 4)] * 3)
