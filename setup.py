@@ -63,7 +63,11 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['rass_mm', 'rass_mm.*', 'rass_mm_cli']),
-    package_data={'rass_mm': ['py.typed'], 'rass_mm.demo.base': ['weights/*/*', 'weights/*/*/*']},
+    package_data={
+        'rass_mm': ['py.typed'],
+        'rass_mm_cli': ['help/*.txt'],
+        'rass_mm.demo.base': ['weights/*/*', 'weights/*/*/*'],
+    },
     install_requires=COMMON,
     extras_require={
         'openmmlab': OPENMMLAB,

@@ -2,39 +2,24 @@
 
 Importing this package registers its models, data sets, transforms and hooks for segmentation. An mmseg config therefore
 needs only `custom_imports = dict(imports=['rass_mm'], allow_failed_imports=False)`. mmagic, which only restoration
-needs, is not imported here, so segmentation works even if mmagic is missing or broken. `load_segmentor` and
-`load_restorer` are imported on first use.
+needs, is not imported here, so segmentation works even if mmagic is missing or broken. `config_path`, `load_segmentor`
+and `load_restorer` are imported on first use.
 """
 
+import functools
 import importlib
 from typing import Any
 
 from rass_mm.errors import InstallationError
 from rass_mm.version import __version__
-from rass_mm_cli import doctor
+from rass_mm_cli import doctor, start
 
-try:
-    from rass_mm import compat
-
-    compat.prepare()
-    from rass_mm.config import config_path
-    from rass_mm.config.building import adapt_builders
-    from rass_mm.config.doors import close_doors
-
-    close_doors()
-    adapt_builders()
-    from rass_mm import datasets, degradation, engine, segmentation  # noqa: F401  (register on import)
-    from rass_mm.segmentation.entry_points import adapt_entry_points
-
-    adapt_entry_points()
-except Exception as error:  # a broken library may raise any error, e.g. OSError for a shared object
-    explained = doctor.explain(error)
-    if explained is None:
-        raise
-    raise InstallationError(explained) from error
-
-__all__ = ['__version__', 'config_path', 'load_restorer', 'load_segmentor']
-LAZY = {'load_restorer': 'rass_mm.inference.restorer', 'load_segmentor': 'rass_mm.inference.loading'}
+__all__ = ['__version__', 'config_path', 'load_restorer', 'load_segmentor', 'register']
+LAZY = {
+    'config_path': 'rass_mm.config',
+    'load_restorer': 'rass_mm.inference.restorer',
+    'load_segmentor': 'rass_mm.inference.loading',
+}
 """Names that are imported on first use, and their modules."""
 
 
@@ -42,3 +27,44 @@ def __getattr__(name: str) -> Any:
     if name in LAZY:
         return getattr(importlib.import_module(LAZY[name]), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+@functools.cache
+def register() -> None:
+    """Registers the plugin with mmsegmentation. Importing the package calls it, except in commands without the plugin.
+
+    Raises:
+        InstallationError: an installed library is missing or broken. The message names the command that repairs it.
+    """
+    try:
+        from rass_mm import compat
+
+        compat.prepare()
+        from rass_mm.config.building import adapt_builders
+        from rass_mm.config.doors import close_doors
+
+        close_doors()
+        adapt_builders()
+        from rass_mm import datasets, segmentation  # noqa: F401  (register on import)
+        from rass_mm.degradation import transforms  # noqa: F401  (registers on import)
+        from rass_mm.engine import (  # noqa: F401  (register on import, and make mmengine's loaders safe)
+            checkpoints,
+            finite,
+            loop,
+            parameter_groups,
+            remote,
+            schedule,
+            seeding,
+        )
+        from rass_mm.segmentation.entry_points import adapt_entry_points
+
+        adapt_entry_points()
+    except Exception as error:  # a broken library may raise any error, e.g. OSError for a shared object
+        explained = doctor.explain(error)
+        if explained is None:
+            raise
+        raise InstallationError(explained) from error
+
+
+if start.registers_plugin():
+    register()

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ from rass_mm.datasets.wrappers import leaf_paths
 from rass_mm.degradation.versions import lq_steps, step_version
 from rass_mm.devices import check_memory, device_name, has_accelerator
 from rass_mm.engine.launchers import check_launcher, is_first_process
+from rass_mm.engine.prepared_test import PreparedTestHook
 from rass_mm.engine.pretrained import check_pretrained
+from rass_mm.engine.ready import Preparation
 from rass_mm.engine.records import command_line
 from rass_mm.errors import CheckpointError, ConfigError, clipped
 from rass_mm.files.atomic import write_text
@@ -45,6 +48,7 @@ TEST_LOCK = '.rass_mm.test.lock'
 """Lock of the results in a work dir. It is not the lock of a training: its checkpoints can be tested meanwhile."""
 LAST = 'last_checkpoint'
 """File of mmengine that contains the path of the last checkpoint of a run."""
+FLOAT32 = Preparation()
 BATCH_BYTES = 64
 """Smallest memory per pixel of a training batch in bytes: the image and the first feature maps."""
 RESULT = 'metrics.json'
@@ -195,6 +199,7 @@ def test(
     tta: bool = False,
     show: bool = False,
     wait_time: float = 2.0,
+    how: Preparation | None = FLOAT32,
 ) -> dict[str, float]:
     """Tests a checkpoint, writes `metrics.json` to the work dir and returns the metrics by name.
 
@@ -206,6 +211,7 @@ def test(
         tta: whether to use test-time augmentation, with the config's `tta_model` and `tta_pipeline`.
         show: whether to show each prediction in a window (segmentation only).
         wait_time: seconds for which each window stays open.
+        how: how the model is prepared for prediction; None tests the network as it was trained.
 
     Raises:
         ConfigError: the model has trainable parameters but no checkpoint is given, the test data has other classes, or
@@ -219,7 +225,7 @@ def test(
     order = 'model', 'test_dataloader', 'test_evaluator'
     with named_parts(config, *order), locks:
         with explained(config, *order):
-            runner, record = _built_test(config, checkpoint, out, show_dir, tta, show, wait_time)
+            runner, record = _built_test(config, checkpoint, out, show_dir, tta, show, wait_time, how)
         metrics = {key: float(value) for key, value in runner.test().items()}
         images = len(runner.test_dataloader.dataset)
         if is_main_process():
@@ -252,6 +258,7 @@ def _built_test(
     tta: bool,
     show: bool,
     wait_time: float,
+    how: Preparation | None,
 ) -> tuple[Runner, dict[str, Any]]:
     """Checks the data of a test and returns its runner and the part of `metrics.json` that is known before the test."""
     config.load_from, config.resume = checkpoint, False
@@ -259,6 +266,7 @@ def _built_test(
     check_labels(config, 'test_dataloader')
     check_split(config, 'test_dataloader')
     record = described_test(config, checkpoint, tta)
+    record['prepared'] = asdict(how) if how else None
     write_outputs(config, out, show_dir)
     if show:
         show_predictions(config, wait_time)
@@ -268,6 +276,8 @@ def _built_test(
     if checkpoint is None and any(parameter.requires_grad for parameter in runner.model.parameters()):
         raise ConfigError(missing_checkpoint(config, 'CHECKPOINT'))
     name_outputs(runner, out, show_dir, checkpoint)
+    if how is not None:
+        runner.register_hook(PreparedTestHook(how))
     return runner, record
 
 

@@ -35,7 +35,6 @@ def recorded_versions() -> dict[str, str]:
 def prepare() -> None:
     """Makes mmengine, mmcv, mmseg and mmdet work with the installed versions of torch and numpy."""
     allow_training_state()
-    quiet_loading()
     replace_imaug()
 
 

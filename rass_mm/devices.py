@@ -2,10 +2,14 @@
 
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.device import get_device, is_cuda_available, is_musa_available, is_npu_available
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 from rass_mm.errors import ConfigError
 
@@ -47,11 +51,68 @@ def chosen_device(name: str | None) -> torch.device:
 
 
 def default_dtype(device: torch.device) -> str:
-    """Returns bfloat16 for a CUDA device that supports it, else float32.
+    """Returns bfloat16 for a CUDA device or a CPU that computes in it, else float32.
 
-    bfloat16 is as fast as float16 and has a larger range.
+    bfloat16 is as fast as float16 and has a larger range. On a Zen 4 CPU, its matrix products are 2.2 times as fast as
+    those in float32. A CPU without such instructions emulates them, which is slower than float32.
     """
-    return 'bfloat16' if device.type == 'cuda' and torch.cuda.is_bf16_supported() else 'float32'
+    if device.type == 'cuda':
+        return 'bfloat16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'float32'
+    return 'bfloat16' if device.type == 'cpu' and cpu_has_bfloat16() else 'float32'
+
+
+def exact_dtype(device: torch.device | None) -> torch.dtype:
+    """Returns float64, or float32 for a device of Apple, which has no float64. None is the CPU."""
+    return torch.float32 if device is not None and device.type == 'mps' else torch.float64
+
+
+def cpu_has_bfloat16() -> bool:
+    """Returns whether the CPU has instructions for matrix products in bfloat16: AVX-512 BF16 or AMX."""
+    found = getattr(torch.cpu, 'get_capabilities', dict)()  # absent before PyTorch 2.11
+    return bool(found.get('avx512_bf16') or found.get('amx_bf16'))
+
+
+class ComputedIn:
+    """A method that computes in another dtype.
+
+    Floating-point arguments are cast to the dtype, autocast is disabled, and results are cast to float32.
+
+    Args:
+        run: the method.
+        dtype: the dtype.
+    """
+
+    def __init__(self, run: Callable, dtype: torch.dtype) -> None:
+        self.run, self.dtype = run, dtype
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the method."""
+        args, kwargs = tree_map(lambda value: _cast(value, self.dtype), (args, kwargs))
+        with torch.autocast(_device_type(args, kwargs), enabled=False):
+            return tree_map(lambda value: _cast(value, torch.float32), self.run(*args, **kwargs))
+
+
+class Autocast(ComputedIn):
+    """A method that runs under autocast. Its results are cast to float32."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the method."""
+        with torch.autocast(_device_type(args, kwargs), self.dtype):
+            return tree_map(lambda value: _cast(value, torch.float32), self.run(*args, **kwargs))
+
+
+def compute_in(owner: Any, method: str, dtype: torch.dtype, wrapper: type[ComputedIn] = ComputedIn) -> None:
+    """Makes a method of an object compute in `dtype`. It has no effect for float32."""
+    if dtype is not torch.float32:
+        setattr(owner, method, wrapper(getattr(owner, method), dtype))
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def _device_type(*values: Any) -> str:
+    return next((leaf.device.type for leaf in tree_leaves(values) if isinstance(leaf, Tensor)), 'cpu')
 
 
 def device_name() -> str:

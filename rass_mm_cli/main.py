@@ -9,14 +9,15 @@ import runpy
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
-from rass_mm_cli import doctor
+from rass_mm_cli import doctor, start
 from rass_mm_cli.children import fork_server_ended
 from rass_mm_cli.interruption import Interruption, noted
 from rass_mm_cli.parser import CommandParser, nearest
-from rass_mm_cli.table import COMMANDS, overview
+from rass_mm_cli.table import COMMANDS, Command, overview
 
 OPTIONS = ('-h', '--help', '--version')
 INTERRUPTED = 130
@@ -48,6 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         kind, known = ('option', OPTIONS) if name.startswith('-') else ('command', [*COMMANDS, 'help'])
         sys.stderr.write(f'error: there is no {kind} {name!r}.{nearest(name, known)} Run rass-mm --help for a list.\n')
         return 2
+    page = start.help_page(name) if arguments in (['-h'], ['--help']) else None
+    if page is not None:
+        sys.stdout.write(page)
+        return 0
     return run_command(name, arguments)
 
 
@@ -75,11 +80,9 @@ def run_command(name: str, argv: Sequence[str] | None = None, program: str | Non
 
 def _run(name: str, argv: Sequence[str] | None, program: str | None, interruption: Interruption) -> int:
     """Runs a command like `run_command`, but raises KeyboardInterrupt after Ctrl-C."""
-    command = COMMANDS[name]
     try:
-        module = importlib.import_module(command.module)
-        guarded = importlib.import_module('rass_mm.cli.options').guarded if module is not doctor else _unguarded
-    except ImportError as error:
+        module, guarded = _imported(COMMANDS[name])
+    except Exception as error:  # a broken library may raise any error, e.g. OSError for a shared object
         if interruption.seen:
             raise KeyboardInterrupt from None
         explained = str(error) if _is_explained(error) else doctor.explain(error)
@@ -87,13 +90,30 @@ def _run(name: str, argv: Sequence[str] | None, program: str | None, interruptio
             raise
         sys.stderr.write(f'\nerror: {explained}\n')
         return 1
-    help_line = command.help[0].upper() + command.help[1:] + '.'
-    parser = CommandParser(prog=program or f'rass-mm {name}', description=help_line)
-    module.add_arguments(parser)
-    parsed = parser.parse_args(argv)
+    parsed = parser_of(name, module, program).parse_args(argv)
     interruption.advice = getattr(parsed, 'interrupted', '')
     parsed.run = interruption.over_errors(parsed.run)
     return guarded(parsed)
+
+
+def parser_of(name: str, module: ModuleType, program: str | None = None) -> CommandParser:
+    """Returns the parser of a command, whose module is given. `program` is as in `run_command`."""
+    summary = COMMANDS[name].help
+    parser = CommandParser(prog=program or f'rass-mm {name}', description=f'{summary[0].upper()}{summary[1:]}.')
+    module.add_arguments(parser)
+    return parser
+
+
+def _imported(command: Command) -> tuple[ModuleType, Callable[[argparse.Namespace], int]]:
+    """Imports the module of a command. Returns it and the function that runs the command."""
+    if command.module == doctor.__name__:
+        return doctor, _unguarded
+    start.choose_plugin(command.plugin)
+    with start.importing():
+        package = importlib.import_module('rass_mm')
+        if command.plugin:
+            package.register()  # an earlier command of this process may have done without
+        return importlib.import_module(command.module), importlib.import_module('rass_mm.cli.options').guarded
 
 
 def _end_with_parent() -> None:
@@ -111,7 +131,7 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _is_explained(error: ImportError) -> bool:
+def _is_explained(error: Exception) -> bool:
     """Returns whether the error is an `InstallationError`, whose module stays loaded if importing `rass_mm` fails."""
     errors = sys.modules.get('rass_mm.errors')
     return errors is not None and isinstance(error, errors.InstallationError)

@@ -14,11 +14,13 @@ class Command:
         name: name on the command line.
         help: help line, in lower case and without a period.
         group: heading in the overview.
+        plugin: whether the command needs the plugin for mmsegmentation, see `rass_mm_cli.start`.
     """
 
     name: str
     help: str
     group: str
+    plugin: bool = True
 
     @property
     def module(self) -> str:
@@ -35,19 +37,21 @@ COMMANDS = {
         Command('train', 'train a config (same as tools/train.py)', TRAINING),
         Command('test', 'test a checkpoint (same as tools/test.py)', TRAINING),
         Command('segment', 'segment image files of any size with a trained checkpoint', IMAGES),
-        Command('restore', 'restore image files of any size with a trained adapter', IMAGES),
-        Command('attention', 'draw where a restorer attends to each class name', IMAGES),
+        Command('restore', 'restore image files of any size with a trained adapter', IMAGES, plugin=False),
+        Command('attention', 'draw where a restorer attends to each class name', IMAGES, plugin=False),
         Command('check-data', 'read all images and labels of a config and report errors', DATA),
-        Command('make-lq', 'write a fixed degraded copy of an image folder', DATA),
+        Command('make-lq', 'write a fixed degraded copy of an image folder', DATA, plugin=False),
         Command('make-scenes', 'draw the built-in data set of labelled scenes', DATA),
         Command('make-base', 'train a small base and write it as a diffusers folder', WEIGHTS),
-        Command('random-base', 'write a base folder with RANDOM weights, for tests and measurements', WEIGHTS),
+        Command(
+            'random-base', 'write a base folder with RANDOM weights, for tests and measurements', WEIGHTS, plugin=False
+        ),
         Command('convert', "convert published weights: OSEDiff's, SCR's or RASS's", WEIGHTS),
         Command('robustness', 'measure the mIoU of a segmentor at each severity of each degradation', MEASURING),
         Command('benchmark', 'measure the speed of configs by stage', MEASURING),
         Command('report', 'write Markdown tables of recorded tests and benchmarks', MEASURING),
         Command('demo', 'train and test the method on drawn scenes, and write a table and pictures', INSTALLATION),
-        Command('configs', 'list the shipped configs', INSTALLATION),
+        Command('configs', 'list the shipped configs', INSTALLATION, plugin=False),
         Command('doctor', 'check the installation and print the command that fixes each fault', INSTALLATION),
     )
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 
 from rass_mm.cli.options import add_device, add_dtype, add_max_pixels, add_restorer, names
-from rass_mm.devices import chosen_device, default_dtype
+from rass_mm.devices import chosen_device
 from rass_mm.diffusion.adapters import read_adapter
 from rass_mm.diffusion.attention import SECOND_HALF
 from rass_mm.diffusion.base import find_base
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     )
     add_max_pixels(parser)
     add_device(parser)
-    add_dtype(parser)
+    add_dtype(parser, 'float32')
     parser.set_defaults(run=run)
     return parser
 
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     with held(arguments.out):
         check_writable(next(iter(targets.values())))
         device = chosen_device(arguments.device)
-        dtype = arguments.dtype or default_dtype(device)
+        dtype = arguments.dtype or 'float32'
         base = find_base(arguments.base)
         restorer = load_restorer(adapter, base, device=str(device), dtype=dtype)
         broken = []

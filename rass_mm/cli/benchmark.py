@@ -31,15 +31,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         action='append',
         default=[],
         help="another variant to run: 'NAME: CONFIG [CHECKPOINT] dtype=bfloat16 compile=1 channels_last=1 windows=4 "
-        "model.some.key=value'. Options that you omit have the values of the options below. 'released' alone runs the "
-        'first config like the released code: float32, one window at a time, eager. path=released does this for '
-        'another variant',
+        "prepared=0 model.some.key=value'. Options that you omit have the values of the options below. 'released' "
+        'alone runs the first config like the released code: float32, unprepared, one window at a time. path=released '
+        'does this for another variant',
     )
     parser.add_argument('--dtype', default='float32', help='float32, bfloat16 or float16 (default: float32)')
     parser.add_argument(
         '--compile', action='store_true', help='compile the most expensive modules with torch.compile (slow start)'
     )
-    parser.add_argument('--channels-last', action='store_true', help='use the channels-last memory layout')
+    parser.add_argument(
+        '--channels-last',
+        action='store_true',
+        default=None,
+        help='use the channels-last layout (default: with packed weights, which a CPU uses, and in half precision)',
+    )
     parser.add_argument(
         '--windows', type=positive, metavar='N', help='windows of an image per batch (default: as in the config)'
     )

@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -10,18 +9,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from rich.console import Console
 
-from rass_mm import apis
 from rass_mm.cli.os_errors import explain_os_error
-from rass_mm.config import load_config
-from rass_mm.config.settings import check_settings
 from rass_mm.degradation.recipe import OSEDIFF, VERSIONS
 from rass_mm.devices import DTYPES
 from rass_mm.errors import RassError, clipped
 from rass_mm.files.integrity import MAX_PIXELS
 
+DEFAULT_DTYPE = 'bfloat16 if the device has instructions for it, else float32'
 LARGEST, LONGEST = 10**12, 20
 """Largest integer of an option, and the characters of a wrong value in a message."""
 INTERRUPTED = 130
@@ -93,11 +90,9 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ... (default: cuda if available, else cpu)')
 
 
-def add_dtype(parser: argparse.ArgumentParser) -> None:
-    """Adds the option --dtype."""
-    parser.add_argument(
-        '--dtype', choices=DTYPES, help='precision (default: bfloat16 on a CUDA device that supports it, else float32)'
-    )
+def add_dtype(parser: argparse.ArgumentParser, default: str = DEFAULT_DTYPE) -> None:
+    """Adds the option --dtype. `default` describes the default for the help text."""
+    parser.add_argument('--dtype', choices=DTYPES, help=f'precision (default: {default})')
 
 
 def add_max_pixels(parser: argparse.ArgumentParser) -> None:
@@ -136,31 +131,6 @@ def add_recipe_version(parser: argparse.ArgumentParser, purpose: str) -> None:
         default=OSEDIFF.version,
         help=f'version of the degradation recipe; version 1 {purpose} (default: {OSEDIFF.version})',
     )
-
-
-def add_runner(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments shared by training and testing: CONFIG, --work-dir, --cfg-options and launcher options."""
-    add_config(parser)
-    parser.add_argument(
-        '--work-dir', help='folder for logs, checkpoints and results (default: work_dirs/<config name>)'
-    )
-    add_overrides(parser)
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
-    parser.add_argument('--local_rank', '--local-rank', type=integer(0, 2**16), default=0, help='set by the launcher')
-
-
-def runner_config(arguments: argparse.Namespace, amp: bool = False, purpose: str = 'train') -> Config:
-    """Loads the config of a command that has the options of `add_runner`, and prepares it with `prepare_config`.
-
-    Args:
-        arguments: the parsed command line.
-        amp: whether to train in mixed precision.
-        purpose: 'train' or 'test', see `check_settings`.
-    """
-    os.environ.setdefault('LOCAL_RANK', str(arguments.local_rank))
-    config = load_config(arguments.config, arguments.cfg_options)
-    check_settings(config, purpose)
-    return apis.prepare_config(config, arguments.launcher, amp, arguments.work_dir, Path(arguments.config).stem)
 
 
 def finish_job(job: Callable[[], Job], summary: Callable[[Job], str]) -> int:

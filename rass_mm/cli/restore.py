@@ -9,7 +9,6 @@ import torch
 
 from rass_mm.cli.options import (
     add_device,
-    add_dtype,
     add_max_pixels,
     add_restorer,
     finish_job,
@@ -19,11 +18,13 @@ from rass_mm.cli.options import (
     seed,
     side,
 )
-from rass_mm.devices import chosen_device, default_dtype
+from rass_mm.cli.preparation import add_preparation, preparation, prepared_identity
+from rass_mm.devices import chosen_device
 from rass_mm.diffusion.base import find_base
 from rass_mm.diffusion.color import COLOR_FIXES
 from rass_mm.diffusion.latent_tiles import SCHEMES
 from rass_mm.diffusion.restorer import load_restorer
+from rass_mm.engine.ready import prepare
 from rass_mm.errors import RassError
 from rass_mm.files.hashing import content_hash
 from rass_mm.inference.folder import Restoring, restore_planned
@@ -74,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     )
     add_max_pixels(parser)
     add_device(parser)
-    add_dtype(parser)
+    add_preparation(parser)
     parser.add_argument(
         '--sheet', type=Path, help='also write a contact sheet of inputs and outputs to this image file'
     )
@@ -95,19 +96,20 @@ def run(arguments: argparse.Namespace) -> int:
     names = ('upscale', 'scheme', 'window', 'overlap', 'batch', 'color_fix')
     options = RestoreOptions(**{name: getattr(arguments, name) for name in names})
     device = chosen_device(arguments.device)
-    dtype = arguments.dtype or default_dtype(device)
+    how = preparation(arguments, device)
     parts = {
         'adapter': arguments.adapter,
         'base': find_base(arguments.base),
         'autoencoder': arguments.autoencoder,
     }
-    model = {**{name: content_hash(path) for name, path in parts.items()}, 'dtype': dtype}
+    model = {**{name: content_hash(path) for name, path in parts.items()}, **prepared_identity(how, device)}
     model |= {'ends': arguments.autoencoder_ends, 'seed': arguments.seed}
 
     def load() -> Restoring:
         torch.manual_seed(arguments.seed)
-        given = {'ends': arguments.autoencoder_ends, 'device': str(device), 'dtype': dtype}
-        return load_restorer(**parts, **given, latent_tiles=options.scheme == 'osediff')
+        given = {'ends': arguments.autoencoder_ends, 'device': str(device)}
+        network = load_restorer(**parts, **given, latent_tiles=options.scheme == 'osediff')
+        return prepare(network, how) if how else network
 
     if arguments.sheet:
         check_sheet(arguments.sheet)  # before folders are created

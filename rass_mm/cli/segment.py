@@ -4,9 +4,19 @@ import argparse
 import logging
 from pathlib import Path
 
-from rass_mm.cli.options import add_device, add_max_pixels, add_overrides, finish_job, integer, positive, side
+from rass_mm.cli.options import (
+    DEFAULT_DTYPE,
+    add_device,
+    add_max_pixels,
+    add_overrides,
+    finish_job,
+    integer,
+    positive,
+    side,
+)
+from rass_mm.cli.preparation import add_preparation, preparation, prepared_identity
 from rass_mm.config.building import named_parts
-from rass_mm.devices import DTYPES, chosen_device
+from rass_mm.devices import chosen_device
 from rass_mm.inference.loading import read_segmentor
 from rass_mm.inference.modes import MODES, SegmentOptions
 from rass_mm.inference.segment import segment_files
@@ -64,12 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     )
     add_max_pixels(parser)
     add_device(parser)
-    parser.add_argument(
-        '--dtype',
-        choices=DTYPES,
-        default='float32',
-        help='precision; float32 gives the same labels as mmseg, the others are faster on a GPU (default: float32)',
-    )
+    add_preparation(parser, f'for RASS models {DEFAULT_DTYPE}; for other models float32')
     add_overrides(parser)
     parser.set_defaults(run=run)
     return parser
@@ -86,11 +91,12 @@ def run(arguments: argparse.Namespace) -> int:
     options = SegmentOptions(**{name: getattr(arguments, name) for name in names})
     device = chosen_device(arguments.device)
     source = read_segmentor(arguments.checkpoint, arguments.config, arguments.base, arguments.cfg_options)
+    how = preparation(arguments, device, source.default_dtype(device))
 
     def load() -> Segmentor:
-        return source.build(device, arguments.dtype, options)
+        return source.build(device, how, options)
 
-    identity = {**source.identity(), 'dtype': arguments.dtype}
+    identity = {**source.identity(), **prepared_identity(how, device)}
     places = (arguments.sources, arguments.out)
     with named_parts(source.config, 'model'):
         return finish_job(

@@ -3,8 +3,13 @@
 import argparse
 from typing import Any
 
+import torch
+from mmengine.device import get_device
+
 from rass_mm import apis
-from rass_mm.cli.options import add_runner, number, runner_config
+from rass_mm.cli.options import number
+from rass_mm.cli.preparation import add_preparation, preparation
+from rass_mm.cli.runner import add_runner, runner_config
 from rass_mm.errors import ConfigError
 
 
@@ -20,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         '--wait-time', type=number(0, 3600), default=2.0, help='seconds for which each window stays open (default: 2)'
     )
     parser.add_argument('--show-dir', help='folder for visualizations of the predictions')
+    add_preparation(parser, 'float32')
     parser.add_argument('--tta', action='store_true', help='use test-time augmentation')
     parser.set_defaults(run=run, program=parser.prog)
     _take_late_checkpoint(parser)
@@ -48,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = runner_config(arguments, purpose='test')
     if arguments.checkpoint is None and apis.needs_checkpoint(config):
         raise ConfigError(apis.missing_checkpoint(config, f'{arguments.program} CONFIG CHECKPOINT'))
+    how = preparation(arguments, torch.device(get_device()), 'float32')
     pictures = {'show_dir': arguments.show_dir, 'show': arguments.show, 'wait_time': arguments.wait_time}
-    apis.test(config, arguments.checkpoint, arguments.out, tta=arguments.tta, **pictures)
+    apis.test(config, arguments.checkpoint, arguments.out, tta=arguments.tta, how=how, **pictures)
     return 0

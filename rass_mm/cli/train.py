@@ -3,7 +3,7 @@
 import argparse
 
 from rass_mm import apis
-from rass_mm.cli.options import add_runner, runner_config
+from rass_mm.cli.runner import add_runner, runner_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

@@ -44,6 +44,8 @@ RESIZES = ('up', 'down', 'keep')
 INTERPOLATIONS = {'area': cv2.INTER_AREA, 'bilinear': cv2.INTER_LINEAR, 'bicubic': cv2.INTER_CUBIC}
 SINGLES = ('blur', 'downscale', 'gaussian', 'poisson', 'jpeg')
 VERSIONS = (1, 2)
+LEVELS = np.arange(256) / 255
+"""Values of the grey levels in [0, 1]."""
 
 Settings = TypeVar('Settings')
 
@@ -340,7 +342,7 @@ def apply(image: np.ndarray, parameters: Mapping[str, Any]) -> np.ndarray:
         )
     degraded = image.astype(np.float32) / 255
     for step in parameters['steps']:
-        degraded = _OPERATIONS[step['op']](degraded, step)
+        degraded = OPERATIONS[step['op']](degraded, step)
     return _to_uint8(degraded)
 
 
@@ -376,11 +378,15 @@ def _noise(image: np.ndarray, step: Mapping[str, Any]) -> np.ndarray:
     rng = np.random.default_rng(step['seed'])
     if step['kind'] == 'gaussian':
         shape = (*image.shape[:2], 1 if step['grey'] else 3)
-        noise = rng.standard_normal(shape, dtype=np.float32) * np.float32(step['sigma'] / 255)
+        noise = rng.standard_normal(shape, dtype=np.float32)
+        noise *= np.float32(step['sigma'] / 255)
     else:
         source = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[..., None] if step['grey'] else image  # BT.601 luma
-        noise = (poisson_noise(source, rng) * step['scale']).astype(np.float32)
-    return np.clip(image + noise, 0, 1)
+        noise = poisson_noise(source, rng)
+        noise *= step['scale']
+        noise = noise.astype(np.float32)
+    noisy = image + noise
+    return np.clip(noisy, 0, 1, out=noisy)
 
 
 def poisson_noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -395,11 +401,14 @@ def poisson_noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     Returns:
         Float64 noise in the shape of the image.
     """
-    levels = _to_uint8(image)
-    different = np.count_nonzero(np.bincount(levels.ravel(), minlength=256))
+    levels = _to_uint8(image).reshape(-1)
+    different = np.count_nonzero(cv2.calcHist([levels], [0], None, [256], [0, 256]))
     counts = 2 ** math.ceil(math.log2(different))
-    x = levels / 255.0
-    return rng.poisson(x * counts) / counts - x
+    x = cv2.LUT(levels, LEVELS).reshape(image.shape)
+    noise = rng.poisson(x * counts) / counts
+    noise -= x
+    return noise
 
 
-_OPERATIONS = {'blur': _blur, 'resize': _resize, 'noise': _noise, 'jpeg': _jpeg}
+OPERATIONS = {'blur': _blur, 'resize': _resize, 'noise': _noise, 'jpeg': _jpeg}
+"""Functions that apply a drawn step to a float32 image in [0, 1], by the value of `op`."""

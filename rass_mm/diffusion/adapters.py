@@ -167,7 +167,9 @@ def merge_adapter(unet: UNet2DConditionModel, name: str) -> None:
             f'Cannot merge adapter {name!r}: it must be the only adapter of the model, but the model has '
             f'{present or "no adapters"}. Merge each adapter before you add another one.'
         )
-    bad = [key for key, value in unet.named_parameters() if not torch.isfinite(value).all()]
+    parameters = dict(unet.named_parameters())
+    finite = torch.stack([torch.isfinite(value).all() for value in parameters.values()]).tolist()  # read at once
+    bad = [key for key, fine in zip(parameters, finite, strict=True) if not fine]
     if bad:
         raise AdapterError(
             f'Cannot merge adapter {name!r}: {bad[0]} contains NaN or infinity ({len(bad)} such tensors in total). Use '

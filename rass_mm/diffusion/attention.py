@@ -94,19 +94,21 @@ class _StoringProcessor:
         return attn.to_out[1](attn.to_out[0](output)) / attn.rescale_output_factor
 
 
-def class_maps(attention: Tensor, owners: Tensor, classes: Sequence[int], size: tuple[int, int]) -> Tensor:
+def class_maps(attention: Tensor, owners: Tensor, classes: Sequence[int] | Tensor, size: tuple[int, int]) -> Tensor:
     """Computes the attention map of each class as the sum of the attention to the tokens of the class.
 
     Args:
         attention: (N, T) attention probabilities of one image for N = h*w positions and T tokens.
         owners: (T,) class id of each token, or `NOBODY`.
-        classes: the K class ids to return.
+        classes: the K class ids to return. A tensor (K,) on the device of `owners` is not copied.
         size: height and width (h, w) of the map.
 
     Returns:
         (K, h, w) in [0, 1]. All values are zero for a class without a token.
     """
-    wanted = torch.as_tensor(list(classes), device=owners.device).reshape(-1, 1)
+    wanted = torch.as_tensor(classes if isinstance(classes, Tensor) else list(classes), device=owners.device).reshape(
+        -1, 1
+    )
     chosen = (owners.reshape(1, -1) == wanted) & (owners.reshape(1, -1) != NOBODY)
     return (attention @ chosen.to(attention.dtype).T).T.unflatten(1, size)
 

@@ -17,6 +17,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors import safe_open
 
+from rass_mm import compat
 from rass_mm.diffusion.base_schemas import CONFIG_TYPES, Index
 from rass_mm.errors import BaseFolderError
 from rass_mm.files.hashing import json_sha256
@@ -310,6 +311,7 @@ def load_whole(model_class: type, folder: Path, part: str, **options: Any) -> An
         _check_types(file)
     for index in (folder / part).glob('*.safetensors.index*.json'):
         read_json(index, Index, DOWNLOAD, BaseFolderError)
+    compat.quiet_loading()
     try:
         model, report = model_class.from_pretrained(
             str(folder / part),

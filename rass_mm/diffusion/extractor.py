@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from rass_mm.diffusion.adapters import AdapterSpec, add_adapter, merge_file
 from rass_mm.diffusion.base import DiffusionBase, load_unet, load_vae
 from rass_mm.diffusion.features import RASS_FEATURES, collected, describe_features
+from rass_mm.diffusion.prepared import prepare_network, prepare_unet
 from rass_mm.errors import ConfigError, DataError
 
 
@@ -65,6 +66,7 @@ class DiffusionExtractor(nn.Module):
             self._freeze_unused()
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
+        self.dtype: torch.dtype | None = None
         self.timestep = timestep
         self.sample_latent = sample_latent
         self.resize_features = resize_features
@@ -80,27 +82,41 @@ class DiffusionExtractor(nn.Module):
         self.vae.eval()
         return self
 
-    def forward(self, images: Tensor, context: Tensor) -> list[Tensor]:
+    def forward(self, images: Tensor, context: Tensor | None) -> list[Tensor]:
         """Computes the features of images.
 
         Args:
             images: (B, 3, H, W) RGB in [-1, 1]. H and W must be multiples of `size_multiple`.
-            context: (B, T, C) context tokens for the cross-attention.
+            context: (B, T, C) context tokens for the cross-attention. None uses the stored prompt of a prepared
+                extractor.
 
         Returns:
-            One (B, C_i, H // stride_i, W // stride_i) tensor per feature, in the order of `features`.
+            One (B, C_i, H // stride_i, W // stride_i) tensor per feature, in the order of `features`. A prepared
+            extractor returns them in the dtype of its weights.
 
         Raises:
             DataError: a side is not a multiple of `size_multiple`.
         """
         self._check_size(images)
         places = {info.name: self._place(info.name) for info in self.features}
+        if self.dtype is not None:
+            images, context = images.to(self.dtype), None if context is None else context.to(self.dtype)
         with collected(places) as found:
             latent = self.encode(images)
-            timestep = torch.as_tensor(self.timestep, device=latent.device)
+            timestep = torch.full((), self.timestep, device=latent.device)
             self.unet(latent, timestep, encoder_hidden_states=context, return_dict=False)
         size = images.shape[-2:]
         return [resized(found[info.name], [side // info.stride for side in size]) for info in self.features]
+
+    def prepare_prediction(self, dtype: torch.dtype, prompt: nn.Module) -> None:
+        """Prepares the extractor for prediction with this prompt, in place, see `prepare_unet`.
+
+        The layers of the noise output are dropped. Afterwards, the extractor computes in `dtype`.
+        """
+        prepare_unet(self.unet, self.timestep, prompt, dtype)
+        self.unet.conv_norm_out, self.unet.conv_out = None, nn.Identity()
+        prepare_network(self.vae, dtype)
+        self.dtype = dtype
 
     @property
     def size_multiple(self) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from rass_mm.devices import exact_dtype
 from rass_mm.diffusion.tiling import windows
 
 SCHEMES = ('windows', 'osediff')
@@ -36,8 +37,8 @@ def in_latent_tiles(latent: Tensor, predict: Callable[[Tensor], Tensor]) -> Tens
     step = tile - min(OVERLAP, tile // 2)  # OSEDiff's code never ends if a tile is narrower than the overlap
     grid = windows(tuple(size), (tile, tile), (step, step))
     # As released, the weights are centred in a row of pixels, but half a pixel below the centre in a column.
-    rows = gaussian_weights(sorted({top for top, *_ in grid}), tile, tile / 2)
-    columns = gaussian_weights(sorted({left for *_, left, _ in grid}), tile, (tile - 1) / 2)
+    rows = gaussian_weights(sorted({top for top, *_ in grid}), tile, tile / 2, latent.device)
+    columns = gaussian_weights(sorted({left for *_, left, _ in grid}), tile, (tile - 1) / 2, latent.device)
     result = torch.zeros_like(latent, dtype=torch.float32)
     for top, bottom, left, right in grid:
         weight = torch.outer(rows[top], columns[left]).to(result)
@@ -45,20 +46,23 @@ def in_latent_tiles(latent: Tensor, predict: Callable[[Tensor], Tensor]) -> Tens
     return result.to(latent.dtype)
 
 
-def gaussian_weights(starts: Sequence[int], tile: int, center: float) -> dict[int, Tensor]:
+def gaussian_weights(
+    starts: Sequence[int], tile: int, center: float, device: torch.device | None = None
+) -> dict[int, Tensor]:
     """Computes the Gaussian weights of tiles along one side of a latent. At each pixel, the weights sum to 1.
 
     Args:
         starts: first pixel of each tile, in ascending order.
         tile: side of a tile in pixels.
         center: position of the maximum, relative to the start of the tile.
+        device: device of the weights; None is the CPU.
 
     Returns:
         Start of a tile -> (tile,) float64 weights.
     """
-    distances = (torch.arange(tile, dtype=torch.float64) - center) / tile
+    distances = (torch.arange(tile, dtype=exact_dtype(device), device=device) - center) / tile
     profile = torch.exp(-distances.square() / (2 * VARIANCE))
-    total = torch.zeros(starts[-1] + tile, dtype=torch.float64)
+    total = torch.zeros(starts[-1] + tile, dtype=exact_dtype(device), device=device)
     for start in starts:
         total[start : start + tile] += profile
     return {start: profile / total[start : start + tile] for start in starts}

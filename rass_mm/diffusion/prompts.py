@@ -37,14 +37,22 @@ class Prompt:
     Attributes:
         context: (B, T, C) context tokens.
         owners: (B, T) int64, the class id of each token, or `NOBODY`.
+        stored: whether the UNet of a prepared model has stored the keys and values of the context.
     """
 
     context: Tensor
     owners: Tensor
+    stored: bool = False
+
+    @property
+    def conditioning(self) -> Tensor | None:
+        """Context to call the UNet with, which is None if its keys and values are stored."""
+        return None if self.stored else self.context
 
     def repeated(self, times: int) -> 'Prompt':
         """Returns a prompt in which the row of each image is repeated `times` times, e.g. once per window."""
-        return Prompt(self.context.repeat_interleave(times, 0), self.owners.repeat_interleave(times, 0))
+        repeated = (part.repeat_interleave(times, 0) for part in (self.context, self.owners))
+        return Prompt(*repeated, self.stored)
 
 
 @runtime_checkable
@@ -77,6 +85,9 @@ class ClassTokens(nn.Module):
         cache: folder for the cached tokens. None uses `cache_folder()`.
     """
 
+    stored = False
+    """Whether a prepared UNet has stored the keys and values of the tokens, see `prepare_unet`."""
+
     def __init__(self, base: DiffusionBase, classes: Sequence[str], cache: str | os.PathLike | None = None) -> None:
         super().__init__()
         tokens = stored_class_tokens(base, list(classes), Path(cache) if cache else cache_folder())
@@ -89,7 +100,7 @@ class ClassTokens(nn.Module):
         `data_samples` is not used.
         """
         batch = images.shape[0]
-        return Prompt(self.tokens.expand(batch, -1, -1), self.owners.expand(batch, -1))
+        return Prompt(self.tokens.expand(batch, -1, -1), self.owners.expand(batch, -1), self.stored)
 
 
 class EmptyPrompt(nn.Module):
@@ -100,6 +111,9 @@ class EmptyPrompt(nn.Module):
         classes: not used. It exists so that all prompts have the same signature.
     """
 
+    stored = False
+    """Whether a prepared UNet has stored the keys and values of the tokens, see `prepare_unet`."""
+
     def __init__(self, base: DiffusionBase, classes: Sequence[str] = ()) -> None:
         super().__init__()
         tokens = torch.empty(77, base.context_width) if on_meta() else TextEncoder(base).encode_texts([''])[0][0]
@@ -109,7 +123,7 @@ class EmptyPrompt(nn.Module):
     def forward(self, images: Tensor, data_samples: Sequence[Any] | None = None) -> Prompt:
         """Returns the prompt of (B, 3, H, W) images, with a context of (B, 77, C). `data_samples` is not used."""
         batch = images.shape[0]
-        return Prompt(self.tokens.expand(batch, -1, -1), self.owners.expand(batch, -1))
+        return Prompt(self.tokens.expand(batch, -1, -1), self.owners.expand(batch, -1), self.stored)
 
 
 PROMPTS = {'ClassTokens': ClassTokens, 'EmptyPrompt': EmptyPrompt}

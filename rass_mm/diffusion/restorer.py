@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rass_mm.devices import dtype_name
+from rass_mm.devices import compute_in, dtype_name
 from rass_mm.diffusion.adapter_checks import AGAIN
 from rass_mm.diffusion.adapters import (
     Adapter,
@@ -24,8 +24,9 @@ from rass_mm.diffusion.autoencoder import build_autoencoder
 from rass_mm.diffusion.base import DiffusionBase, load_unet, read_base
 from rass_mm.diffusion.latent_tiles import in_latent_tiles
 from rass_mm.diffusion.one_step import FORMS, cumulated_alphas, one_step
+from rass_mm.diffusion.prepared import prepare_network, prepare_unet
 from rass_mm.diffusion.prompts import PROMPTS, Prompt
-from rass_mm.diffusion.shared_unet import GENERATOR, SharedUNet
+from rass_mm.diffusion.shared_unet import CRITIC, GENERATOR, SharedUNet
 from rass_mm.diffusion.stages import StagePoint
 from rass_mm.errors import AdapterError, ConfigError, DataError
 
@@ -137,12 +138,12 @@ class OneStepRestorer(nn.Module):
             finally:
                 self._maps = None
 
-    def forward(self, images: Tensor, context: Tensor, latent_tiles: bool = False) -> Tensor:
+    def forward(self, images: Tensor, context: Tensor | None, latent_tiles: bool = False) -> Tensor:
         """Restores images.
 
         Args:
             images: (B, 3, H, W) RGB in [-1, 1]. H and W must be multiples of `size_multiple`.
-            context: (B, T, C) context tokens.
+            context: (B, T, C) context tokens. None uses the stored prompt of a prepared restorer.
             latent_tiles: whether the UNet processes a large latent in OSEDiff's tiles, see `in_latent_tiles`. In this
                 case, H and W only need to be multiples of the autoencoder's stride. The autoencoder always processes
                 whole images.
@@ -177,18 +178,18 @@ class OneStepRestorer(nn.Module):
             )
         return self.autoencoder.encode(images)
 
-    def restore_latent(self, latent: Tensor, context: Tensor, latent_tiles: bool = False) -> Tensor:
+    def restore_latent(self, latent: Tensor, context: Tensor | None, latent_tiles: bool = False) -> Tensor:
         """Computes the restored latent z_H with one call of the UNet, or with one call per tile.
 
         Args:
             latent: (B, C, h, w) scaled latent z_L.
-            context: (B, T, D) context tokens.
+            context: (B, T, D) context tokens. None uses the stored prompt of a prepared restorer.
             latent_tiles: whether to process a large latent in tiles, see `in_latent_tiles`.
 
         Returns:
             (B, C, h, w) scaled latent z_H.
         """
-        timestep = torch.as_tensor(self.timestep, device=latent.device)
+        timestep = torch.full((), self.timestep, device=latent.device)
 
         def predict(part: Tensor) -> Tensor:
             return self.unet(part, timestep, encoder_hidden_states=context, return_dict=False)[0]
@@ -204,6 +205,25 @@ class OneStepRestorer(nn.Module):
             not clamped.
         """
         return self.autoencoder.decode(latent)
+
+    @property
+    def is_capturing(self) -> bool:
+        """Whether attention maps are captured, which requires context tokens, see `capturing`."""
+        return self._maps is not None
+
+    def prepare_prediction(self, dtype: torch.dtype, prompt: nn.Module) -> None:
+        """Prepares the restorer for prediction with this prompt, in place, see `prepare_unet`.
+
+        The critic and the teacher are dropped. Afterwards, the networks compute in `dtype`, and their outputs are
+        float32.
+        """
+        if self.shared is not None and self.shared.has_critic:
+            self.unet.delete_adapters(CRITIC)
+        self.shared = self.plain_conv_in = None
+        prepare_unet(self.unet, self.timestep, prompt, dtype)
+        prepare_network(self.autoencoder, dtype)
+        for owner, method in ((self.unet, 'forward'), (self.autoencoder, 'encode'), (self.autoencoder, 'decode')):
+            compute_in(owner, method, dtype)
 
     def save(self, path: str | os.PathLike, identity: dict[str, str], prompt: str, classes: Sequence[str]) -> None:
         """Writes the adapter and all settings that `load_restorer` needs to a file.
@@ -260,6 +280,11 @@ class Restorer(nn.Module):
         """Required divisor of image heights and widths in pixels."""
         return self.model.autoencoder.stride if self.latent_tiles else self.model.size_multiple
 
+    @property
+    def device(self) -> torch.device:
+        """Device of the networks."""
+        return next(self.model.unet.parameters()).device
+
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
         """Restores (B, 3, H, W) RGB images in [-1, 1].
@@ -272,7 +297,7 @@ class Restorer(nn.Module):
         """
         place = next(self.model.unet.parameters())
         inside = images.to(place.device, place.dtype)
-        restored = self.model(inside, self._prompt(inside).context, self.latent_tiles)
+        restored = self.model(inside, self._prompt(inside).conditioning, self.latent_tiles)
         return clamped(restored.to(images.device, images.dtype))
 
     @torch.inference_mode()
@@ -294,7 +319,16 @@ class Restorer(nn.Module):
 
     def _prompt(self, images: Tensor) -> Prompt:
         prompt = self.prompt(images)
-        return Prompt(prompt.context.to(images.device, images.dtype), prompt.owners.to(images.device))
+        context = prompt.context.to(images.device, images.dtype)
+        return Prompt(context, prompt.owners.to(images.device), prompt.stored)
+
+    def prepare_prediction(self, dtype: torch.dtype) -> None:
+        """Prepares the restorer for prediction in `dtype`, in place, see `rass_mm.engine.ready.prepare`."""
+        self.model.prepare_prediction(dtype, self.prompt)
+
+    def heavy_modules(self) -> list[nn.Module]:
+        """Returns the modules that take most of the run time, see `OneStepRestorer.heavy_modules`."""
+        return self.model.heavy_modules()
 
     def stage_points(self) -> list[StagePoint]:
         """Returns the stage 'prompt', followed by the stages of the model."""

@@ -6,6 +6,7 @@ from itertools import islice, pairwise
 import torch
 from torch import Tensor
 
+from rass_mm.devices import exact_dtype
 from rass_mm.errors import ConfigError
 
 Window = tuple[int, int, int, int]
@@ -40,24 +41,25 @@ def _starts(size: int, window: int, stride: int) -> list[int]:
     return [max(min(index * stride, size - window), 0) for index in range(count)]
 
 
-def mean_weights(starts: Sequence[int], window: int) -> dict[int, Tensor]:
+def mean_weights(starts: Sequence[int], window: int, device: torch.device | None = None) -> dict[int, Tensor]:
     """Computes weights of windows along one image side. At each pixel, the windows have equal weights with a sum of 1.
 
     Args:
         starts: first pixel of each window, in ascending order.
         window: length of a window in pixels.
+        device: device of the weights; None is the CPU.
 
     Returns:
         Start of a window -> (window,) float64 weights.
     """
-    count = torch.zeros(starts[-1] + window, dtype=torch.float64)
+    count = torch.zeros(starts[-1] + window, dtype=exact_dtype(device), device=device)
     for start in starts:
         count[start : start + window] += 1
     return {start: 1 / count[start : start + window] for start in starts}
 
 
 def window_weights(
-    grid: Sequence[Window], along: Callable[[Sequence[int], int], dict[int, Tensor]], like: Tensor
+    grid: Sequence[Window], along: Callable[..., dict[int, Tensor]], like: Tensor
 ) -> Callable[[Window], Tensor]:
     """Returns a function that computes the (h, w) weights of any window of a grid.
 
@@ -71,7 +73,8 @@ def window_weights(
     top, bottom, left, right = grid[0]
     sides = ({window[0] for window in grid}, bottom - top), ({window[2] for window in grid}, right - left)
     rows, columns = (
-        {start: weights.to(like) for start, weights in along(sorted(starts), side).items()} for starts, side in sides
+        {start: weights.to(like) for start, weights in along(sorted(starts), side, like.device).items()}
+        for starts, side in sides
     )
     return lambda window: rows[window[0]][:, None] * columns[window[2]]
 
@@ -122,8 +125,8 @@ def blended(
         )
     padded = [-(-side // multiple) * multiple for side in image.shape[-2:]]
     grid = windows(tuple(padded), (window, window), (window - overlap, window - overlap))
-    rows = ramp_weights(sorted({top for top, *_ in grid}), min(window, padded[0]))
-    columns = ramp_weights(sorted({left for *_, left, _ in grid}), min(window, padded[1]))
+    rows = ramp_weights(sorted({top for top, *_ in grid}), min(window, padded[0]), image.device)
+    columns = ramp_weights(sorted({left for *_, left, _ in grid}), min(window, padded[1]), image.device)
     result = torch.zeros_like(image)
     for boxes in batched(grid, batch):
         inputs = torch.stack([_cut(image, box) for box in boxes])
@@ -140,7 +143,7 @@ def blended(
     return result
 
 
-def ramp_weights(starts: Sequence[int], window: int) -> dict[int, Tensor]:
+def ramp_weights(starts: Sequence[int], window: int, device: torch.device | None = None) -> dict[int, Tensor]:
     """Computes ramp weights of windows along one image side. At each pixel, the weights of all windows sum to 1.
 
     Except for the first window, the weight of each window rises from 0 to 1 over the middle half of its overlap with
@@ -151,11 +154,12 @@ def ramp_weights(starts: Sequence[int], window: int) -> dict[int, Tensor]:
     Args:
         starts: first pixel of each window, in ascending order.
         window: length of a window in pixels.
+        device: device of the weights; None is the CPU.
 
     Returns:
         Start of a window -> (window,) float64 weights.
     """
-    positions = torch.arange(starts[-1] + window, dtype=torch.float64) + 0.5
+    positions = torch.arange(starts[-1] + window, dtype=exact_dtype(device), device=device) + 0.5
     rising = [torch.ones_like(positions)]
     for before, start in pairwise(starts):
         overlap = max(before + window - start, 1e-6)  # an overlap of 0 is a step between two pixels

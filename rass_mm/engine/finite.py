@@ -1,9 +1,10 @@
 """Hook that stops training if a loss or a weight is NaN or infinite, so that such weights are not saved."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import MessageHub
 from mmengine.model import is_model_wrapper
@@ -62,14 +63,19 @@ def check_losses(losses: Mapping[str, Any]) -> None:
     Args:
         losses: name of a loss -> number or tensor with one element. Other values are ignored.
     """
-    numbers = {
-        name: float(value)
-        for name, value in losses.items()
-        if isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
-    }
+    given = {name: value for name, value in losses.items() if isinstance(value, Tensor) and value.numel() == 1}
+    numbers = dict(zip(given, read(list(given.values())), strict=True))
+    numbers |= {name: float(value) for name, value in losses.items() if isinstance(value, int | float)}
     if not all(map(math.isfinite, numbers.values())):
         shown = ', '.join(f'{name} {value:.4g}' for name, value in numbers.items())
         raise TrainingError(f'{_place()}: the loss is not finite ({shown}). {_last()} {REMEDY}')
+
+
+def read(values: Sequence[Tensor]) -> list[float]:
+    """Returns tensors with one element as numbers. They are read at once, as each read waits for the accelerator."""
+    if not values:
+        return []
+    return torch.stack([value.detach().float().reshape(()).to(values[0].device) for value in values]).tolist()
 
 
 def check_weights(state: Mapping[str, Any]) -> None:

@@ -69,7 +69,7 @@ def label_image(
         labels, confidences = _maps(model, inputs, samples, confidence, watch or (lambda fraction: None))
     return Maps(
         labels.cpu().numpy().astype(np.int64, copy=False),
-        None if confidences is None else confidences.numpy(),
+        None if confidences is None else confidences.cpu().numpy(),
         restored,
     )
 
@@ -102,7 +102,7 @@ def _restoring_windows(restorer: nn.Module, choice: ModeChoice, size: tuple[int,
 def _maps(
     model: nn.Module, inputs: Tensor, samples: list[SegDataSample], confidence: bool, watch: Watch
 ) -> tuple[Tensor, Tensor | None]:
-    """Returns the labels (H, W), and the confidences (H, W) as uint8 on the CPU, or None if they are not requested."""
+    """Returns the labels (H, W), and the confidences (H, W) as uint8, or None if they are not requested."""
     metas = [sample.metainfo for sample in samples]
     bands = _bands(model, inputs, samples, metas)
     if bands is None:
@@ -204,7 +204,7 @@ def _of_label(probability: Tensor, positive: Tensor) -> Tensor:
 
 
 def _eight_bits(probability: Tensor) -> Tensor:
-    return probability.clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
+    return probability.clamp(0, 1).mul(255).round().to(torch.uint8)
 
 
 class ConfidentLabels(Labels):
@@ -222,5 +222,5 @@ class ConfidentLabels(Labels):
         return super()._decided(logits)
 
     def confidence(self) -> Tensor | None:
-        """Returns the confidence (H, W), uint8 on the CPU, or None if `probability` is not set."""
+        """Returns the confidence (H, W), uint8, or None if `probability` is not set."""
         return torch.cat(self.confidences) if self.confidences else None

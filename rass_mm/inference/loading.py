@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ from rass_mm.config.parts import dicts
 from rass_mm.config.settings import check_settings
 from rass_mm.datasets.classes import follow_classes
 from rass_mm.datasets.wrappers import leaf_paths
-from rass_mm.devices import chosen_device, dtype_name
+from rass_mm.devices import chosen_device, default_dtype
 from rass_mm.engine.checkpoints import load_local
+from rass_mm.engine.ready import Preparation, chosen_preparation, prepare
 from rass_mm.engine.structure import check_classes, weights_of
 from rass_mm.engine.trained_state import TrainedStateMixin, check_tensors, tensors_of
 from rass_mm.errors import AdapterError, BaseFolderError, CheckpointError, ConfigError
@@ -67,8 +69,28 @@ class SegmentorSource:
         hashes = [content_hash(adapter) for adapter in adapters]
         return {'checkpoint': content_hash(self.checkpoint), 'config': json_sha256(settings)[:16], 'adapters': hashes}
 
-    def build(self, device: torch.device, dtype: str = 'float32', options: SegmentOptions | None = None) -> Segmentor:
-        """Builds the model, loads its weights and moves it to a device.
+    def default_dtype(self, device: torch.device) -> str:
+        """Returns the dtype that is used by default: that of `rass_mm.devices.default_dtype` for RASS models.
+
+        Other mmseg segmentors use float32, in which they return the same labels as in mmseg. In half precision, they
+        run under autocast, which is slower than float32 for small networks on a CPU.
+        """
+        init_default_scope(self.config.get('default_scope') or 'mmseg')
+        kind = self.config.model.get('type')
+        if isinstance(kind, str):
+            with suppress(ConfigError), explained(self.config, 'model'):  # `build` reports an unknown type
+                kind = MODELS.get(kind)
+        return default_dtype(device) if hasattr(kind, 'prepare_prediction') else 'float32'
+
+    def build(
+        self, device: torch.device, how: Preparation | None = None, options: SegmentOptions | None = None
+    ) -> Segmentor:
+        """Builds the model, loads its weights, moves it to a device and prepares it for prediction.
+
+        Args:
+            device: the device.
+            how: settings of the preparation; None does not prepare the model, which computes in float32.
+            options: see `SegmentOptions`; None uses its defaults.
 
         Raises:
             BaseFolderError, AdapterError, ConfigError: the base, an adapter or the config cannot be used.
@@ -94,7 +116,8 @@ class SegmentorSource:
         model = revert_sync_batchnorm(model)
         load_weights(model, self.loaded, self.checkpoint)
         names, palette = classes_of(inner_segmentor(model), self.loaded.get('meta') or {}, self.config)
-        return Segmentor(model.to(device).eval(), self._steps(), names, palette, dtype, options)
+        model = model.to(device).eval()
+        return Segmentor(prepare(model, how) if how else model, self._steps(), names, palette, options)
 
     def _steps(self) -> list[Any]:
         """Returns the configs of the steps of the test pipeline."""
@@ -156,6 +179,8 @@ def load_segmentor(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     options: SegmentOptions | None = None,
+    compile: bool = False,
+    deterministic: bool = False,
 ) -> Segmentor:
     """Loads a trained segmentor, which can be any mmseg segmentor, for images of any size.
 
@@ -164,16 +189,19 @@ def load_segmentor(
         config: see `read_segmentor`.
         base: see `read_segmentor`.
         device: e.g. 'cpu' or 'cuda:1'; None uses CUDA if it is available.
-        dtype: 'float32' (used if None) gives the same labels as mmseg; 'bfloat16' and 'float16' use autocast. The torch
-            dtypes are accepted too.
+        dtype: 'float32', 'bfloat16' or 'float16', or the torch dtype of this name; None uses that of
+            `SegmentorSource.default_dtype`.
         options: see `SegmentOptions`; None uses its defaults.
+        compile: whether to compile the network with `torch.compile`, which takes minutes on a CPU.
+        deterministic: whether to compute in float32 with the network as it was trained, see `chosen_preparation`.
 
     Raises:
         CheckpointError, ConfigError, BaseFolderError, AdapterError: see `read_segmentor` and `SegmentorSource.build`.
     """
-    dtype = dtype_name(dtype or 'float32')
     place = chosen_device(None if device is None else str(device))
-    return read_segmentor(checkpoint, config, base).build(place, dtype, options)
+    source = read_segmentor(checkpoint, config, base)
+    how = chosen_preparation(place, dtype, compile, deterministic, source.default_dtype(place))
+    return source.build(place, how, options)
 
 
 def load_weights(model: nn.Module, loaded: dict[str, Any], checkpoint: Path) -> None:

@@ -88,7 +88,8 @@ def restore_image(
 
     Args:
         image: (H, W, 3) float32 RGB in [0, 1], of any size.
-        apply: the network, e.g. a `Restorer`. It receives windows on the CPU and moves them to its device.
+        apply: the network, e.g. a `Restorer`. The image is moved to its `device` once, because a copy per window would
+            make an accelerator wait. If the network has no such attribute, it receives windows on the CPU.
         options: see `RestoreOptions`; None uses its defaults.
         multiple: required divisor of the sides of the network's input. None uses `apply.size_multiple`, or 64 (as
             for Stable Diffusion) if the network has no such attribute.
@@ -108,10 +109,13 @@ def restore_image(
     multiple = multiple or getattr(apply, 'size_multiple', 64)
     source = _source(image, options, depth)
     window, overlap = options.tiling(multiple) if options.scheme == 'windows' else _whole(source, multiple)
+    network = _Checked(apply)
     try:
         with torch.inference_mode():
-            planes = torch.from_numpy(source).permute(2, 0, 1)
-            result = blended(planes, _in_unit_range(apply), window, overlap, options.batch, multiple)
+            planes = torch.from_numpy(source).permute(2, 0, 1).to(getattr(apply, 'device', 'cpu'))
+            result = blended(planes, network, window, overlap, options.batch, multiple)
+            network.check()
+            result = result.cpu()
     except torch.cuda.OutOfMemoryError as error:
         raise ConfigError(
             f'Too little memory for {options.batch} windows of {window} pixels. Use a smaller batch or window, or '
@@ -151,16 +155,33 @@ def _whole(source: np.ndarray, multiple: int) -> tuple[int, int]:
     return max(source.shape[:2]), 0
 
 
-def _in_unit_range(apply: Apply) -> Apply:
-    """Wraps the network to map windows in [0, 1], so that the whole image need not be converted to [-1, 1]."""
+class _Checked:
+    """Wraps the network to map windows in [0, 1], so that the whole image need not be converted to [-1, 1].
 
-    def checked(images: Tensor) -> Tensor:
-        outputs = apply(images.mul(2).sub_(1)).float()
-        if not torch.isfinite(outputs).all():
+    On a CPU, the outputs are checked window by window. On other devices, reading the outcome of a check waits for the
+    device, so it is read once, in `check`.
+
+    Args:
+        apply: the network.
+    """
+
+    def __init__(self, apply: Apply) -> None:
+        self.apply = apply
+        self.finite: Tensor | None = None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Applies the network to (B, 3, h, w) RGB in [0, 1], and returns the same shape and range."""
+        outputs = self.apply(images.mul(2).sub_(1)).float()
+        finite = torch.isfinite(outputs).all()
+        self.finite = finite if self.finite is None else self.finite & finite
+        if outputs.device.type == 'cpu':
+            self.check()
+        return outputs.add(1).div_(2)
+
+    def check(self) -> None:
+        """Raises an `AdapterError` if the network has returned NaN or infinity."""
+        if self.finite is not None and not self.finite:
             raise AdapterError(
                 'The restorer returned NaN or infinity. Its weights are damaged, or the range of float16 is too small '
                 'for them. Use float32 or bfloat16.'
             )
-        return outputs.add(1).div_(2)
-
-    return checked

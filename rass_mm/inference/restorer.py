@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 import torch
 
-from rass_mm.devices import chosen_device, default_dtype
+from rass_mm.devices import chosen_device
 from rass_mm.diffusion import restorer as diffusion
 from rass_mm.diffusion.adapters import AdapterSource
+from rass_mm.engine.ready import chosen_preparation, prepare
 from rass_mm.files.integrity import MAX_PIXELS
 from rass_mm.inference.photos import Photo, as_picture
 from rass_mm.inference.restore import RestoreOptions, restore_image
@@ -55,6 +56,8 @@ def load_restorer(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     options: RestoreOptions | None = None,
+    compile: bool = False,
+    deterministic: bool = False,
 ) -> PhotoRestorer:
     """Loads a trained restorer for images of any size.
 
@@ -64,9 +67,10 @@ def load_restorer(
         autoencoder: folder of a tiny autoencoder that replaces the VAE's decoder; None keeps the VAE.
         ends: what `autoencoder` replaces: 'decoder' or 'both' (encoder and decoder).
         device: e.g. 'cpu' or 'cuda:1'; None uses CUDA if it is available.
-        dtype: 'float32', 'bfloat16' or 'float16', or the torch dtype of this name; None uses bfloat16 on a CUDA device
-            that supports it, else float32.
+        dtype: 'float32', 'bfloat16' or 'float16', or the torch dtype of this name; None uses that of `default_dtype`.
         options: see `RestoreOptions`; None uses its defaults.
+        compile: whether to compile the networks with `torch.compile`, which takes minutes on a CPU.
+        deterministic: whether to compute in float32 with the networks as they were trained, see `chosen_preparation`.
 
     Raises:
         AdapterError: the file cannot be used, is not a restorer, or was trained on another base.
@@ -74,13 +78,7 @@ def load_restorer(
     """
     options = options or RestoreOptions()
     place = chosen_device(None if device is None else str(device))
-    network = diffusion.load_restorer(
-        adapter,
-        base,
-        autoencoder,
-        ends,
-        device=str(place),
-        dtype=dtype or default_dtype(place),
-        latent_tiles=options.scheme == 'osediff',
-    )
-    return PhotoRestorer(network, options)
+    how = chosen_preparation(place, dtype, compile, deterministic)
+    tiles = options.scheme == 'osediff'
+    network = diffusion.load_restorer(adapter, base, autoencoder, ends, str(place), latent_tiles=tiles)
+    return PhotoRestorer(prepare(network, how) if how else network, options)

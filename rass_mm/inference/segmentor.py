@@ -10,7 +10,7 @@ from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from mmseg.registry import TRANSFORMS
 from torch import nn
 
-from rass_mm.devices import dtype_name
+from rass_mm.engine.ready import PREPARED, Preparation
 from rass_mm.errors import ConfigError, DataError
 from rass_mm.files.integrity import MAX_PIXELS
 from rass_mm.files.tensors import first_line
@@ -21,16 +21,18 @@ from rass_mm.inference.photos import Photo, as_bgr
 from rass_mm.inference.results import MOST_8_BIT_CLASSES, Segmentation
 from rass_mm.segmentation import RestoreThenSegment
 
+UNPREPARED = Preparation()
+"""Precision of a model that is not prepared."""
+
 
 class Segmentor:
     """mmseg segmentor with its test pipeline, class names and options, as returned by `load_segmentor`.
 
     Args:
-        model: the model, in eval mode on its device.
+        model: the model, in eval mode on its device, prepared or not, see `rass_mm.engine.ready.prepare`.
         steps: configs of the steps of its test pipeline.
         classes: name of each class.
         palette: RGB colour of each class.
-        dtype: 'float32', or 'bfloat16' or 'float16' for autocast, or the torch dtype of this name.
         options: see `SegmentOptions`; None uses its defaults.
     """
 
@@ -40,10 +42,9 @@ class Segmentor:
         steps: Sequence[Mapping[str, Any]],
         classes: Sequence[str],
         palette: Palette,
-        dtype: str | torch.dtype = 'float32',
         options: SegmentOptions | None = None,
     ) -> None:
-        self.model, self.classes, self.palette, self.dtype = model, list(classes), palette, dtype_name(dtype)
+        self.model, self.classes, self.palette = model, list(classes), palette
         self.backend, self.to_float32, self.steps = _built(steps)
         self.use(options or SegmentOptions())
 
@@ -62,6 +63,11 @@ class Segmentor:
         return next(self.model.parameters()).device
 
     @property
+    def dtype(self) -> str:
+        """Precision of the model: 'float32', 'bfloat16' or 'float16'."""
+        return getattr(self.model, PREPARED, UNPREPARED).dtype
+
+    @property
     def restores(self) -> bool:
         """Whether the model restores images before it segments them."""
         return isinstance(self.model, RestoreThenSegment)
@@ -72,7 +78,7 @@ class Segmentor:
         """Segments one image, or each image of a list.
 
         The label map has the size of the image after it is turned upright by its EXIF orientation. It equals the label
-        map of mmseg's `inference_model` if both use the same mode.
+        map of mmseg's `inference_model` if both use the same mode and the model was loaded with `deterministic`.
 
         Args:
             images: an image file, an array, a Pillow image, or a list of these. Arrays are RGB, not BGR as in mmseg:
@@ -102,14 +108,12 @@ class Segmentor:
             DataError: the network fails on the image, or memory is too small for it.
         """
         try:
-            with torch.autocast(self.device.type, getattr(torch, self.dtype), enabled=self.dtype != 'float32'):
-                data = self._prepared(image, path)
-                maps = label_image(self.model, data, self.choice, self.options.confidence, watch)
+            maps = label_image(self.model, self._packed(image, path), self.choice, self.options.confidence, watch)
         except (RuntimeError, MemoryError) as error:  # the errors of networks and of memory, CUDA's included
             raise _failure(image, error) from error
         return self._result(image, maps)
 
-    def _prepared(self, image: np.ndarray, path: str | None) -> dict[str, Any]:
+    def _packed(self, image: np.ndarray, path: str | None) -> dict[str, Any]:
         """Returns the output of the test pipeline for one image, as a batch with one item."""
         size = image.shape[:2]
         results: Any = {'img_path': path, 'img': image, 'img_shape': size, 'ori_shape': size}

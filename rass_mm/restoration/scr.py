@@ -131,6 +131,11 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
     def init_weights(self) -> None:
         """Does nothing, because the constructor loads the base and initializes the LoRA."""
 
+    def prepare_prediction(self, dtype: torch.dtype) -> None:
+        """Prepares the restorer for prediction in `dtype`, in place, see `rass_mm.engine.ready.prepare`."""
+        self.losses, self.prompt = nn.ModuleDict(), self.test_prompt
+        self.generator.prepare_prediction(dtype, self.test_prompt)
+
     def save_adapter(self, path: str) -> None:
         """Writes the adapter to a safetensors file for `rass-mm restore` and RASS configs."""
         self.generator.save(path, self.identity, self.test_prompt_type, self.classes)
@@ -289,7 +294,8 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
         def apply(images: Tensor) -> Tensor:
             if prompt is None:
                 return model.decode(model.encode(images))
-            return clamped(model(images, prompt.repeated(len(images)).context, tiled))
+            given = prompt.repeated(len(images))
+            return clamped(model(images, given.context if model.is_capturing else given.conditioning, tiled))
 
         if tiled:
             multiple = model.autoencoder.stride

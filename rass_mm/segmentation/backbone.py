@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from mmengine.model import BaseModule, initialize
 from mmseg.registry import MODELS
 from torch import Tensor, nn
@@ -124,7 +125,11 @@ class DiffusionBackbone(TrainedStateMixin, BaseModule):
         Raises:
             DataError: H or W is not a multiple of the number that the base requires, see `resize_features`.
         """
-        return self.extractor(images, self.prompt(images).context if context is None else context)
+        return self.extractor(images, self.prompt(images).conditioning if context is None else context)
+
+    def prepare_prediction(self, dtype: torch.dtype) -> None:
+        """Prepares the backbone for prediction in `dtype`, in place, see `rass_mm.engine.ready.prepare`."""
+        self.extractor.prepare_prediction(dtype, self.prompt)
 
     def stage_points(self) -> list[StagePoint]:
         """Returns the prompt, the VAE encoder and the UNet as stages, in the order in which they run."""

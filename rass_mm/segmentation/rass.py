@@ -17,6 +17,7 @@ from rass_mm.datasets.names import class_names
 from rass_mm.diffusion.extractor import resized
 from rass_mm.diffusion.prompts import Prompt
 from rass_mm.diffusion.tiling import Window, batched, mean_weights, ramp_weights, window_weights, windows
+from rass_mm.engine.ready import prepare_part
 from rass_mm.engine.trained_state import TrainedStateMixin
 from rass_mm.errors import ConfigError
 from rass_mm.segmentation.logits import check_kept_size, each_size, keeping_logits, keeps_logits
@@ -94,7 +95,7 @@ class RASS(TrainedStateMixin, EncoderDecoder):
         If `prompt` is None, it is computed from the images.
         """
         prompt = prompt or self.prompt(inputs)
-        features = self.backbone(inputs, prompt.context)
+        features = self.backbone(inputs, prompt.conditioning)
         return self.neck(features) if self.with_neck else tuple(features)
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
@@ -148,6 +149,22 @@ class RASS(TrainedStateMixin, EncoderDecoder):
         for sample, image in zip(samples, labels, strict=True):
             sample.pred_sem_seg = PixelData(data=image.finished())
         return samples
+
+    def prepare_prediction(self, dtype: torch.dtype) -> None:
+        """Prepares the model for prediction in `dtype`, in place, see `rass_mm.engine.ready.prepare`.
+
+        The auxiliary heads are dropped. A head without `prepare_prediction` keeps float32 weights and uses autocast.
+        """
+        self.backbone.prepare_prediction(dtype)
+        if self.with_neck:
+            self.neck.to(dtype)
+        self.auxiliary_head = None
+        for head in self.decode_head if isinstance(self.decode_head, nn.ModuleList) else [self.decode_head]:
+            prepare_part(head, dtype)
+
+    def heavy_modules(self) -> list[nn.Module]:
+        """Returns the most expensive modules, which are those of the backbone."""
+        return self.backbone.heavy_modules()
 
     def _forward(self, inputs: Tensor, data_samples: list | None = None) -> Any:
         """Computes the raw output of the decode head (mmseg's mode 'tensor')."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from rass_mm.diffusion.restorer import load_restorer
 from rass_mm.diffusion.stages import StagePoint
 from rass_mm.diffusion.tiling import blended
+from rass_mm.engine.ready import prepare_part
 from rass_mm.engine.trained_state import TrainedStateMixin, check_tensors, tensors_of
 from rass_mm.errors import AdapterError, ConfigError
 from rass_mm.segmentation.logits import each_size, keeping_logits
@@ -76,7 +77,15 @@ class FileRestorer(nn.Module):
 
     def heavy_modules(self) -> list[nn.Module]:
         """Returns the most expensive modules of the restorer, which are the ones to compile."""
-        return self.restorer.model.heavy_modules()
+        return self.restorer.heavy_modules()
+
+    def prepare_prediction(self, dtype: torch.dtype) -> None:
+        """Prepares the restorer for prediction, in place, see `rass_mm.engine.ready.prepare`.
+
+        The restorer computes in `dtype` unless its config sets another one than float32.
+        """
+        own = next(self.restorer.parameters()).dtype
+        self.restorer.prepare_prediction(dtype if own is torch.float32 else own)
 
 
 @MODELS.register_module()
@@ -215,6 +224,11 @@ class RestoreThenSegment(BaseSegmentor):
             del state_dict[prefix + key]
             state_dict[prefix + INNER + key] = value
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def prepare_prediction(self, dtype: torch.dtype) -> None:
+        """Prepares the restorer and the segmentor for prediction in `dtype`, in place."""
+        for part in (self.restorer, self.segmentor):
+            prepare_part(part, dtype)
 
     def stage_points(self) -> list[StagePoint]:
         """Returns the stages of the restorer, prefixed with 'restore: ', followed by those of the segmentor.

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 
+from rass_mm.devices import exact_dtype
 from rass_mm.segmentation.head_inputs import explained_inputs
 
 Rows = Callable[[int, int], Tensor]
@@ -43,13 +44,14 @@ def resized_rows(
         (B, C, bottom - top, W).
     """
     first, height = whole or (0, x.shape[-2])
-    low, high, fraction = source_rows(height, size[0], top, bottom, align_corners)
-    low, high = low.to(x.device) - first, high.to(x.device) - first
-    rows = torch.lerp(x[..., low, :], x[..., high, :], fraction.to(x)[:, None])
+    low, high, fraction = source_rows(height, size[0], top, bottom, align_corners, x.device)
+    rows = torch.lerp(x[..., low - first, :], x[..., high - first, :], fraction.to(x)[:, None])
     return F.interpolate(rows, (bottom - top, size[1]), mode='bilinear', align_corners=align_corners)
 
 
-def source_rows(height: int, target: int, top: int, bottom: int, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
+def source_rows(
+    height: int, target: int, top: int, bottom: int, align_corners: bool, device: torch.device | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the source rows that bilinear interpolation combines for each row of the resized map.
 
     Args:
@@ -58,12 +60,13 @@ def source_rows(height: int, target: int, top: int, bottom: int, align_corners: 
         top: index of the first row of the resized map.
         bottom: index after the last row.
         align_corners: as in `F.interpolate`.
+        device: device of the result; None is the CPU.
 
     Returns:
         Three tensors with one value for each row from `top` to `bottom - 1`: the index of the source row above it, the
         index of the source row below it, and its distance from the source row above it, in [0, 1].
     """
-    rows = torch.arange(top, bottom, dtype=torch.float64)
+    rows = torch.arange(top, bottom, dtype=exact_dtype(device), device=device)
     if align_corners:
         place = rows * ((height - 1) / max(target - 1, 1))
     else:

@@ -17,7 +17,7 @@ from campaign.cases import Case
 from campaign.table import all_cases
 from mmengine.runner.checkpoint import CheckpointLoader, load_from_http
 
-import rass_mm.engine  # noqa: F401  (replaces mmengine's loaders of remote files)
+import rass_mm.engine.remote  # noqa: F401  (replaces mmengine's loaders of remote files)
 
 PASSED = 'exit status 0'
 RAN = 'code of the input ran'

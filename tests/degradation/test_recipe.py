@@ -85,6 +85,22 @@ def test_gaussian_noise_has_its_sigma(grey):
     assert (np.ptp(noisy, axis=2).max() == 0) == grey
 
 
+@pytest.mark.parametrize('grey', [False, True])
+@pytest.mark.parametrize('kind', ['gaussian', 'poisson'])
+def test_noise_replays_its_formula_bit_by_bit(picture, kind, grey):
+    step = {'op': 'noise', 'kind': kind, 'sigma': 20.0, 'scale': 0.4, 'grey': grey, 'seed': 11}
+    clean, rng = picture.astype(np.float32) / 255, np.random.default_rng(11)
+    if kind == 'gaussian':
+        noise = rng.standard_normal((48, 64, 1 if grey else 3), dtype=np.float32) * np.float32(20.0 / 255)
+    else:
+        source = cv2.cvtColor(clean, cv2.COLOR_BGR2GRAY)[..., None] if grey else clean
+        levels = np.rint(source * 255).astype(np.uint8)
+        counts = next(2**power for power in range(9) if 2**power >= len(np.unique(levels)))
+        noise = ((rng.poisson(levels / 255.0 * counts) / counts - levels / 255.0) * 0.4).astype(np.float32)
+    expected = np.rint(np.clip(clean + noise, 0, 1) * 255).astype(np.uint8)
+    assert np.array_equal(recipe.apply(picture, {'height': 48, 'width': 64, 'steps': [step]}), expected)
+
+
 def test_poisson_noise_has_the_variance_of_its_counts():
     levels = np.array([0, 40, 80, 120, 200, 255])  # six levels, so eight counts at 1
     image = np.repeat(levels / 255, 40000).reshape(6, 40000)

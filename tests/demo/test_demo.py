@@ -9,7 +9,7 @@ import pytest
 from commands import python
 
 from rass_mm.cli import train as train_command
-from rass_mm.cli.options import runner_config
+from rass_mm.cli.runner import runner_config
 from rass_mm.demo import run as demo_run
 from rass_mm.demo.base.shipped import shipped_base, shipped_record
 from rass_mm.demo.costs import Costs

@@ -8,9 +8,8 @@ from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import CheckpointHook
 from toy_training import Toy, toy_runner
 
-from rass_mm.engine import FiniteTrainingHook
 from rass_mm.engine.checkpoints import load_local
-from rass_mm.engine.finite import check_losses
+from rass_mm.engine.finite import FiniteTrainingHook, check_losses
 from rass_mm.errors import TrainingError
 
 LOOP = {'type': 'ResumableIterLoop', 'max_iters': 9}

@@ -3,8 +3,8 @@
 import pytest
 from toy_training import toy_runner
 
-from rass_mm.engine import ConfigScheduleHook
 from rass_mm.engine.loop import _Skipping
+from rass_mm.engine.schedule import ConfigScheduleHook
 from rass_mm.errors import ConfigError
 
 WARM = {'type': 'LinearLR', 'start_factor': 0.1, 'begin': 0, 'end': 3, 'by_epoch': False}

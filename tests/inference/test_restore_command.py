@@ -63,7 +63,7 @@ def test_a_folder_is_restored(files, loads, capsys):
     assert after.shape == (80, 140, 3) and np.abs(after.mean() - (255 - before.mean())) < 2
     given = loads.given[0]
     assert given['adapter'] == files / 'scr.safetensors' and given['base'] == files / 'base'
-    assert (given['device'], given['dtype'], given['autoencoder']) == ('cpu', 'float32', None)
+    assert (given['device'], given['autoencoder']) == ('cpu', None)
     assert '1 of 1 images restored' in capsys.readouterr().out
     assert restore(files, '--upscale', '2', '--window', '64', '--overlap', '32') == 0
     assert len(loads.given) == 1  # nothing to do, so no model is loaded
@@ -102,7 +102,9 @@ def test_a_folder_with_the_earlier_enlargement_is_not_continued(files, loads, ca
     ('options', 'said'),
     [
         (['--color-fix', 'wavelet'], 'other settings'),
-        (['--dtype', 'bfloat16'], 'other settings'),
+        (['--dtype', 'float16'], 'other settings'),
+        (['--deterministic'], 'other settings'),
+        (['--deterministic', '--dtype', 'bfloat16'], 'Remove dtype'),
         (['--device', 'nowhere'], 'nowhere'),
         (['--device', 'cuda:99'], 'cuda:99'),
         (['--overlap', '512'], 'overlap'),
@@ -166,7 +168,8 @@ def test_the_hash_follows_content_not_names(files):
 def test_the_real_restorer_gives_the_result_of_the_whole_mirrored_image(tiny_base, files):
     base, adapter = read_base(tiny_base), files / 'scr.safetensors'
     OneStepRestorer(base).save(adapter, base.identity, 'ClassTokens', ['tree', 'car'])
-    assert restore(files, '--window', '128', '--overlap', '32', '--base', str(tiny_base)) == 0
+    options = ['--window', '128', '--overlap', '32', '--dtype', 'float32']
+    assert restore(files, *options, '--base', str(tiny_base)) == 0
     restorer = load_restorer(adapter, tiny_base)
     image = np.asarray(Image.open(files / 'in' / 'image.png')) / np.float32(127.5) - 1
     missing = [(0, -side % restorer.size_multiple) for side in image.shape[:2]]

@@ -72,7 +72,7 @@ def test_labels_are_those_of_mmseg(trained, photos, done):
 
 
 def test_labels_of_rass_are_those_of_mmseg(trained, photos, tmp_path):
-    assert segment(photos, tmp_path / 'out', trained.rass.file) == 0
+    assert segment(photos, tmp_path / 'out', trained.rass.file, '--dtype', 'float32') == 0
     for name in ('sub/turned', 'wide'):
         expected, _ = mmsegs(trained.rass, source_of(photos, name))
         assert np.array_equal(labels(tmp_path / 'out', name), expected) and len(np.unique(expected)) >= 3

@@ -147,7 +147,7 @@ def test_the_shell_and_python_give_the_same(trained, segmentor, photos, tmp_path
 
 def test_restore_then_segment_shows_what_it_restored(trained, tiny_base, adapter, photos, tmp_path):
     config = shipped(R2S, **{'model.restorer.adapter': str(adapter), 'model.restorer.base': str(tiny_base)})
-    segmentor = rass_mm.load_segmentor(trained.plain.file, config, device='cpu')
+    segmentor = rass_mm.load_segmentor(trained.plain.file, config, device='cpu', dtype='float32')
     found = segmentor.predict(photos / 'wide.png')
     image = torch.from_numpy(np.ascontiguousarray(found.image[..., ::-1])).permute(2, 0, 1)
     expected = segmentor.model.restore([image])[0].permute(1, 2, 0).numpy()[..., ::-1]

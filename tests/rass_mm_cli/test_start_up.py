@@ -7,26 +7,87 @@ from importlib import import_module
 
 import pytest
 from commands import ROOT, python, run
+from PIL import Image
 
 from rass_mm import __version__
 from rass_mm.errors import InstallationError
-from rass_mm_cli.main import main, run_command
+from rass_mm_cli import start
+from rass_mm_cli.main import main, parser_of, run_command
 from rass_mm_cli.parser import CommandParser
 from rass_mm_cli.table import COMMANDS
 
 LIMIT = 1.0
 """Maximum CPU seconds of these commands. Importing the package would take 6 to 8 seconds."""
+SEGMENTATION, UNUSED = ('mmseg', 'mmdet'), ('mmagic', 'pandas')
 LIBRARIES = ('torch', 'numpy', 'mmengine', 'mmcv', 'mmseg', 'diffusers', 'rass_mm')
 
 
-@pytest.mark.parametrize('arguments', [[], ['--help'], ['--version'], ['doctor'], ['doctor', '--help'], ['make-lqq']])
+ANSWERS = [[], ['--help'], ['--version'], ['doctor'], ['doctor', '--help'], ['make-lqq']]
+ANSWERS += [['restore', '--help'], ['train', '-h'], ['help', 'segment']]
+
+
+@pytest.mark.parametrize('arguments', ANSWERS)
 def test_answers_import_no_library_and_take_less_than_a_second_of_cpu(arguments):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = python('-X', 'importtime', '-m', 'rass_mm_cli', *arguments)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < LIMIT
-    imported = {line.rpartition('|')[2].strip() for line in done.stderr.splitlines() if line.startswith('import time:')}
+    imported = imports(done)
     assert 'rass_mm_cli.table' in imported and not imported & set(LIBRARIES)
+
+
+def imports(done):
+    """Names of the modules that a process run with `-X importtime` has imported, its worker processes included."""
+    return {line.rpartition('|')[2].strip() for line in done.stderr.splitlines() if line.startswith('import time:')}
+
+
+@pytest.mark.parametrize('name', [name for name in COMMANDS if name != 'doctor'])
+def test_stored_help_is_that_of_the_parser(name, monkeypatch, capsys):
+    monkeypatch.setenv('COLUMNS', str(start.WIDTH))
+    assert main([name, '--help']) == 0
+    expected = parser_of(name, import_module(COMMANDS[name].module)).format_help()
+    assert capsys.readouterr().out == expected, 'run python tools/write_help.py'
+
+
+def test_every_stored_page_belongs_to_a_command():
+    assert {page.stem for page in start.PAGES.iterdir()} == set(COMMANDS) - {'doctor'}
+
+
+def test_restoring_imports_no_segmentation_library(tiny_base, adapter, tmp_path):
+    photo = tmp_path / 'photo.png'
+    Image.new('RGB', (40, 40), 'green').save(photo)
+    command = ['restore', photo, tmp_path / 'out', '--adapter', adapter, '--base', tiny_base]
+    done = python('-X', 'importtime', '-m', 'rass_mm_cli', *command)
+    assert done.returncode == 0 and Image.open(tmp_path / 'out' / 'photo.png').size == (40, 40)
+    assert 'diffusers' in imports(done) and not imports(done) & {*SEGMENTATION, *UNUSED, 'matplotlib'}
+
+
+def test_workers_of_make_lq_import_no_network_library(scenes, tmp_path):
+    folder = scenes / 'img_dir' / 'val'
+    # -X importtime also applies to the fork server, which imports the modules of the workers.
+    done = python('-X', 'importtime', '-m', 'rass_mm_cli', 'make-lq', folder, tmp_path / 'lq', '--workers', '2')
+    assert done.returncode == 0 and len(list((tmp_path / 'lq').glob('*.png'))) == len(list(folder.glob('*.png')))
+    assert done.stderr.count(' rass_mm.degradation.builder\n') == 2  # the command and the fork server
+    assert not imports(done) & {*SEGMENTATION, *UNUSED, 'diffusers', 'transformers', 'matplotlib'}
+
+
+SEQUENCE = """
+import sys
+from rass_mm_cli.main import main
+assert main(['configs']) == 0 and 'mmseg' not in sys.modules
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_training_registers_the_plugin_after_a_command_without_it(scenes, tiny_base, tmp_path):
+    values = [f'train_dataloader.dataset.data_root={scenes}', f'model.backbone.base={tiny_base}']
+    values += ['train_dataloader.batch_size=2', 'train_cfg.max_iters=1', 'default_hooks.logger.interval=1']
+    values += ['val_dataloader=None', 'val_cfg=None', 'val_evaluator=None', 'default_hooks.checkpoint.save_best=None']
+    command = ['train', 'rass/rass_scenes_tiny.py', '--work-dir', tmp_path, '--cfg-options', *values]
+    done = python('-X', 'importtime', '-c', SEQUENCE, *command)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert set(SEGMENTATION) <= imports(done) and not imports(done) & set(UNUSED)
+    assert list(tmp_path.glob('*.pth'))
 
 
 def test_help_lists_every_command_once_by_group(capsys):
@@ -105,7 +166,7 @@ def test_an_explained_installation_error_is_printed_once_and_unchanged(capsys, m
 
     monkeypatch.setattr('rass_mm_cli.main.importlib.import_module', refuse)
     assert run_command('train', []) == 1
-    assert capsys.readouterr().err == '\nerror: rass_mm cannot be imported: No module named rass_mm.cli.train\n'
+    assert capsys.readouterr().err == '\nerror: rass_mm cannot be imported: No module named rass_mm\n'
 
 
 def test_layouts_of_a_random_base_are_choices(capsys, tmp_path):

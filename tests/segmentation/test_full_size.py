@@ -39,9 +39,9 @@ def group(name):
     return 'pixel_decoder' if 'pixel_decoder' in name else 'decoder'
 
 
-def full_config(folder, layout, width):
+def full_config(folder, layout, width, name='rass_ade20k_lq'):
     write_random_base(folder, layout, weights=False)
-    config = Config.fromfile(str(rass_mm.config_path('rass/rass_ade20k_lq.py')))
+    config = Config.fromfile(str(rass_mm.config_path(f'rass/{name}.py')))
     config.merge_from_dict({'model.backbone.base': str(folder), 'model.backbone.expect.cross_attention_dim': width})
     return config
 
@@ -65,6 +65,19 @@ def test_trained_parameters_equal_the_released_ones(tmp_path):
         if 'lora_' in name:
             lora[layer_group(name)] += parameter.numel()
     assert dict(lora) == RELEASED_LORA
+
+
+def test_the_mlp_head_changes_the_trained_parameters_of_the_head_only(tmp_path):
+    model = build_on_meta(full_config(tmp_path / 'base', 'sd21-base', 1024, 'rass_ade20k_lq_segformer'))
+    trained = Counter()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            trained[group(name)] += parameter.numel()
+    assert dict(trained) == {
+        **{part: RELEASED[part] for part in ('lora', 'conv_in', 'projections')},
+        'decoder': 4 * (512 * 256 + 2 * 256) + (4 * 256 * 256 + 2 * 256) + (256 + 1) * 150,
+    }
+    assert sum(trained.values()) == 8_658_022  # configs/rass/README.md
 
 
 def test_checkpoint_of_the_full_model_holds_the_trained_part_only(tmp_path):

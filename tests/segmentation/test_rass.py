@@ -6,6 +6,7 @@ from mmengine.config import ConfigDict
 from mmseg.models.segmentors import EncoderDecoder
 
 from rass_mm.diffusion.adapters import merge_adapter
+from rass_mm.diffusion.text import TextEncoder
 from rass_mm.errors import ConfigError, DataError
 
 
@@ -131,6 +132,14 @@ def test_other_prompts_train(build, batch, prompt):
     model = build(prompt=prompt)
     assert total(model, batch) > 0
     assert not any(key.startswith('prompt') for key in model.state_dict())
+
+
+@pytest.mark.parametrize('prompt', ['ClassTokens', 'EmptyPrompt'])
+def test_fixed_prompts_need_no_text_encoder_in_training(build, batch, prompt, monkeypatch):
+    model = build(prompt={'type': prompt})
+    assert not any(isinstance(module, TextEncoder) for module in model.modules())
+    monkeypatch.setattr(TextEncoder, 'encode', None)
+    assert total(model, batch) > 0
 
 
 def test_training_the_whole_unet_frees_all_that_is_used(build, batch):

@@ -1,6 +1,6 @@
 """Job of a benchmark: a variant together with its model and random input images."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import Any
@@ -10,14 +10,14 @@ from mmengine.config import Config
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from rass_mm.analysis.speed.models import Models, count_parameters, everything, in_precision, module_tensors, settings
+from rass_mm.analysis.speed.models import Models, count_parameters, everything, module_tensors, settings
 from rass_mm.analysis.speed.stages import extractor_of, replaced
 from rass_mm.analysis.speed.variants import Variant, settled
 from rass_mm.config.building import named_parts
 from rass_mm.devices import check_memory
 from rass_mm.diffusion.stages import StagePoint
 from rass_mm.errors import ConfigError, InstallationError
-from rass_mm.segmentation.stages import segmentor_heavy_modules, segmentor_stages
+from rass_mm.segmentation.stages import segmentor_stages
 
 PIXEL_BYTES = 48
 """Memory per pixel of an input in bytes, without that of the network."""
@@ -42,7 +42,9 @@ class Job:
         self.variant, self.device, self.size, self.batch = variant, models.device, size, batch
         self.config, self.notes = settled(variant)
         self.model = models.fitted(variant, self.config)
-        self.prompt = models.prompt(variant, self.config, self.model) if self.config.model.type == 'RASS' else None
+        self.trained = models.trained(variant, self.config)
+        own = variant.prepared or self.config.model.type != 'RASS'  # a prepared model has its own prompt
+        self.prompt = None if own else models.prompt(variant, self.config, self.model)
         check_size(self.model, size)
         height, width = size
         check_memory(
@@ -52,7 +54,6 @@ class Job:
         )
         self.restores = hasattr(self.model, 'generator')
         self.inputs = self._inputs(seed)
-        self._compiled: dict[nn.Module, Callable] = {}
 
     @property
     def test_cfg(self) -> Any:
@@ -66,35 +67,19 @@ class Job:
         if hasattr(self.model, 'restorer'):
             return [image.to(self.device) for image in pixels]  # the data preprocessor runs after restoration
         images = pixels.to(self.device).float().div(127.5).sub(1)
-        if self.restores:
-            images = images.to(getattr(torch, self.variant.dtype))
-        layout = torch.channels_last if self.variant.channels_last else torch.contiguous_format
-        return images.contiguous(memory_format=layout)
+        return images
 
     @contextmanager
-    def active(self, compiled: bool) -> Iterator[None]:
-        """Context manager. Inside the block, the model has the test settings and the precision of the variant.
-
-        Args:
-            compiled: whether to compile the most expensive modules, if `variant.compile` is set.
-        """
+    def active(self) -> Iterator[None]:
+        """Context manager. Inside the block, the model has the test settings of the variant."""
         with ExitStack() as stack:
             stack.enter_context(named_parts(self.config, 'model'))
             changes = settings(self.model, self.config.model)
             changes += [(self.model.backbone, 'prompt', self.prompt)] if self.prompt is not None else []
             for owner, name, value in changes:
                 stack.enter_context(replaced(owner, name, lambda _old, value=value: value))
-            for module in segmentor_heavy_modules(self.model) if compiled and self.variant.compile else []:
-                stack.enter_context(replaced(module, 'forward', lambda run, module=module: self._compile(module, run)))
-            stack.enter_context(in_precision(self.model, self.variant.dtype, self.device))
             stack.enter_context(torch.no_grad())
             yield
-
-    def _compile(self, module: nn.Module, run: Callable) -> Callable:
-        if module not in self._compiled:
-            mode = 'reduce-overhead' if self.device.type == 'cuda' else None  # CUDA graphs: eager is launch-bound
-            self._compiled[module] = torch.compile(run, mode=mode, dynamic=False)
-        return self._compiled[module]
 
     def points(self) -> list[StagePoint]:
         """Returns the timed methods of the model and their stages. Call it inside `active`."""
@@ -146,13 +131,14 @@ class Job:
             read: ids of the parameters that a pass reads.
 
         Returns:
-            A dict with the counts of `all`, `running` (read in a pass) and `trained` parameters (require gradients).
+            A dict with the counts of `all`, `running` (read in a pass) and `trained` parameters (of the model before
+            it is prepared).
         """
         parameters = self.parameters()
         return {
             'all': count_parameters(parameters),
             'running': count_parameters(parameter for parameter in parameters if id(parameter) in read),
-            'trained': count_parameters(parameter for parameter in parameters if parameter.requires_grad),
+            'trained': self.trained,
         }
 
 

@@ -5,9 +5,10 @@ The passes of the jobs alternate, so that slow periods of the machine affect all
 
 import gc
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,13 +16,14 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_flop_count
 
 from rass_mm.analysis.speed.ceiling import TERA
 from rass_mm.analysis.speed.job import Job
 from rass_mm.analysis.speed.memory import PeakMemory
 from rass_mm.analysis.speed.stages import StageMeter
 from rass_mm.devices import synchronise
+from rass_mm.engine.packing import can_pack
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +109,7 @@ def many_compiled_modules() -> Iterator[None]:
 
 def timed(job: Job) -> float:
     """Runs one pass and returns its duration in seconds."""
-    with job.active(compiled=True):
+    with job.active():
         synchronise(job.device)
         started = time.perf_counter()
         job.run()
@@ -128,7 +130,7 @@ def timed_by_stage(job: Job) -> tuple[dict[str, float], int | None]:
 
     gc.collect()
     meter, memory = StageMeter(read), PeakMemory(job.device)
-    with job.active(compiled=True), memory, meter.watching(job.points()):
+    with job.active(), memory, meter.watching(job.points()):
         job.run()
     return meter.amounts, memory.peak
 
@@ -140,12 +142,29 @@ def counted(job: Job) -> tuple[dict[str, float], dict[str, int]]:
     are not counted.
     """
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    counter = FlopCounterMode(display=False, custom_mapping={attention: _attention_operations})
+    counter = FlopCounterMode(display=False, custom_mapping={attention: _attention_operations, **packed_operations()})
     reader = ParameterReader()
     meter = StageMeter(counter.get_total_flops)
-    with job.active(compiled=False), counter, reader, meter.watching(job.points()):
+    with uncompiled(), job.active(), counter, reader, meter.watching(job.points()):
         job.run()
     return meter.amounts, job.parameter_counts(reader.read)
+
+
+def uncompiled() -> AbstractContextManager:
+    """Context manager. Inside the block, compiled modules run without compilation."""
+    return torch.compiler.set_stance('force_eager')
+
+
+def packed_operations() -> dict[Any, Callable[..., int]]:
+    """Returns the functions that count the operations of layers with packed weights, which PyTorch does not count."""
+    if not can_pack():
+        return {}
+    return {
+        torch.ops.mkldnn._convolution_pointwise: lambda x, weight, *_, out_shape, **__: conv_flop_count(
+            x, weight, out_shape
+        ),
+        torch.ops.mkldnn._linear_pointwise: lambda x, weight, *_, **__: 2 * math.prod(x) * weight[0],
+    }
 
 
 def _attention_operations(query: Any, key: Any, value: Any, *_args: Any, **_kwargs: Any) -> int:

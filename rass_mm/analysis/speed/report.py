@@ -7,7 +7,7 @@ The record is a JSON object:
 * `ceiling`: for each dtype `matmul`, `convolution` (TFLOP/s) and `shapes` (TFLOP/s of each measured shape).
 * `variants`: a list in the given order, whose first entry is the reference. Each entry contains
     * `name`, `config`, `checkpoint` (None: random weights), `overrides`, `dtype`, `compile`, `channels_last`, `windows`
-      (None: value of the config), `released`, `test_cfg`, `notes`;
+      (None: value of the config), `prepared`, `released`, `test_cfg`, `notes`;
     * `seconds` of a pass over the batch: `median`, `low`, `high` (quartiles), `per_iteration`;
     * `images_per_second`, `tflop_per_image`, `tflops` (TFLOP/s), `share_of_matmul`, `share_of_convolution`;
     * `stages`: for each stage `seconds`, `share` (of `staged_seconds`), `tflop_per_image`, `tflops`, `share_of_matmul`,

@@ -15,11 +15,12 @@ from rass_mm.config.building import explained
 from rass_mm.config.settings import check_settings
 from rass_mm.datasets.classes import follow_classes
 from rass_mm.devices import DTYPES
+from rass_mm.engine.ready import Preparation
 from rass_mm.errors import ConfigError
 
 RELEASED = 'released'
 SWITCHES = {'0': False, '1': True}
-OPTIONS = ('dtype', 'compile', 'channels_last', 'windows', 'path', 'checkpoint')
+OPTIONS = ('dtype', 'compile', 'channels_last', 'prepared', 'windows', 'path', 'checkpoint')
 SYNTAX = "'NAME: CONFIG [CHECKPOINT] dtype=bfloat16 compile=1 channels_last=1 windows=4 model.some.key=value'"
 
 
@@ -33,7 +34,9 @@ class Variant:
         checkpoint: checkpoint file to load; None uses random weights.
         dtype: 'float32', 'bfloat16' or 'float16'.
         compile: whether to compile the most expensive modules with `torch.compile`.
-        channels_last: whether images and convolutions use the channels-last layout.
+        channels_last: whether convolutions use the channels-last layout, see `Preparation`.
+        prepared: whether the model is prepared for prediction, see `rass_mm.engine.ready`. An unprepared model computes
+            in float32 with the network as it was trained.
         windows: number of windows of one image per batch; None uses the value of the config.
         released: whether to follow the released code, see `released_path`.
         overrides: config overrides by dotted key.
@@ -44,7 +47,8 @@ class Variant:
     checkpoint: str | None = None
     dtype: str = 'float32'
     compile: bool = False
-    channels_last: bool = False
+    channels_last: bool | None = None
+    prepared: bool = True
     windows: int | None = None
     released: bool = False
     overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -52,8 +56,18 @@ class Variant:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ConfigError(f'{self.name}: dtype is {self.dtype!r}. Set it to one of {", ".join(DTYPES)}.')
+        if not self.prepared and (self.dtype != 'float32' or self.compile or self.channels_last):
+            raise ConfigError(
+                f'{self.name}: an unprepared model (prepared=0) computes in float32. Remove dtype, compile and '
+                f'channels_last.'
+            )
         if self.windows is not None and self.windows < 1:
             raise ConfigError(f'{self.name}: windows is {self.windows}, but it must be at least 1.')
+
+    @property
+    def preparation(self) -> Preparation | None:
+        """How the model is prepared, or None."""
+        return Preparation(self.dtype, self.channels_last, self.compile) if self.prepared else None
 
 
 def parse_variant(text: str, first: Variant) -> Variant:
@@ -98,13 +112,14 @@ def parse_variant(text: str, first: Variant) -> Variant:
 
 
 def released(variant: Variant) -> Variant:
-    """Returns the variant with the options of the released code: float32, one window at a time, eager, contiguous."""
-    return replace(variant, dtype='float32', compile=False, channels_last=False, windows=1, released=True)
+    """Returns the variant with the options of the released code: float32, unprepared, one window at a time."""
+    plain = {'dtype': 'float32', 'compile': False, 'channels_last': False, 'prepared': False}
+    return replace(variant, **plain, windows=1, released=True)
 
 
 def _options(text: str, given: dict[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {'dtype': given['dtype']} if 'dtype' in given else {}
-    for key in ('compile', 'channels_last'):
+    for key in ('compile', 'channels_last', 'prepared'):
         if key in given:
             if given[key] not in SWITCHES:
                 raise ConfigError(f'--variant {text!r}: {key} is {given[key]!r}, but it must be 0 or 1.')

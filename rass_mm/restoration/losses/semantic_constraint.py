@@ -5,7 +5,7 @@ The paper names the loss but does not publish its formula. This implementation u
 depend on the amount of attention that the start token absorbs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from rass_mm.config.arguments import NotNegative
 from rass_mm.diffusion.attention import class_maps, map_size
-from rass_mm.diffusion.prompts import NOBODY
 from rass_mm.errors import ConfigError
 
 FORMS = ('ratio', 'mse', 'dice')
@@ -31,13 +30,15 @@ class ClassTarget:
     """Target of the attention maps of one image in one layer, as returned by `class_target`.
 
     Args:
-        classes: ids of the K classes that the loss includes.
+        classes: (K,) ids of the classes that own a token and cover enough of the image.
         masks: (K, h, w) class masks; 1 inside the class, else 0.
+        kept: (K,) 1 for a class with at least one cell in its mask, else 0. Only these classes are counted.
         counted: (h, w) mask of the cells that the loss includes; 1 for an included cell, else 0.
     """
 
-    classes: list[int]
+    classes: Tensor
     masks: Tensor
+    kept: Tensor
     counted: Tensor
 
 
@@ -86,22 +87,20 @@ class SemanticConstraintLoss(nn.Module):
         """
         # Sums of empty slices are 0 with zero gradients. A sum of float16 maps times 0 would be NaN on overflow.
         total = sum(attention[:0].float().sum() for attention in maps.values())
-        layers = []
+        targets = ClassTargets(labels, owners, self.min_area)
+        means, any_kept = [], []
         for attention in maps.values():
-            terms = [self._terms(one.float(), *pair) for one, *pair in zip(attention, owners, labels, strict=True)]
-            terms = torch.cat(terms)
-            if len(terms):
-                layers.append(terms.mean())
-        return total + self.loss_weight * torch.stack(layers).mean() if layers else total
+            size = map_size(attention.shape[1], tuple(labels.shape[1:]))
+            terms = [self._terms(*part, size) for part in zip(attention, owners, targets.at(size), strict=True)]
+            terms, kept = torch.cat(terms), torch.cat([target.kept for target in targets.at(size)])
+            means.append((terms * kept).sum() / kept.sum().clamp(min=1))
+            any_kept.append(kept.sum().clamp(max=1))
+        return total + self.loss_weight * torch.stack(means).sum() / torch.stack(any_kept).sum().clamp(min=1)
 
-    def _terms(self, attention: Tensor, owners: Tensor, label: Tensor) -> Tensor:
-        """Computes the (K,) losses of the counted classes of one image in one layer."""
-        size = map_size(attention.shape[0], tuple(label.shape))
-        target = class_target(label, present_owners(owners), size, self.min_area)
-        if not target.classes:
-            return attention.new_zeros(0)
+    def _terms(self, attention: Tensor, owners: Tensor, target: ClassTarget, size: tuple[int, int]) -> Tensor:
+        """Computes the (K,) losses of the classes of one image in one layer, from (N, T) attention."""
         with torch.autocast(attention.device.type, enabled=False):
-            maps = class_maps(attention, owners, target.classes, size)
+            maps = class_maps(attention.float(), owners, target.classes, size)
             return self._compare(maps, target.masks, target.counted)
 
     def _compare(self, maps: Tensor, masks: Tensor, counted: Tensor) -> Tensor:
@@ -111,14 +110,14 @@ class SemanticConstraintLoss(nn.Module):
         else:
             scaled = _min_max(maps, counted)
             if self.form == 'mse':
-                terms = ((scaled - masks).square() * counted).sum((1, 2)) / counted.sum()
+                terms = ((scaled - masks).square() * counted).sum((1, 2)) / counted.sum().clamp(min=1)
             else:
                 overlap = (scaled * masks * counted).sum((1, 2))
                 terms = 1 - 2 * overlap / ((scaled * counted).sum((1, 2)) + masks.sum((1, 2)) + EPS)
         if self.pixel_weight:
             inside = maps.clamp(EPS, 1 - 1e-6)
             pixels = F.binary_cross_entropy(inside, masks, reduction='none')
-            terms = terms + self.pixel_weight * (pixels * counted).sum((1, 2)) / counted.sum()
+            terms = terms + self.pixel_weight * (pixels * counted).sum((1, 2)) / counted.sum().clamp(min=1)
         return terms
 
 
@@ -144,39 +143,62 @@ def inside_share(maps: Tensor, masks: Tensor, counted: Tensor) -> Tensor:
     return (maps * masks).sum((1, 2)) / ((maps * counted).sum((1, 2)) + EPS)
 
 
-def present_owners(owners: Tensor) -> list[int]:
-    """Returns the ids of the classes that own a token, from the owner of each token (T,)."""
-    return [i for i in torch.unique(owners).tolist() if i != NOBODY]
+class ClassTargets:
+    """Targets of a batch of labels at any resolution.
+
+    The class ids are read from the accelerator once per batch. A read per image and layer would make it wait hundreds
+    of times in a training step.
+
+    Args:
+        labels: (B, H, W) class ids; 255 is unlabelled.
+        owners: (B, T) class id of each context token, or `NOBODY`.
+        min_area: minimum fraction of the labelled pixels that a class must cover to be counted.
+    """
+
+    def __init__(self, labels: Tensor, owners: Tensor, min_area: float = MIN_AREA) -> None:
+        found = large_classes(labels, owners, min_area)
+        ids = torch.as_tensor([index for part in found for index in part], dtype=torch.long, device=labels.device)
+        self.labels, self.classes = labels, ids.split([len(part) for part in found])
+        self._targets: dict[tuple[int, int], list[ClassTarget]] = {}
+
+    def at(self, size: tuple[int, int]) -> list[ClassTarget]:
+        """Returns the target of each image for maps of `size` (h, w), which must divide the size of the labels."""
+        if size not in self._targets:
+            pairs = zip(self.labels, self.classes, strict=True)
+            self._targets[size] = [class_target(label, classes, size) for label, classes in pairs]
+        return self._targets[size]
 
 
-def class_target(
-    label: Tensor, candidates: Sequence[int], size: tuple[int, int], min_area: float = MIN_AREA
-) -> ClassTarget:
-    """Computes the masks of the counted classes at the resolution of a layer.
+def large_classes(labels: Tensor, owners: Tensor, min_area: float) -> list[list[int]]:
+    """Returns, for each image, the classes that own a token and cover at least `min_area` of the labelled pixels."""
+    highest, *given = torch.cat([labels.max().reshape(1).long(), owners.flatten().to(labels.device)]).tolist()
+    flat = labels.flatten(1).long()
+    counts = flat.new_zeros((len(flat), highest + 1)).scatter_add_(1, flat, torch.ones_like(flat)).tolist()
+    width, found = owners.shape[1], []
+    for image, pixels in enumerate(counts):
+        present = sorted(set(given[image * width : (image + 1) * width]) & set(range(len(pixels))) - {IGNORED})
+        labelled = sum(pixels) - sum(pixels[IGNORED : IGNORED + 1])
+        found.append([index for index in present if pixels[index] > 0 and pixels[index] >= min_area * labelled])
+    return found
+
+
+def class_target(label: Tensor, classes: Tensor, size: tuple[int, int]) -> ClassTarget:
+    """Computes the masks of classes at the resolution of a layer.
 
     A cell is counted if at least half of it is labelled, and is part of a class mask if at least half of its labelled
-    pixels have that class. A class is counted if it owns a token, covers `min_area` of the labelled pixels, and has at
-    least one cell in its mask.
+    pixels have that class. A class is kept if it has at least one cell in its mask.
 
     Args:
         label: (H, W) class ids; H and W are multiples of h and w.
-        candidates: class ids that own a token.
+        classes: (K,) class ids.
         size: (h, w) of the maps.
-        min_area: minimum fraction of the labelled pixels.
     """
     labelled = (label != IGNORED).float()
     share = F.adaptive_avg_pool2d(labelled[None], size)[0]
     counted = (share >= 0.5).float()
-    # A list, because comparing each class on the accelerator would synchronize about a thousand times per step.
-    pixels = torch.bincount(label[label != IGNORED].long(), minlength=256).tolist()
-    large = [i for i in candidates if pixels[i] > 0 and pixels[i] >= min_area * sum(pixels)]
-    if not large:
-        return ClassTarget([], label.new_zeros((0, *size), dtype=torch.float32), counted)
-    wanted = torch.as_tensor(large, device=label.device).view(-1, 1, 1)
-    covered = F.adaptive_avg_pool2d((label[None] == wanted).float(), size)
+    covered = F.adaptive_avg_pool2d((label[None] == classes.view(-1, 1, 1)).float(), size)
     masks = ((covered >= 0.5 * share.clamp(min=1e-6)) & (counted > 0)).float()
-    kept = masks.sum((1, 2)) > 0
-    return ClassTarget([i for i, keep in zip(large, kept.tolist(), strict=True) if keep], masks[kept], counted)
+    return ClassTarget(classes, masks, masks.amax((1, 2)), counted)
 
 
 @torch.no_grad()
@@ -194,15 +216,14 @@ def attention_ratio(maps: Mapping[str, Tensor], owners: Tensor, labels: Tensor) 
     Returns:
         The ratio and the value expected by chance, (B,) each. They are NaN for images without a counted class.
     """
-    ratios, chances = [], []
-    for index, (own, label) in enumerate(zip(owners, labels, strict=True)):
-        shares, areas = [], []
-        for attention in maps.values():
-            size = map_size(attention.shape[1], tuple(label.shape))
-            target = class_target(label, present_owners(own), size)
-            found = class_maps(attention[index].float(), own, target.classes, size)
-            shares.append(inside_share(found, target.masks, target.counted))
-            areas.append(target.masks.sum((1, 2)) / target.counted.sum().clamp(min=1))
-        ratios.append(torch.cat(shares).mean())
-        chances.append(torch.cat(areas).mean())
-    return torch.stack(ratios), torch.stack(chances)
+    targets, shares, areas, kept = ClassTargets(labels, owners), [], [], []
+    for attention in maps.values():
+        size = map_size(attention.shape[1], tuple(labels.shape[1:]))
+        for one, own, target in zip(attention, owners, targets.at(size), strict=True):
+            found = class_maps(one.float(), own, target.classes, size)
+            shares.append((inside_share(found, target.masks, target.counted) * target.kept).sum())
+            areas.append(target.masks.sum() / target.counted.sum().clamp(min=1))  # masks of other classes are empty
+            kept.append(target.kept.sum())
+    counts = torch.stack(kept).view(-1, len(labels)).sum(0)
+    ratios, chances = (torch.stack(part).view(-1, len(labels)).sum(0) / counts for part in (shares, areas))
+    return ratios, chances

@@ -4,14 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from rass_mm.analysis.speed import job as job_module
 from rass_mm.analysis.speed.job import Job
 from rass_mm.analysis.speed.models import Models, module_tensors
 from rass_mm.analysis.speed.stages import StageMeter, replaced
 from rass_mm.analysis.speed.variants import Variant
 from rass_mm.diffusion.stages import StagePoint
+from rass_mm.engine import ready
 from rass_mm.errors import ConfigError
-from rass_mm.segmentation.stages import segmentor_heavy_modules
 
 RASS = 'rass/rass_scenes_tiny.py'
 
@@ -105,56 +104,66 @@ def job(models, tiny_base):
 
 
 def test_variants_share_models_and_tensors(job):
-    plain, stitched = job(), job(overrides={'model.test_cfg.mode': 'stitched'}, windows=2)
-    empty = job(overrides={'model.prompt.type': 'EmptyPrompt'})
+    plain, stitched = job(prepared=False), job(prepared=False, overrides={'model.test_cfg.mode': 'stitched'}, windows=2)
+    empty = job(prepared=False, overrides={'model.prompt.type': 'EmptyPrompt'})
     assert plain.model is stitched.model is empty.model
-    layout, half = job(channels_last=True).model, job(dtype='bfloat16').model
-    mine, theirs = (dict(model.named_parameters()) for model in (plain.model, layout))
-    same = [name for name in mine if mine[name].data_ptr() == theirs[name].data_ptr()]
-    assert any('to_q' in name for name in same)
-    assert not any(mine[name].ndim == 4 and min(mine[name].shape[1:]) > 1 for name in same)
+    merged, half = job(), job(dtype='bfloat16')
+    assert merged.model is job(overrides={'model.test_cfg.mode': 'stitched'}).model is not plain.model
+    assert job(overrides={'model.prompt.type': 'EmptyPrompt'}).model is not merged.model
+    mine, theirs = (dict(made.model.backbone.named_parameters()) for made in (plain, merged))
+    assert mine['extractor.unet.mid_block.resnets.0.norm1.weight'].data_ptr() in {
+        value.data_ptr() for name, value in theirs.items() if 'norm' in name
+    }
+    assert any('lora_' in name for name in mine) and not any('lora_' in name for name in theirs)
     assert all(tensor.dtype != torch.bfloat16 for tensor in module_tensors(plain.model))
-    assert {p.dtype for p in half.backbone.parameters()} == {torch.bfloat16}
-    assert {p.dtype for p in half.decode_head.parameters()} == {torch.float32}
+    assert {p.dtype for p in half.model.backbone.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in half.model.decode_head.parameters()} == {torch.float32}  # this head runs under autocast
     other = job(overrides={'model.neck.width': 16})
-    assert other.model is not plain.model
+    assert other.model is not merged.model and merged.trained == plain.trained > 0
 
 
 @pytest.mark.parametrize(
     ('options', 'tolerance', 'compiled'),
     [
-        ({'channels_last': True}, 1e-3, 0),
+        ({}, 1e-4, 0),
+        ({'channels_last': True}, 1e-4, 0),
         ({'dtype': 'bfloat16'}, 0.2, 0),
         ({'compile': True}, 1e-4, 1),  # the encoder, which returns features through hooks like the UNet, but is fast
         pytest.param({'compile': True}, 1e-4, 2, marks=pytest.mark.slow),
     ],
-    ids=['channels_last', 'bfloat16', 'compiled encoder', 'compiled'],
+    ids=['prepared', 'channels_last', 'bfloat16', 'compiled encoder', 'compiled'],
 )
-def test_every_way_to_run_computes_the_same(job, options, tolerance, compiled, monkeypatch):
+def test_every_way_to_run_computes_the_same(job, models, options, tolerance, compiled, monkeypatch):
     # Compilation only traces, because code generation takes minutes on a CPU.
-    compiler = torch.compile
-    monkeypatch.setattr(torch, 'compile', lambda run, mode, dynamic: compiler(run, backend='eager'))
-    monkeypatch.setattr(job_module, 'segmentor_heavy_modules', lambda model: segmentor_heavy_modules(model)[:compiled])
+    compiler, traced = torch.compile, []
+    monkeypatch.setattr(
+        torch, 'compile', lambda run, mode, dynamic: traced.append(run) or compiler(run, backend='eager')
+    )
+    heavy = ready.heavy_modules
+    monkeypatch.setattr(ready, 'heavy_modules', lambda *given: heavy(*given)[:compiled])
+    models._fitted.clear()
     keep = {'model.test_cfg.keep_logits': True}
-    expected = logits(job(overrides=keep), compiled=True)
+    expected = logits(job(prepared=False, overrides=keep))
     found = job(overrides=keep, **options)
-    passes = [logits(found, compiled=True) for _ in range(3)]
+    passes = [logits(found) for _ in range(3)]
+    models._fitted.clear()
     for values in passes:
         assert (values.float() - expected).abs().max() <= tolerance * expected.abs().max()
-    assert len(found._compiled) == compiled
+    assert len(traced) == compiled
 
 
-def logits(job, compiled):
+def logits(job):
     """Returns the output of a job's model for its images."""
-    with job.active(compiled=compiled):
+    with job.active():
         found = job.model.predict(job.inputs, [job._sample()])
     return found[0].seg_logits.data
 
 
 def test_a_variant_leaves_the_shared_model_as_it_was(job):
-    first, other = job(), job(overrides={'model.test_cfg.mode': 'stitched', 'model.prompt.type': 'EmptyPrompt'})
+    changed = {'model.test_cfg.mode': 'stitched', 'model.prompt.type': 'EmptyPrompt'}
+    first, other = job(prepared=False), job(prepared=False, overrides=changed)
     before = first.model.test_cfg, first.model.prompt
-    with other.active(compiled=False):
+    with other.active():
         assert other.model.test_cfg.mode == 'stitched' and other.model.prompt is not before[1]
     assert (first.model.test_cfg, first.model.prompt) == before
 
