@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(name, arguments)
 
 
+@start.kept_choice()
 def run_command(name: str, argv: Sequence[str] | None = None, program: str | None = None) -> int:
     """Runs the command with the given name.
 

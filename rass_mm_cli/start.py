@@ -26,6 +26,16 @@ def choose_plugin(needed: bool) -> None:
         os.environ[PLUGIN] = '0'
 
 
+@contextmanager
+def kept_choice() -> Iterator[None]:
+    """Context manager that restores the choice of `choose_plugin`, for programs that call `main` themselves."""
+    before = os.environ.get(PLUGIN)
+    try:
+        yield
+    finally:
+        choose_plugin(before != '0')
+
+
 def registers_plugin() -> bool:
     """Returns whether `import rass_mm` registers the plugin."""
     return os.environ.get(PLUGIN) != '0'

@@ -90,9 +90,7 @@ def test_a_missing_base_names_every_place_the_files_and_commands(tmp_path, monke
 
 @pytest.mark.parametrize('command', ['make-base', 'random-base'])
 def test_the_commands_in_the_message_exist(command, capsys):
-    with pytest.raises(SystemExit) as left:
-        main([command, '--help'])
-    assert left.value.code == 0 and command in capsys.readouterr().out
+    assert main([command, '--help']) == 0 and f'usage: rass-mm {command}' in capsys.readouterr().out
 
 
 def test_width_other_than_expected_names_file_values_and_both_ways_out(tiny_base):

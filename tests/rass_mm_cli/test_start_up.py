@@ -72,9 +72,9 @@ def test_workers_of_make_lq_import_no_network_library(scenes, tmp_path):
 
 
 SEQUENCE = """
-import sys
+import os, sys
 from rass_mm_cli.main import main
-assert main(['configs']) == 0 and 'mmseg' not in sys.modules
+assert main(['configs']) == 0 and 'mmseg' not in sys.modules and 'RASS_MM_PLUGIN' not in os.environ
 sys.exit(main(sys.argv[1:]))
 """
 
