@@ -48,7 +48,6 @@ TEST_LOCK = '.rass_mm.test.lock'
 """Lock of the results in a work dir. It is not the lock of a training: its checkpoints can be tested meanwhile."""
 LAST = 'last_checkpoint'
 """File of mmengine that contains the path of the last checkpoint of a run."""
-FLOAT32 = Preparation()
 BATCH_BYTES = 64
 """Smallest memory per pixel of a training batch in bytes: the image and the first feature maps."""
 RESULT = 'metrics.json'
@@ -199,7 +198,7 @@ def test(
     tta: bool = False,
     show: bool = False,
     wait_time: float = 2.0,
-    how: Preparation | None = FLOAT32,
+    how: Preparation | None = None,
 ) -> dict[str, float]:
     """Tests a checkpoint, writes `metrics.json` to the work dir and returns the metrics by name.
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
-from rass_mm.cli.options import DEFAULT_DTYPE, add_dtype
+from rass_mm.cli.options import add_dtype
 from rass_mm.engine.ready import Preparation, chosen_preparation
 
 logger = logging.getLogger(__name__)
 
 
-def add_preparation(parser: argparse.ArgumentParser, dtype: str = DEFAULT_DTYPE) -> None:
-    """Adds the options --dtype, --compile and --deterministic, see `preparation`."""
+def add_preparation(parser: argparse.ArgumentParser, dtype: str) -> None:
+    """Adds the options --dtype, --compile and --deterministic. `dtype` describes the default for the help text."""
     add_dtype(parser, dtype)
     parser.add_argument(
         '--compile',
@@ -27,10 +27,12 @@ def add_preparation(parser: argparse.ArgumentParser, dtype: str = DEFAULT_DTYPE)
     )
 
 
-def preparation(arguments: argparse.Namespace, device: torch.device, dtype: str | None = None) -> Preparation | None:
-    """Returns how the model is prepared, or None for --deterministic, and logs it. `dtype` is the default."""
-    how = chosen_preparation(device, arguments.dtype, arguments.compile, arguments.deterministic, dtype)
-    plain = f'float32 on {device}, deterministic, network as trained'
+def preparation(
+    arguments: argparse.Namespace, device: torch.device, default: Preparation | None = None
+) -> Preparation | None:
+    """Returns how the model is prepared, or None for not at all, and logs it. `default` is for no chosen option."""
+    how = chosen_preparation(arguments.dtype, arguments.compile, arguments.deterministic, default)
+    plain = f'float32 on {device}, network as trained' + ', deterministic' * arguments.deterministic
     logger.info('Precision: %s', how.described(device) if how else plain)
     return how
 

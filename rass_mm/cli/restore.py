@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from rass_mm.cli.options import (
+    DEFAULT_DTYPE,
     add_device,
     add_max_pixels,
     add_restorer,
@@ -29,6 +30,7 @@ from rass_mm.errors import RassError
 from rass_mm.files.hashing import content_hash
 from rass_mm.inference.folder import Restoring, restore_planned
 from rass_mm.inference.plan import plan_files
+from rass_mm.inference.precision import default_preparation
 from rass_mm.inference.restore import RestoreOptions
 from rass_mm.inference.sheet import check_sheet, write_sheet
 
@@ -75,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     )
     add_max_pixels(parser)
     add_device(parser)
-    add_preparation(parser)
+    add_preparation(parser, f'with a full-size base and the form residual {DEFAULT_DTYPE}; otherwise float32')
     parser.add_argument(
         '--sheet', type=Path, help='also write a contact sheet of inputs and outputs to this image file'
     )
@@ -96,12 +98,12 @@ def run(arguments: argparse.Namespace) -> int:
     names = ('upscale', 'scheme', 'window', 'overlap', 'batch', 'color_fix')
     options = RestoreOptions(**{name: getattr(arguments, name) for name in names})
     device = chosen_device(arguments.device)
-    how = preparation(arguments, device)
     parts = {
         'adapter': arguments.adapter,
         'base': find_base(arguments.base),
         'autoencoder': arguments.autoencoder,
     }
+    how = preparation(arguments, device, default_preparation(device, [parts['base']], [arguments.adapter]))
     model = {**{name: content_hash(path) for name, path in parts.items()}, **prepared_identity(how, device)}
     model |= {'ends': arguments.autoencoder_ends, 'seed': arguments.seed}
 

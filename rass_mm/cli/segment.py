@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     )
     add_max_pixels(parser)
     add_device(parser)
-    add_preparation(parser, f'for RASS models {DEFAULT_DTYPE}; for other models float32')
+    add_preparation(parser, f'for RASS models with a full-size base {DEFAULT_DTYPE}; otherwise float32')
     add_overrides(parser)
     parser.set_defaults(run=run)
     return parser
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = SegmentOptions(**{name: getattr(arguments, name) for name in names})
     device = chosen_device(arguments.device)
     source = read_segmentor(arguments.checkpoint, arguments.config, arguments.base, arguments.cfg_options)
-    how = preparation(arguments, device, source.default_dtype(device))
+    how = preparation(arguments, device, source.default_preparation(device))
 
     def load() -> Segmentor:
         return source.build(device, how, options)

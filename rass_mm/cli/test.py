@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         '--wait-time', type=number(0, 3600), default=2.0, help='seconds for which each window stays open (default: 2)'
     )
     parser.add_argument('--show-dir', help='folder for visualizations of the predictions')
-    add_preparation(parser, 'float32')
+    add_preparation(parser, 'float32 with the network as trained')
     parser.add_argument('--tta', action='store_true', help='use test-time augmentation')
     parser.set_defaults(run=run, program=parser.prog)
     _take_late_checkpoint(parser)
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = runner_config(arguments, purpose='test')
     if arguments.checkpoint is None and apis.needs_checkpoint(config):
         raise ConfigError(apis.missing_checkpoint(config, f'{arguments.program} CONFIG CHECKPOINT'))
-    how = preparation(arguments, torch.device(get_device()), 'float32')
+    how = preparation(arguments, torch.device(get_device()))
     pictures = {'show_dir': arguments.show_dir, 'show': arguments.show, 'wait_time': arguments.wait_time}
     apis.test(config, arguments.checkpoint, arguments.out, tta=arguments.tta, how=how, **pictures)
     return 0

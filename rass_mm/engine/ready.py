@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rass_mm.devices import Autocast, compute_in, default_dtype, dtype_name
+from rass_mm.devices import Autocast, compute_in, dtype_name
 from rass_mm.engine.packing import can_pack, pack, unregistered
 from rass_mm.errors import CheckpointError, ConfigError
 
@@ -109,24 +109,22 @@ def prepare(model: nn.Module, how: Preparation | None = None) -> nn.Module:
 
 
 def chosen_preparation(
-    device: torch.device,
     dtype: str | torch.dtype | None = None,
     compile: bool = False,
     deterministic: bool = False,
-    default: str | None = None,
+    default: Preparation | None = None,
 ) -> Preparation | None:
     """Returns the settings for the options of a command.
 
     Args:
-        device: device of the model.
         dtype: the name of the dtype that the user has chosen, or the torch dtype, or None.
         compile: whether to compile the model.
         deterministic: whether to use PyTorch's deterministic algorithms and to compute in float32 with the network as
             it was trained. The results are then bit-equal in every run on the same machine.
-        default: the dtype if the user has chosen none; None uses that of `default_dtype`.
+        default: the settings if the user has chosen none of these; None does not prepare the model.
 
     Returns:
-        The settings, or None if the model is not prepared (`deterministic`).
+        The settings, or None if the model is not prepared and computes in float32.
 
     Raises:
         ConfigError: the dtype is unknown, or `deterministic` is combined with another dtype than float32, or with
@@ -134,7 +132,8 @@ def chosen_preparation(
     """
     dtype = None if dtype is None else dtype_name(dtype)
     if not deterministic:
-        return Preparation(dtype or default or default_dtype(device), compile=compile)
+        usual = default.dtype if default else 'float32'
+        return Preparation(dtype or usual, compile=compile) if dtype or compile else default
     if dtype not in (None, 'float32') or compile:
         raise ConfigError(
             'deterministic (--deterministic) computes in float32 with the network as it was trained. Remove dtype '

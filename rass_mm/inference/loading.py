@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from rass_mm.config.parts import dicts
 from rass_mm.config.settings import check_settings
 from rass_mm.datasets.classes import follow_classes
 from rass_mm.datasets.wrappers import leaf_paths
-from rass_mm.devices import chosen_device, default_dtype
+from rass_mm.devices import chosen_device
 from rass_mm.engine.checkpoints import load_local
 from rass_mm.engine.ready import Preparation, chosen_preparation, prepare
 from rass_mm.engine.structure import check_classes, weights_of
@@ -33,11 +33,11 @@ from rass_mm.errors import AdapterError, BaseFolderError, CheckpointError, Confi
 from rass_mm.files.hashing import content_hash, json_sha256
 from rass_mm.inference.classes import classes_of
 from rass_mm.inference.modes import SegmentOptions
+from rass_mm.inference.precision import Bases, default_preparation
 from rass_mm.inference.segmentor import Segmentor, inner_segmentor
 from rass_mm.segmentation import RestoreThenSegment
 from rass_mm.segmentation.fitting import needed, surplus_tensors, warn_of_surplus
 
-Bases = str | os.PathLike | Sequence[str | os.PathLike]
 ADAPTERS = ('scr_adapter', 'adapter')
 """Keys of a model that name an adapter file."""
 BASE_HINT = (
@@ -69,18 +69,23 @@ class SegmentorSource:
         hashes = [content_hash(adapter) for adapter in adapters]
         return {'checkpoint': content_hash(self.checkpoint), 'config': json_sha256(settings)[:16], 'adapters': hashes}
 
-    def default_dtype(self, device: torch.device) -> str:
-        """Returns the dtype that is used by default: that of `rass_mm.devices.default_dtype` for RASS models.
+    def default_preparation(self, device: torch.device) -> Preparation | None:
+        """Returns how the model is prepared by default, or None for not at all, see `default_preparation`.
 
-        Other mmseg segmentors use float32, in which they return the same labels as in mmseg. In half precision, they
-        run under autocast, which is slower than float32 for small networks on a CPU.
+        Other mmseg segmentors than those of this package compute in float32, in which they return the same labels as in
+        mmseg. In half precision, they run under autocast, which is slower than float32 for small networks on a CPU.
         """
         init_default_scope(self.config.get('default_scope') or 'mmseg')
         kind = self.config.model.get('type')
         if isinstance(kind, str):
             with suppress(ConfigError), explained(self.config, 'model'):  # `build` reports an unknown type
                 kind = MODELS.get(kind)
-        return default_dtype(device) if hasattr(kind, 'prepare_prediction') else 'float32'
+        if not hasattr(kind, 'prepare_prediction'):
+            return None
+        parts = list(_dicts(self.config.model))
+        bases = [part['base'] for part in parts if part.get('base')]
+        adapters = [part['adapter'] for part in parts if isinstance(part.get('adapter'), str)]
+        return default_preparation(device, bases, adapters)
 
     def build(
         self, device: torch.device, how: Preparation | None = None, options: SegmentOptions | None = None
@@ -190,7 +195,7 @@ def load_segmentor(
         base: see `read_segmentor`.
         device: e.g. 'cpu' or 'cuda:1'; None uses CUDA if it is available.
         dtype: 'float32', 'bfloat16' or 'float16', or the torch dtype of this name; None uses that of
-            `SegmentorSource.default_dtype`.
+            `SegmentorSource.default_preparation`.
         options: see `SegmentOptions`; None uses its defaults.
         compile: whether to compile the network with `torch.compile`, which takes minutes on a CPU.
         deterministic: whether to compute in float32 with the network as it was trained, see `chosen_preparation`.
@@ -200,7 +205,7 @@ def load_segmentor(
     """
     place = chosen_device(None if device is None else str(device))
     source = read_segmentor(checkpoint, config, base)
-    how = chosen_preparation(place, dtype, compile, deterministic, source.default_dtype(place))
+    how = chosen_preparation(dtype, compile, deterministic, source.default_preparation(place))
     return source.build(place, how, options)
 
 

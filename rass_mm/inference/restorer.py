@@ -11,6 +11,7 @@ from rass_mm.diffusion.adapters import AdapterSource
 from rass_mm.engine.ready import chosen_preparation, prepare
 from rass_mm.files.integrity import MAX_PIXELS
 from rass_mm.inference.photos import Photo, as_picture
+from rass_mm.inference.precision import default_preparation
 from rass_mm.inference.restore import RestoreOptions, restore_image
 from rass_mm.inference.results import Restoration
 
@@ -67,7 +68,8 @@ def load_restorer(
         autoencoder: folder of a tiny autoencoder that replaces the VAE's decoder; None keeps the VAE.
         ends: what `autoencoder` replaces: 'decoder' or 'both' (encoder and decoder).
         device: e.g. 'cpu' or 'cuda:1'; None uses CUDA if it is available.
-        dtype: 'float32', 'bfloat16' or 'float16', or the torch dtype of this name; None uses that of `default_dtype`.
+        dtype: 'float32', 'bfloat16' or 'float16', or the torch dtype of this name; None uses that of
+            `rass_mm.inference.precision.default_preparation`.
         options: see `RestoreOptions`; None uses its defaults.
         compile: whether to compile the networks with `torch.compile`, which takes minutes on a CPU.
         deterministic: whether to compute in float32 with the networks as they were trained, see `chosen_preparation`.
@@ -78,7 +80,7 @@ def load_restorer(
     """
     options = options or RestoreOptions()
     place = chosen_device(None if device is None else str(device))
-    how = chosen_preparation(place, dtype, compile, deterministic)
+    how = chosen_preparation(dtype, compile, deterministic, default_preparation(place, [base], [adapter]))
     tiles = options.scheme == 'osediff'
     network = diffusion.load_restorer(adapter, base, autoencoder, ends, str(place), latent_tiles=tiles)
     return PhotoRestorer(prepare(network, how) if how else network, options)
