@@ -1,0 +1,63 @@
+"""OpenVINO IR: `model.xml` and `model.bin`."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+import torch
+from openvino import opset13 as operators
+
+from rass_mm.devices import cpu_has_bfloat16
+from rass_mm.export.formats import INPUT, OUTPUT, Run, Task, import_optional
+
+FILE = 'model.xml'
+LEAST = 256
+"""Constants with fewer values, such as shapes and scales, keep float32."""
+
+
+def write(task: Task, folder: Path) -> dict[str, Any]:
+    """Writes the network. Weights in 16 bits are followed by a conversion to float32 in the graph."""
+    model = openvino.convert_model(task.network, example_input=task.example, input=list(task.example.shape))
+    model.inputs[0].set_names({INPUT})
+    model.outputs[0].set_names({OUTPUT})
+    if task.dtype == 'int8':
+        quantisation = import_optional('rass_mm.export.quantisation', '--int8')
+        model = quantisation.quantised(model, task.calibration, INPUT)
+    if task.dtype == 'bfloat16':
+        store_bfloat16(model)
+    openvino.save_model(model, folder / FILE, compress_to_fp16=task.dtype == 'float16')
+    return {}
+
+
+def store_bfloat16(model: openvino.Model) -> None:
+    """Replaces float32 constants by constants in bfloat16 that are converted to float32, in place."""
+    for node in model.get_ops():
+        if node.get_type_name() != 'Constant' or node.get_element_type() != openvino.Type.f32:
+            continue
+        values = node.data
+        if values.size < LEAST:
+            continue
+        rounded = torch.from_numpy(np.array(values)).to(torch.bfloat16)
+        bits = openvino.Tensor(rounded.view(torch.int16).numpy().view(np.uint16), rounded.shape, openvino.Type.bf16)
+        constant = operators.constant(bits)
+        constant.set_friendly_name(node.get_friendly_name())
+        converted = operators.convert(constant, 'f32')
+        for target in node.output(0).get_target_inputs():
+            target.replace_source_output(converted.output(0))
+
+
+def load(folder: Path, dtype: str) -> Run:
+    """Compiles the network for the CPU, with as many threads as PyTorch uses.
+
+    It computes in float32, or in bfloat16 if the weights are in bfloat16 and the CPU has instructions for it.
+    """
+    precision = 'bf16' if dtype == 'bfloat16' and cpu_has_bfloat16() else 'f32'
+    settings = {'INFERENCE_NUM_THREADS': torch.get_num_threads(), 'INFERENCE_PRECISION_HINT': precision}
+    compiled = openvino.Core().compile_model(folder / FILE, 'CPU', settings)
+    return lambda images: compiled(images)[0]
+
+
+def versions() -> dict[str, str]:
+    """Returns the version of OpenVINO."""
+    return {'openvino': openvino.__version__}

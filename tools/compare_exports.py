@@ -1,0 +1,109 @@
+"""Exports a segmentor in every format and precision, and compares labels, mIoU, sizes and durations on labelled images.
+
+python tools/compare_exports.py CHECKPOINT OUT --images data/scenes/img_lq/val --labels data/scenes/ann_dir/val \
+    --calibration data/scenes/img_dir/train --window 128
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.registry import init_default_scope
+from PIL import Image
+from tabulate import tabulate
+
+from rass_mm.engine.ready import Preparation
+from rass_mm.export.exported_segmentor import ExportedSegmentor
+from rass_mm.export.metadata import SEGMENTOR, Exported, read_exported
+from rass_mm.inference.loading import read_segmentor
+from rass_mm.inference.modes import SegmentOptions
+from rass_mm.inference.segmentor import Segmentor
+from rass_mm.metrics.iou import mean_iou
+from rass_mm_cli.main import main as rass_mm
+
+VARIANTS = [(form, dtype) for form in ('openvino', 'onnx', 'pt2') for dtype in ('float32', 'bfloat16', 'float16')]
+QUANTISED = [('openvino', 'int8'), ('onnx', 'int8')]
+IGNORED = 255
+HEADERS = ('', 'weights', 'MiB', 'export, s', 'difference', 'equal labels, %', 'mIoU, %')
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('checkpoint', type=Path)
+    parser.add_argument('out', type=Path, help='folder of the exports and of comparison.json')
+    parser.add_argument('--images', type=Path, required=True, help='PNG images')
+    parser.add_argument('--labels', type=Path, required=True, help='label maps of the same names')
+    parser.add_argument('--calibration', type=Path, help='images for int8; without them, int8 is left out')
+    parser.add_argument('--window', type=int, required=True, help='side of a window in pixels')
+    given = parser.parse_args()
+    init_default_scope('mmseg')
+    files = sorted(given.images.glob('*.png'))
+    truth = [np.asarray(Image.open(given.labels / file.name)) for file in files]
+    rows, reference = [], None
+    for dtype in ('float32', 'bfloat16'):
+        labels = predicted(in_torch(given.checkpoint, dtype, given.window), files)
+        reference = labels if reference is None else reference
+        rows.append({'format': 'PyTorch', 'dtype': dtype, **scores(labels, reference, truth)})
+        print(rows[-1], flush=True)
+    for form, dtype in [*VARIANTS, *(QUANTISED if given.calibration else [])]:
+        row = exported(given, form, dtype)
+        if row is not None:
+            found = read_exported(given.out / f'{form}-{dtype}', form, SEGMENTOR)
+            rows.append({**row, **scores(predicted(loaded(found), files), reference, truth)})
+            print(rows[-1], flush=True)
+    (given.out / 'comparison.json').write_text(json.dumps(rows, indent=1) + '\n')
+    print(tabulate([listed(row) for row in rows], HEADERS, 'pipe', disable_numparse=True))
+    return 0
+
+
+def in_torch(checkpoint: Path, dtype: str, window: int) -> Segmentor:
+    """Loads the segmentor as `rass-mm segment --window` does."""
+    source = read_segmentor(checkpoint)
+    return source.build(torch.device('cpu'), Preparation(dtype), SegmentOptions(window=window))
+
+
+def exported(given: argparse.Namespace, form: str, dtype: str) -> dict | None:
+    """Exports the segmentor. Returns the figures of the export, or None if the format does not support the dtype."""
+    out, start = given.out / f'{form}-{dtype}', time.process_time()
+    options = ['--int8', '--calibration', given.calibration] if dtype == 'int8' else ['--dtype', dtype]
+    command = ['export', given.checkpoint, out, '--format', form, '--window', given.window, *options]
+    if rass_mm([str(word) for word in command]):
+        return None
+    about = json.loads((out / 'metadata.json').read_text())
+    size = sum(file['bytes'] for file in about['files'].values()) / 2**20
+    figures = {'mib': size, 'seconds': time.process_time() - start, 'relative': about['parity']['relative']}
+    return {'format': form, 'dtype': dtype, **figures, 'versions': about['versions']}
+
+
+def loaded(exported: Exported) -> Segmentor:
+    """Loads an exported segmentor as `rass-mm segment --backend` does."""
+    classes = exported.metadata['classes']
+    return Segmentor(ExportedSegmentor(exported), classes['pipeline'], classes['names'], classes['palette'])
+
+
+def predicted(segmentor: Segmentor, files: list[Path]) -> list[np.ndarray]:
+    """Computes the label map of each file."""
+    return [segmentor.predict(file).labels for file in files]
+
+
+def scores(labels: list[np.ndarray], reference: list[np.ndarray], truth: list[np.ndarray]) -> dict[str, float]:
+    """Computes the share of labels that equal the reference, and the mIoU, both in percent."""
+    ours, theirs, real = (np.concatenate([part.ravel() for part in maps]) for maps in (labels, reference, truth))
+    kept, count = real != IGNORED, int(max(ours.max(), real[real != IGNORED].max())) + 1
+    confusion = np.bincount(real[kept].astype(np.int64) * count + ours[kept], minlength=count**2)
+    return {'equal': 100 * (ours == theirs).mean(), 'miou': 100 * mean_iou(confusion.reshape(count, count))}
+
+
+def listed(row: dict) -> list[str]:
+    """Formats a row of the table."""
+    formats: dict[str, Callable] = {'mib': '{:.1f}'.format, 'seconds': '{:.0f}'.format, 'relative': '{:.1e}'.format}
+    figures = [formats[name](row[name]) if name in row else '' for name in formats]
+    return [row['format'], row['dtype'], *figures, f'{row["equal"]:.3f}', f'{row["miou"]:.2f}']
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
