@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from rass_mm.cli.options import add_autoencoder, add_overrides, side
-from rass_mm.config.building import explained
+from rass_mm.config.building import named_parts
 from rass_mm.devices import DTYPES
 from rass_mm.diffusion.adapters import is_adapter, read_adapter
 from rass_mm.diffusion.base import find_base
@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _segmentor(source: SegmentorSource, options: ExportOptions, files: list[Path]) -> Part:
-    with explained(source.config, 'model'):
+    with named_parts(source.config, 'model'):
         segmentor = source.build(torch.device('cpu'), None, SegmentOptions(window=options.window))
         model, window = segmentor.model, segmentor.choice.window
         facts = segmentor_facts(

@@ -155,5 +155,7 @@ def _exported_job(arguments: argparse.Namespace) -> Job:
     exported = exported_model(arguments, arguments.adapter, RESTORER, UNUSED)
     if arguments.scheme != RestoreOptions.scheme:
         raise ConfigError(f'An exported restorer has windows only. Remove --scheme {arguments.scheme}.')
+    if arguments.autoencoder_ends != 'decoder':
+        raise ConfigError('The autoencoder is part of the exported restorer. Remove --autoencoder-ends.')
     options = _options(arguments, window=exported.window[0])
     return lambda: ExportedRestorer(exported), exported.identity(), options

@@ -6,7 +6,7 @@ from torch import Tensor
 from rass_mm.diffusion.restorer import clamped
 from rass_mm.diffusion.tiling import mirrored_window
 from rass_mm.errors import ConfigError
-from rass_mm.export.loading import load_run
+from rass_mm.export.loading import load_network
 from rass_mm.export.metadata import Exported
 
 
@@ -18,7 +18,7 @@ class ExportedRestorer:
     """
 
     def __init__(self, exported: Exported) -> None:
-        self.window, self.run = exported.window, load_run(exported)
+        self.window, self.run = exported.window, load_network(exported).run
         self.size_multiple = exported.metadata['preprocessing']['multiple']
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rass_mm.diffusion.prompts import Prompt
 from rass_mm.errors import ConfigError
-from rass_mm.export.loading import load_run
+from rass_mm.export.loading import load_network
 from rass_mm.export.metadata import Classes, Exported, Preprocessing
 from rass_mm.segmentation.sliding import slide
 
@@ -66,7 +66,7 @@ class ExportedSegmentor(nn.Module):
     def __init__(self, exported: Exported) -> None:
         super().__init__()
         metadata, classes = exported.metadata, exported.metadata['classes']
-        self.window, self.run = exported.window, load_run(exported)
+        self.window, self.run = exported.window, load_network(exported).run
         self.out_channels, self.align_corners = metadata['output'][1], classes['align_corners']
         self.data_preprocessor = WindowPreprocessor(metadata['preprocessing'], self.window)
         self.decode_head = ExportedHead(classes)

@@ -5,15 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor, nn
 
 from rass_mm.errors import InstallationError
 
-Run = Callable[[np.ndarray], np.ndarray]
-"""Exported network. It maps (1, 3, h, w) float32 to (1, C, h, w) float32."""
 INPUT, OUTPUT = 'images', 'result'
 """Names of the input and of the output of the exported network."""
 MODULES = {
@@ -41,13 +39,26 @@ class Task:
     calibration: Sequence[np.ndarray] = ()
 
 
+class Network(NamedTuple):
+    """Loaded network.
+
+    Args:
+        run: function that maps (1, 3, h, w) float32 to (1, C, h, w) float32.
+        shapes: shape of its input and shape of its output, as the network declares them. A side that is not fixed is
+            not a positive integer.
+    """
+
+    run: Callable[[np.ndarray], np.ndarray]
+    shapes: tuple[list[Any], list[Any]]
+
+
 class Format(Protocol):
     """Interface of the module of a format."""
 
     def write(self, task: Task, folder: Path) -> dict[str, Any]:
         """Writes the files of a network to a folder and returns the entries of the metadata that the format adds."""
 
-    def load(self, folder: Path, dtype: str) -> Run:
+    def load(self, folder: Path, dtype: str) -> Network:
         """Loads a network."""
 
     def versions(self) -> dict[str, str]:

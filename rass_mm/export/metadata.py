@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, FiniteFloat, NonNegativeFloat, PositiveInt
+from pydantic import AfterValidator, Field, FiniteFloat, PositiveInt
 from typing_extensions import NotRequired, TypedDict
 
 from rass_mm.errors import CheckpointError, ConfigError
@@ -21,8 +21,9 @@ SEGMENTOR, RESTORER = 'segmentor', 'restorer'
 AGAIN = 'Export the model again with rass-mm export.'
 
 Text = Annotated[str, Field(min_length=1)]
-Sides = Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
-Shape = Annotated[list[PositiveInt], Field(min_length=4, max_length=4)]
+Side = Annotated[int, Field(ge=1, le=2**16)]
+Sides = Annotated[list[Side], Field(min_length=2, max_length=2)]
+Shape = Annotated[list[Side], Field(min_length=4, max_length=4)]
 Channels = Annotated[list[FiniteFloat], Field(min_length=3, max_length=3)]
 Level = Annotated[int, Field(ge=0, le=255)]
 
@@ -64,7 +65,7 @@ class Parity(TypedDict):
     `relative` is the largest difference divided by the largest value. `labels` is the share of equal labels.
     """
 
-    relative: NonNegativeFloat
+    relative: Annotated[FiniteFloat, Field(ge=0)]
     labels: Annotated[float, Field(ge=0, le=1)] | None
 
 
@@ -96,10 +97,15 @@ class Metadata(TypedDict):
 
 
 def _consistent(content: Metadata) -> Metadata:
-    channels, classes = content['output'][1], content.get('classes')
+    (*batch, height, width), classes = content['input'], content.get('classes')
+    channels = content['output'][1]
+    if batch != [1, 3] or content['output'] != [1, channels, height, width]:
+        raise ValueError('metadata with an input of shape [1, 3, h, w] and an output of shape [1, C, h, w]')
     if (classes is not None) != (content['kind'] == SEGMENTOR):
         raise ValueError('metadata with classes for a segmentor only')
-    if any(step > side for step, side in zip(content['stride'], content['input'][2:], strict=True)):
+    if classes is None and channels != 3:
+        raise ValueError('metadata of a restorer with an output of 3 channels')
+    if any(step > side for step, side in zip(content['stride'], (height, width), strict=True)):
         raise ValueError('metadata with a stride that is at most the window')
     if classes is not None:
         count = 2 if channels == 1 else channels

@@ -12,7 +12,7 @@ import onnxscript
 import torch
 
 from rass_mm.errors import ConfigError
-from rass_mm.export.formats import INPUT, OUTPUT, Run, Task, import_optional
+from rass_mm.export.formats import INPUT, OUTPUT, Network, Task, import_optional
 
 for name in ('onnx_ir', 'onnxscript', 'torch.onnx'):
     logging.getLogger(name).setLevel(logging.ERROR)  # they describe each step of a conversion
@@ -88,12 +88,13 @@ def check_operators(file: Path) -> None:
         )
 
 
-def load(folder: Path, dtype: str) -> Run:
+def load(folder: Path, dtype: str) -> Network:
     """Loads the network for the CPU, with as many threads as PyTorch uses. It computes in float32."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(folder / FILE, options, ['CPUExecutionProvider'])
-    return lambda images: session.run(None, {INPUT: images})[0]
+    (images,), (result,) = session.get_inputs(), session.get_outputs()
+    return Network(lambda values: session.run(None, {images.name: values})[0], (images.shape, result.shape))
 
 
 def versions() -> dict[str, str]:

@@ -9,7 +9,7 @@ import torch
 from openvino import opset13 as operators
 
 from rass_mm.devices import cpu_has_bfloat16
-from rass_mm.export.formats import INPUT, OUTPUT, Run, Task, import_optional
+from rass_mm.export.formats import INPUT, OUTPUT, Network, Task, import_optional
 
 FILE = 'model.xml'
 LEAST = 256
@@ -47,7 +47,7 @@ def store_bfloat16(model: openvino.Model) -> None:
             target.replace_source_output(converted.output(0))
 
 
-def load(folder: Path, dtype: str) -> Run:
+def load(folder: Path, dtype: str) -> Network:
     """Compiles the network for the CPU, with as many threads as PyTorch uses.
 
     It computes in float32, or in bfloat16 if the weights are in bfloat16 and the CPU has instructions for it.
@@ -55,7 +55,11 @@ def load(folder: Path, dtype: str) -> Run:
     precision = 'bf16' if dtype == 'bfloat16' and cpu_has_bfloat16() else 'f32'
     settings = {'INFERENCE_NUM_THREADS': torch.get_num_threads(), 'INFERENCE_PRECISION_HINT': precision}
     compiled = openvino.Core().compile_model(folder / FILE, 'CPU', settings)
-    return lambda images: compiled(images)[0]
+    shapes = tuple(
+        [side.get_length() if side.is_static else None for side in port.partial_shape]
+        for port in (compiled.input(), compiled.output())
+    )
+    return Network(lambda images: compiled(images)[0], shapes)
 
 
 def versions() -> dict[str, str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from rass_mm.export.formats import Run, Task
+from rass_mm.export.formats import Network, Task
 
 FILE = 'model.pt2'
 
@@ -19,15 +19,17 @@ def write(task: Task, folder: Path) -> dict[str, Any]:
     return {}
 
 
-def load(folder: Path, dtype: str) -> Run:
+def load(folder: Path, dtype: str) -> Network:
     """Loads a network that this process has written. Files of others can contain code."""
-    network = torch.export.load(folder / FILE).module()
+    program = torch.export.load(folder / FILE)
+    network, (images,) = program.module(), program.example_inputs[0]
+    (result,) = program.graph.output_node().args[0]
 
     @torch.no_grad()
     def run(images: Any) -> Any:
         return network(torch.from_numpy(images)).numpy()
 
-    return run
+    return Network(run, (list(images.shape), list(result.meta['val'].shape)))
 
 
 def versions() -> dict[str, str]:

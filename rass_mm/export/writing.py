@@ -1,11 +1,12 @@
 """Writes an exported model: the network in a format, compared with the model in PyTorch, and its metadata."""
 
-import glob
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,14 @@ from rass_mm.export.metadata import (
 from rass_mm.export.networks import Size, example_window
 from rass_mm.files.atomic import atomic_folder, write_text
 from rass_mm.files.hashing import file_sha256
-from rass_mm.files.locks import held
+from rass_mm.files.locks import held_beside
 from rass_mm.files.schemas import checked, read_json
 
 logger = logging.getLogger(__name__)
 
 MOST_DIFFERENT = 1e-3
 """Largest relative difference of a float32 network from the model in PyTorch."""
+OTHER = 'already exists and is not overwritten. Choose another name or remove it.'
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def earlier_export(out: Path, request: Mapping[str, Any]) -> Metadata | None:
     """
     if not out.exists():
         return None
-    other = f'{out} already exists and is not overwritten. Choose another name or remove it.'
+    other = f'{out} {OTHER}'
     metadata = read_json(out / METADATA, Checked, other, ConfigError)
     if metadata['request'] != request:
         raise ConfigError(f'{other} It contains an export of another model, or with other options.')
@@ -120,18 +122,18 @@ def write_export(
         The metadata.
 
     Raises:
-        ConfigError: the network cannot be exported, or its window is not suitable.
-        CheckpointError: a float32 network differs from the model.
+        ConfigError: the network cannot be exported, its window is not suitable, or `out` exists.
+        CheckpointError: a float32 network differs from the model, or a network returns values that are not finite.
         InstallationError: a library of the format is not installed.
         DataError: another command writes to the folder.
     """
     out, module = Path(out), format_module(options.format)
-    with held(out.absolute().parent, f'.{out.name}.lock', glob.escape(out.name)), atomic_folder(out) as folder:
+    with _new_folder(out) as folder:
         example = example_window(window)
         with torch.no_grad():
             expected = network(example).numpy()
             found = _written(module, Task(network, example, options.dtype, calibration), options.format, folder)
-        parity = compared(module.load(folder, options.dtype)(example.numpy()), expected, facts['kind'])
+        parity = compared(module.load(folder, options.dtype).run(example.numpy()), expected, facts['kind'])
         _check_parity(parity, options.dtype)
         metadata = {
             **{**facts, **found, 'format': options.format, 'dtype': options.dtype},
@@ -145,8 +147,23 @@ def write_export(
     return metadata
 
 
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """Context manager. Holds the lock of `out`, and yields a folder that is renamed to it if the block succeeds."""
+    with held_beside(out):
+        if out.exists():  # another command has written it since `earlier_export`
+            raise ConfigError(f'{out} {OTHER}')
+        with atomic_folder(out) as folder:
+            yield folder
+
+
 def _check_parity(parity: Parity, dtype: str) -> None:
     logger.info('Relative difference from the model in PyTorch: %.1e', parity['relative'])
+    if not isfinite(parity['relative']):
+        raise CheckpointError(
+            f'The exported network returns values that are not finite, with weights in {dtype}. Nothing was written. '
+            'Use another precision (--dtype).'
+        )
     if dtype == 'float32' and not parity['relative'] <= MOST_DIFFERENT:
         raise CheckpointError(
             f'The exported network differs from the model by {parity["relative"]:.1e}, but at most {MOST_DIFFERENT} is '

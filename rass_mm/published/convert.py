@@ -236,5 +236,3 @@ def unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         result[key] = value if whole and place not in seen else value.clone()
         seen.add(place)
     return result
-
-

@@ -16,7 +16,7 @@ from rass_mm_cli.main import main
 SCRIPT = ROOT / 'docs' / 'run_exported.py'
 EQUAL = 0.999
 """Share of pixels that have the same label. Others have two classes of equal probability."""
-FORMATS = ('openvino', 'onnx')
+FORMATS = ('openvino', pytest.param('onnx', marks=pytest.mark.slow))
 by_format = pytest.mark.parametrize('form', FORMATS)
 
 
@@ -112,6 +112,9 @@ def test_a_segmentor_does_not_restore(exports, photos, places, capsys):
         (lambda about: about.pop('stride'), 'the key stride is missing'),
         (lambda about: about['classes']['names'].pop(), '12 class names'),
         (lambda about: about.update(stride=[WINDOW + 1, 1]), 'at most the window'),
+        (lambda about: about['output'].__setitem__(3, 1), 'an output of shape [1, C, h, w]'),
+        (lambda about: about['input'].__setitem__(2, 10**9), 'input.2'),
+        (lambda about: [about[key].__setitem__(2, 2 * WINDOW) for key in ('input', 'output')], 'has the shape'),
         (lambda about: about.update(files={'../model.xml': {}}), '../model.xml'),
         (lambda about: about['classes'].update(pipeline=[{'type': 'os.system', 'command': 'false'}]), 'os.system'),
     ],
