@@ -46,6 +46,10 @@ def predict(photo: np.ndarray, run: Run, about: dict) -> np.ndarray:
 
 folder = Path(sys.argv[1])
 about = json.loads((folder / 'metadata.json').read_text())
+if any('Resize' in step['type'] for step in about.get('classes', {'pipeline': []})['pipeline']):
+    sys.stderr.write(
+        'The test pipeline of this model resizes images, and this script does not. Resize the image first.\n'
+    )
 photo = np.asarray(ImageOps.exif_transpose(Image.open(sys.argv[2])).convert('RGB'))
 result = predict(photo, load(folder, about['format']), about)
 if about['kind'] == 'restorer':

@@ -1,5 +1,6 @@
 """OpenVINO IR: `model.xml` and `model.bin`."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ LEAST = 256
 
 def write(task: Task, folder: Path) -> dict[str, Any]:
     """Writes the network. Weights in 16 bits are followed by a conversion to float32 in the graph."""
-    model = openvino.convert_model(task.network, example_input=task.example, input=list(task.example.shape))
+    with warnings.catch_warnings():
+        # sizes become constants, as intended
+        warnings.simplefilter('ignore', torch.jit.TracerWarning)
+        model = openvino.convert_model(task.network, example_input=task.example, input=list(task.example.shape))
     model.inputs[0].set_names({INPUT})
     model.outputs[0].set_names({OUTPUT})
     if task.dtype == 'int8':

@@ -51,6 +51,9 @@ def test_float32_networks_equal_the_prepared_model(models, exports, tiny_base, f
     found = format_module(form).load(folder, 'float32').run(images.numpy())
     assert np.abs(found - expected).max() <= FLOAT32 * np.abs(expected).max()
     assert expected.std() > 1e-3 * np.abs(expected).max()
+    for file in folder.iterdir():
+        content = file.read_bytes()
+        assert str(ROOT).encode() not in content and b'site-packages' not in content, f'{file} contains local paths'
     if name != 'restorer':
         assert (found.argmax(1) == expected.argmax(1)).mean() >= 0.999
 
