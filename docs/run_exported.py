@@ -47,9 +47,7 @@ def predict(photo: np.ndarray, run: Run, about: dict) -> np.ndarray:
 folder = Path(sys.argv[1])
 about = json.loads((folder / 'metadata.json').read_text())
 if any('Resize' in step['type'] for step in about.get('classes', {'pipeline': []})['pipeline']):
-    sys.stderr.write(
-        'The test pipeline of this model resizes images, and this script does not. Resize the image first.\n'
-    )
+    sys.stderr.write('Resize the image first: the test pipeline of this model does, but this script does not.\n')
 photo = np.asarray(ImageOps.exif_transpose(Image.open(sys.argv[2])).convert('RGB'))
 result = predict(photo, load(folder, about['format']), about)
 if about['kind'] == 'restorer':

@@ -18,6 +18,7 @@ from rass_mm.diffusion.adapters import is_adapter, read_adapter
 from rass_mm.diffusion.base import find_base
 from rass_mm.diffusion.restorer import load_restorer
 from rass_mm.errors import ConfigError
+from rass_mm.export.formats import format_module
 from rass_mm.export.metadata import FORMATS, Metadata
 from rass_mm.export.networks import restorer_facts, restorer_network, segmentor_facts, segmentor_network
 from rass_mm.export.writing import ExportOptions, earlier_export, write_export
@@ -84,15 +85,15 @@ def run(arguments: argparse.Namespace) -> int:
     files = sample_files(arguments.calibration) if arguments.calibration else []
     calibrated = {'calibration': files_sha256(files)} if files else {}
     if is_adapter(arguments.source):
-        request = options.request({**_restorer_identity(arguments), **calibrated})
-        metadata = earlier_export(arguments.out, request)
-        part = None if metadata else _restorer(arguments, options, files)
+        identity, load = _restorer_identity(arguments), lambda: _restorer(arguments, options, files)
     else:
         source = read_segmentor(arguments.source, arguments.config, arguments.base, arguments.cfg_options)
-        request = options.request({**source.identity(), **calibrated})
-        metadata = earlier_export(arguments.out, request)
-        part = None if metadata else _segmentor(source, options, files)
+        identity, load = source.identity(), lambda: _segmentor(source, options, files)
+    request = options.request({**identity, **calibrated})
+    metadata = earlier_export(arguments.out, request)
     if metadata is None:
+        format_module(options.format)  # an error of its libraries before the model is loaded
+        part = load()
         given = (part.window, request, part.provenance, part.calibration)
         metadata = write_export(part.network, part.facts, arguments.out, options, *given)
     sys.stdout.write(summary(arguments.out, metadata, time.monotonic() - start) + '\n')

@@ -11,6 +11,7 @@ from export_settings import WINDOW
 from PIL import Image
 
 from rass_mm.files.hashing import file_sha256
+from rass_mm.files.locks import held_beside
 from rass_mm_cli.main import main
 
 SCRIPT = ROOT / 'docs' / 'run_exported.py'
@@ -152,6 +153,15 @@ def test_an_export_is_kept_and_another_is_refused(models, exports, capsys, tmp_p
     (tmp_path / 'mine' / 'notes.txt').write_text('mine')
     assert run('export', models('plain'), tmp_path / 'mine', '--format', 'openvino') == 1
     assert 'already exists and is not overwritten' in capsys.readouterr().err
+
+
+def test_an_export_in_progress_is_not_disturbed(models, exports, tmp_path, capsys):
+    exports('plain', 'openvino')  # skips the test if the library is not installed
+    given = ('export', models('plain'), tmp_path / 'out', '--format', 'openvino', '--window', WINDOW)
+    with held_beside(tmp_path / 'out'):
+        assert run(*given) == 1
+    assert 'out is in use by' in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
