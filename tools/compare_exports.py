@@ -49,10 +49,10 @@ def main() -> int:
     init_default_scope('mmseg')
     files = sorted(given.images.glob('*.png'))
     truth = [np.asarray(Image.open(given.labels / file.name)) for file in files]
-    reference, _ = predicted(in_torch(given.checkpoint, 'float32', given.window), files)
-    rows = []
+    rows, reference = [], None
     for dtype in ('float32', 'bfloat16'):
         labels, cost = predicted(in_torch(given.checkpoint, dtype, given.window), files)
+        reference = labels if reference is None else reference
         rows.append({'format': 'PyTorch', 'dtype': dtype, 'ms': cost, **scores(labels, reference, truth)})
         print(rows[-1], flush=True)
     for form, dtype in [*VARIANTS, *(QUANTISED if given.calibration else [])]:

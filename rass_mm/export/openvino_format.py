@@ -43,8 +43,9 @@ def store_bfloat16(model: openvino.Model) -> None:
         if values.size < LEAST:
             continue
         rounded = torch.from_numpy(np.array(values)).to(torch.bfloat16)
-        bits = openvino.Tensor(rounded.view(torch.int16).numpy().view(np.uint16), rounded.shape, openvino.Type.bf16)
-        constant = operators.constant(bits)
+        stored = openvino.Tensor(openvino.Type.bf16, openvino.Shape(list(rounded.shape)))  # owns its memory
+        np.copyto(stored.data.view(np.int16), rounded.view(torch.int16).numpy())
+        constant = operators.constant(stored)
         constant.set_friendly_name(node.get_friendly_name())
         converted = operators.convert(constant, 'f32')
         for target in node.output(0).get_target_inputs():

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,8 @@ from rass_mm.files.schemas import checked, read_json
 
 logger = logging.getLogger(__name__)
 
-MOST_DIFFERENT = 1e-3
-"""Largest relative difference of a float32 network from the model in PyTorch."""
+MOST_DIFFERENT = {'float32': 1e-3, 'float16': 0.05, 'bfloat16': 0.25}
+"""Largest relative difference of a network from the model in PyTorch, for each dtype of the weights."""
 OTHER = 'already exists and is not overwritten. Choose another name or remove it.'
 
 
@@ -123,7 +123,7 @@ def write_export(
 
     Raises:
         ConfigError: the network cannot be exported, its window is not suitable, or `out` exists.
-        CheckpointError: a float32 network differs from the model, or a network returns values that are not finite.
+        CheckpointError: the network differs from the model, or returns values that are not finite.
         InstallationError: a library of the format is not installed.
         DataError: another command writes to the folder.
     """
@@ -164,10 +164,11 @@ def _check_parity(parity: Parity, dtype: str) -> None:
             f'The exported network returns values that are not finite, with weights in {dtype}. Nothing was written. '
             'Use another precision (--dtype).'
         )
-    if dtype == 'float32' and not parity['relative'] <= MOST_DIFFERENT:
+    if parity['relative'] > MOST_DIFFERENT.get(dtype, inf):
         raise CheckpointError(
-            f'The exported network differs from the model by {parity["relative"]:.1e}, but at most {MOST_DIFFERENT} is '
-            'allowed. Nothing was written. Use another format or another version of its libraries.'
+            f'The exported network differs from the model by {parity["relative"]:.1e}, but at most '
+            f'{MOST_DIFFERENT[dtype]} is allowed with weights in {dtype}. Nothing was written. Use another format, '
+            'another precision or another version of the libraries.'
         )
 
 
