@@ -79,7 +79,7 @@ class Segmentor:
         """Segments one image, or each image of a list.
 
         The label map has the size of the image after it is turned upright by its EXIF orientation. It equals the label
-        map of mmseg's `inference_model` if both use the same mode.
+        map of mmseg's `inference_model` if both use the same mode and the model was loaded with `deterministic`.
 
         Args:
             images: an image file, an array, a Pillow image, or a list of these. Arrays are RGB, not BGR as in mmseg:

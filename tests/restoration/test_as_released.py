@@ -63,7 +63,7 @@ def levels(path):
 def restored(files, base, source, out, *options):
     image = files / ROOTS[source] / 'lq' / f'{source}.png'
     given = ['restore', image, out, '--adapter', files / 'osediff.safetensors', '--base', base]
-    status = main([*map(str, given), '--color-fix', 'adain', '--device', 'cpu', *options])
+    status = main([*map(str, given), '--color-fix', 'adain', '--device', 'cpu', '--dtype', 'float32', *options])
     assert status == 0
     return levels(out)
 

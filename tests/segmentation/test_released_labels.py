@@ -207,7 +207,8 @@ def test_reference_labels_are_worth_comparing(expected):
         assert np.count_nonzero(counts) >= 10 and counts.max() <= found.size / 2, (name, counts)
 
 
-def test_command_gives_the_released_labels(released, expected, tmp_path):
+def test_command_gives_the_released_labels(released, expected, tmp_path, request):
+    request.addfinalizer(lambda: torch.use_deterministic_algorithms(False))  # set by --deterministic
     images, annotations = (tmp_path / name / 'validation' for name in ('images_lq', 'annotations'))
     for folder in (images, annotations):
         folder.mkdir(parents=True)
@@ -221,7 +222,8 @@ def test_command_gives_the_released_labels(released, expected, tmp_path):
     options = {f'test_dataloader.{key}': value for key, value in loader.items()}
     options |= {'model.backbone.base': released.folder / 'out' / 'base', 'work_dir': tmp_path / 'work'}
     given = [f'{key}={value}' for key, value in options.items()]
-    command = ['test', released.config, released.checkpoint, '--out', tmp_path / 'out', '--cfg-options', *given]
+    command = ['test', released.config, released.checkpoint, '--deterministic', '--out', tmp_path / 'out']
+    command += ['--cfg-options', *given]
     assert main([*map(str, command)]) == 0
     for name, labels_ in expected.items():
         written = np.asarray(Image.open(tmp_path / 'out' / f'{name}.png'))

@@ -21,6 +21,7 @@ from rass_mm.apis import prepare_config
 from rass_mm.apis import test as run_test
 from rass_mm.config import load_config
 from rass_mm.diffusion.restorer import load_restorer
+from rass_mm.engine.ready import prepare
 from rass_mm.errors import AdapterError, CheckpointError, ConfigError
 from rass_mm.inference import RestoreOptions, restore_files, restore_image
 from rass_mm.segmentation import FileRestorer
@@ -314,7 +315,9 @@ def test_shipped_config_tests_the_plain_checkpoint(adapter, tiny_base, scenes, t
     init_default_scope('mmseg')
     shutil.copytree(scenes / 'ann_dir', tmp_path / 'ann_dir')
     source = scenes / 'img_lq' / 'val'
-    restore_files(source, tmp_path / 'restored', lambda: load_restorer(adapter, tiny_base), RestoreOptions(), {})
+    restore_files(
+        source, tmp_path / 'restored', lambda: prepare(load_restorer(adapter, tiny_base)), RestoreOptions(), {}
+    )
     root, prefix = 'test_dataloader.dataset.data_root', 'test_dataloader.dataset.data_prefix.img_path'
     runs = {
         CONFIG.replace('_r2s', ''): {root: str(tmp_path), prefix: 'restored'},

@@ -30,7 +30,7 @@ inferencer = MMSegInferencer(config, checkpoint, device='cpu')
 import rass_mm
 
 assert rass_mm.__file__.startswith({site!r}), rass_mm.__file__
-segmentor = rass_mm.load_segmentor(checkpoint, device='cpu')
+segmentor = rass_mm.load_segmentor(checkpoint, device='cpu', deterministic=True)
 doors = {{
     'inference_model': lambda photo: inference_model(model, photo).pred_sem_seg.data[0].numpy(),
     'inferencer': lambda photo: inferencer(photo, return_datasamples=True).pred_sem_seg.data[0].numpy(),
@@ -79,7 +79,7 @@ def day(wheel_site, tmp_path_factory):
         cwd=here,
         env=environment,
     )
-    segment = ['segment', 'photos', 'out', '--checkpoint', 'work/iter_4.pth', '--device', 'cpu']
+    segment = ['segment', 'photos', 'out', '--checkpoint', 'work/iter_4.pth', '--device', 'cpu', '--deterministic']
     for done in (trained, run(sys.executable, '-m', 'rass_mm_cli', *segment, cwd=here, env=environment)):
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return here, environment

@@ -138,7 +138,16 @@ def test_restore_command_writes_the_same_images_as_the_test(trained, scenes, tin
     assert tested.returncode == 0, tested.stderr[-3000:]
     done = python(
         *('-m', 'rass_mm', 'restore', scenes / 'img_lq' / 'val', tmp_path / 'restored', '--base', tiny_base),
-        *('--adapter', trained / 'scr_adapter.safetensors', '--window', 128, '--sheet', tmp_path / 'sheet.png'),
+        *(
+            '--adapter',
+            trained / 'scr_adapter.safetensors',
+            '--window',
+            128,
+            '--dtype',
+            'float32',
+            '--sheet',
+            tmp_path / 'sheet.png',
+        ),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     import cv2
