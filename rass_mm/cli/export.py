@@ -20,7 +20,13 @@ from rass_mm.diffusion.restorer import load_restorer
 from rass_mm.errors import ConfigError
 from rass_mm.export.formats import format_module
 from rass_mm.export.metadata import FORMATS, Metadata
-from rass_mm.export.networks import restorer_facts, restorer_network, segmentor_facts, segmentor_network
+from rass_mm.export.networks import (
+    expected_output,
+    restorer_facts,
+    restorer_network,
+    segmentor_facts,
+    segmentor_network,
+)
 from rass_mm.export.writing import ExportOptions, earlier_export, write_export
 from rass_mm.files.hashing import content_hash, files_sha256
 from rass_mm.inference.loading import SegmentorSource, read_segmentor
@@ -34,7 +40,7 @@ class Part(NamedTuple):
 
     network: nn.Module
     facts: dict[str, Any]
-    window: tuple[int, int]
+    expected: np.ndarray
     provenance: dict[str, Any]
     calibration: list[np.ndarray]
 
@@ -94,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
     if metadata is None:
         format_module(options.format)  # an error of its libraries before the model is loaded
         part = load()
-        given = (part.window, request, part.provenance, part.calibration)
+        given = (part.expected, request, part.provenance, part.calibration)
         metadata = write_export(part.network, part.facts, arguments.out, options, *given)
     sys.stdout.write(summary(arguments.out, metadata, time.monotonic() - start) + '\n')
     return 0
@@ -109,7 +115,8 @@ def _segmentor(source: SegmentorSource, options: ExportOptions, files: list[Path
         )
         calibration = segmentor_windows(segmentor, files, window)
         provenance = {'checkpoint': source.checkpoint.name, **(getattr(model, 'provenance', None) or {})}
-        return Part(segmentor_network(model, options.computed), facts, window, provenance, calibration)
+        expected = expected_output(model, window)
+        return Part(segmentor_network(model, options.computed), facts, expected, provenance, calibration)
 
 
 def _restorer(arguments: argparse.Namespace, options: ExportOptions, files: list[Path]) -> Part:
@@ -125,8 +132,9 @@ def _restorer(arguments: argparse.Namespace, options: ExportOptions, files: list
         'base': restorer.model.base.identity,
     }
     facts = restorer_facts(restorer, (window - overlap, window - overlap))
+    expected = expected_output(restorer, size)
     network = restorer_network(restorer, options.computed)
-    return Part(network, facts, size, provenance, restorer_windows(files, size))
+    return Part(network, facts, expected, provenance, restorer_windows(files, size))
 
 
 def _restorer_identity(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmseg.models.data_preprocessor import SegDataPreProcessor
@@ -25,7 +26,7 @@ class SegmentorNetwork(nn.Module):
     """Segmentor as a network from images to logits.
 
     Args:
-        model: a prepared mmseg segmentor.
+        model: an mmseg segmentor.
     """
 
     def __init__(self, model: BaseSegmentor) -> None:
@@ -42,16 +43,17 @@ class RestorerNetwork(nn.Module):
     """Restorer as a network from images to restored images.
 
     Args:
-        restorer: a prepared restorer.
+        restorer: a restorer.
+        context: (1, T, C) context tokens. None uses the stored prompt of a prepared restorer.
     """
 
-    def __init__(self, restorer: Restorer) -> None:
+    def __init__(self, restorer: Restorer, context: Tensor | None = None) -> None:
         super().__init__()
-        self.model = restorer.model
+        self.model, self.context = restorer.model, context
 
     def forward(self, images: Tensor) -> Tensor:
         """Restores (1, 3, h, w) RGB images in [-1, 1]. The result is not clamped."""
-        return self.model(images, None)
+        return self.model(images, self.context)
 
 
 def segmentor_network(model: BaseSegmentor, dtype: str = 'float32') -> SegmentorNetwork:
@@ -64,14 +66,7 @@ def segmentor_network(model: BaseSegmentor, dtype: str = 'float32') -> Segmentor
     Raises:
         ConfigError: the model is not a single network from a window to logits.
     """
-    if isinstance(model, RestoreThenSegment):
-        raise ConfigError(
-            'The model restores images before it segments them (RestoreThenSegment), so it consists of two networks '
-            'with windows of their own. Export the restorer and the segmentor, and run rass-mm restore before rass-mm '
-            'segment.'
-        )
-    if not hasattr(model, 'encode_decode'):
-        raise ConfigError(f'A {type(model).__name__} cannot be exported, because it has no method encode_decode.')
+    _check_segmentor(model)
     prepare_part(model.eval(), getattr(torch, dtype))
     prompt = getattr(model, 'prompt', None)
     if prompt is not None and not getattr(prompt, 'stored', False):
@@ -82,10 +77,39 @@ def segmentor_network(model: BaseSegmentor, dtype: str = 'float32') -> Segmentor
     return SegmentorNetwork(model.requires_grad_(False)).eval()
 
 
+def _check_segmentor(model: nn.Module) -> None:
+    if isinstance(model, RestoreThenSegment):
+        raise ConfigError(
+            'The model restores images before it segments them (RestoreThenSegment), so it consists of two networks '
+            'with windows of their own. Export the restorer and the segmentor, and run rass-mm restore before rass-mm '
+            'segment.'
+        )
+    if not hasattr(model, 'encode_decode'):
+        raise ConfigError(f'A {type(model).__name__} cannot be exported, because it has no method encode_decode.')
+
+
 def restorer_network(restorer: Restorer, dtype: str = 'float32') -> RestorerNetwork:
     """Prepares a restorer on the CPU, in place, and returns its network, which computes in `dtype`."""
     prepare_part(restorer.eval(), getattr(torch, dtype))
     return RestorerNetwork(restorer.requires_grad_(False)).eval()
+
+
+@torch.no_grad()
+def expected_output(model: BaseSegmentor | Restorer, size: Size) -> np.ndarray:
+    """Computes what a network has to return for `example_window(size)`, with the model as it was trained.
+
+    Args:
+        model: a segmentor or a restorer on the CPU in float32, not prepared.
+        size: height and width of the window.
+
+    Returns:
+        (1, C, h, w) float32.
+    """
+    images = example_window(size)
+    if isinstance(model, Restorer):
+        return RestorerNetwork(model, model._prompt(images).conditioning).eval()(images).numpy()
+    _check_segmentor(model)
+    return SegmentorNetwork(model).eval()(images).numpy()
 
 
 def example_window(size: Size, seed: int = 0) -> Tensor:

@@ -29,7 +29,7 @@ from rass_mm.export.metadata import (
     Parity,
     check_files,
 )
-from rass_mm.export.networks import Size, example_window
+from rass_mm.export.networks import example_window
 from rass_mm.files.atomic import atomic_folder, write_text
 from rass_mm.files.hashing import file_sha256
 from rass_mm.files.locks import held_beside
@@ -101,7 +101,7 @@ def write_export(
     facts: Mapping[str, Any],
     out: str | os.PathLike,
     options: ExportOptions,
-    window: Size,
+    expected: np.ndarray,
     request: Mapping[str, Any],
     provenance: Mapping[str, Any],
     calibration: Sequence[np.ndarray] = (),
@@ -113,7 +113,7 @@ def write_export(
         facts: entries of the metadata that describe the model.
         out: the folder. It must not exist.
         options: see `ExportOptions`.
-        window: height and width of the window in pixels.
+        expected: output of the model in PyTorch for an example window, (1, C, h, w), see `expected_output`.
         request: values that identify the export, see `earlier_export`.
         provenance: where the weights come from.
         calibration: inputs of the network for 'int8', (1, 3, h, w) float32 each.
@@ -129,9 +129,8 @@ def write_export(
     """
     out, module = Path(out), format_module(options.format)
     with _new_folder(out) as folder:
-        example = example_window(window)
+        example = example_window(expected.shape[2:])
         with torch.no_grad():
-            expected = network(example).numpy()
             found = _written(module, Task(network, example, options.dtype, calibration), options.format, folder)
         parity = compared(module.load(folder, options.dtype).run(example.numpy()), expected, facts['kind'])
         _check_parity(parity, options.dtype)
