@@ -1,5 +1,6 @@
 """OpenVINO IR: `model.xml` and `model.bin`."""
 
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from openvino import opset13 as operators
 
 from rass_mm.devices import cpu_has_bfloat16
-from rass_mm.export.formats import INPUT, OUTPUT, Network, Task, import_optional
+from rass_mm.export.formats import INPUT, MODULES, OUTPUT, Network, Task, import_optional
 
 FILE = 'model.xml'
 LEAST = 256
@@ -19,19 +20,28 @@ LEAST = 256
 
 def write(task: Task, folder: Path) -> dict[str, Any]:
     """Writes the network. Weights in 16 bits are followed by a conversion to float32 in the graph."""
-    with warnings.catch_warnings():
-        # sizes become constants, as intended
-        warnings.simplefilter('ignore', torch.jit.TracerWarning)
-        model = openvino.convert_model(task.network, example_input=task.example, input=list(task.example.shape))
+    model = converted_from_onnx(task) if task.dtype == 'int8' else converted(task)
     model.inputs[0].set_names({INPUT})
     model.outputs[0].set_names({OUTPUT})
-    if task.dtype == 'int8':
-        quantisation = import_optional('rass_mm.export.quantisation', '--int8')
-        model = quantisation.quantised(model, task.calibration, INPUT)
     if task.dtype == 'bfloat16':
         store_bfloat16(model)
     openvino.save_model(model, folder / FILE, compress_to_fp16=task.dtype == 'float16')
     return {}
+
+
+def converted(task: Task) -> openvino.Model:
+    """Converts a network."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', torch.jit.TracerWarning)  # sizes become constants, as intended
+        return openvino.convert_model(task.network, example_input=task.example, input=list(task.example.shape))
+
+
+def converted_from_onnx(task: Task) -> openvino.Model:
+    """Converts a network that is quantised as ONNX, see `rass_mm.export.quantisation`."""
+    form = import_optional(MODULES['onnx'], '--int8')
+    with tempfile.TemporaryDirectory() as folder:
+        form.write(task, Path(folder))
+        return openvino.convert_model(Path(folder) / form.FILE, share_weights=False)
 
 
 def store_bfloat16(model: openvino.Model) -> None:

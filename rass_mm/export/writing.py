@@ -109,7 +109,7 @@ def write_export(
     """Writes an exported model to a new folder.
 
     Args:
-        network: a network of `rass_mm.export.networks`, prepared for `options.computed`.
+        network: a network of `rass_mm.export.networks`, prepared for `options.computed`. It loses its weights.
         facts: entries of the metadata that describe the model.
         out: the folder. It must not exist.
         options: see `ExportOptions`.
@@ -132,6 +132,7 @@ def write_export(
         example = example_window(expected.shape[2:])
         with torch.no_grad():
             found = _written(module, Task(network, example, options.dtype, calibration), options.format, folder)
+        network.to('meta')  # frees memory for the runtime's weights
         parity = compared(module.load(folder, options.dtype).run(example.numpy()), expected, facts['kind'])
         _check_parity(parity, options.dtype)
         metadata = {

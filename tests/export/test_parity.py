@@ -76,7 +76,7 @@ def test_int8_is_smaller_and_similar(exports, photos, form):
     pytest.importorskip('nncf')
     whole, small = exports('upernet', form), exports('upernet', form, 'int8', '--calibration', photos)
     size = {folder: sum(file.stat().st_size for file in folder.glob('model.*')) for folder in (whole, small)}
-    assert size[small] < 0.5 * size[whole]
+    assert size[small] < 0.6 * size[whole]
     about = json.loads((small / 'metadata.json').read_text())
     assert about['dtype'] == 'int8' and 0 < about['parity']['relative'] < 0.5
 
