@@ -121,14 +121,17 @@ def test_the_script_runs_without_torch(exports, photos, places, tmp_path, form):
         ('restorer', 'restore', '--adapter'),
     ):
         exported, out = exports(name, form), tmp_path / f'{name}.png'
-        script = [program, ROOT / 'docs' / 'run_exported.py', exported, photos / 'wide.png', out]
+        photo = photos / (
+            'window.png' if name == 'restorer' else 'wide.png'
+        )  # the script averages windows, without ramps
+        script = [program, ROOT / 'docs' / 'run_exported.py', exported, photo, out]
         subprocess.run(script, check=True, env=environment, timeout=600)
-        given = (command, photos / 'wide.png', places.exported / name, option, exported, '--backend', form)
+        given = (command, photo, places.exported / name, option, exported, '--backend', form)
         assert main([*map(str, given)]) == 0
         made = places.exported / name
-        files = (out, made / 'wide.png' if name == 'restorer' else made / 'labels' / 'wide.png')
+        files = (out, made / photo.name if name == 'restorer' else made / 'labels' / photo.name)
         found, expected = (np.asarray(Image.open(file)).astype(int) for file in files)
         if name == 'restorer':
-            assert np.abs(found - expected)[:64, :64].max() <= 1  # where a single window lies
+            assert np.abs(found - expected).max() <= 1
         else:
             assert (found == expected).mean() >= 0.999
