@@ -121,9 +121,8 @@ def test_the_script_runs_without_torch(exports, photos, places, tmp_path, form):
         ('restorer', 'restore', '--adapter'),
     ):
         exported, out = exports(name, form), tmp_path / f'{name}.png'
-        photo = photos / (
-            'window.png' if name == 'restorer' else 'wide.png'
-        )  # the script averages windows, without ramps
+        # one window for a restorer, because the script averages windows without ramps
+        photo = photos / ('window.png' if name == 'restorer' else 'wide.png')
         script = [program, ROOT / 'docs' / 'run_exported.py', exported, photo, out]
         subprocess.run(script, check=True, env=environment, timeout=600)
         given = (command, photo, places.exported / name, option, exported, '--backend', form)
