@@ -73,6 +73,7 @@ setup(
         'openmmlab': OPENMMLAB,
         'onedl': ONEDL,
         'restoration': RESTORATION,
+        'export': ['openvino>=2026.0', 'nncf>=3.0', 'onnx>=1.20', 'onnxscript>=0.5', 'onnxruntime>=1.31'],
         'test': ['pytest', 'ruff'],
     },
     cmdclass={'build_py': BuildWithConfigs},

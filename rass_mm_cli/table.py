@@ -47,6 +47,7 @@ COMMANDS = {
             'random-base', 'write a base folder with RANDOM weights, for tests and measurements', WEIGHTS, plugin=False
         ),
         Command('convert', "convert published weights: OSEDiff's, SCR's or RASS's", WEIGHTS),
+        Command('export', 'export a segmentor or restorer to OpenVINO, ONNX or torch.export', WEIGHTS),
         Command('robustness', 'measure the mIoU of a segmentor at each severity of each degradation', MEASURING),
         Command('benchmark', 'measure the speed of configs by stage', MEASURING),
         Command('report', 'write Markdown tables of recorded tests and benchmarks', MEASURING),

@@ -107,13 +107,24 @@ def add_max_pixels(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_restorer(parser: argparse.ArgumentParser) -> None:
-    """Adds the options --adapter and --base of a trained restorer."""
+def add_restorer(parser: argparse.ArgumentParser, base: bool = True) -> None:
+    """Adds the options --adapter and --base of a trained restorer. `base` says whether --base is required."""
     parser.add_argument(
         '--adapter', type=Path, required=True, help='adapter file of the trained restorer, scr_*.safetensors'
     )
     parser.add_argument(
-        '--base', type=Path, required=True, help='Stable Diffusion folder that the adapter was trained on'
+        '--base', type=Path, required=base, help='Stable Diffusion folder that the adapter was trained on'
+    )
+
+
+def add_autoencoder(parser: argparse.ArgumentParser) -> None:
+    """Adds the options --autoencoder and --autoencoder-ends of a restorer."""
+    parser.add_argument('--autoencoder', type=Path, help="folder of a tiny autoencoder that replaces the VAE's decoder")
+    parser.add_argument(
+        '--autoencoder-ends',
+        choices=('decoder', 'both'),
+        default='decoder',
+        help='parts of the VAE that the tiny autoencoder replaces (default: decoder)',
     )
 
 

@@ -2,17 +2,22 @@
 
 import argparse
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from rass_mm.cli.exported import add_backend, exported_model
 from rass_mm.cli.options import (
     DEFAULT_DTYPE,
+    add_autoencoder,
     add_device,
     add_max_pixels,
     add_restorer,
     finish_job,
+    given,
     integer,
     number,
     positive,
@@ -26,13 +31,23 @@ from rass_mm.diffusion.color import COLOR_FIXES
 from rass_mm.diffusion.latent_tiles import SCHEMES
 from rass_mm.diffusion.restorer import load_restorer
 from rass_mm.engine.ready import prepare
-from rass_mm.errors import RassError
+from rass_mm.errors import ConfigError, RassError
+from rass_mm.export.exported_restorer import ExportedRestorer
+from rass_mm.export.metadata import RESTORER
 from rass_mm.files.hashing import content_hash
 from rass_mm.inference.folder import Restoring, restore_planned
 from rass_mm.inference.plan import plan_files
 from rass_mm.inference.precision import default_preparation
 from rass_mm.inference.restore import RestoreOptions
 from rass_mm.inference.sheet import check_sheet, write_sheet
+
+Job = tuple[Callable[[], Restoring], dict[str, Any], RestoreOptions]
+"""Function that loads the restorer, values that identify it in a manifest, and options."""
+UNUSED = {
+    **{'base': '--base', 'autoencoder': '--autoencoder', 'window': '--window', 'device': '--device'},
+    **{'dtype': '--dtype', 'compile': '--compile', 'deterministic': '--deterministic'},
+}
+"""Options that an exported restorer does not have."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -42,14 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         'source', metavar='IN', help="image, folder (searched recursively), or pattern in quotes, e.g. 'photos/*.jpg'"
     )
     parser.add_argument('out', metavar='OUT', help='output folder; for a single image, a folder or file name')
-    add_restorer(parser)
-    parser.add_argument('--autoencoder', type=Path, help="folder of a tiny autoencoder that replaces the VAE's decoder")
-    parser.add_argument(
-        '--autoencoder-ends',
-        choices=('decoder', 'both'),
-        default='decoder',
-        help='parts of the VAE that the tiny autoencoder replaces (default: decoder)',
-    )
+    add_restorer(parser, base=False)
+    add_backend(parser, '--adapter')
+    add_autoencoder(parser)
     parser.add_argument('--upscale', type=number(1, 1000), default=defaults.upscale, help='upscale factor (default: 1)')
     parser.add_argument(
         '--scheme',
@@ -59,7 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         'image sizes, the whole image in the VAE and latent tiles in the UNet (default: windows)',
     )
     parser.add_argument(
-        '--window', type=side, default=defaults.window, help=f'side of a window in pixels (default: {defaults.window})'
+        '--window',
+        type=side,
+        help=f'side of a window in pixels (default: {defaults.window}, or that of the exported model)',
     )
     parser.add_argument(
         '--overlap',
@@ -95,24 +107,8 @@ def run(arguments: argparse.Namespace) -> int:
         RassError: an error that the user can fix; finished images are kept.
     """
     logging.basicConfig(level=logging.INFO, format='%(message)s')
-    names = ('upscale', 'scheme', 'window', 'overlap', 'batch', 'color_fix')
-    options = RestoreOptions(**{name: getattr(arguments, name) for name in names})
-    device = chosen_device(arguments.device)
-    parts = {
-        'adapter': arguments.adapter,
-        'base': find_base(arguments.base),
-        'autoencoder': arguments.autoencoder,
-    }
-    how = preparation(arguments, device, default_preparation(device, [parts['base']], [arguments.adapter]))
-    model = {**{name: content_hash(path) for name, path in parts.items()}, **prepared_identity(how, device)}
-    model |= {'ends': arguments.autoencoder_ends, 'seed': arguments.seed}
-
-    def load() -> Restoring:
-        torch.manual_seed(arguments.seed)
-        given = {'ends': arguments.autoencoder_ends, 'device': str(device)}
-        network = load_restorer(**parts, **given, latent_tiles=options.scheme == 'osediff')
-        return prepare(network, how) if how else network
-
+    job = _exported_job if arguments.backend else _trained_job
+    load, model, options = job(arguments)
     if arguments.sheet:
         check_sheet(arguments.sheet)  # before folders are created
     plan = plan_files(arguments.source, arguments.out)
@@ -128,3 +124,40 @@ def run(arguments: argparse.Namespace) -> int:
             # Written even if some images failed. Errors of the sheet are suppressed to show those of the images.
             with suppress(RassError):
                 write_sheet(arguments.sheet, plan.tasks)
+
+
+def _options(arguments: argparse.Namespace, **changes: Any) -> RestoreOptions:
+    names = ('upscale', 'scheme', 'window', 'overlap', 'batch', 'color_fix')
+    return RestoreOptions(**{**given(arguments, names), **changes})
+
+
+def _trained_job(arguments: argparse.Namespace) -> Job:
+    if arguments.base is None:
+        raise ConfigError('The Stable Diffusion folder that the adapter was trained on is missing. Set --base.')
+    options, device = _options(arguments), chosen_device(arguments.device)
+    parts = {
+        'adapter': arguments.adapter,
+        'base': find_base(arguments.base),
+        'autoencoder': arguments.autoencoder,
+    }
+    how = preparation(arguments, device, default_preparation(device, [parts['base']], [arguments.adapter]))
+    model = {**{name: content_hash(path) for name, path in parts.items()}, **prepared_identity(how, device)}
+    model |= {'ends': arguments.autoencoder_ends, 'seed': arguments.seed}
+
+    def load() -> Restoring:
+        torch.manual_seed(arguments.seed)
+        settings = {'ends': arguments.autoencoder_ends, 'device': str(device)}
+        network = load_restorer(**parts, **settings, latent_tiles=options.scheme == 'osediff')
+        return prepare(network, how) if how else network
+
+    return load, model, options
+
+
+def _exported_job(arguments: argparse.Namespace) -> Job:
+    exported = exported_model(arguments, arguments.adapter, RESTORER, UNUSED)
+    if arguments.scheme != RestoreOptions.scheme:
+        raise ConfigError(f'An exported restorer has windows only. Remove --scheme {arguments.scheme}.')
+    if arguments.autoencoder_ends != 'decoder':
+        raise ConfigError('The autoencoder is part of the exported restorer. Remove --autoencoder-ends.')
+    options = _options(arguments, window=exported.window[0])
+    return lambda: ExportedRestorer(exported), exported.identity(), options

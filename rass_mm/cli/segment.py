@@ -2,8 +2,13 @@
 
 import argparse
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from mmengine.registry import init_default_scope
+
+from rass_mm.cli.exported import add_backend, exported_model
 from rass_mm.cli.options import (
     DEFAULT_DTYPE,
     add_device,
@@ -15,12 +20,24 @@ from rass_mm.cli.options import (
     side,
 )
 from rass_mm.cli.preparation import add_preparation, preparation, prepared_identity
+from rass_mm.config import check_config_data
 from rass_mm.config.building import named_parts
 from rass_mm.devices import chosen_device
+from rass_mm.errors import ConfigError
+from rass_mm.export.exported_segmentor import ExportedSegmentor
+from rass_mm.export.metadata import AGAIN, METADATA, SEGMENTOR
 from rass_mm.inference.loading import read_segmentor
 from rass_mm.inference.modes import MODES, SegmentOptions
 from rass_mm.inference.segment import segment_files
 from rass_mm.inference.segmentor import Segmentor
+
+Job = tuple[Callable[[], Segmentor], dict[str, Any], Any]
+"""Function that loads the segmentor, values that identify it in a manifest, and its config."""
+UNUSED = {
+    **{'config': '--config', 'base': '--base', 'cfg_options': '--cfg-options', 'window': '--window'},
+    **{'device': '--device', 'dtype': '--dtype', 'compile': '--compile', 'deterministic': '--deterministic'},
+}
+"""Options that an exported segmentor does not have."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -39,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         'after its EXIF orientation is applied',
     )
     parser.add_argument('--checkpoint', type=Path, required=True, help='checkpoint of a trained segmentor')
+    add_backend(parser, '--checkpoint')
     parser.add_argument(
         '--config',
         help='config file, or name of a shipped config (default: the config in the checkpoint; its code is not run)',
@@ -89,17 +107,35 @@ def run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     names = ('mode', 'window', 'overlap', 'batch_size', 'confidence')
     options = SegmentOptions(**{name: getattr(arguments, name) for name in names})
-    device = chosen_device(arguments.device)
-    source = read_segmentor(arguments.checkpoint, arguments.config, arguments.base, arguments.cfg_options)
-    how = preparation(arguments, device, source.default_preparation(device))
-
-    def load() -> Segmentor:
-        return source.build(device, how, options)
-
-    identity = {**source.identity(), **prepared_identity(how, device)}
+    job = _exported_job if arguments.backend else _trained_job
+    load, identity, config = job(arguments, options)
     places = (arguments.sources, arguments.out)
-    with named_parts(source.config, 'model'):
+    with named_parts(config, 'model'):
         return finish_job(
             lambda: segment_files(*places, load, options, identity, arguments.restored, arguments.max_pixels),
             lambda job: f'{arguments.out}: {job.made} of {job.images} images segmented now ({job.seconds:.1f} s)',
         )
+
+
+def _trained_job(arguments: argparse.Namespace, options: SegmentOptions) -> Job:
+    device = chosen_device(arguments.device)
+    source = read_segmentor(arguments.checkpoint, arguments.config, arguments.base, arguments.cfg_options)
+    how = preparation(arguments, device, source.default_preparation(device))
+    identity = {**source.identity(), **prepared_identity(how, device)}
+    return lambda: source.build(device, how, options), identity, source.config
+
+
+def _exported_job(arguments: argparse.Namespace, options: SegmentOptions) -> Job:
+    exported = exported_model(arguments, arguments.checkpoint, SEGMENTOR, UNUSED)
+    if options.mode == 'whole':
+        raise ConfigError('An exported segmentor has windows only. Remove --mode whole.')
+    classes = exported.metadata['classes']
+    config = {'pipeline': classes['pipeline']}
+    init_default_scope('mmseg')
+    check_config_data(config, str(exported.folder / METADATA), remedy=AGAIN)
+
+    def load() -> Segmentor:
+        palette = [tuple(color) for color in classes['palette']]
+        return Segmentor(ExportedSegmentor(exported), classes['pipeline'], classes['names'], palette, options)
+
+    return load, exported.identity(), config

@@ -309,6 +309,15 @@ def as_adapter(source: AdapterSource) -> Adapter:
     return source if isinstance(source, Adapter) else read_adapter(source)
 
 
+def is_adapter(path: str | os.PathLike) -> bool:
+    """Returns whether a file is a safetensors file with the header of an adapter."""
+    try:
+        with safe_open(path, 'pt') as file:
+            return HEADER in (file.metadata() or {})
+    except Exception:  # the error type of safetensors has no common base class
+        return False
+
+
 def read_adapter(path: str | os.PathLike) -> Adapter:
     """Reads an adapter file and checks its hash and its values.
 

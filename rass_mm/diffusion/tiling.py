@@ -129,7 +129,7 @@ def blended(
     columns = ramp_weights(sorted({left for *_, left, _ in grid}), min(window, padded[1]), image.device)
     result = torch.zeros_like(image)
     for boxes in batched(grid, batch):
-        inputs = torch.stack([_cut(image, box) for box in boxes])
+        inputs = torch.stack([mirrored_window(image, box) for box in boxes])
         outputs = apply(inputs)
         if outputs.shape != inputs.shape:
             raise ConfigError(
@@ -170,8 +170,8 @@ def ramp_weights(starts: Sequence[int], window: int, device: torch.device | None
     return {start: row[start : start + window] for start, row in zip(starts, weights, strict=True)}
 
 
-def _cut(image: Tensor, box: Window) -> Tensor:
-    """Returns one window of the image. Beyond the bottom and the right border, the image is mirrored."""
+def mirrored_window(image: Tensor, box: Window) -> Tensor:
+    """Returns one window (C, h, w) of an image (C, H, W). Beyond the bottom and the right border, it is mirrored."""
     top, bottom, left, right = box
     height, width = image.shape[-2:]
     return image[:, _mirrored(top, bottom, height, image.device)[:, None], _mirrored(left, right, width, image.device)]

@@ -5,7 +5,9 @@ while its writer runs, so other processes can tell whether it is abandoned.
 """
 
 import errno
+import glob
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -72,6 +74,26 @@ def remove_abandoned(temporary: Path) -> None:
             finally:
                 os.close(handle)
         temporary.unlink()
+
+
+@contextmanager
+def atomic_folder(target: str | os.PathLike) -> Iterator[Path]:
+    """Context manager. Yields a new folder that is renamed to `target` if the block succeeds and deleted otherwise.
+
+    `target` must not exist, or be an empty folder. Folders that killed processes left behind are removed, so the caller
+    must hold a lock.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in target.parent.glob(f'.{glob.escape(target.name)}{MARK}????????'):
+        shutil.rmtree(leftover, ignore_errors=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f'.{target.name}{MARK}', dir=target.parent, ignore_cleanup_errors=True
+    ) as temporary:
+        inner = Path(temporary) / target.name
+        inner.mkdir()
+        yield inner
+        os.replace(inner, target)
 
 
 def check_writable(target: str | os.PathLike) -> None:

@@ -17,8 +17,9 @@ from rass_mm.diffusion.tiling import windows
 from rass_mm.inference.modes import ModeChoice
 from rass_mm.segmentation import FileRestorer, RestoreThenSegment
 from rass_mm.segmentation.calibration import confidence as softmax_confidence
-from rass_mm.segmentation.rass import chunked, cut, sized
+from rass_mm.segmentation.rass import sized
 from rass_mm.segmentation.rows import Labels, in_bands
+from rass_mm.segmentation.sliding import chunked, cut
 
 MOST_LOGITS = 2**26
 """Largest number of logits for mmseg's own `predict`: 256 MiB in float32. More logits are computed in bands of rows."""
@@ -188,7 +189,7 @@ def probability_of(model: nn.Module) -> Probability:
     probability is the largest score divided by the sum of all scores.
     """
     head = _head(model)
-    if isinstance(head, MaskFormerHead | Mask2FormerHead):
+    if isinstance(head, MaskFormerHead | Mask2FormerHead) or getattr(head, 'scores', False):  # an exported head
         return lambda scores: scores.amax(0) / scores.sum(0).clamp(min=1e-12)
     if getattr(model, 'out_channels', None) == 1:
         return lambda logits: _of_sigmoid(logits[0].sigmoid(), head.threshold)

@@ -1,5 +1,6 @@
 """Loading of trained segmentors: checkpoint, config, base and weights."""
 
+import copy
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from torch import nn
 
 from rass_mm.config import config_from_checkpoint, load_config
 from rass_mm.config.building import explained
+from rass_mm.config.kinds import name_types
 from rass_mm.config.loading import merge_options
 from rass_mm.config.parts import dicts
 from rass_mm.config.settings import check_settings
@@ -62,7 +64,7 @@ class SegmentorSource:
 
     def identity(self) -> dict[str, Any]:
         """Returns hashes that identify the weights, the model and the test pipeline in a manifest."""
-        settings = json.loads(json.dumps([self.config.model.to_dict(), self._steps()], default=str))
+        settings = json.loads(json.dumps([self.config.model.to_dict(), self.steps()], default=str))
         adapters = [
             Path(part[key]) for part in _dicts(self.config.model) for key in ADAPTERS if isinstance(part.get(key), str)
         ]
@@ -122,14 +124,30 @@ class SegmentorSource:
         load_weights(model, self.loaded, self.checkpoint)
         names, palette = classes_of(inner_segmentor(model), self.loaded.get('meta') or {}, self.config)
         model = model.to(device).eval()
-        return Segmentor(prepare(model, how) if how else model, self._steps(), names, palette, options)
+        return Segmentor(prepare(model, how) if how else model, self.steps(), names, palette, options)
 
-    def _steps(self) -> list[Any]:
+    def steps(self) -> list[Any]:
         """Returns the configs of the steps of the test pipeline."""
         leaves = leaf_paths(self.config.get('test_dataloader'), 'test_dataloader')
         found = [leaf.get('pipeline') for _, leaf in leaves]
         steps = next((pipeline for pipeline in (*found, self.config.get('test_pipeline')) if pipeline), None)
         return list(steps or [{'type': 'LoadImageFromFile'}, {'type': 'PackSegInputs'}])
+
+    def json_steps(self) -> list[dict[str, Any]]:
+        """Returns the configs of the steps of the test pipeline as values of JSON, with classes by name.
+
+        Raises:
+            ConfigError: a setting of a step cannot be represented in JSON.
+        """
+        steps = copy.deepcopy([dict(step) for step in self.steps()])
+        name_types(steps)
+        try:
+            return json.loads(json.dumps(steps))
+        except TypeError as error:
+            raise ConfigError(
+                f'The test pipeline contains a setting that JSON cannot represent ({error}). Use numbers, strings, '
+                'lists and mappings.'
+            ) from None
 
 
 def read_segmentor(

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ class Segmentor:
     @property
     def device(self) -> torch.device:
         """Device of the model."""
-        return next(self.model.parameters()).device
+        return next(chain(self.model.parameters(), self.model.buffers())).device
 
     @property
     def dtype(self) -> str:
@@ -108,13 +109,13 @@ class Segmentor:
             DataError: the network fails on the image, or memory is too small for it.
         """
         try:
-            maps = label_image(self.model, self._packed(image, path), self.choice, self.options.confidence, watch)
+            maps = label_image(self.model, self.packed(image, path), self.choice, self.options.confidence, watch)
         except (RuntimeError, MemoryError) as error:  # the errors of networks and of memory, CUDA's included
             raise _failure(image, error) from error
         return self._result(image, maps)
 
-    def _packed(self, image: np.ndarray, path: str | None) -> dict[str, Any]:
-        """Returns the output of the test pipeline for one image, as a batch with one item."""
+    def packed(self, image: np.ndarray, path: str | None) -> dict[str, Any]:
+        """Returns the output of the test pipeline for one (H, W, 3) uint8 BGR image, as a batch with one item."""
         size = image.shape[:2]
         results: Any = {'img_path': path, 'img': image, 'img_shape': size, 'ori_shape': size}
         results |= {'reduce_zero_label': False, 'seg_fields': []}

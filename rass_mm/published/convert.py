@@ -1,11 +1,8 @@
 """Conversion of a published file to an adapter file, or to a checkpoint with its base."""
 
-import glob
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,7 @@ from rass_mm.diffusion.base import DiffusionBase, models_on_meta, read_base, wei
 from rass_mm.diffusion.text import load_text_model
 from rass_mm.engine.trained_state import check_tensors, pack_provenance
 from rass_mm.errors import CheckpointError, ConfigError
-from rass_mm.files.atomic import MARK
+from rass_mm.files.atomic import atomic_folder
 from rass_mm.files.hashing import file_sha256
 from rass_mm.files.locks import held_beside
 from rass_mm.published.conversion import (
@@ -150,7 +147,7 @@ def _write_segmentor(
     )
     if earlier is not None:
         return kept_folder(earlier, out, own.classes)
-    with _folder(out) as temporary:
+    with atomic_folder(out) as temporary:
         notes = _write_base(mapped.base, base, temporary / BASE)
         record = {
             'base': {**read_base(temporary / BASE).identity, 'name': f'{out.name}/{BASE}'},
@@ -239,18 +236,3 @@ def unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         result[key] = value if whole and place not in seen else value.clone()
         seen.add(place)
     return result
-
-
-@contextmanager
-def _folder(out: Path) -> Iterator[Path]:
-    """Context manager. Yields a folder that is renamed to `out` if the block succeeds and deleted otherwise."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in out.parent.glob(f'.{glob.escape(out.name)}{MARK}????????'):
-        shutil.rmtree(leftover, ignore_errors=True)  # of a killed conversion: this one holds the lock
-    with tempfile.TemporaryDirectory(
-        prefix=f'.{out.name}{MARK}', dir=out.parent, ignore_cleanup_errors=True
-    ) as temporary:
-        inner = Path(temporary) / out.name
-        inner.mkdir()
-        yield inner
-        os.replace(inner, out)

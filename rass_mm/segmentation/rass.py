@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.dist import all_reduce_dict, get_world_size
 from mmengine.model import BaseModel
 from mmengine.structures import PixelData
@@ -16,15 +15,14 @@ from torch import Tensor, nn
 from rass_mm.datasets.names import class_names
 from rass_mm.diffusion.extractor import resized
 from rass_mm.diffusion.prompts import Prompt
-from rass_mm.diffusion.tiling import Window, batched, mean_weights, ramp_weights, window_weights, windows
+from rass_mm.diffusion.tiling import Window, batched, windows
 from rass_mm.engine.ready import prepare_part
 from rass_mm.engine.trained_state import TrainedStateMixin
 from rass_mm.errors import ConfigError
 from rass_mm.segmentation.logits import check_kept_size, each_size, keeping_logits, keeps_logits
 from rass_mm.segmentation.preprocessing import check_value_range
 from rass_mm.segmentation.rows import Labels, head_rows, in_bands
-
-BLENDS = {'mean': mean_weights, 'ramp': ramp_weights}
+from rass_mm.segmentation.sliding import cut, slide
 
 
 @MODELS.register_module()
@@ -199,7 +197,13 @@ class RASS(TrainedStateMixin, EncoderDecoder):
                 raise ConfigError(
                     "test_cfg.mode='slide' needs crop_size and stride. Set each to (height, width) in pixels."
                 )
-            return self._slide(inputs, batch_img_metas, prompt)
+            return slide(
+                inputs,
+                self.test_cfg,
+                lambda crops, count: self.encode_decode(
+                    crops, [meta for meta in batch_img_metas for _ in range(count)], prompt.repeated(count)
+                ),
+            )
         if mode not in ('whole', 'stitched'):
             raise ConfigError(f"test_cfg.mode is {mode!r}; expected 'whole', 'slide' or 'stitched'.")
         features = self.extract_feat(inputs, prompt) if mode == 'whole' else self.stitched_features(inputs, prompt)
@@ -207,30 +211,6 @@ class RASS(TrainedStateMixin, EncoderDecoder):
             self.decode_head, features, sized(batch_img_metas, inputs), tuple(inputs.shape[2:]), self.test_cfg
         )
         return in_bands(rows, inputs.shape[2])
-
-    def _slide(self, inputs: Tensor, metas: list[dict], prompt: Prompt) -> Iterator[Tensor]:
-        """Yields rows of the logits as soon as no later window covers them. Only unfinished rows are kept in memory."""
-        config, size = self.test_cfg, tuple(inputs.shape[2:])
-        grid = windows(size, config.crop_size, config.stride)
-        blend = BLENDS.get(config.get('blend', 'mean'))
-        if blend is None:
-            raise ConfigError(f'test_cfg.blend is {config.blend!r}; expected one of {", ".join(BLENDS)}.')
-        start, sums, weight_of = 0, None, None
-        for chunk, done in chunked(grid, config.get('window_batch', 4), size[0]):
-            parts = self.encode_decode(
-                cut(inputs, chunk), [meta for meta in metas for _ in chunk], prompt.repeated(len(chunk))
-            ).unflatten(0, (len(inputs), len(chunk)))
-            if sums is None:
-                sums = parts.new_zeros((len(inputs), parts.shape[2], 0, size[1]))
-                weight_of = window_weights(grid, blend, parts)
-            missing = max(bottom for _, bottom, *_ in chunk) - start - sums.shape[2]
-            sums = F.pad(sums, (0, 0, 0, max(missing, 0)))
-            for index, window in enumerate(chunk):
-                top, bottom, left, right = window
-                sums[..., top - start : bottom - start, left:right] += parts[:, index] * weight_of(window)
-            if done > start:
-                yield sums[..., : done - start, :]
-                start, sums = done, sums[..., done - start :, :].clone()
 
     def stitched_features(self, inputs: Tensor, prompt: Prompt) -> tuple[Tensor, ...]:
         """Computes the inputs of the head for whole images (B, 3, H, W) from square windows as long as the short side.
@@ -279,17 +259,3 @@ def sized(metas: list[dict], inputs: Tensor) -> list[dict]:
     a torch.Size.
     """
     return [{**meta, 'img_shape': inputs.shape[2:], 'pad_shape': inputs.shape[2:]} for meta in metas]
-
-
-def cut(inputs: Tensor, chunk: Sequence[Window]) -> Tensor:
-    """Cuts the windows out of (B, C, H, W) images. Returns one batch, ordered by image like `Prompt.repeated`."""
-    crops = [inputs[..., top:bottom, left:right] for top, bottom, left, right in chunk]
-    return torch.stack(crops, 1).flatten(0, 1)
-
-
-def chunked(grid: Sequence[Window], size: int, height: int) -> Iterator[tuple[list[Window], int]]:
-    """Yields the windows in batches, each with the number of image rows that are complete after the batch."""
-    seen = 0
-    for chunk in batched(grid, size):
-        seen += len(chunk)
-        yield chunk, grid[seen][0] if seen < len(grid) else height

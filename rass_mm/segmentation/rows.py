@@ -43,6 +43,8 @@ def resized_rows(
     Returns:
         (B, C, bottom - top, W).
     """
+    if whole is None and (top, bottom) == (0, size[0]):
+        return F.interpolate(x, size, mode='bilinear', align_corners=align_corners)
     first, height = whole or (0, x.shape[-2])
     low, high, fraction = source_rows(height, size[0], top, bottom, align_corners, x.device)
     rows = torch.lerp(x[..., low - first, :], x[..., high - first, :], fraction.to(x)[:, None])

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from rass_mm.files.atomic import atomic_path, write_bytes, write_text
+from rass_mm.files.atomic import MARK, atomic_folder, atomic_path, write_bytes, write_text
 
 
 def interrupted(target):
@@ -61,3 +61,17 @@ def test_two_writers_of_the_same_file_do_not_interfere(tmp_path):
         first.write_text('first')
         second.write_text('second')
     assert target.read_text() == 'first' and [*tmp_path.iterdir()] == [target]
+
+
+def test_a_folder_is_complete_or_absent(tmp_path):
+    leftover = tmp_path / f'.out{MARK}abcdefgh'  # of a killed process
+    leftover.mkdir()
+    (leftover / 'half').write_text('half')
+    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / 'out') as folder:
+        (folder / 'file').write_text('half')
+        raise KeyboardInterrupt
+    assert not [*tmp_path.iterdir()]
+    with atomic_folder(tmp_path / 'out') as folder:
+        (folder / 'file').write_text('whole')
+        assert not (tmp_path / 'out').exists()
+    assert (tmp_path / 'out' / 'file').read_text() == 'whole' and [*tmp_path.iterdir()] == [tmp_path / 'out']
