@@ -77,13 +77,15 @@ def test_ctrl_c_before_the_command_begins(moment, monkeypatch, capsys):
 @pytest.fixture
 def command(monkeypatch):
     """Function that makes a function run instead of the command `configs`, and returns its exit status."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background ignores it
 
     def run(function):
         module = importlib.import_module('rass_mm.cli.configs')
         monkeypatch.setattr(module, 'add_arguments', lambda parser: parser.set_defaults(run=function, interrupted='A.'))
         return main.main(['configs'])
 
-    return run
+    yield run
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize('error', [ValueError('a'), DataError('a'), OSError(2, 'a', 'b'), SystemError('a')])
