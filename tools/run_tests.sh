@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# Runs the test suite in two parallel processes with one thread each: the commands (tests/tools, tests/experiments) and
-# all other tests. With arguments, runs plain pytest.
+# Runs the test suite in two parallel processes with one thread each. The second one runs the folders below, which take
+# as long as all others. With arguments, runs plain pytest.
 set -u
 [ $# -gt 0 ] && exec python -m pytest "$@"
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+second=(tests/tools tests/experiments tests/analysis tests/restoration tests/rass_mm_cli)
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-python -m pytest tests/tools tests/experiments >"$log" 2>&1 &
-commands=$!
-python -m pytest --ignore=tests/tools --ignore=tests/experiments
-rest=$?
-echo "tests/tools and tests/experiments:"
-wait $commands
+python -m pytest "${second[@]}" >"$log" 2>&1 &
+other=$!
+python -m pytest "${second[@]/#/--ignore=}"
+first=$?
+echo "${second[*]}:"
+wait $other
 status=$?
 cat "$log"
-[ $rest -eq 0 ] && [ $status -eq 0 ]
+[ $first -eq 0 ] && [ $status -eq 0 ]
