@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,9 @@ class ComputedIn:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the method."""
         args, kwargs = tree_map(lambda value: _cast(value, self.dtype), (args, kwargs))
-        with torch.autocast(_device_type(args, kwargs), enabled=False):
+        kind = _device_type(args, kwargs)
+        # torch.export cannot store a region with another state of autocast
+        with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
             return tree_map(lambda value: _cast(value, torch.float32), self.run(*args, **kwargs))
 
 

@@ -33,6 +33,7 @@ def converted(task: Task) -> openvino.Model:
     """Converts a network."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', torch.jit.TracerWarning)  # sizes become constants, as intended
+        task.network(task.example)  # stores positions, so that the two passes of the conversion are the same
         return openvino.convert_model(task.network, example_input=task.example, input=list(task.example.shape))
 
 
