@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from rass_mm.diffusion.adapters import merge_adapter
 
 STORED = ('stored_key', 'stored_value')
-"""Names of the buffers of a cross-attention layer that contain the keys and values of the prompt."""
+"""Names of the buffers (heads, T, d) of a cross-attention layer that contain the keys and values of the prompt."""
 QUERIES = {'self': 512, 'cross': 1024}
 """Number of queries per block of `attend`. Both are the fastest sizes for 4,096 queries in 5 heads of 64 channels."""
 
@@ -84,7 +84,7 @@ def store_prompt(unet: UNet2DConditionModel, tokens: Tensor) -> None:
             continue
         context = tokens[None].to(layer.to_k.weight.dtype)
         for buffer, project in zip(STORED, (layer.to_k, layer.to_v), strict=True):
-            layer.register_buffer(buffer, _heads(project(context), layer.heads).contiguous(), persistent=False)
+            layer.register_buffer(buffer, _heads(project(context), layer.heads)[0].contiguous(), persistent=False)
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:

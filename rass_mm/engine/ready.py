@@ -147,11 +147,12 @@ def prepare_part(module: nn.Module, dtype: torch.dtype) -> list[nn.Module]:
     """Prepares a module for prediction in `dtype`, in place.
 
     Returns:
-        The modules inside it, or the module itself, that have a method `prepare_prediction`.
+        The modules whose weights can be packed: those that a method `prepare_prediction` returns, or its owner. A
+        segmentor or head of another library is none of them, because its code may read its weights.
     """
     if hasattr(module, 'prepare_prediction'):
-        module.prepare_prediction(dtype)
-        return [module]
+        parts = module.prepare_prediction(dtype)
+        return [module] if parts is None else parts
     if hasattr(module, 'data_preprocessor') or isinstance(module, nn.ModuleList):
         # a model of mmengine, such as a segmentor or test-time augmentation, or several heads
         return [part for child in module.children() for part in prepare_part(child, dtype)]
@@ -161,8 +162,9 @@ def prepare_part(module: nn.Module, dtype: torch.dtype) -> list[nn.Module]:
 
 
 def heavy_modules(model: nn.Module, parts: Iterable[nn.Module]) -> list[nn.Module]:
-    """Returns the modules to compile: those that the parts describe with `heavy_modules`, else the model's backbone."""
-    found = [module for part in parts if hasattr(part, 'heavy_modules') for module in part.heavy_modules()]
+    """Returns the modules to compile: those that the model or its parts describe, else the model's backbone."""
+    owners = [model] if hasattr(model, 'heavy_modules') else parts
+    found = [module for part in owners if hasattr(part, 'heavy_modules') for module in part.heavy_modules()]
     return found or ([model.backbone] if hasattr(model, 'backbone') else [])
 
 
@@ -187,7 +189,11 @@ def sharing_copy(model: nn.Module) -> nn.Module:
 
 def is_changed(model: nn.Module, how: Preparation) -> bool:
     """Returns whether `prepare` changes the computation of a model."""
-    return how.dtype != 'float32' or any(hasattr(module, 'prepare_prediction') for module in model.modules())
+    return (
+        how.compile
+        or how.dtype != 'float32'
+        or any(hasattr(module, 'prepare_prediction') for module in model.modules())
+    )
 
 
 def refuse_loading(*_: Any, **__: Any) -> None:

@@ -1,4 +1,4 @@
-"""Sizes of the image files that OpenCV reads and Pillow does not: floating-point TIFF, Radiance, PFM and OpenEXR.
+"""Sizes of the image files that OpenCV reads and Pillow does not: floating-point TIFF, Radiance, PFM, PAM and OpenEXR.
 
 OpenCV has no function that reads a size without decoding the file.
 """
@@ -9,10 +9,12 @@ import struct
 
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, ImageFileDirectory_v2
 
-RADIANCE = re.compile(rb'#\?[\s\S]{0,65536}?\n[-+]([XY]) (\d+) [-+][XY] (\d+)\n')
-PFM = re.compile(rb'P[Ff]\s+(\d+)\s+(\d+)\s')
+RADIANCE = re.compile(rb'#\?[\s\S]{0,65536}?\n[-+]([XY]) (\d{1,10}) [-+][XY] (\d{1,10})\n')
+PFM = re.compile(rb'P[Ff]\s+(\d{1,10})\s+(\d{1,10})\s')
+PAM = re.compile(rb'P7\n(?:(?!ENDHDR)[^\n]{0,200}\n){0,50}ENDHDR\n')
+PAM_SIDES = tuple(re.compile(rb'\n' + name + rb'\s+(\d{1,10})\s') for name in (b'WIDTH', b'HEIGHT'))
 EXR, WINDOW = b'\x76\x2f\x31\x01', b'dataWindow\0box2i\0\x10\0\0\0'
-TIFF = (b'II*\0', b'MM\0*')
+TIFF, BIG_TIFF = (b'II*\0', b'MM\0*'), (b'II+\0', b'MM\0+')
 
 
 def size_in_header(data: bytes) -> tuple[int, int] | None:
@@ -23,7 +25,10 @@ def size_in_header(data: bytes) -> tuple[int, int] | None:
         return (second, first) if radiance[1] == b'Y' else (first, second)
     if pfm:
         return int(pfm[1]), int(pfm[2])
-    if data.startswith(TIFF):
+    if pam := PAM.match(data):
+        sides = [pattern.search(pam[0]) for pattern in PAM_SIDES]
+        return tuple(int(side[1]) for side in sides) if all(sides) else None
+    if data.startswith((*TIFF, *BIG_TIFF)):
         return _tiff_size(data)
     place = data.find(WINDOW) if data.startswith(EXR) else -1
     if place < 0 or len(data) < place + len(WINDOW) + 16:
@@ -34,7 +39,7 @@ def size_in_header(data: bytes) -> tuple[int, int] | None:
 
 def _tiff_size(data: bytes) -> tuple[int, int] | None:
     try:
-        directory = ImageFileDirectory_v2(data[:8])
+        directory = ImageFileDirectory_v2(data[: 16 if data.startswith(BIG_TIFF) else 8])
         file = io.BytesIO(data)
         file.seek(directory.next)
         directory.load(file)

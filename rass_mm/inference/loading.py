@@ -74,8 +74,9 @@ class SegmentorSource:
     def default_preparation(self, device: torch.device) -> Preparation | None:
         """Returns how the model is prepared by default, or None for not at all, see `default_preparation`.
 
-        Other mmseg segmentors than those of this package compute in float32, in which they return the same labels as in
-        mmseg. In half precision, they run under autocast, which is slower than float32 for small networks on a CPU.
+        Other mmseg segmentors than RASS compute in float32, also behind a restorer, because they then return the same
+        labels as in mmseg. In half precision, they run under autocast, which is slower than float32 for small networks
+        on a CPU.
         """
         init_default_scope(self.config.get('default_scope') or 'mmseg')
         kind = self.config.model.get('type')
@@ -87,7 +88,8 @@ class SegmentorSource:
         parts = list(_dicts(self.config.model))
         bases = [part['base'] for part in parts if part.get('base')]
         adapters = [part['adapter'] for part in parts if isinstance(part.get('adapter'), str)]
-        return default_preparation(device, bases, adapters)
+        found = default_preparation(device, bases, adapters)
+        return Preparation('float32') if found and kind is RestoreThenSegment else found
 
     def build(
         self, device: torch.device, how: Preparation | None = None, options: SegmentOptions | None = None
@@ -216,7 +218,8 @@ def load_segmentor(
             `SegmentorSource.default_preparation`.
         options: see `SegmentOptions`; None uses its defaults.
         compile: whether to compile the network with `torch.compile`, which takes minutes on a CPU.
-        deterministic: whether to compute in float32 with the network as it was trained, see `chosen_preparation`.
+        deterministic: whether to compute in float32 with the network as it was trained. PyTorch's deterministic
+            algorithms are then used in the whole process, see `chosen_preparation`.
 
     Raises:
         CheckpointError, ConfigError, BaseFolderError, AdapterError: see `read_segmentor` and `SegmentorSource.build`.

@@ -72,7 +72,8 @@ def load_restorer(
             `rass_mm.inference.precision.default_preparation`.
         options: see `RestoreOptions`; None uses its defaults.
         compile: whether to compile the networks with `torch.compile`, which takes minutes on a CPU.
-        deterministic: whether to compute in float32 with the networks as they were trained, see `chosen_preparation`.
+        deterministic: whether to compute in float32 with the networks as they were trained. PyTorch's deterministic
+            algorithms are then used in the whole process, see `chosen_preparation`.
 
     Raises:
         AdapterError: the file cannot be used, is not a restorer, or was trained on another base.

@@ -148,17 +148,21 @@ class RASS(TrainedStateMixin, EncoderDecoder):
             sample.pred_sem_seg = PixelData(data=image.finished())
         return samples
 
-    def prepare_prediction(self, dtype: torch.dtype) -> None:
+    def prepare_prediction(self, dtype: torch.dtype) -> list[nn.Module]:
         """Prepares the model for prediction in `dtype`, in place, see `rass_mm.engine.ready.prepare`.
 
         The auxiliary heads are dropped. A head without `prepare_prediction` keeps float32 weights and uses autocast.
+
+        Returns:
+            The modules whose weights can be packed.
         """
         self.backbone.prepare_prediction(dtype)
         if self.with_neck:
             self.neck.to(dtype)
         self.auxiliary_head = None
-        for head in self.decode_head if isinstance(self.decode_head, nn.ModuleList) else [self.decode_head]:
-            prepare_part(head, dtype)
+        heads = self.decode_head if isinstance(self.decode_head, nn.ModuleList) else [self.decode_head]
+        prepared = [part for head in heads for part in prepare_part(head, dtype)]
+        return [self.backbone, *([self.neck] if self.with_neck else []), *prepared]
 
     def heavy_modules(self) -> list[nn.Module]:
         """Returns the most expensive modules, which are those of the backbone."""

@@ -225,10 +225,9 @@ class RestoreThenSegment(BaseSegmentor):
             state_dict[prefix + INNER + key] = value
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-    def prepare_prediction(self, dtype: torch.dtype) -> None:
-        """Prepares the restorer and the segmentor for prediction in `dtype`, in place."""
-        for part in (self.restorer, self.segmentor):
-            prepare_part(part, dtype)
+    def prepare_prediction(self, dtype: torch.dtype) -> list[nn.Module]:
+        """Prepares the restorer and the segmentor for prediction in `dtype`, in place; returns like `prepare_part`."""
+        return [*prepare_part(self.restorer, dtype), *prepare_part(self.segmentor, dtype)]
 
     def stage_points(self) -> list[StagePoint]:
         """Returns the stages of the restorer, prefixed with 'restore: ', followed by those of the segmentor.

@@ -14,7 +14,7 @@ from rass_mm.devices import cpu_has_bfloat16, default_dtype
 from rass_mm.diffusion.prepared import attend
 from rass_mm.diffusion.restorer import load_restorer
 from rass_mm.engine.prepared_test import PreparedTestHook
-from rass_mm.engine.ready import Preparation, chosen_preparation, prepare, sharing_copy
+from rass_mm.engine.ready import Preparation, chosen_preparation, is_changed, prepare, sharing_copy
 from rass_mm.errors import CheckpointError, ConfigError
 
 WAYS = {
@@ -123,6 +123,11 @@ def test_a_plain_segmentor_is_not_changed():
     assert 0 < (logits(half, images) - expected).abs().max() <= 0.1 * expected.abs().max()
     assert all(parameter.dtype is torch.float32 for parameter in half.parameters())
     assert all(parameter is before[name] for name, parameter in model.named_parameters())
+
+
+def test_a_compiled_plain_model_is_another_one():
+    plain = torch.nn.Linear(2, 2)
+    assert is_changed(plain, Preparation(compile=True)) and not is_changed(plain, Preparation())
 
 
 def test_a_test_uses_a_prepared_copy_and_puts_the_model_back(rass, images):

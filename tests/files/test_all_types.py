@@ -13,7 +13,7 @@ from rass_mm.degradation.builder import read_image
 from rass_mm.errors import DataError
 from rass_mm.files.headers import size_in_header
 from rass_mm.files.images import read_picture
-from rass_mm.files.integrity import check_complete
+from rass_mm.files.integrity import TooManyPixelsError, check_complete, check_pixels
 from rass_mm.inference.photos import read_bgr
 
 GREY = np.linspace(0, 1, 40 * 56, dtype=np.float32).reshape(40, 56)
@@ -81,3 +81,23 @@ def test_no_image_is_named():
     for data in (b'', b'text', zlib.compress(b'text'), b'#?RADIANCE\n\n-Y 9 +X 9\n'):
         with pytest.raises(DataError, match=r'a\.hdr: the image cannot be read \(not an image of a known type\)'):
             check_complete(data, 'a.hdr')
+
+
+@pytest.mark.parametrize('head', [b'PF\n%b 1\n-1.0\n', b'#?RADIANCE\n\n-Y 1 +X %b\n'], ids=['pfm', 'hdr'])
+def test_a_side_of_thousands_of_digits_is_no_size(head):
+    assert size_in_header(head % (b'9' * 5000)) is None
+
+
+def big_tiff(width, height):
+    """The header of a BigTIFF file, which OpenCV decodes and Pillow does not identify for float RGB values."""
+    tags = [(256, width), (257, height)]
+    entries = b''.join(struct.pack('<HHQQ', tag, 4, 1, value) for tag, value in tags)
+    return struct.pack('<2sHHHQQ', b'II', 43, 8, 0, 16, len(tags)) + entries + struct.pack('<Q', 0)
+
+
+def test_sizes_of_big_tiff_and_pam_are_limited(tmp_path):
+    cv2.imwrite(str(tmp_path / 'a.pam'), np.zeros((40, 56, 3), np.uint8))
+    for data in (big_tiff(56, 40), (tmp_path / 'a.pam').read_bytes()):
+        assert size_in_header(data) == (56, 40)
+        with pytest.raises(TooManyPixelsError, match='56x40'):
+            check_pixels(data, most=1)

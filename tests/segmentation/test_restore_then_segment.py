@@ -21,6 +21,8 @@ from rass_mm.apis import prepare_config
 from rass_mm.apis import test as run_test
 from rass_mm.config import load_config
 from rass_mm.diffusion.restorer import load_restorer
+from rass_mm.engine.packing import can_pack
+from rass_mm.engine.ready import Preparation, prepare
 from rass_mm.errors import AdapterError, CheckpointError, ConfigError
 from rass_mm.inference import RestoreOptions, restore_files, restore_image
 from rass_mm.segmentation import FileRestorer
@@ -344,3 +346,13 @@ def test_shipped_configs_differ_from_the_plain_ones_in_the_model_only(data):
     assert {key: value for key, value in ours.items() if key != 'model'} == {
         key: value for key, value in theirs.items() if key != 'model'
     }
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_a_preparation_leaves_the_weights_of_the_segmentor_readable(config, dtype):
+    """Some heads and backbones of mmseg compute with the weights of their layers, which is impossible if packed."""
+    model = prepare(make(config), Preparation(dtype))
+    for module in model.segmentor.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            assert module.weight.layout is torch.strided and not module.weight.is_mkldnn
+    assert any('Packed' in type(module).__name__ for module in model.restorer.modules()) or not can_pack()
