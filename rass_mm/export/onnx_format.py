@@ -1,6 +1,7 @@
 """ONNX with standard operators: `model.onnx`, and `model.onnx.data` with the weights of a large model."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,27 @@ def check_operators(file: Path) -> None:
         raise ConfigError(
             f'The network needs operators that are not part of ONNX ({named}). Export it with --format openvino.'
         )
+
+
+def opened(folder: Path) -> set[str]:
+    """Returns the paths of the files that `load` opens: the network and those of its external data."""
+    return {FILE} | set(external_data(onnx.load(folder / FILE, load_external_data=False)))
+
+
+def external_data(message: Any) -> Iterator[str]:
+    """Yields the path of the data file of each tensor of a network that is not in the network's file.
+
+    Args:
+        message: the network as a protobuf message, or a part of it.
+    """
+    if isinstance(message, onnx.TensorProto):
+        if message.data_location == onnx.TensorProto.EXTERNAL:
+            yield next((entry.value for entry in message.external_data if entry.key == 'location'), '')
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in [value] if hasattr(value, 'ListFields') else value:
+                yield from external_data(part)
 
 
 def load(folder: Path, dtype: str) -> Network:
