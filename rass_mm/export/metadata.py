@@ -45,6 +45,12 @@ class Preprocessing(TypedDict):
     multiple: PositiveInt
 
 
+class Step(TypedDict):
+    """Config of a step of a test pipeline, with further keys for its settings."""
+
+    type: Text
+
+
 class Classes(TypedDict):
     """Labels of a segmentor.
 
@@ -59,7 +65,7 @@ class Classes(TypedDict):
     scores: bool
     align_corners: bool
     blend: Literal['mean', 'ramp']
-    pipeline: list[dict[str, Any]]
+    pipeline: list[Step]
 
 
 class Parity(TypedDict):
@@ -110,6 +116,8 @@ def _consistent(content: Metadata) -> Metadata:
         raise ValueError('metadata of a restorer with an output of 3 channels')
     if any(step > side for step, side in zip(content['stride'], (height, width), strict=True)):
         raise ValueError('metadata with a stride that is at most the window')
+    if content['preprocessing']['multiple'] > min(height, width):
+        raise ValueError('metadata with a multiple that is at most the window')
     opened = OPENED[content['format']]
     if not set(opened) <= set(content['files']):
         raise ValueError(f'metadata with the files {" and ".join(opened)}, which the format opens')

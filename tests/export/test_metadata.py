@@ -18,6 +18,7 @@ from rass_mm_cli.main import parser_of
 
 NAMES = {'openvino': ['model.xml', 'model.bin'], 'onnx': ['model.onnx'], 'pt2': ['model.pt2']}
 SIDE = 64
+PREPROCESSING = {'channels': 'RGB', 'mean': [0.0] * 3, 'std': [1.0] * 3, 'padding': None, 'multiple': 8}
 
 
 def listed(file):
@@ -35,13 +36,7 @@ def described(tmp_path):
         about = {
             **{'kind': 'restorer', 'model': 'SCR', 'format': form, 'dtype': 'float32', 'stride': [SIDE - 16] * 2},
             **{'input': [1, 3, SIDE, SIDE], 'output': [1, 3, SIDE, SIDE], 'request': {}, 'provenance': {}},
-            'preprocessing': {
-                'channels': 'RGB',
-                'mean': [127.5] * 3,
-                'std': [127.5] * 3,
-                'padding': None,
-                'multiple': 8,
-            },
+            'preprocessing': PREPROCESSING,
             **{'parity': {'relative': 0.0, 'labels': None}, 'versions': {}},
             'files': {name: listed(tmp_path / name) for name in NAMES[form]},
         }
@@ -104,3 +99,24 @@ def test_external_data_of_onnx_must_be_listed(described, tmp_path, place):
         described(files={name: listed(folder / name) for name in ('model.onnx', 'model.onnx.data')})
         ones = np.ones((1, 3, SIDE, SIDE), np.float32)
         assert (load_network(read_exported(folder, 'onnx', 'restorer')).run(ones) == 3).all()
+
+
+@pytest.mark.parametrize('multiple', [0, SIDE + 1, 10**9])
+def test_a_multiple_is_at_most_the_window(described, multiple):
+    folder = described(preprocessing={**PREPROCESSING, 'multiple': multiple})
+    with pytest.raises(CheckpointError, match='multiple'):
+        read_exported(folder, 'onnx', 'restorer')
+    described(preprocessing={**PREPROCESSING, 'multiple': SIDE})
+    read_exported(folder, 'onnx', 'restorer')
+
+
+@pytest.mark.parametrize('step', [{}, {'type': ''}, {'type': 3}, {'scale': 2}, 'Resize'])
+def test_each_step_of_a_pipeline_has_a_type(described, step):
+    names = {'names': ['road', 'sky', 'tree'], 'palette': [[0, 0, 0]] * 3, 'threshold': None, 'scores': False}
+    classes = {**names, 'align_corners': False, 'blend': 'mean'}
+    resize = {'type': 'Resize', 'scale': [64, 64], 'keep_ratio': True}
+    folder = described(kind='segmentor', classes={**classes, 'pipeline': [resize, step]})
+    with pytest.raises(CheckpointError, match=r'classes\.pipeline\.1.*Export the model again'):
+        read_exported(folder, 'onnx', 'segmentor')
+    described(kind='segmentor', classes={**classes, 'pipeline': [resize]})
+    assert read_exported(folder, 'onnx', 'segmentor').metadata['classes']['pipeline'] == [resize]
