@@ -1,6 +1,7 @@
 """ONNX with standard operators: `model.onnx`, and `model.onnx.data` with the weights of a large model."""
 
 import logging
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ FILE = 'model.onnx'
 OPSET = 20
 LEAST = 256
 """Weights with fewer values keep float32."""
+LARGEST = 1_900_000_000
+"""Bytes of weights in the file of a network, which protobuf limits to 2 GiB."""
 STORED = {'bfloat16': (torch.bfloat16, onnx_ir.DataType.BFLOAT16), 'float16': (torch.float16, onnx_ir.DataType.FLOAT16)}
 
 
@@ -43,10 +46,14 @@ def write(task: Task, folder: Path) -> dict[str, Any]:
         store(program.model, *STORED[task.dtype])
     for node in program.model.graph:
         node.metadata_props.clear()  # stack traces with paths of this machine, a fifth of a small file
-    program.save(folder / FILE)
     if task.dtype == 'int8':
         quantisation = import_optional('rass_mm.export.quantisation', '--int8')
-        onnx.save(quantisation.quantised(onnx.load(folder / FILE), task.calibration, INPUT), folder / FILE)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:  # the data file of float32 weights is not kept
+            program.save(Path(temporary) / FILE)
+            model = onnx.load(Path(temporary) / FILE)
+        save(quantisation.quantised(model, task.calibration, INPUT), folder / FILE)
+    else:
+        program.save(folder / FILE)
     check_operators(folder / FILE)
     return {'opset': OPSET}
 
@@ -72,6 +79,12 @@ def store(model: onnx_ir.Model, dtype: torch.dtype, kind: onnx_ir.DataType) -> N
         graph.insert_before(graph[0], cast)
         del graph.initializers[value.name]
         graph.initializers[name] = stored
+
+
+def save(model: onnx.ModelProto, file: Path) -> None:
+    """Saves a network, with its weights in a data file beside it if they are larger than `LARGEST`."""
+    external = sum(weights.ByteSize() for weights in model.graph.initializer) > LARGEST
+    onnx.save(model, file, save_as_external_data=external, location=f'{file.name}.data')
 
 
 def check_operators(file: Path) -> None:
