@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     if is_adapter(arguments.source):
         identity, load = _restorer_identity(arguments), lambda: _restorer(arguments, options, files)
     else:
-        source = read_segmentor(arguments.source, arguments.config, arguments.base, arguments.cfg_options)
+        source = _segmentor_source(arguments)
         identity, load = source.identity(), lambda: _segmentor(source, options, files)
     request = options.request({**identity, **calibrated})
     metadata = earlier_export(arguments.out, request)
@@ -104,6 +104,12 @@ def run(arguments: argparse.Namespace) -> int:
         metadata = write_export(part.network, part.facts, arguments.out, options, *given)
     sys.stdout.write(summary(arguments.out, metadata, time.monotonic() - start) + '\n')
     return 0
+
+
+def _segmentor_source(arguments: argparse.Namespace) -> SegmentorSource:
+    if arguments.autoencoder or arguments.autoencoder_ends != 'decoder':
+        raise ConfigError('A segmentor has no tiny autoencoder. Remove --autoencoder and --autoencoder-ends.')
+    return read_segmentor(arguments.source, arguments.config, arguments.base, arguments.cfg_options)
 
 
 def _segmentor(source: SegmentorSource, options: ExportOptions, files: list[Path]) -> Part:

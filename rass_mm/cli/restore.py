@@ -76,9 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
         '--overlap',
         type=integer(0, 2**16),
-        default=defaults.overlap,
         help='overlap of neighbouring windows in pixels; a larger overlap hides seams better '
-        f'(default: {defaults.overlap})',
+        f'(default: {defaults.overlap}, or that of the exported model)',
     )
     parser.add_argument('--batch', type=positive, default=defaults.batch, help='windows per batch (default: 1)')
     parser.add_argument(
@@ -159,5 +158,7 @@ def _exported_job(arguments: argparse.Namespace) -> Job:
         raise ConfigError(f'An exported restorer has windows only. Remove --scheme {arguments.scheme}.')
     if arguments.autoencoder_ends != 'decoder':
         raise ConfigError('The autoencoder is part of the exported restorer. Remove --autoencoder-ends.')
-    options = _options(arguments, window=exported.window[0])
+    window, stride = exported.window[0], exported.metadata['stride'][0]
+    overlap = window - stride if arguments.overlap is None else arguments.overlap
+    options = _options(arguments, window=window, overlap=overlap)
     return lambda: ExportedRestorer(exported), exported.identity(), options

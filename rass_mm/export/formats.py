@@ -58,6 +58,9 @@ class Format(Protocol):
     def write(self, task: Task, folder: Path) -> dict[str, Any]:
         """Writes the files of a network to a folder and returns the entries of the metadata that the format adds."""
 
+    def opened(self, folder: Path) -> set[str]:
+        """Returns the paths, relative to the folder, of the files that `load` opens."""
+
     def load(self, folder: Path, dtype: str) -> Network:
         """Loads a network."""
 

@@ -11,12 +11,15 @@ def load_network(exported: Exported) -> Network:
     Raises:
         InstallationError: the runtime is not installed.
         ConfigError: the runtime cannot load the network.
-        CheckpointError: the network has other shapes than its metadata.
+        CheckpointError: the network has other shapes than its metadata, or consists of files that they do not list.
     """
     metadata = exported.metadata
     module = format_module(metadata['format'])
     try:
+        _check_listed(exported, module.opened(exported.folder))
         network = module.load(exported.folder, metadata['dtype'])
+    except CheckpointError:
+        raise
     except Exception as error:  # runtimes raise errors of many classes
         lines = str(error).strip().splitlines() or ['']
         versions = ', '.join(f'{name} {version}' for name, version in module.versions().items())
@@ -31,3 +34,12 @@ def load_network(exported: Exported) -> Network:
                 f'{metadata[name]}. {AGAIN}'
             )
     return network
+
+
+def _check_listed(exported: Exported, opened: set[str]) -> None:
+    """Checks that the hashes of all files that a runtime opens have been compared with the metadata."""
+    others = sorted(opened - set(exported.metadata['files']))
+    if others:
+        raise CheckpointError(
+            f'The network in {exported.folder} opens {", ".join(others)}, but {METADATA} does not list it. {AGAIN}'
+        )

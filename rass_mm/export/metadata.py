@@ -10,10 +10,13 @@ from typing_extensions import NotRequired, TypedDict
 
 from rass_mm.errors import CheckpointError, ConfigError
 from rass_mm.files.hashing import content_hash, file_sha256
+from rass_mm.files.regular import check_regular
 from rass_mm.files.schemas import read_json
 
 METADATA = 'metadata.json'
 FORMATS = ('openvino', 'onnx', 'pt2')
+OPENED = {'openvino': ('model.xml', 'model.bin'), 'onnx': ('model.onnx',), 'pt2': ('model.pt2',)}
+"""Files that each format opens in any case."""
 BACKENDS = ('openvino', 'onnx')
 """Formats that `segment` and `restore` run."""
 WEIGHTS = ('float32', 'bfloat16', 'float16', 'int8')
@@ -42,6 +45,12 @@ class Preprocessing(TypedDict):
     multiple: PositiveInt
 
 
+class Step(TypedDict):
+    """Config of a step of a test pipeline, with further keys for its settings."""
+
+    type: Text
+
+
 class Classes(TypedDict):
     """Labels of a segmentor.
 
@@ -56,7 +65,7 @@ class Classes(TypedDict):
     scores: bool
     align_corners: bool
     blend: Literal['mean', 'ramp']
-    pipeline: list[dict[str, Any]]
+    pipeline: list[Step]
 
 
 class Parity(TypedDict):
@@ -107,6 +116,11 @@ def _consistent(content: Metadata) -> Metadata:
         raise ValueError('metadata of a restorer with an output of 3 channels')
     if any(step > side for step, side in zip(content['stride'], (height, width), strict=True)):
         raise ValueError('metadata with a stride that is at most the window')
+    if content['preprocessing']['multiple'] > min(height, width):
+        raise ValueError('metadata with a multiple that is at most the window')
+    opened = OPENED[content['format']]
+    if not set(opened) <= set(content['files']):
+        raise ValueError(f'metadata with the files {" and ".join(opened)}, which the format opens')
     if classes is not None:
         count = 2 if channels == 1 else channels
         if not len(classes['names']) == len(classes['palette']) == count:
@@ -181,10 +195,11 @@ def check_files(folder: Path, metadata: Metadata) -> None:
     """Checks the sizes and the hashes of the files of an exported network.
 
     Raises:
-        CheckpointError: a file is missing, or differs from the one that was exported.
+        CheckpointError: a file is missing or no regular file, or differs from the one that was exported.
     """
     for name, expected in metadata['files'].items():
         file = folder / name
+        check_regular(file, AGAIN, CheckpointError)
         if not file.is_file():
             raise CheckpointError(f'{file} is missing. {AGAIN}')
         if file.stat().st_size != expected['bytes'] or file_sha256(file) != expected['sha256']:

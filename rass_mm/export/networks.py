@@ -166,6 +166,12 @@ def _preprocessing(preprocessor: nn.Module) -> dict[str, Any]:
             f'The data preprocessor is a {type(preprocessor).__name__}, but only SegDataPreProcessor and its '
             'subclasses can be exported. Set model.data_preprocessor.type.'
         )
+    test = preprocessor.test_cfg or {}
+    if test.get('size'):
+        raise ConfigError(
+            f'The data preprocessor pads test images to test_cfg.size={test["size"]}, which exported models do not '
+            'support. Set model.data_preprocessor.test_cfg=dict(size_divisor=N), or None.'
+        )
     mean, std = [0.0] * 3, [1.0] * 3
     if preprocessor._enable_normalize:
         mean, std = (getattr(preprocessor, name).flatten().tolist() for name in ('mean', 'std'))
@@ -177,7 +183,7 @@ def _preprocessing(preprocessor: nn.Module) -> dict[str, Any]:
         'mean': mean,
         'std': std,
         'padding': padding,
-        'multiple': (preprocessor.test_cfg or {}).get('size_divisor') or preprocessor.size_divisor or 1,
+        'multiple': test.get('size_divisor') or 1,  # mmseg uses `preprocessor.size_divisor` in training only
     }
 
 

@@ -1,6 +1,8 @@
 """ONNX with standard operators: `model.onnx`, and `model.onnx.data` with the weights of a large model."""
 
 import logging
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ FILE = 'model.onnx'
 OPSET = 20
 LEAST = 256
 """Weights with fewer values keep float32."""
+LARGEST = 1_900_000_000
+"""Bytes of weights in the file of a network, which protobuf limits to 2 GiB."""
 STORED = {'bfloat16': (torch.bfloat16, onnx_ir.DataType.BFLOAT16), 'float16': (torch.float16, onnx_ir.DataType.FLOAT16)}
 
 
@@ -42,10 +46,14 @@ def write(task: Task, folder: Path) -> dict[str, Any]:
         store(program.model, *STORED[task.dtype])
     for node in program.model.graph:
         node.metadata_props.clear()  # stack traces with paths of this machine, a fifth of a small file
-    program.save(folder / FILE)
     if task.dtype == 'int8':
         quantisation = import_optional('rass_mm.export.quantisation', '--int8')
-        onnx.save(quantisation.quantised(onnx.load(folder / FILE), task.calibration, INPUT), folder / FILE)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:  # the data file of float32 weights is not kept
+            program.save(Path(temporary) / FILE)
+            model = onnx.load(Path(temporary) / FILE)
+        save(quantisation.quantised(model, task.calibration, INPUT), folder / FILE)
+    else:
+        program.save(folder / FILE)
     check_operators(folder / FILE)
     return {'opset': OPSET}
 
@@ -73,6 +81,12 @@ def store(model: onnx_ir.Model, dtype: torch.dtype, kind: onnx_ir.DataType) -> N
         graph.initializers[name] = stored
 
 
+def save(model: onnx.ModelProto, file: Path) -> None:
+    """Saves a network, with its weights in a data file beside it if they are larger than `LARGEST`."""
+    external = sum(weights.ByteSize() for weights in model.graph.initializer) > LARGEST
+    onnx.save(model, file, save_as_external_data=external, location=f'{file.name}.data')
+
+
 def check_operators(file: Path) -> None:
     """Checks that a network contains only standard operators.
 
@@ -86,6 +100,27 @@ def check_operators(file: Path) -> None:
         raise ConfigError(
             f'The network needs operators that are not part of ONNX ({named}). Export it with --format openvino.'
         )
+
+
+def opened(folder: Path) -> set[str]:
+    """Returns the paths of the files that `load` opens: the network and those of its external data."""
+    return {FILE} | set(external_data(onnx.load(folder / FILE, load_external_data=False)))
+
+
+def external_data(message: Any) -> Iterator[str]:
+    """Yields the path of the data file of each tensor of a network that is not in the network's file.
+
+    Args:
+        message: the network as a protobuf message, or a part of it.
+    """
+    if isinstance(message, onnx.TensorProto):
+        if message.data_location == onnx.TensorProto.EXTERNAL:
+            yield next((entry.value for entry in message.external_data if entry.key == 'location'), '')
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in [value] if hasattr(value, 'ListFields') else value:
+                yield from external_data(part)
 
 
 def load(folder: Path, dtype: str) -> Network:

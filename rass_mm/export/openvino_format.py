@@ -12,6 +12,7 @@ from openvino import opset13 as operators
 
 from rass_mm.devices import cpu_has_bfloat16
 from rass_mm.export.formats import INPUT, MODULES, OUTPUT, Network, Task, import_optional
+from rass_mm.export.metadata import OPENED
 
 FILE = 'model.xml'
 LEAST = 256
@@ -61,6 +62,11 @@ def store_bfloat16(model: openvino.Model) -> None:
         converted = operators.convert(constant, 'f32')
         for target in node.output(0).get_target_inputs():
             target.replace_source_output(converted.output(0))
+
+
+def opened(folder: Path) -> set[str]:
+    """Returns the names of the files that `load` opens."""
+    return set(OPENED['openvino'])
 
 
 def load(folder: Path, dtype: str) -> Network:

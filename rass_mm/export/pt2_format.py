@@ -19,6 +19,11 @@ def write(task: Task, folder: Path) -> dict[str, Any]:
     return {}
 
 
+def opened(folder: Path) -> set[str]:
+    """Returns the names of the files that `load` opens."""
+    return {FILE}
+
+
 def load(folder: Path, dtype: str) -> Network:
     """Loads a network that this process has written. Files of others can contain code."""
     program = torch.export.load(folder / FILE)

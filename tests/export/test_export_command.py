@@ -171,6 +171,8 @@ def test_an_export_in_progress_is_not_disturbed(models, exports, tmp_path, capsy
         (['--calibration', '.'], 'Add --int8'),
         (['--int8', '--calibration', 'absent'], 'absent is not a folder'),
         (['--window', '1000000'], 'from 1 to'),
+        (['--autoencoder', 'tiny'], 'Remove --autoencoder'),
+        (['--autoencoder-ends', 'both'], 'Remove --autoencoder'),
     ],
 )
 def test_wrong_options_write_nothing(models, tmp_path, capsys, options, words):
