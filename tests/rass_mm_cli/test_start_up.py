@@ -86,7 +86,9 @@ def test_training_registers_the_plugin_after_a_command_without_it(scenes, tiny_b
     command = ['train', 'rass/rass_scenes_tiny.py', '--work-dir', tmp_path, '--cfg-options', *values]
     done = python('-X', 'importtime', '-c', SEQUENCE, *command)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert set(SEGMENTATION) <= imports(done) and not imports(done) & set(UNUSED)
+    # mmdet imports scikit-learn, and thereby pandas, if it is installed. nncf requires it
+    unused = set(UNUSED) - ({'pandas'} if 'sklearn' in imports(done) else set())
+    assert set(SEGMENTATION) <= imports(done) and not imports(done) & unused
     assert list(tmp_path.glob('*.pth'))
 
 
