@@ -256,13 +256,13 @@ def known_options():
     """Options of our commands, and those that the other programs of the project name in their source."""
     own = {option for command in COMMANDS for action in parser_of(command)._actions for option in action.option_strings}
     sources = [*ROOT.glob('tools/*.py'), *ROOT.glob('experiments/*.py')]
-    return own | {option for file in sources for option in re.findall(r"'(--[a-z][a-z-]*)'", file.read_text())}
+    return own | {option for file in sources for option in re.findall(r"'(--[a-z][a-z0-9-]*)'", file.read_text())}
 
 
 @by_page
 def test_options_in_the_text_exist(page):
     for token in pages.inlines(page, 'code_inline'):
-        for option in re.findall(r'(?<!\S)--[a-z][a-z-]*', token.content):
+        for option in re.findall(r'(?<!\S)--[a-z][a-z0-9-]*', token.content):
             assert option in known_options() | FOREIGN_OPTIONS, f'{page}: {token.content}'
 
 
