@@ -3,6 +3,7 @@
 import atexit
 import functools
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -48,6 +49,7 @@ def server():
     process = subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
     )
+    atexit.register(shutil.rmtree, address.parent)
     atexit.register(process.stdin.close)
     shim = address.with_name('python')
     shim.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E {forks.__file__} {address} "$@"\n')

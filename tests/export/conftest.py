@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from export_settings import CONFIGS, LIBRARIES, WINDOW
+from pictures import pictures
 from PIL import Image
 from tiny_segmentors import shipped, write_checkpoint
 
@@ -48,11 +49,7 @@ def exports(models, tiny_base, tmp_path_factory):
 @pytest.fixture(scope='session')
 def photos(tmp_path_factory):
     """Folder with a photo larger than a window, one as large as a window, and one turned by EXIF."""
-    from rass_mm.demo.scenes.generator import write_scenes
-
-    made = tmp_path_factory.mktemp('scenes')
-    write_scenes(made, {'train': 3}, seed=0, size=(110, 150), workers=1)
-    scenes = [Image.open(file).convert('RGB') for file in sorted((made / 'img_dir' / 'train').iterdir())]
+    scenes = pictures(tmp_path_factory)
     folder = tmp_path_factory.mktemp('photos')
     scenes[0].save(folder / 'wide.png')
     scenes[1].crop((0, 0, WINDOW, WINDOW)).save(folder / 'window.png')

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from pictures import pictures
 from PIL import Image
 from tiny_segmentors import shipped, write_checkpoint
 
@@ -28,11 +29,7 @@ def trained(tiny_base, tmp_path_factory):
 @pytest.fixture(scope='session')
 def photos(tmp_path_factory):
     """Photos of odd sizes in many formats, one turned by EXIF, and a text file."""
-    from rass_mm.demo.scenes.generator import write_scenes
-
-    made = tmp_path_factory.mktemp('scenes')
-    write_scenes(made, {'train': 3}, seed=0, size=(110, 150), workers=1)
-    scenes = [Image.open(file).convert('RGB') for file in sorted((made / 'img_dir' / 'train').iterdir())]
+    scenes = pictures(tmp_path_factory)
     folder = tmp_path_factory.mktemp('photos')
     (folder / 'sub').mkdir()
     scenes[0].crop((0, 0, 75, 91)).save(folder / 'a.png')
