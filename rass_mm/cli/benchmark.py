@@ -30,10 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         '--variant',
         action='append',
         default=[],
-        help="another variant to run: 'NAME: CONFIG [CHECKPOINT] dtype=bfloat16 compile=1 channels_last=1 windows=4 "
-        "prepared=0 model.some.key=value'. Options that you omit have the values of the options below. 'released' "
-        'alone runs the first config like the released code: float32, unprepared, one window at a time. path=released '
-        'does this for another variant',
+        help="another variant to run: 'NAME: CONFIG [CHECKPOINT] dtype=bfloat16 compile=1 prepared=0 windows=4 "
+        "model.some.key=value', where options that you omit have the values of the options below; 'NAME: FOLDER' with "
+        "an exported model; or 'released', which runs the first config like the released code: float32, unprepared, "
+        'one window at a time',
     )
     parser.add_argument('--dtype', default='float32', help='float32, bfloat16 or float16 (default: float32)')
     parser.add_argument(

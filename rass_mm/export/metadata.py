@@ -158,13 +158,13 @@ class Exported:
         return {'backend': self.metadata['format'], 'files': hashes, 'metadata': described}
 
 
-def read_exported(path: str | os.PathLike, backend: str, kind: str) -> Exported:
+def read_exported(path: str | os.PathLike, backend: str | None = None, kind: str | None = None) -> Exported:
     """Reads the metadata of an exported model and checks its files.
 
     Args:
         path: the folder of the exported model, or a file in it.
-        backend: the expected format, one of `FORMATS`.
-        kind: the expected kind of model, 'segmentor' or 'restorer'.
+        backend: the expected format, one of `BACKENDS`; None accepts all of them.
+        kind: the expected kind of model, 'segmentor' or 'restorer'; None accepts both.
 
     Raises:
         ConfigError: the folder does not contain an exported model, or one of another format or kind.
@@ -179,12 +179,14 @@ def read_exported(path: str | os.PathLike, backend: str, kind: str) -> Exported:
             'not exported, or export it with rass-mm export.'
         )
     metadata = read_json(file, Checked, AGAIN, CheckpointError)
-    if metadata['format'] != backend:
+    expected = [backend] if backend else BACKENDS
+    if metadata['format'] not in expected:
         raise ConfigError(
-            f'{folder} contains a model in the format {metadata["format"]!r}, but the backend is {backend!r}. Pass '
-            f'--backend {metadata["format"]}, or export the model with --format {backend}.'
+            f'{folder} contains a model in the format {metadata["format"]!r}, but the backend is '
+            f'{" or ".join(map(repr, expected))}. Pass --backend {metadata["format"]}, or export the model with '
+            f'--format {expected[0]}.'
         )
-    if metadata['kind'] != kind:
+    if metadata['kind'] != (kind or metadata['kind']):
         command = 'segment' if metadata['kind'] == SEGMENTOR else 'restore'
         raise ConfigError(f'{folder} contains a {metadata["kind"]}, not a {kind}. Use rass-mm {command}.')
     check_files(folder, metadata)

@@ -38,6 +38,9 @@ class Job:
         RassError: the model cannot be built.
     """
 
+    counts = True
+    """Whether operations and parameters can be counted."""
+
     def __init__(self, variant: Variant, models: Models, size: tuple[int, int], batch: int, seed: int = 0) -> None:
         self.variant, self.device, self.size, self.batch = variant, models.device, size, batch
         self.config, self.notes = settled(variant)

@@ -33,8 +33,8 @@ class Measured:
     """Measurements of one job.
 
     Args:
-        operations: floating-point operations of one pass by stage.
-        parameters: parameter counts, see `Job.parameter_counts`.
+        operations: floating-point operations of one pass by stage. The dict is empty if they are not counted.
+        parameters: parameter counts, see `Job.parameter_counts`. The dict is empty if they are not counted.
         seconds: duration in seconds of each pass without stage timing.
         stage_seconds: for each pass with stage timing, a dict from the stage to its duration in seconds.
         peaks: peak memory of each pass with stage timing, in bytes above the level before the pass. The list is empty
@@ -71,8 +71,11 @@ def measure(
     compiles = any(job.variant.compile for job in jobs)
     with many_compiled_modules() if compiles else nullcontext():
         for job, measured in zip(jobs, found, strict=True):
-            measured.operations, measured.parameters = counted(job)
-            logger.info('%s: %.4g TFLOP per pass', job.variant.name, sum(measured.operations.values()) / TERA)
+            if job.counts:
+                measured.operations, measured.parameters = counted(job)
+                logger.info('%s: %.4g TFLOP per pass', job.variant.name, sum(measured.operations.values()) / TERA)
+            else:
+                timed(job)
             advance()
         for number in range(warmup + iterations):
             seconds = [_advanced(timed(job), advance) for job in jobs]

@@ -7,9 +7,10 @@ The record is a JSON object:
 * `ceiling`: for each dtype `matmul`, `convolution` (TFLOP/s) and `shapes` (TFLOP/s of each measured shape).
 * `variants`: a list in the given order, whose first entry is the reference. Each entry contains
     * `name`, `config`, `checkpoint` (None: random weights), `overrides`, `dtype`, `compile`, `channels_last`, `windows`
-      (None: value of the config), `prepared`, `released`, `test_cfg`, `notes`;
+      (None: value of the config), `prepared`, `released`, `exported`, `test_cfg`, `notes`;
     * `seconds` of a pass over the batch: `median`, `low`, `high` (quartiles), `per_iteration`;
-    * `images_per_second`, `tflop_per_image`, `tflops` (TFLOP/s), `share_of_matmul`, `share_of_convolution`;
+    * `images_per_second`, `tflop_per_image`, `tflops` (TFLOP/s), `share_of_matmul`, `share_of_convolution`; the last
+      four are None for exported models, whose operations are not counted;
     * `stages`: for each stage `seconds`, `share` (of `staged_seconds`), `tflop_per_image`, `tflops`, `share_of_matmul`,
       `share_of_convolution`, `per_iteration`. `seconds` is the median; for the stage 'other', it is the remainder. The
       stages are measured in separate passes that synchronize the device around every stage. The sum of their seconds is
@@ -17,7 +18,7 @@ The record is a JSON object:
     * `staged_seconds`: the median duration of these passes;
     * `memory`: `method`, `weights_bytes`, `pass_bytes` (peak memory of a pass above the level before it; None if it
       cannot be measured), `peak_bytes` (their sum, the memory that the variant alone requires);
-    * `parameters`: `all`, `running` (read in a pass), `trained`.
+    * `parameters`: `all`, `running` (read in a pass), `trained`; an empty dict for exported models.
 * `ratios`: for each variant except the first, its speed-up: `variant`, `reference`, `median`, `low`, `high` and
   `per_iteration`. The speed-up is the seconds of the reference divided by those of the variant in neighbouring passes.
 
@@ -38,6 +39,7 @@ import torch
 
 from rass_mm.analysis.report.tables import markdown_table
 from rass_mm.analysis.speed.ceiling import TERA
+from rass_mm.analysis.speed.exported import ExportedJob
 from rass_mm.analysis.speed.job import Job
 from rass_mm.analysis.speed.measure import Measured
 from rass_mm.analysis.speed.memory import METHODS
@@ -46,6 +48,7 @@ from rass_mm.compat import recorded_versions
 from rass_mm.files.atomic import write_text
 
 KIND, SCHEMA = 'benchmark', 1
+RATES = ('tflop_per_image', 'tflops', 'share_of_matmul', 'share_of_convolution')
 JSON_FILE, MARKDOWN_FILE = 'benchmark.json', 'benchmark.md'
 
 
@@ -60,8 +63,15 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def shares(operations: float, seconds: float, batch: int, ceiling: dict[str, Any]) -> dict[str, float]:
-    """Computes TFLOP per image, TFLOP/s, and TFLOP/s as fractions of the rates measured on the device."""
+def shares(
+    operations: float | None, seconds: float, batch: int, ceiling: dict[str, Any] | None
+) -> dict[str, float | None]:
+    """Computes TFLOP per image, TFLOP/s, and TFLOP/s as fractions of the rates measured on the device.
+
+    All values are None if the operations were not counted.
+    """
+    if operations is None or ceiling is None:
+        return dict.fromkeys(RATES)
     rate = operations / seconds / TERA if seconds > 0 else 0.0
     return {
         'tflop_per_image': operations / batch / TERA,
@@ -71,21 +81,21 @@ def shares(operations: float, seconds: float, batch: int, ceiling: dict[str, Any
     }
 
 
-def stage_records(measured: Measured, batch: int, ceiling: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def stage_records(measured: Measured, batch: int, ceiling: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
     """Returns the `stages` of a variant. Their seconds sum to the median duration of the passes with stage timing."""
     passes = measured.stage_seconds
     total = staged_seconds(measured)
-    raw = {name: [seconds.get(name, 0.0) for seconds in passes] for name in measured.operations}
-    medians = {name: statistics.median(values) for name, values in raw.items()}
+    by_stage = {name: [seconds.get(name, 0.0) for seconds in passes] for name in passes[0]}
+    medians = {name: statistics.median(values) for name, values in by_stage.items()}
     medians[OTHER] = total - sum(seconds for name, seconds in medians.items() if name != OTHER)
     return {
         name: {
             'seconds': medians[name],
             'share': medians[name] / total,
-            **shares(operations, medians[name], batch, ceiling),
-            'per_iteration': raw[name],
+            **shares(measured.operations.get(name), medians[name], batch, ceiling),
+            'per_iteration': values,
         }
-        for name, operations in measured.operations.items()
+        for name, values in by_stage.items()
     }
 
 
@@ -94,7 +104,7 @@ def staged_seconds(measured: Measured) -> float:
     return statistics.median(sum(seconds.values()) for seconds in measured.stage_seconds)
 
 
-def variant_record(job: Job, measured: Measured, ceiling: dict[str, Any]) -> dict[str, Any]:
+def variant_record(job: Job | ExportedJob, measured: Measured, ceiling: dict[str, Any] | None) -> dict[str, Any]:
     """Returns the entry of a job in `variants`."""
     seconds = spread(measured.seconds)
     taken = max(measured.peaks) if measured.peaks else None
@@ -104,7 +114,7 @@ def variant_record(job: Job, measured: Measured, ceiling: dict[str, Any]) -> dic
         'notes': job.notes,
         'seconds': seconds,
         'images_per_second': job.batch / seconds['median'],
-        **shares(sum(measured.operations.values()), seconds['median'], job.batch, ceiling),
+        **shares(sum(measured.operations.values()) if job.counts else None, seconds['median'], job.batch, ceiling),
         'stages': stage_records(measured, job.batch, ceiling),
         'staged_seconds': staged_seconds(measured),
         'memory': {
@@ -161,7 +171,7 @@ def processor_name() -> str:
 
 
 def record(
-    jobs: Sequence[Job], found: Sequence[Measured], ceilings: dict[str, Any], run: dict[str, Any]
+    jobs: Sequence[Job | ExportedJob], found: Sequence[Measured], ceilings: dict[str, Any], run: dict[str, Any]
 ) -> dict[str, Any]:
     """Returns the record of a benchmark, as described in the docstring of the module.
 
@@ -172,7 +182,8 @@ def record(
         run: the entries `command`, `seed`, `iterations` and `warmup`.
     """
     variants = [
-        variant_record(job, measured, ceilings[job.variant.dtype]) for job, measured in zip(jobs, found, strict=True)
+        variant_record(job, measured, ceilings[job.variant.dtype] if job.counts else None)
+        for job, measured in zip(jobs, found, strict=True)
     ]
     return {
         'kind': KIND,
@@ -231,7 +242,7 @@ def overview(record: dict[str, Any]) -> str:
                 bracketed(variant['seconds']),
                 bracketed(ratio) if ratio else '1 (reference)',
                 f'{peak / 2**30:.2f}' if peak is not None else 'not measured',
-                *(f'{variant["parameters"][key] / 1e6:.2f}' for key in ('all', 'running', 'trained')),
+                *_parameter_cells(variant['parameters']),
                 *rate_cells(variant),
             ]
         )
@@ -245,12 +256,18 @@ def stage_table(variant: dict[str, Any]) -> str:
         [name, f'{stage["seconds"]:.4g}', f'{stage["share"]:.1%}', *rate_cells(stage)]
         for name, stage in variant['stages'].items()
     ]
-    total = ['total', f'{variant["staged_seconds"]:.4g}', '100.0%', f'{variant["tflop_per_image"]:.4g}', '', '', '']
+    total = ['total', f'{variant["staged_seconds"]:.4g}', '100.0%', rate_cells(variant)[0], '', '', '']
     return markdown_table(header, [*rows, total])
+
+
+def _parameter_cells(counts: dict[str, int]) -> list[str]:
+    return [f'{counts[key] / 1e6:.2f}' if counts else '' for key in ('all', 'running', 'trained')]
 
 
 def rate_cells(part: dict[str, Any]) -> list[str]:
     """Formats TFLOP per image, TFLOP/s and its percentages of the rates measured on the device as table cells."""
+    if part['tflop_per_image'] is None:
+        return [''] * len(RATES)
     cells = [f'{part["tflop_per_image"]:.4g}', f'{part["tflops"]:.3g}']
     return cells + [f'{part[key]:.0%}' for key in ('share_of_matmul', 'share_of_convolution')]
 

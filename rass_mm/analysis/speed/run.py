@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from rass_mm.analysis.speed.ceiling import measured_ceiling
+from rass_mm.analysis.speed.exported import ExportedJob
 from rass_mm.analysis.speed.job import Job
 from rass_mm.analysis.speed.measure import measure, passes
 from rass_mm.analysis.speed.models import Models
@@ -27,10 +28,11 @@ def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
         reading = bar.add_task('models', total=len(variants))
         models, jobs = Models(device, arguments.seed), []
         for variant in variants:
-            jobs.append(Job(variant, models, arguments.size, arguments.batch, arguments.seed))
+            images = arguments.size, arguments.batch, arguments.seed
+            jobs.append(ExportedJob(variant, device, *images) if variant.exported else Job(variant, models, *images))
             bar.advance(reading)
         models.forget_sources()
-        dtypes = list(dict.fromkeys(variant.dtype for variant in variants))
+        dtypes = list(dict.fromkeys(variant.dtype for variant in variants if not variant.exported))
         ceilings = {
             dtype: measured_ceiling(device, dtype)
             for dtype in bar.track(dtypes, total=len(dtypes), description='ceiling')

@@ -17,11 +17,13 @@ from rass_mm.datasets.classes import follow_classes
 from rass_mm.devices import DTYPES
 from rass_mm.engine.ready import Preparation
 from rass_mm.errors import ConfigError
+from rass_mm.export.metadata import METADATA, read_exported
 
 RELEASED = 'released'
 SWITCHES = {'0': False, '1': True}
-OPTIONS = ('dtype', 'compile', 'channels_last', 'prepared', 'windows', 'path', 'checkpoint')
-SYNTAX = "'NAME: CONFIG [CHECKPOINT] dtype=bfloat16 compile=1 channels_last=1 windows=4 model.some.key=value'"
+OPTIONS = ('dtype', 'compile', 'prepared', 'windows')
+SYNTAX = "'NAME: CONFIG [CHECKPOINT] dtype=bfloat16 compile=1 prepared=0 windows=4 model.some.key=value'"
+EXPORTED_SYNTAX = "'NAME: FOLDER'"
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Variant:
             in float32 with the network as it was trained.
         windows: number of windows of one image per batch; None uses the value of the config.
         released: whether to follow the released code, see `released_path`.
+        exported: whether `config` is the folder of an exported model and `dtype` the dtype of its weights.
         overrides: config overrides by dotted key.
     """
 
@@ -51,10 +54,11 @@ class Variant:
     prepared: bool = True
     windows: int | None = None
     released: bool = False
+    exported: bool = False
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
+        if self.dtype not in DTYPES and not self.exported:
             raise ConfigError(f'{self.name}: dtype is {self.dtype!r}. Set it to one of {", ".join(DTYPES)}.')
         if not self.prepared and (self.dtype != 'float32' or self.compile or self.channels_last):
             raise ConfigError(
@@ -74,8 +78,8 @@ def parse_variant(text: str, first: Variant) -> Variant:
     """Parses a variant from the command line.
 
     Args:
-        text: see `SYNTAX`. Keys with a dot override the config, `path=released` follows the released code (see
-            `released_path`), and the word 'released' alone means `first` with `path=released`.
+        text: see `SYNTAX` and `EXPORTED_SYNTAX`. Keys with a dot override the config. The word 'released' alone means
+            `first` as `released` changes it.
         first: the first variant of the command line, which provides the defaults of options. Its overrides and
             checkpoint are defaults only for variants of the same config.
 
@@ -88,7 +92,9 @@ def parse_variant(text: str, first: Variant) -> Variant:
     words = shlex.split(rest)
     plain = [word for word in words if '=' not in word]
     if not colon or not name.strip() or not 1 <= len(plain) <= 2:
-        raise ConfigError(f"--variant {text!r} cannot be parsed. Write {SYNTAX} or '{RELEASED}'.")
+        raise ConfigError(f"--variant {text!r} cannot be parsed. Write {SYNTAX}, {EXPORTED_SYNTAX} or '{RELEASED}'.")
+    if (Path(plain[0]) / METADATA).is_file():
+        return _exported(name.strip(), plain[0], text, len(words))
     given = dict(word.split('=', 1) for word in words if '=' in word)
     unknown = [key for key in given if '.' not in key and key not in OPTIONS]
     if unknown:
@@ -96,7 +102,7 @@ def parse_variant(text: str, first: Variant) -> Variant:
             f'--variant {text!r}: unknown option {unknown[0]!r}. Use {", ".join(OPTIONS)}, or config keys with a dot.'
         )
     same = plain[0] == first.config
-    checkpoint = plain[1] if len(plain) == 2 else given.get('checkpoint', first.checkpoint if same else None)
+    checkpoint = plain[1] if len(plain) == 2 else first.checkpoint if same else None
     overrides = {key: _value(value) for key, value in given.items() if '.' in key}
     variant = replace(
         first,
@@ -105,9 +111,6 @@ def parse_variant(text: str, first: Variant) -> Variant:
         checkpoint=checkpoint,
         overrides={**(first.overrides if same else {}), **overrides},
     )
-    if given.get('path', RELEASED) != RELEASED:
-        raise ConfigError(f'--variant {text!r}: path is {given["path"]!r}, but it must be {RELEASED!r}.')
-    variant = released(variant) if 'path' in given else variant
     return replace(variant, **_options(text, given))
 
 
@@ -117,9 +120,15 @@ def released(variant: Variant) -> Variant:
     return replace(variant, **plain, windows=1, released=True)
 
 
+def _exported(name: str, folder: str, text: str, words: int) -> Variant:
+    if words > 1:
+        raise ConfigError(f'--variant {text!r}: an exported model has no options. Write {EXPORTED_SYNTAX}.')
+    return Variant(name, folder, dtype=read_exported(folder).metadata['dtype'], exported=True)
+
+
 def _options(text: str, given: dict[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {'dtype': given['dtype']} if 'dtype' in given else {}
-    for key in ('compile', 'channels_last', 'prepared'):
+    for key in ('compile', 'prepared'):
         if key in given:
             if given[key] not in SWITCHES:
                 raise ConfigError(f'--variant {text!r}: {key} is {given[key]!r}, but it must be 0 or 1.')

@@ -19,7 +19,7 @@ def ran(tmp_path_factory, tiny_base):
     done = warm(
         *('tools/benchmark.py', RASS, '--size', '64x96', '--iterations', 2, '--warmup', 1, '--batch', 2),
         *('--windows', 2, '--threads', 1, '--seed', 3, '--out', out, '--variant', 'released'),
-        *('--variant', f'half: {RASS} dtype=bfloat16 channels_last=1'),
+        *('--variant', f'half: {RASS} dtype=bfloat16'),
         *('--variant', f'scr: {SCR} model.base={tiny_base} model.test_cfg.window=64'),
         *('--cfg-options', f'model.backbone.base={tiny_base}', 'model.test_cfg.mode=slide'),
         *('model.test_cfg.crop_size=(64,64)', 'model.test_cfg.stride=(32,32)'),
@@ -58,7 +58,7 @@ def test_variants_say_how_they_were_run(record):
     assert released['released'] and released['test_cfg']['mode'] == 'stitched'
     assert released['test_cfg']['window_batch'] == 1 and released['dtype'] == 'float32'
     assert any('tagger' in note for note in released['notes'])
-    assert (half['dtype'], half['channels_last'], half['compile']) == ('bfloat16', True, False)
+    assert (half['dtype'], half['channels_last'], half['compile']) == ('bfloat16', None, False)
     assert scr['config'] == SCR and scr['test_cfg']['window_batch'] == 2
     assert all(any('fresh weights' in note for note in variant['notes']) for variant in found.values())
 
