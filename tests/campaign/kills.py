@@ -38,8 +38,6 @@ MANY = 1000
 SHARES = (0.05, 0.3, 0.6, 0.9)
 """Shares of the space that a job needs, after which the disk is full."""
 PAGE = 4096
-STARTING = 1
-"""Seconds until a job has read its model."""
 TRAIN = ['train_cfg.max_iters=12', 'train_cfg.val_interval=100', 'default_hooks.checkpoint.interval=3']
 TRAIN += ['default_hooks.logger.interval=1', *SMALL]
 
@@ -288,15 +286,33 @@ def long_jobs(jobs: dict[str, Job], out: Path, kit: Path, rng: random.Random) ->
         job = replace(jobs[name], images=MANY)
         whole, folder = out / 'many', out / 'many_killed'
         prepare(job, whole, kit)
-        seconds, wrong = run_whole(job, whole, kit)
+        _, wrong = run_whole(job, whole, kit)
         faults = [wrong] if wrong else []
         prepare(job, folder, kit)
+        reached = []
         for index in range(ROUNDS):
-            after = seconds / ROUNDS * rng.uniform(0.5, 1.5) + STARTING
-            faults += stopped(start(job, folder, kit, again=index > 0), folder, SIGNALS[index % 3], after, index > 0)
+            child = start(job, folder, kit, again=index > 0)
+            wait_for(child, folder, written(whole) * (index + rng.random()) / ROUNDS)
+            reached.append(written(folder) / written(whole))
+            faults += stopped(child, folder, SIGNALS[index % 3], 0, index > 0)
         faults += resumed(job, folder, kit) + compared(job, folder, whole)
-        results.append({'job': f'{name}, {MANY} images', 'signal': f'{ROUNDS} kills', 'after': 0, 'faults': faults})
+        signals = f'{ROUNDS} kills with {reached[0]:.0%} to {reached[-1]:.0%} of the files written'
+        results.append({'job': f'{name}, {MANY} images', 'signal': signals, 'after': 0, 'faults': faults})
     return results
+
+
+def wait_for(child: int, folder: Path, files: float) -> None:
+    """Waits until a job has written some number of files, or has ended."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end and written(folder) < files:
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return
+        time.sleep(0.02)
+
+
+def written(folder: Path) -> int:
+    """Returns the number of images that a job has written."""
+    return sum(1 for _ in (folder / 'out').rglob('*.png'))
 
 
 def full_disks(jobs: dict[str, Job], out: Path, kit: Path) -> list[dict]:
