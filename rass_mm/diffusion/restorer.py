@@ -10,15 +10,9 @@ from torch import Tensor, nn
 
 from rass_mm.devices import compute_in, dtype_name
 from rass_mm.diffusion.adapter_checks import AGAIN
-from rass_mm.diffusion.adapters import (
-    Adapter,
-    AdapterSource,
-    AdapterSpec,
-    as_adapter,
-    copy_adapter,
-    merge_file,
-    save_adapter,
-)
+from rass_mm.diffusion.adapter_files import Adapter, AdapterSource, as_adapter, save_adapter
+from rass_mm.diffusion.adapter_loading import copy_adapter, merge_file
+from rass_mm.diffusion.adapters import AdapterSpec
 from rass_mm.diffusion.attention import SECOND_HALF, captured_attention, cross_attention_layers
 from rass_mm.diffusion.autoencoder import build_autoencoder
 from rass_mm.diffusion.base import DiffusionBase, load_unet, read_base

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from rass_mm.diffusion.adapters import CONV_IN, VAE
+from rass_mm.diffusion.adapter_files import VAE
+from rass_mm.diffusion.adapters import CONV_IN
 from rass_mm.diffusion.base import DiffusionBase, models_on_meta
 from rass_mm.diffusion.one_step import FORMS
 from rass_mm.errors import CheckpointError

@@ -78,7 +78,7 @@ def _read(kit: Path) -> Content:
 
 def _write(folder: Path, header: Any, tensors: dict[str, torch.Tensor], keep_hash: bool = False) -> None:
     """Writes an adapter whose hash fits its content, so that not only the hash is wrong."""
-    from rass_mm.diffusion.adapters import content_hash
+    from rass_mm.diffusion.adapter_files import content_hash
 
     if isinstance(header, dict) and 'hash' in header and not keep_hash:
         header = {**header, 'hash': content_hash(header, tensors)}

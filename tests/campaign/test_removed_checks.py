@@ -244,13 +244,13 @@ CHECKS = {
         'adapters/unchanged/merge',
     ),
     'hash of an adapter': Check(
-        'rass_mm.diffusion.adapters.content_hash',
+        'rass_mm.diffusion.adapter_files.content_hash',
         ('adapters/bytes inverted in the middle/restore', 'adapters/header hash 0 "0000000000000000"/restore'),
         'adapters/unchanged/merge',
         instead=_same_hash,
     ),
     'base of an adapter': Check(
-        'rass_mm.diffusion.adapters.check_base',
+        'rass_mm.diffusion.adapter_loading.check_base',
         ('adapters/header base 3 {"config": "x", "weights/restore',),
         'adapters/unchanged/merge',
     ),

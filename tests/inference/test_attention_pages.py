@@ -6,7 +6,7 @@ import torch
 from commands import python
 from PIL import Image
 
-from rass_mm.diffusion.adapters import save_adapter
+from rass_mm.diffusion.adapter_files import save_adapter
 from rass_mm.diffusion.base import read_base
 from rass_mm.diffusion.restorer import OneStepRestorer, load_restorer
 from rass_mm.diffusion.shared_unet import GENERATOR
