@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rass_mm.diffusion.base import on_meta
+from rass_mm.diffusion.base_weights import on_meta
 from rass_mm.diffusion.prompts import cache_folder
 from rass_mm.errors import CheckpointError, ConfigError, InstallationError
 from rass_mm.files.atomic import write_text

@@ -15,7 +15,8 @@ from rass_mm.diffusion.adapter_loading import copy_adapter, merge_file
 from rass_mm.diffusion.adapters import AdapterSpec
 from rass_mm.diffusion.attention import SECOND_HALF, captured_attention, cross_attention_layers
 from rass_mm.diffusion.autoencoder import build_autoencoder
-from rass_mm.diffusion.base import DiffusionBase, load_unet, read_base
+from rass_mm.diffusion.base import DiffusionBase, read_base
+from rass_mm.diffusion.base_loading import load_unet
 from rass_mm.diffusion.latent_tiles import in_latent_tiles
 from rass_mm.diffusion.one_step import FORMS, cumulated_alphas, one_step
 from rass_mm.diffusion.prepared import prepare_network, prepare_unet

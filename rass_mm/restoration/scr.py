@@ -16,7 +16,8 @@ from rass_mm.config.arguments import Name, Timestep
 from rass_mm.datasets.names import class_names
 from rass_mm.diffusion.adapters import AdapterSettings, AdapterSpec
 from rass_mm.diffusion.attention import SECOND_HALF
-from rass_mm.diffusion.base import on_meta, read_base
+from rass_mm.diffusion.base import read_base
+from rass_mm.diffusion.base_weights import on_meta
 from rass_mm.diffusion.color import fix_colors
 from rass_mm.diffusion.latent_tiles import SCHEMES
 from rass_mm.diffusion.one_step import cumulated_alphas

@@ -264,10 +264,10 @@ CHECKS = {
         'rass_mm.diffusion.base._require', ('base/scheduler prediction_type 0 "v_prediction"/load',), 'base/whole/load'
     ),
     'types of the weights of a base': Check(
-        'rass_mm.diffusion.base._check_types', ('base/unet weights int8/load',), 'base/whole/load'
+        'rass_mm.diffusion.base_weights.check_types', ('base/unet weights int8/load',), 'base/whole/load'
     ),
     'values of the weights of a base': Check(
-        'rass_mm.diffusion.base._check_values',
+        'rass_mm.diffusion.base_loading._check_values',
         ('base/unet weights one nan/load', 'base/vae weights all zero/load'),
         'base/whole/load',
     ),

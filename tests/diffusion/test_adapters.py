@@ -14,7 +14,8 @@ from rass_mm.diffusion import adapter_files, adapters
 from rass_mm.diffusion.adapter_files import read_adapter, save_adapter
 from rass_mm.diffusion.adapter_loading import load_adapter
 from rass_mm.diffusion.adapters import AdapterSpec, add_adapter, merge_adapter, train_adapter
-from rass_mm.diffusion.base import load_unet, read_base
+from rass_mm.diffusion.base import read_base
+from rass_mm.diffusion.base_loading import load_unet
 from rass_mm.diffusion.known_bases import write_random_base
 from rass_mm.errors import AdapterError
 

@@ -13,7 +13,7 @@ from rass_mm.datasets.loading import LoadImageStrict, LoadLabelStrict
 from rass_mm.datasets.preflight import check_data_folders
 from rass_mm.degradation.builder import read_image
 from rass_mm.diffusion.adapter_files import read_adapter
-from rass_mm.diffusion.base import weights_hash
+from rass_mm.diffusion.base_weights import weights_hash
 from rass_mm.engine.checkpoints import load_local
 from rass_mm.errors import RassError
 from rass_mm.files.images import read_picture

@@ -15,7 +15,8 @@ from mmengine.logging.history_buffer import HistoryBuffer
 
 from rass_mm.diffusion import adapter_files
 from rass_mm.diffusion.adapter_files import read_adapter
-from rass_mm.diffusion.base import load_unet, load_vae, models_on_meta, read_base
+from rass_mm.diffusion.base import read_base
+from rass_mm.diffusion.base_loading import load_unet, load_vae, models_on_meta
 from rass_mm.diffusion.extractor import DiffusionExtractor
 from rass_mm.diffusion.known_bases import write_random_base
 from rass_mm.diffusion.one_step import cumulated_alphas

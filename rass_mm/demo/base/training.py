@@ -22,7 +22,9 @@ from transformers import CLIPTextModel
 from rass_mm.demo.base.cached import copy_base, locked, read_record
 from rass_mm.demo.base.images import BaseImages, ConfiguredImages, cut, draw_scenes, random_crops
 from rass_mm.demo.base.linear_start import start_linear
-from rass_mm.diffusion.base import DiffusionBase, load_unet, load_vae, load_whole, read_base, weights_hash
+from rass_mm.diffusion.base import DiffusionBase, read_base
+from rass_mm.diffusion.base_loading import load_unet, load_vae, load_whole
+from rass_mm.diffusion.base_weights import weights_hash
 from rass_mm.diffusion.known_bases import LAYOUTS, build_models, write_configs
 from rass_mm.diffusion.prompts import cache_folder
 from rass_mm.diffusion.text import load_tokenizer

@@ -11,7 +11,9 @@ from rass_mm.datasets.scenes import SCENE_CLASSES
 from rass_mm.demo.base import training as base_training
 from rass_mm.demo.base.images import BaseImages, cut, random_crops
 from rass_mm.demo.base.training import BaseRecipe, Start, make_base
-from rass_mm.diffusion.base import load_unet, load_vae, read_base, weights_hash
+from rass_mm.diffusion.base import read_base
+from rass_mm.diffusion.base_loading import load_unet, load_vae
+from rass_mm.diffusion.base_weights import weights_hash
 from rass_mm.diffusion.known_bases import LAYOUTS, build_models, write_configs
 from rass_mm.diffusion.text import TextEncoder, load_tokenizer
 from rass_mm.errors import BaseFolderError
