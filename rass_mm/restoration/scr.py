@@ -21,8 +21,9 @@ from rass_mm.diffusion.base_weights import on_meta
 from rass_mm.diffusion.color import fix_colors
 from rass_mm.diffusion.latent_tiles import SCHEMES
 from rass_mm.diffusion.one_step import cumulated_alphas
+from rass_mm.diffusion.one_step_restorer import OneStepRestorer
 from rass_mm.diffusion.prompts import PROMPTS, Prompt
-from rass_mm.diffusion.restorer import OneStepRestorer, clamped
+from rass_mm.diffusion.restorer import clamped
 from rass_mm.diffusion.shared_unet import CRITIC, GENERATOR
 from rass_mm.diffusion.stages import StagePoint
 from rass_mm.diffusion.text import TextEncoder

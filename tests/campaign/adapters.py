@@ -34,7 +34,7 @@ def start(folder: Path) -> None:
     """Starts the training of a restorer from the adapter."""
     from rass_mm.diffusion.adapters import AdapterSpec
     from rass_mm.diffusion.base import read_base
-    from rass_mm.diffusion.restorer import OneStepRestorer
+    from rass_mm.diffusion.one_step_restorer import OneStepRestorer
 
     OneStepRestorer(read_base('base'), adapter=AdapterSpec(rank=16, alpha=32), start=FILE)
 

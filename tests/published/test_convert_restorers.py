@@ -20,7 +20,8 @@ from rass_mm.diffusion.base_loading import load_unet, load_vae, models_on_meta
 from rass_mm.diffusion.extractor import DiffusionExtractor
 from rass_mm.diffusion.known_bases import write_random_base
 from rass_mm.diffusion.one_step import cumulated_alphas
-from rass_mm.diffusion.restorer import OneStepRestorer, load_restorer
+from rass_mm.diffusion.one_step_restorer import OneStepRestorer
+from rass_mm.diffusion.restorer import load_restorer
 from rass_mm.diffusion.text import TextEncoder
 from rass_mm.engine.checkpoints import load_local
 from rass_mm.errors import CheckpointError, ConfigError
