@@ -184,7 +184,7 @@ def predict(trace, base, size):
     model.test_step(segmentation_batch(size))
 
 
-@path({('copy', CAST): 1, ('copy', RANGES): 1, ('copy', 'rass_mm.restoration.scr:to_bgr'): 2})
+@path({('copy', CAST): 1, ('copy', RANGES): 1, ('copy', 'rass_mm.restoration.samples:to_bgr'): 2})
 def validate_restorer(trace, base, size):
     """Prediction in windows by an unprepared restorer, as in the validation of a training."""
     model = on_card(trace, SCR, base).eval()
