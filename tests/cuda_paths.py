@@ -14,7 +14,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 import rass_mm
-from rass_mm.apis import fitted_precision
+from rass_mm.engine.mixed_precision import fitted_precision
 from rass_mm.engine.ready import Preparation, prepare
 
 MASK2FORMER, UPERNET = 'rass/rass_scenes_tiny_mask2former.py', 'rass/rass_scenes_tiny.py'
