@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from rass_mm.degradation.versions import lq_steps, step_version
 from rass_mm.devices import check_memory, device_name, has_accelerator
 from rass_mm.engine.launchers import check_launcher, is_first_process, join_cpu_processes
 from rass_mm.engine.mixed_precision import fitted_precision
-from rass_mm.engine.prepared_test import PreparedTestHook
+from rass_mm.engine.prepared_test import PreparedTestHook, used_preparation
 from rass_mm.engine.pretrained import check_pretrained
 from rass_mm.engine.ready import Preparation
 from rass_mm.engine.records import command_line
@@ -183,6 +182,7 @@ def test(
         images = len(runner.test_dataloader.dataset)
         if is_main_process():
             record |= {'images': images, 'protocol': protocol_line(config, images), 'metrics': metrics}
+            record |= {'prepared': used_preparation(runner)}
             record |= {'test_set': data_hash(runner.test_dataloader.dataset), 'unlabelled_classes': unlabelled(runner)}
             write_text(Path(config.work_dir) / RESULT, json.dumps(record, indent=2))
     return metrics
@@ -219,7 +219,6 @@ def _built_test(
     check_labels(config, 'test_dataloader')
     check_split(config, 'test_dataloader')
     record = described_test(config, checkpoint, tta)
-    record['prepared'] = asdict(how) if how else None
     write_outputs(config, out, show_dir)
     if show:
         show_predictions(config, wait_time)
