@@ -1,7 +1,7 @@
 # make demo | test | test-slow | test-forks | campaign | kills | lint | fix | docs | setup | env    (each sets up the environment if needed; `make -s env` prints its folder)
 SETUP = env=$$(tools/setup_env.sh) && PATH="$$env/bin:$$PATH"
 
-FORKS = tests/segmentation tests/engine tests/test_configs.py tests/test_apis.py tests/tools/test_own_data_kinds.py
+FORKS = tests/segmentation tests/engine tests/test_configs.py tests/tools/test_own_data_kinds.py
 
 .PHONY: setup env demo test test-slow test-forks campaign kills lint fix docs
 setup:

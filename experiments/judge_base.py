@@ -19,7 +19,8 @@ from experiments.systems import ROOT
 from rass_mm.config import load_config
 from rass_mm.demo.base.images import BaseImages, ConfiguredImages
 from rass_mm.diffusion.attention import captured_attention, cross_attention_layers
-from rass_mm.diffusion.base import DiffusionBase, load_unet, load_vae, read_base
+from rass_mm.diffusion.base import DiffusionBase, read_base
+from rass_mm.diffusion.base_loading import load_unet, load_vae
 from rass_mm.diffusion.prompts import ClassTokens
 from rass_mm.diffusion.text import TextEncoder
 from rass_mm.files.atomic import atomic_path

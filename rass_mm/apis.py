@@ -1,26 +1,17 @@
 """Training and testing from a config, for Python programs and the command line."""
 
 import json
-import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-import torch
-import torch.distributed
-from matplotlib.backends import BackendFilter, backend_registry
 from mmengine.config import Config
-from mmengine.device import is_cuda_available
 from mmengine.dist import is_main_process
-from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from rass_mm.compat import recorded_versions
 from rass_mm.config.building import explained, named_parts
-from rass_mm.config.kinds import as_list, type_name
 from rass_mm.config.settings import check_settings
 from rass_mm.datasets.class_checks import check_ignored, check_split
 from rass_mm.datasets.classes import has_head
@@ -29,25 +20,25 @@ from rass_mm.datasets.preflight import check_data_folders, check_labels
 from rass_mm.datasets.wrappers import leaf_paths
 from rass_mm.degradation.versions import lq_steps, step_version
 from rass_mm.devices import check_memory, device_name, has_accelerator
-from rass_mm.engine.launchers import check_launcher, is_first_process
-from rass_mm.engine.prepared_test import PreparedTestHook
+from rass_mm.engine.launchers import check_launcher, is_first_process, join_cpu_processes
+from rass_mm.engine.mixed_precision import fitted_precision
+from rass_mm.engine.prepared_test import PreparedTestHook, used_preparation
 from rass_mm.engine.pretrained import check_pretrained
 from rass_mm.engine.ready import Preparation
 from rass_mm.engine.records import command_line
-from rass_mm.errors import CheckpointError, ConfigError, clipped
+from rass_mm.engine.work_dirs import check_config_copy, check_last_checkpoint, renamed_for_test
+from rass_mm.errors import ConfigError
 from rass_mm.files.atomic import write_text
 from rass_mm.files.locks import held
-from rass_mm.files.regular import check_regular
 from rass_mm.protocol import protocol_line, recipe_versions
 from rass_mm.segmentation.entry_points import settle
 from rass_mm.segmentation.fine_tuning import check_fine_tuning, check_fine_tuning_file
-from rass_mm.segmentation.labelled_classes import LabelledClassesHook
+from rass_mm.segmentation.labelled_classes import unlabelled
 from rass_mm.segmentation.outputs import name_outputs
+from rass_mm.segmentation.testing import show_predictions, use_tta, write_outputs
 
 TEST_LOCK = '.rass_mm.test.lock'
 """Lock of the results in a work dir. It is not the lock of a training: its checkpoints can be tested meanwhile."""
-LAST = 'last_checkpoint'
-"""File of mmengine that contains the path of the last checkpoint of a run."""
 BATCH_BYTES = 64
 """Smallest memory per pixel of a training batch in bytes: the image and the first feature maps."""
 RESULT = 'metrics.json'
@@ -89,44 +80,6 @@ def prepare_config(
     if launcher == 'pytorch' and not has_accelerator():
         join_cpu_processes(config)
     return config
-
-
-def fitted_precision(wrapper: dict[str, Any], amp: bool = False) -> dict[str, Any]:
-    """Returns an `optim_wrapper` config with a precision that this machine supports.
-
-    Mixed precision uses bfloat16, unless the config sets another `dtype`. If bfloat16 is not supported, float16 or
-    float32 is used and a warning is logged. If the config contains one wrapper per optimizer, as for SCR, each of them
-    is adapted separately.
-
-    Args:
-        wrapper: the `optim_wrapper` config.
-        amp: whether to use mixed precision even if the config does not request it.
-    """
-    if 'optimizer' not in wrapper:
-        parts = {key: fitted_precision(dict(part), amp) for key, part in wrapper.items() if isinstance(part, dict)}
-        return {**wrapper, **parts}
-    if not amp and wrapper.get('type') != 'AmpOptimWrapper':
-        return wrapper
-    plain = {key: value for key, value in wrapper.items() if key not in ('type', 'dtype', 'loss_scale')}
-    if not has_accelerator():
-        print_log('No accelerator found. Training uses float32 instead of mixed precision.', 'current', logging.WARNING)
-        return {**plain, 'type': 'OptimWrapper'}
-    if wrapper.get('type') == 'AmpOptimWrapper' and wrapper.get('dtype') not in (None, 'bfloat16'):
-        return wrapper  # the config's own choice
-    if is_cuda_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
-        print_log('This GPU does not support bfloat16. float16 with loss scaling is used.', 'current', logging.WARNING)
-        return {**plain, 'type': 'AmpOptimWrapper', 'dtype': 'float16', 'loss_scale': 'dynamic'}
-    # bfloat16 has the range of float32, so there is no loss to scale.
-    return {**plain, 'type': 'AmpOptimWrapper', 'dtype': 'bfloat16', 'loss_scale': {'enabled': False}}
-
-
-def join_cpu_processes(config: Config) -> None:
-    """Initializes the gloo backend for processes started by torchrun, because mmengine needs a GPU per process."""
-    if config.get('model_wrapper_cfg') is None:
-        wrapper = {'type': 'MMDistributedDataParallel', 'device_ids': None, 'broadcast_buffers': False}
-        config.model_wrapper_cfg = {**wrapper, 'find_unused_parameters': config.get('find_unused_parameters', False)}
-    if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group('gloo')
 
 
 def train(config: Config, resume: bool | str = False) -> Runner:
@@ -176,7 +129,7 @@ def _built(config: Config, resume: bool | str) -> Runner:
     elif resume:
         check_last_checkpoint(config.work_dir)
     config.resume = bool(resume)
-    _keep_config_file(config)
+    check_config_copy(config)
     for name in ('train_dataloader', 'val_dataloader'):
         check_data_folders(config.get(name), name)
         check_labels(config, name)
@@ -229,6 +182,7 @@ def test(
         images = len(runner.test_dataloader.dataset)
         if is_main_process():
             record |= {'images': images, 'protocol': protocol_line(config, images), 'metrics': metrics}
+            record |= {'prepared': used_preparation(runner)}
             record |= {'test_set': data_hash(runner.test_dataloader.dataset), 'unlabelled_classes': unlabelled(runner)}
             write_text(Path(config.work_dir) / RESULT, json.dumps(record, indent=2))
     return metrics
@@ -265,67 +219,18 @@ def _built_test(
     check_labels(config, 'test_dataloader')
     check_split(config, 'test_dataloader')
     record = described_test(config, checkpoint, tta)
-    record['prepared'] = asdict(how) if how else None
     write_outputs(config, out, show_dir)
     if show:
         show_predictions(config, wait_time)
     if tta:
         use_tta(config)
-    runner = Runner.from_cfg(_renamed(config))
+    runner = Runner.from_cfg(renamed_for_test(config))
     if checkpoint is None and any(parameter.requires_grad for parameter in runner.model.parameters()):
         raise ConfigError(missing_checkpoint(config, 'CHECKPOINT'))
     name_outputs(runner, out, show_dir, checkpoint)
     if how is not None:
         runner.register_hook(PreparedTestHook(how))
     return runner, record
-
-
-def check_last_checkpoint(work_dir: str) -> None:
-    """Checks that the file `last_checkpoint` in a work dir, if there is one, contains the path of a file.
-
-    Raises:
-        CheckpointError: it does not.
-    """
-    record = Path(work_dir) / LAST
-    if not record.exists():
-        return
-    fix = 'Delete it, or pass the checkpoint to resume from: --resume FILE.'
-    check_regular(record, fix, CheckpointError)
-    try:
-        named = record.read_text(encoding='utf-8').strip()
-        found = bool(named) and Path(named).is_file()
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f'{record} cannot be read ({error}). {fix}') from None
-    if not found:
-        raise CheckpointError(f'{record} contains {clipped(named)!r}, which is not the path of a checkpoint. {fix}')
-
-
-def _keep_config_file(config: Config) -> None:
-    """Raises a ConfigError if the copy of the config in the work dir would replace the config file itself.
-
-    A file that an earlier run wrote there may be replaced.
-    """
-    file = Path(config.filename or '')
-    if not file.is_file() or file.resolve() != (Path(config.work_dir) / file.name).resolve():
-        return
-    if file.read_text(encoding='utf-8') != Config.fromfile(file).pretty_text:
-        raise ConfigError(
-            f'Training writes the complete config to {config.work_dir}/{file.name}, which is your config file. Choose '
-            'another --work-dir.'
-        )
-
-
-def _renamed(config: Config) -> Config:
-    """Returns the config with `_test` appended to its file name.
-
-    The runner of a test writes its config to the work dir under that name. Otherwise, it would overwrite the config
-    that the training wrote there.
-    """
-    if config.filename is None:
-        return config
-    file = Path(config.filename)
-    name = str(file.with_name(f'{file.stem}_test{file.suffix}'))
-    return Config(config.to_dict(), cfg_text=config.text or config.pretty_text, filename=name)
 
 
 def needs_checkpoint(config: Config) -> bool:
@@ -370,65 +275,3 @@ def described_test(config: Config, checkpoint: str | None, tta: bool) -> dict[st
         'device': device_name(),
         'versions': recorded_versions(),
     }
-
-
-def unlabelled(runner: Runner) -> list[str] | None:
-    """Returns the names of the classes without labelled pixels in a test, or None if there are no labels."""
-    hooks = [hook for hook in runner.hooks if isinstance(hook, LabelledClassesHook)]
-    return hooks[0].unlabelled if hooks else None
-
-
-def restores(config: Config) -> bool:
-    """Returns whether a test with this config measures the quality of restored images."""
-    return any(type_name(part) == 'RestorationMetrics' for part in as_list(config.get('test_evaluator')))
-
-
-def write_outputs(config: Config, out: str | None, show_dir: str | None) -> None:
-    """Sets up the evaluator of a restorer to write restored images to `out` and comparison pictures to `show_dir`.
-
-    The outputs of segmentors are written by hooks instead, see `name_outputs`.
-    """
-    evaluators = as_list(config.test_evaluator)
-    for number, evaluator in enumerate(evaluators):
-        if type_name(evaluator) == 'RestorationMetrics':
-            evaluators[number] = {**evaluator, 'output_dir': out, 'show_dir': show_dir}
-            break
-    config.test_evaluator = evaluators if len(evaluators) > 1 else evaluators[0]
-
-
-def show_predictions(config: Config, wait_time: float) -> None:
-    """Sets up a config to show each prediction in a window, as mmseg's `--show` does.
-
-    Raises:
-        ConfigError: there is no display, or the config is for a restorer.
-    """
-    if restores(config):
-        raise ConfigError('--show supports segmentation only. To see restored images, write them with --show-dir DIR.')
-    if matplotlib.get_backend().lower() not in interactive_backends():
-        raise ConfigError('--show needs a display, but none was found. Write the pictures with --show-dir DIR.')
-    hook = config.default_hooks.get('visualization') or {'type': 'SegVisualizationHook'}
-    config.default_hooks.visualization = {**hook, 'draw': True, 'interval': 1, 'show': True, 'wait_time': wait_time}
-
-
-def interactive_backends() -> set[str]:
-    """Returns the names of the matplotlib backends that open windows, in lower case."""
-    return {name.lower() for name in backend_registry.list_builtin(BackendFilter.INTERACTIVE)}
-
-
-def use_tta(config: Config) -> None:
-    """Switches a config to its test-time augmentation (`tta_model` and `tta_pipeline`), in place.
-
-    Raises:
-        ConfigError: the config does not define test-time augmentation.
-    """
-    if config.get('tta_pipeline') is None or config.get('tta_model') is None:
-        raise ConfigError(
-            "--tta needs 'tta_pipeline' and 'tta_model' in the config, as in configs/_base_/datasets/*.py."
-        )
-    for _, dataset in leaf_paths(config.test_dataloader, 'test_dataloader'):
-        dataset.pipeline = config.tta_pipeline
-    # Test-time augmentation merges logits, which RASS otherwise discards after each image.
-    segmentor = config.model.get('segmentor') or config.model
-    segmentor.test_cfg = {**(segmentor.get('test_cfg') or {}), 'keep_logits': True}
-    config.tta_model.module = config.model
-    config.model = config.tta_model

@@ -56,7 +56,7 @@ def scenes(tmp_path_factory):
 def adapter(tiny_base, tmp_path_factory):
     """The file of a restorer with random values."""
     from rass_mm.diffusion.base import read_base
-    from rass_mm.diffusion.restorer import OneStepRestorer
+    from rass_mm.diffusion.one_step_restorer import OneStepRestorer
 
     torch.manual_seed(1)
     base = read_base(tiny_base)

@@ -14,7 +14,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 import rass_mm
-from rass_mm.apis import fitted_precision
+from rass_mm.engine.mixed_precision import fitted_precision
 from rass_mm.engine.ready import Preparation, prepare
 
 MASK2FORMER, UPERNET = 'rass/rass_scenes_tiny_mask2former.py', 'rass/rass_scenes_tiny.py'
@@ -184,7 +184,7 @@ def predict(trace, base, size):
     model.test_step(segmentation_batch(size))
 
 
-@path({('copy', CAST): 1, ('copy', RANGES): 1, ('copy', 'rass_mm.restoration.scr:to_bgr'): 2})
+@path({('copy', CAST): 1, ('copy', RANGES): 1, ('copy', 'rass_mm.restoration.samples:to_bgr'): 2})
 def validate_restorer(trace, base, size):
     """Prediction in windows by an unprepared restorer, as in the validation of a training."""
     model = on_card(trace, SCR, base).eval()

@@ -16,10 +16,10 @@ from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 from torch.overrides import TorchFunctionMode
 
 import rass_mm
-from rass_mm.apis import fitted_precision
 from rass_mm.config import load_config
 from rass_mm.datasets.classes import follow_classes
 from rass_mm.diffusion.known_bases import write_random_base
+from rass_mm.engine.mixed_precision import fitted_precision
 from rass_mm.errors import ConfigError
 
 RASS_ADE = 'rass/rass_ade20k_lq.py'

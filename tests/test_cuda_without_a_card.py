@@ -12,7 +12,7 @@ QUICK = ('train_mask2former', 'predict', 'prepared', 'restore')
 TRAINING = ('train_mask2former', 'train_upernet', 'train_restorer', 'score')
 FAULTY = {
     'train_mask2former': 'rass_mm.diffusion.extractor.resized',
-    'train_restorer': 'rass_mm.diffusion.restorer.one_step',
+    'train_restorer': 'rass_mm.diffusion.one_step_restorer.one_step',
     'predict': 'rass_mm.segmentation.rass.cut',
     'restore': 'rass_mm.diffusion.restorer.clamped',
     'score': 'rass_mm.restoration.losses.vsd.add_noise',

@@ -25,8 +25,8 @@ from torch.utils._pytree import tree_leaves
 import rass_mm
 import rass_mm.restoration  # noqa: F401 - registers the restorer
 from rass_mm.analysis.report.tables import markdown_table
-from rass_mm.apis import fitted_precision
 from rass_mm.diffusion.known_bases import write_random_base
+from rass_mm.engine.mixed_precision import fitted_precision
 
 RASS, SCR = 'rass/rass_ade20k_lq.py', 'scr/scr_ade20k.py'
 BATCHES = {RASS: segmentation_batch, SCR: restoration_batch}

@@ -17,8 +17,8 @@ from mmseg.structures import SegDataSample
 
 import rass_mm
 from rass_mm.analysis.speed.memory import PeakMemory
-from rass_mm.apis import fitted_precision
 from rass_mm.devices import synchronise
+from rass_mm.engine.mixed_precision import fitted_precision
 from rass_mm.engine.ready import Preparation, prepare, sharing_copy
 
 FULL = {'rass': 'rass/rass_ade20k_lq.py', 'scr': 'scr/scr_ade20k.py'}

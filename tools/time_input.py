@@ -23,7 +23,7 @@ from mmseg.registry import TRANSFORMS
 from rass_mm.analysis.report.tables import markdown_table
 from rass_mm.cli.options import count, number, seed
 from rass_mm.config import load_config
-from rass_mm.degradation import recipe
+from rass_mm.degradation import applying
 from rass_mm.demo.scenes.generator import make_scene
 from rass_mm.engine.seeding import Draw, mixed_seed
 
@@ -76,12 +76,12 @@ def load_all(transforms: list[tuple[str, Any]], samples: list[dict[str, Any]], n
         results = {**samples[index], 'seg_fields': [], 'sample_idx': Draw(index, mixed_seed(seed, draw, 1))}
         seconds: Seconds = Counter()
         for name, transform in transforms:
-            operations = dict(recipe.OPERATIONS)
-            recipe.OPERATIONS.update({op: timing(run, seconds) for op, run in operations.items()})
+            operations = dict(applying.OPERATIONS)
+            applying.OPERATIONS.update({op: timing(run, seconds) for op, run in operations.items()})
             start = time.process_time()
             results = transform(results)
             seconds[name] += time.process_time() - start
-            recipe.OPERATIONS.update(operations)
+            applying.OPERATIONS.update(operations)
         taken.append(seconds)
     return taken
 

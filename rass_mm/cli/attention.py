@@ -9,7 +9,7 @@ import cv2
 
 from rass_mm.cli.options import add_device, add_dtype, add_max_pixels, add_restorer, names
 from rass_mm.devices import chosen_device
-from rass_mm.diffusion.adapters import read_adapter
+from rass_mm.diffusion.adapter_files import read_adapter
 from rass_mm.diffusion.attention import SECOND_HALF
 from rass_mm.diffusion.base import find_base
 from rass_mm.diffusion.restorer import load_restorer

@@ -14,7 +14,7 @@ from torch import nn
 from rass_mm.cli.options import add_autoencoder, add_overrides, side
 from rass_mm.config.building import named_parts
 from rass_mm.devices import DTYPES
-from rass_mm.diffusion.adapters import is_adapter, read_adapter
+from rass_mm.diffusion.adapter_files import is_adapter, read_adapter
 from rass_mm.diffusion.base import find_base
 from rass_mm.diffusion.restorer import load_restorer
 from rass_mm.errors import ConfigError

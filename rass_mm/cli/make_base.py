@@ -7,7 +7,8 @@ from pathlib import Path
 from rass_mm.cli.options import add_overrides, count, given, integer, number, seed
 from rass_mm.config import load_config
 from rass_mm.demo.base.images import ConfiguredImages
-from rass_mm.demo.base.training import BaseRecipe, Start, make_base
+from rass_mm.demo.base.recipe import BaseRecipe, Start
+from rass_mm.demo.base.training import make_base
 from rass_mm.diffusion.base import read_base
 from rass_mm.errors import ConfigError
 

@@ -28,15 +28,22 @@ def add_preparation(parser: argparse.ArgumentParser, dtype: str) -> None:
 
 
 def preparation(
-    arguments: argparse.Namespace, device: torch.device, default: Preparation | None = None
+    arguments: argparse.Namespace, device: torch.device, default: Preparation | None = None, own: bool = True
 ) -> Preparation | None:
-    """Returns how the model is prepared, or None for not at all, and logs it. `default` is for no chosen option."""
+    """Returns how the model is prepared, or None for not at all, and logs it.
+
+    Args:
+        arguments: the options of the command.
+        device: the device of the model.
+        default: the settings if the user has chosen none.
+        own: whether a part of the model has a method `prepare_prediction`.
+    """
     how = chosen_preparation(arguments.dtype, arguments.compile, arguments.deterministic, default)
     plain = f'float32 on {device}, network as trained' + ', deterministic' * arguments.deterministic
-    logger.info('Precision: %s', how.described(device) if how else plain)
+    logger.info('Precision: %s', how.described(device, own) if how else plain)
     return how
 
 
-def prepared_identity(how: Preparation | None, device: torch.device) -> dict[str, Any]:
-    """Returns the values that identify a preparation in a manifest."""
-    return {'dtype': how.dtype if how else 'float32', 'prepared': how.record(device) if how else None}
+def prepared_identity(how: Preparation | None, device: torch.device, own: bool = True) -> dict[str, Any]:
+    """Returns the values that identify a preparation in a manifest. `own` is that of `preparation`."""
+    return {'dtype': how.dtype if how else 'float32', 'prepared': how.record(device, own) if how else None}

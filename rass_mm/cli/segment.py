@@ -28,6 +28,7 @@ from rass_mm.export.exported_segmentor import ExportedSegmentor
 from rass_mm.export.metadata import AGAIN, METADATA, SEGMENTOR
 from rass_mm.inference.loading import read_segmentor
 from rass_mm.inference.modes import MODES, SegmentOptions
+from rass_mm.inference.own_preparation import prepares_parts
 from rass_mm.inference.segment import segment_files
 from rass_mm.inference.segmentor import Segmentor
 
@@ -120,8 +121,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _trained_job(arguments: argparse.Namespace, options: SegmentOptions) -> Job:
     device = chosen_device(arguments.device)
     source = read_segmentor(arguments.checkpoint, arguments.config, arguments.base, arguments.cfg_options)
-    how = preparation(arguments, device, source.default_preparation(device))
-    identity = {**source.identity(), **prepared_identity(how, device)}
+    own = prepares_parts(source.config)
+    how = preparation(arguments, device, source.default_preparation(device), own)
+    identity = {**source.identity(), **prepared_identity(how, device, own)}
     return lambda: source.build(device, how, options), identity, source.config
 
 

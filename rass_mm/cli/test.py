@@ -11,6 +11,7 @@ from rass_mm.cli.options import number
 from rass_mm.cli.preparation import add_preparation, preparation
 from rass_mm.cli.runner import add_runner, runner_config
 from rass_mm.errors import ConfigError
+from rass_mm.inference.own_preparation import prepares_parts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -54,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = runner_config(arguments, purpose='test')
     if arguments.checkpoint is None and apis.needs_checkpoint(config):
         raise ConfigError(apis.missing_checkpoint(config, f'{arguments.program} CONFIG CHECKPOINT'))
-    how = preparation(arguments, torch.device(get_device()))
+    how = preparation(arguments, torch.device(get_device()), own=prepares_parts(config))
     pictures = {'show_dir': arguments.show_dir, 'show': arguments.show, 'wait_time': arguments.wait_time}
     apis.test(config, arguments.checkpoint, arguments.out, tta=arguments.tta, how=how, **pictures)
     return 0

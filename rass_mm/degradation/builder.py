@@ -18,8 +18,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from rass_mm.degradation.applying import apply
 from rass_mm.degradation.copies import EXTENSIONS, PARTIAL, Task, finished_lines, sorted_lines
-from rass_mm.degradation.recipe import OSEDIFF, Recipe, apply, draw
+from rass_mm.degradation.drawing import draw
+from rass_mm.degradation.recipe import OSEDIFF, Recipe
 from rass_mm.errors import ConfigError, DataError, the_others
 from rass_mm.files.atomic import write_bytes
 from rass_mm.files.hashing import json_sha256

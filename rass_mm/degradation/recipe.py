@@ -1,9 +1,9 @@
-"""Two-stage low-quality recipe: drawing of degradation parameters, and their application to an image.
+"""Settings of the two-stage low-quality recipe.
 
 The recipe is that of Real-ESRGAN (Wang et al. 2021, arXiv 2107.10833, sec. 3) with the values of OSEDiff. Drawing and
-applying are separate. `draw` returns parameters that can be stored as JSON, and `apply` is a pure function of the image
-and the parameters. The manifest of a degraded data set contains the parameters of each image, so that the image can be
-reproduced exactly.
+applying are separate. `rass_mm.degradation.drawing.draw` returns parameters that can be stored as JSON, and
+`rass_mm.degradation.applying.apply` is a pure function of the image and the parameters. The manifest of a degraded data
+set contains the parameters of each image, so that the image can be reproduced exactly.
 
 mmagic 1.2.0 has transforms for the same degradations. They are not used for the following reasons:
 
@@ -33,19 +33,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
-import cv2
-import numpy as np
-
-from rass_mm.degradation import jpeg, kernels
-from rass_mm.errors import ConfigError, DataError
+from rass_mm.degradation import jpeg
+from rass_mm.errors import ConfigError
 
 KERNELS = ('iso', 'aniso', 'generalized_iso', 'generalized_aniso', 'plateau_iso', 'plateau_aniso')
 RESIZES = ('up', 'down', 'keep')
-INTERPOLATIONS = {'area': cv2.INTER_AREA, 'bilinear': cv2.INTER_LINEAR, 'bicubic': cv2.INTER_CUBIC}
-SINGLES = ('blur', 'downscale', 'gaussian', 'poisson', 'jpeg')
 VERSIONS = (1, 2)
-LEVELS = np.arange(256) / 255
-"""Values of the grey levels in [0, 1]."""
 
 Settings = TypeVar('Settings')
 
@@ -121,7 +114,8 @@ class Recipe:
         second: The second stage.
         final_sinc_prob: Probability of the final sinc filter.
         version: One of `VERSIONS`. Version 1 resizes back to the input size bilinearly; version 2 uses one of
-            `INTERPOLATIONS`, drawn uniformly. All other draws are the same in both versions.
+            `INTERPOLATIONS` (`rass_mm.degradation.applying`), drawn uniformly. All other draws are the same in both
+            versions.
         jpeg_chroma: Enlargement of the halved chroma planes of JPEG: 'smooth', as in libjpeg, or 'repeat', as in the
             released pipeline.
     """
@@ -179,236 +173,3 @@ def override(settings: Settings, changes: Mapping[str, Any]) -> Settings:
         nested = override(old, value) if is_dataclass(old) else value
         values[name] = tuple(nested) if isinstance(nested, list) else nested  # configs and JSON contain only lists
     return replace(settings, **values)
-
-
-def draw(recipe: Recipe, rng: np.random.Generator, height: int, width: int) -> dict:
-    """Draws all parameters of one image.
-
-    Args:
-        recipe: The recipe to draw from, e.g. `OSEDIFF`.
-        rng: The only source of randomness.
-        height: Height of the image in pixels.
-        width: Width of the image in pixels.
-
-    Returns:
-        A JSON-serialisable dict with `height`, `width` and `steps`, a list of dicts in the order in which `apply` runs
-        them. Each step has `op` (blur, resize, noise or jpeg), `stage` (1, 2 or final) and its parameters.
-    """
-    steps = []
-    for number, stage in ((1, recipe.first), (2, recipe.second)):
-        drawn = [_draw_blur(stage, rng)] if rng.random() < stage.blur_prob else []
-        # As in Real-ESRGAN, both resizes are relative to the input size; the second one is not relative to the result
-        # of the first. At final scale 1, the worst case is the smaller of the two scales and not their product.
-        drawn += [_draw_resize(stage, rng, height, width), _draw_noise(stage, rng)]
-        if number == 1:
-            drawn.append(_draw_jpeg(stage, rng, recipe.jpeg_chroma))
-        steps += [{**step, 'stage': number} for step in drawn]
-    steps += [{**step, 'stage': 'final'} for step in _draw_final(recipe, rng, height, width)]
-    return {'height': int(height), 'width': int(width), 'steps': steps}
-
-
-def _draw_final(recipe: Recipe, rng: np.random.Generator, height: int, width: int) -> list[dict]:
-    """Draws the second JPEG and, before or after it, the resize back to the input size with the final sinc filter.
-
-    Resize and sinc stay together, as in Real-ESRGAN. Its authors report twisted lines for the order sinc, JPEG, resize.
-    """
-    sinc = []
-    if rng.random() < recipe.final_sinc_prob:
-        size = int(rng.choice(recipe.second.kernel_sizes))
-        sinc = [{'op': 'blur', 'kernel': 'sinc', 'size': size, 'omega': float(rng.uniform(np.pi / 3, np.pi))}]
-    jpegs = [_draw_jpeg(recipe.second, rng, recipe.jpeg_chroma)]
-    jpeg_first = rng.random() < 0.5
-    # Drawn last, so that the other parameters of an image do not depend on the version.
-    interpolation = 'bilinear' if recipe.version == 1 else str(rng.choice(list(INTERPOLATIONS)))
-    back = [resize_step('back', 1.0, interpolation, height, width), *sinc]
-    return jpegs + back if jpeg_first else back + jpegs
-
-
-def _draw_blur(stage: Stage, rng: np.random.Generator) -> dict:
-    size = int(rng.choice(stage.kernel_sizes))
-    if rng.random() < stage.sinc_prob:
-        # A low cut-off needs a kernel that is wide enough for its ripples (Real-ESRGAN's rule).
-        lowest = np.pi / 3 if size < 13 else np.pi / 5
-        return {'op': 'blur', 'kernel': 'sinc', 'size': size, 'omega': float(rng.uniform(lowest, np.pi))}
-    kind = str(rng.choice(KERNELS, p=stage.kernel_probs))
-    sigma_x = sigma_y = float(rng.uniform(*stage.sigma))
-    rotation = 0.0
-    if kind.endswith('aniso'):
-        sigma_y = float(rng.uniform(*stage.sigma))
-        rotation = float(rng.uniform(-np.pi, np.pi))
-    step = {'op': 'blur', 'kernel': kind, 'size': size, 'sigma_x': sigma_x, 'sigma_y': sigma_y, 'rotation': rotation}
-    if kind in ('iso', 'aniso'):
-        return step
-    low, high = stage.beta_gaussian if kind.startswith('generalized') else stage.beta_plateau
-    # Real-ESRGAN's rule: peaked and flat shapes are equally likely, regardless of the extent of the range on each side.
-    return {**step, 'beta': float(rng.uniform(low, 1) if rng.random() < 0.5 else rng.uniform(1, high))}
-
-
-def _draw_resize(stage: Stage, rng: np.random.Generator, height: int, width: int) -> dict:
-    mode = str(rng.choice(RESIZES, p=stage.resize_probs))
-    low, high = {'up': (1.0, stage.resize_scale[1]), 'down': (stage.resize_scale[0], 1.0), 'keep': (1.0, 1.0)}[mode]
-    scale = float(rng.uniform(low, high))
-    return resize_step(mode, scale, str(rng.choice(list(INTERPOLATIONS))), height, width)
-
-
-def resize_step(mode: str, scale: float, interpolation: str, height: int, width: int) -> dict:
-    """Returns a resize step in the format of `draw`. The target size is rounded down, but is at least 1 pixel.
-
-    Args:
-        mode: 'up', 'down', 'keep' or 'back', for the record only.
-        scale: Target size as a multiple of the input size.
-        interpolation: A key of `INTERPOLATIONS`.
-        height: Height of the input image in pixels.
-        width: Width of the input image in pixels.
-    """
-    size = {'height': max(1, int(height * scale)), 'width': max(1, int(width * scale))}
-    return {'op': 'resize', 'mode': mode, 'scale': scale, 'interpolation': interpolation, **size}
-
-
-def _draw_noise(stage: Stage, rng: np.random.Generator) -> dict:
-    if rng.random() < stage.gaussian_prob:
-        amount = {'kind': 'gaussian', 'sigma': float(rng.uniform(*stage.gaussian_sigma))}
-    else:
-        amount = {'kind': 'poisson', 'scale': float(rng.uniform(*stage.poisson_scale))}
-    grey = bool(rng.random() < stage.grey_prob)
-    return {'op': 'noise', **amount, 'grey': grey, 'seed': int(rng.integers(2**32))}
-
-
-def _draw_jpeg(stage: Stage, rng: np.random.Generator, chroma: str) -> dict:
-    low, high = stage.jpeg_quality
-    step = {'op': 'jpeg', 'quality': int(rng.integers(low, high + 1))}
-    # Omitted if smooth, as in all manifests written before the setting was introduced.
-    return step if chroma == 'smooth' else {**step, 'chroma': chroma}
-
-
-def single(kind: str, severity: float, height: int, width: int, seed: int = 0) -> dict:
-    """Returns the parameters of a single degradation, for robustness curves.
-
-    Args:
-        kind: One of `SINGLES`.
-        severity: 0 is the mildest value that `OSEDIFF.first` can draw and 1 the strongest, with linear interpolation in
-            between.
-        height: Height of the image in pixels.
-        width: Width of the image in pixels.
-        seed: Seed of the noise.
-
-    Returns:
-        A dict for `apply` that contains the steps of this degradation only.
-
-    Raises:
-        ConfigError: `kind` or `severity` is not valid.
-    """
-    if kind not in SINGLES or not 0 <= severity <= 1:
-        raise ConfigError(
-            f'There is no degradation {kind!r} of severity {severity}. Choose one of {SINGLES} '
-            'and a severity in the range 0 to 1.'
-        )
-    stage = OSEDIFF.first
-
-    def between(mild: float, hard: float) -> float:
-        return mild + severity * (hard - mild)
-
-    sigma, noise = between(*stage.sigma), {'op': 'noise', 'grey': False, 'seed': seed}
-    small = resize_step('down', between(1.0, stage.resize_scale[0]), 'area', height, width)
-    blur = {'op': 'blur', 'kernel': 'iso', 'size': 21, 'sigma_x': sigma, 'sigma_y': sigma, 'rotation': 0.0}
-    steps = {
-        'blur': [blur],
-        'downscale': [small, resize_step('back', 1.0, 'bilinear', height, width)],
-        'gaussian': [{**noise, 'kind': 'gaussian', 'sigma': between(*stage.gaussian_sigma)}],
-        'poisson': [{**noise, 'kind': 'poisson', 'scale': between(*stage.poisson_scale)}],
-        'jpeg': [{'op': 'jpeg', 'quality': round(between(*reversed(stage.jpeg_quality)))}],
-    }
-    return {'height': int(height), 'width': int(width), 'steps': [{**step, 'stage': kind} for step in steps[kind]]}
-
-
-def apply(image: np.ndarray, parameters: Mapping[str, Any]) -> np.ndarray:
-    """Degrades an image with drawn parameters. The same arguments always produce the same result.
-
-    Args:
-        image: (H, W, 3) uint8, BGR.
-        parameters: The result of `draw` or `single` for this height and width. It may have been stored as JSON.
-
-    Returns:
-        A new (H, W, 3) uint8 BGR image.
-
-    Raises:
-        DataError: the type or the shape of the image does not match the parameters.
-    """
-    size = (parameters['height'], parameters['width'])
-    if image.dtype != np.uint8 or image.shape != (*size, 3):
-        raise DataError(
-            f'The degradation was drawn for a uint8 BGR image of shape {(*size, 3)}, but the image is {image.dtype} of '
-            f'shape {image.shape}. Draw parameters for this image, or load the image that they were drawn for.'
-        )
-    degraded = image.astype(np.float32) / 255
-    for step in parameters['steps']:
-        degraded = OPERATIONS[step['op']](degraded, step)
-    return _to_uint8(degraded)
-
-
-def _to_uint8(image: np.ndarray) -> np.ndarray:
-    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
-
-
-def build_kernel(step: Mapping[str, Any]) -> np.ndarray:
-    """Computes the kernel of a drawn blur step."""
-    if step['kernel'] == 'sinc':
-        return kernels.sinc(step['size'], step['omega'])
-    shape = (step['size'], step['sigma_x'], step['sigma_y'], step['rotation'])
-    if step['kernel'] in ('iso', 'aniso'):
-        return kernels.gaussian(*shape)
-    family = kernels.generalized_gaussian if step['kernel'].startswith('generalized') else kernels.plateau
-    return family(*shape, step['beta'])
-
-
-def _blur(image: np.ndarray, step: Mapping[str, Any]) -> np.ndarray:
-    return cv2.filter2D(image, -1, build_kernel(step), borderType=cv2.BORDER_REFLECT_101)
-
-
-def _resize(image: np.ndarray, step: Mapping[str, Any]) -> np.ndarray:
-    return cv2.resize(image, (step['width'], step['height']), interpolation=INTERPOLATIONS[step['interpolation']])
-
-
-def _jpeg(image: np.ndarray, step: Mapping[str, Any]) -> np.ndarray:
-    decoded = jpeg.compress(_to_uint8(image), step['quality'], step.get('chroma', 'smooth'))
-    return decoded.astype(np.float32) / 255
-
-
-def _noise(image: np.ndarray, step: Mapping[str, Any]) -> np.ndarray:
-    rng = np.random.default_rng(step['seed'])
-    if step['kind'] == 'gaussian':
-        shape = (*image.shape[:2], 1 if step['grey'] else 3)
-        noise = rng.standard_normal(shape, dtype=np.float32)
-        noise *= np.float32(step['sigma'] / 255)
-    else:
-        source = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[..., None] if step['grey'] else image  # BT.601 luma
-        noise = poisson_noise(source, rng)
-        noise *= step['scale']
-        noise = noise.astype(np.float32)
-    noisy = image + noise
-    return np.clip(noisy, 0, 1, out=noisy)
-
-
-def poisson_noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draws the zero-mean shot noise of Real-ESRGAN: Poisson(x v) / v - x for a pixel value x, with variance x / v.
-
-    The expected count v at x = 1 is the number of distinct grey levels in the image, rounded up to a power of two.
-
-    Args:
-        image: Array of any shape in [0, 1].
-        rng: Source of the noise.
-
-    Returns:
-        Float64 noise in the shape of the image.
-    """
-    levels = _to_uint8(image).reshape(-1)
-    different = np.count_nonzero(cv2.calcHist([levels], [0], None, [256], [0, 256]))
-    counts = 2 ** math.ceil(math.log2(different))
-    x = cv2.LUT(levels, LEVELS).reshape(image.shape)
-    noise = rng.poisson(x * counts) / counts
-    noise -= x
-    return noise
-
-
-OPERATIONS = {'blur': _blur, 'resize': _resize, 'noise': _noise, 'jpeg': _jpeg}
-"""Functions that apply a drawn step to a float32 image in [0, 1], by the value of `op`."""

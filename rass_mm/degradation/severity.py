@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from rass_mm.degradation.recipe import OSEDIFF, SINGLES, Recipe, Stage, draw, resize_step, single
+from rass_mm.degradation.drawing import draw, resize_step
+from rass_mm.degradation.recipe import OSEDIFF, Recipe, Stage
 from rass_mm.errors import ConfigError
 
+SINGLES = ('blur', 'downscale', 'gaussian', 'poisson', 'jpeg')
 MIXED = 'mixed'
 KINDS = (*SINGLES, MIXED)
 PARAMETERS = {
@@ -38,7 +40,7 @@ def at_severity(kind: str, severity: float, height: int, width: int, seed: int, 
         recipe: The recipe that 'mixed' draws from. Its version must be that of the copy to compare with.
 
     Returns:
-        A dict for `recipe.apply`.
+        A dict for `rass_mm.degradation.applying.apply`.
 
     Raises:
         ConfigError: `kind` or `severity` is not valid.
@@ -46,6 +48,46 @@ def at_severity(kind: str, severity: float, height: int, width: int, seed: int, 
     if kind == MIXED:
         return scaled(draw(recipe, np.random.default_rng(seed), height, width), severity, recipe)
     return single(kind, severity, height, width, seed)
+
+
+def single(kind: str, severity: float, height: int, width: int, seed: int = 0) -> dict:
+    """Returns the parameters of a single degradation, for robustness curves.
+
+    Args:
+        kind: One of `SINGLES`.
+        severity: 0 is the mildest value that `OSEDIFF.first` can draw and 1 the strongest, with linear interpolation in
+            between.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        seed: Seed of the noise.
+
+    Returns:
+        A dict for `apply` that contains the steps of this degradation only.
+
+    Raises:
+        ConfigError: `kind` or `severity` is not valid.
+    """
+    if kind not in SINGLES or not 0 <= severity <= 1:
+        raise ConfigError(
+            f'There is no degradation {kind!r} of severity {severity}. Choose one of {SINGLES} '
+            'and a severity in the range 0 to 1.'
+        )
+    stage = OSEDIFF.first
+
+    def between(mild: float, hard: float) -> float:
+        return mild + severity * (hard - mild)
+
+    sigma, noise = between(*stage.sigma), {'op': 'noise', 'grey': False, 'seed': seed}
+    small = resize_step('down', between(1.0, stage.resize_scale[0]), 'area', height, width)
+    blur = {'op': 'blur', 'kernel': 'iso', 'size': 21, 'sigma_x': sigma, 'sigma_y': sigma, 'rotation': 0.0}
+    steps = {
+        'blur': [blur],
+        'downscale': [small, resize_step('back', 1.0, 'bilinear', height, width)],
+        'gaussian': [{**noise, 'kind': 'gaussian', 'sigma': between(*stage.gaussian_sigma)}],
+        'poisson': [{**noise, 'kind': 'poisson', 'scale': between(*stage.poisson_scale)}],
+        'jpeg': [{'op': 'jpeg', 'quality': round(between(*reversed(stage.jpeg_quality)))}],
+    }
+    return {'height': int(height), 'width': int(width), 'steps': [{**step, 'stage': kind} for step in steps[kind]]}
 
 
 def scaled(parameters: Mapping[str, Any], severity: float, recipe: Recipe = OSEDIFF) -> dict:
@@ -61,7 +103,7 @@ def scaled(parameters: Mapping[str, Any], severity: float, recipe: Recipe = OSED
         recipe: The recipe that the parameters were drawn from.
 
     Returns:
-        A new dict for `recipe.apply`.
+        A new dict for `rass_mm.degradation.applying.apply`.
 
     Raises:
         ConfigError: the severity is not in 0..1.

@@ -8,8 +8,10 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 
+from rass_mm.degradation.applying import apply
 from rass_mm.degradation.builder import image_seed
-from rass_mm.degradation.recipe import OSEDIFF, apply, draw, override
+from rass_mm.degradation.drawing import draw
+from rass_mm.degradation.recipe import OSEDIFF, override
 from rass_mm.degradation.severity import KINDS, at_severity
 from rass_mm.errors import ConfigError, DataError
 
@@ -22,7 +24,7 @@ class LQDegradation(BaseTransform):
 
     Required keys: `img`, (H, W, 3) BGR, uint8 or floating point in 0..255.
     Modified keys: `img`, (H, W, 3) BGR uint8.
-    Added keys: `degradation`, the drawn parameters (a dict for `recipe.apply`), or None if the image is not degraded.
+    Added keys: `degradation`, the drawn parameters (a dict for `apply`), or None if the image is not degraded.
 
     Args:
         prob: Probability that an image is degraded.

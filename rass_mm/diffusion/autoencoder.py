@@ -12,7 +12,8 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from rass_mm.diffusion.base import DiffusionBase, load_vae, load_whole
+from rass_mm.diffusion.base import DiffusionBase
+from rass_mm.diffusion.base_loading import load_vae, load_whole
 from rass_mm.errors import BaseFolderError, ConfigError
 
 TAESD_FILES = {'encoder': 'taesd_encoder.safetensors', 'decoder': 'taesd_decoder.safetensors'}

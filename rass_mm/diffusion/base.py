@@ -1,10 +1,9 @@
-"""Lookup, validation, loading and identification of the frozen base, a Stable Diffusion folder in diffusers layout.
+"""Lookup, validation and identification of the frozen base, a Stable Diffusion folder in diffusers layout.
 
 The same code is used for SD 1.5, SD 2.1-base, SD-Turbo and the small base that is shipped with the package, because
 every width, head count and stride is read from the configs in the folder. Nothing is ever downloaded.
 """
 
-import hashlib
 import os
 import shlex
 from collections.abc import Sequence
@@ -13,15 +12,10 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors import safe_open
-
-from rass_mm import compat
-from rass_mm.diffusion.base_schemas import CONFIG_TYPES, Index
+from rass_mm.diffusion.base_schemas import CONFIG_TYPES
+from rass_mm.diffusion.base_weights import IDENTIFIED, weights_hash
 from rass_mm.errors import BaseFolderError
 from rass_mm.files.hashing import json_sha256
-from rass_mm.files.regular import check_regular
 from rass_mm.files.schemas import read_json
 from rass_mm_cli.bases import SD21_BASE, SHELF, other_bases, places_of, source_named
 
@@ -34,7 +28,6 @@ CONFIGS = {
 MODEL_INDEX = 'model_index.json'
 NAMES = {'vae': 'VAE', 'text_encoder': 'text encoder'}
 DOWNLOAD = 'Download the folder again, or pass another one.'
-IDENTIFIED = ('unet', 'vae', 'text_encoder')
 IGNORED_CONFIG_KEYS = (
     '_diffusers_version',
     '_name_or_path',
@@ -43,9 +36,6 @@ IGNORED_CONFIG_KEYS = (
     'torch_dtype',
     'dtype',
 )
-FLOATS = ('F64', 'F32', 'F16', 'BF16')
-"""Types of weights in a safetensors file."""
-SAMPLED_VALUES, SAMPLED_ROWS = 64, 16
 SMALL_BASE = Path(__file__).resolve().parents[1] / 'demo' / 'base' / 'weights' / 'scenes'
 """Folder of the trained small base that is shipped with the package."""
 
@@ -198,169 +188,3 @@ def _require(folder: Path, part: str, key: str, found: Any, needed: Any, why: st
         f'Set another folder (--cfg-options model.backbone.base=/path/to/folder). If only the config requires this '
         f'value and you intend to use this base, set --cfg-options model.backbone.expect.{key}={found!r}.'
     )
-
-
-def weight_files(folder: Path, part: str) -> tuple[list[Path], str | None]:
-    """Returns the safetensors files of one part and their variant ('fp16' or None). Full precision is preferred.
-
-    Args:
-        folder: the base folder.
-        part: 'unet', 'vae' or 'text_encoder', or '.' for a folder that contains a single model.
-
-    Raises:
-        BaseFolderError: the part has no safetensors files. Other formats are not read, because they can contain code.
-    """
-    stem = 'model' if part == 'text_encoder' else 'diffusion_pytorch_model'
-    for variant in (None, 'fp16'):
-        infix = f'.{variant}' if variant else ''
-        # In the name of a sharded file, the variant precedes the number: model.fp16-00001-of-00002.safetensors.
-        files = sorted((folder / part).glob(f'{stem}{infix}.safetensors')) or sorted(
-            (folder / part).glob(f'{stem}{infix}-*-of-*.safetensors')
-        )
-        if files:
-            return files, variant
-    found = sorted(path.name for path in (folder / part).glob('*') if path.suffix != '.json')
-    raise BaseFolderError(
-        f'{folder / part} contains no {stem}.safetensors (found: {", ".join(found) or "no weights at all"}). Only '
-        f'safetensors are read, because pickled weights can run code. Download the safetensors variant of this folder.'
-    )
-
-
-def weights_hash(folder: Path, parts: Sequence[str] = IDENTIFIED) -> str:
-    """Computes a hash (16 hexadecimal digits) of the weights of some parts of a base.
-
-    It depends on the name, the shape and a sample of the values of each tensor. The values are rounded to float16, so
-    that the float32 and float16 files of a base have the same hash. Returns 'none' if the default device is 'meta'.
-    """
-    if on_meta():
-        return 'none'
-    digest = hashlib.sha256()
-    for part in parts:
-        samples: dict[str, bytes] = {}
-        for file in weight_files(folder, part)[0]:
-            with _open_weights(file) as tensors:
-                names = tensors.keys()
-                samples |= {name: _sample(tensors.get_slice(name)) for name in names}
-        for name in sorted(samples):  # over all shards, so that the hash does not depend on the sharding
-            digest.update(f'{part}.{name}'.encode() + samples[name])
-    return digest.hexdigest()[:16]
-
-
-def _sample(values: Any) -> bytes:
-    """Returns the shape and some values of a tensor as bytes. The values are from rows spread over the whole tensor."""
-    shape = values.get_shape()
-    if len(shape) < 2:
-        rows = [values[:]]
-    else:
-        rows = [values[row : row + 1] for row in range(0, shape[0], max(1, shape[0] // SAMPLED_ROWS))]
-    sample = torch.cat([row.flatten()[:SAMPLED_VALUES] for row in rows])
-    return f'{list(shape)}'.encode() + sample.to(torch.float16).numpy().tobytes()
-
-
-def _open_weights(file: Path) -> Any:
-    check_regular(file, 'Replace it by the file of the base.', BaseFolderError)
-    try:
-        return safe_open(file, 'pt')
-    except Exception as error:  # the error type of safetensors has no common base class
-        raise BaseFolderError(f'{file} is damaged or incomplete ({error}). Download it again.') from None
-
-
-def on_meta() -> bool:
-    """Returns whether the default device is 'meta', on which modules are built with shapes but without values."""
-    return torch.get_default_device().type == 'meta'
-
-
-def load_unet(base: DiffusionBase) -> UNet2DConditionModel:
-    """Loads the UNet of the base in float32, frozen and in eval mode (without values on the default device 'meta')."""
-    return _load(UNet2DConditionModel, base, 'unet')
-
-
-def load_vae(base: DiffusionBase, decoder: bool = False) -> AutoencoderKL:
-    """Loads the VAE of the base in float32, frozen and in eval mode.
-
-    Unless `decoder` is True, the decoder is removed (49.5 M parameters in Stable Diffusion).
-    """
-    vae = _load(AutoencoderKL, base, 'vae')
-    if not decoder:
-        vae.decoder = vae.post_quant_conv = None
-    return vae
-
-
-def _load(model_class: type, base: DiffusionBase, part: str) -> Any:
-    if on_meta():
-        return model_class.from_config(base.configs[part]).requires_grad_(False).eval()
-    return load_whole(model_class, base.folder, part, torch_dtype=torch.float32)
-
-
-def load_whole(model_class: type, folder: Path, part: str, **options: Any) -> Any:
-    """Loads a part of a base, frozen and in eval mode, and checks that its files contain all weights.
-
-    Without this check, diffusers and transformers initialise missing weights randomly and only log a warning.
-
-    Args:
-        model_class: a class with the method `from_pretrained`.
-        folder: the base folder.
-        part: name of the subfolder, or '.' for the folder itself.
-        options: further arguments of `from_pretrained`.
-
-    Raises:
-        BaseFolderError: a file is damaged, lacks weights, or does not match the config of the part.
-    """
-    files, variant = weight_files(folder, part)
-    for file in files:
-        _check_types(file)
-    for index in (folder / part).glob('*.safetensors.index*.json'):
-        read_json(index, Index, DOWNLOAD, BaseFolderError)
-    compat.quiet_loading()
-    try:
-        model, report = model_class.from_pretrained(
-            str(folder / part),
-            variant=variant,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            **options,
-        )
-    except Exception as error:  # on values that make no sense, the constructors raise almost any error
-        reason = str(error).strip() or type(error).__name__
-        raise BaseFolderError(f'{files[0]} does not match {folder / part}/config.json ({reason}). {DOWNLOAD}') from None
-    missing = sorted(report['missing_keys'])
-    if missing:
-        raise BaseFolderError(
-            f'{files[0]} lacks {len(missing)} of the weights required by {folder / part}/config.json, e.g. '
-            f'{missing[0]}. Download the folder again.'
-        )
-    _check_values(model, files[0])
-    return model.requires_grad_(False).eval()
-
-
-def _check_types(file: Path) -> None:
-    """Raises a BaseFolderError if a file cannot be opened or contains integers or quantized weights."""
-    with _open_weights(file) as tensors:
-        types = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118  (not a dict)
-    wrong = [name for name, kind in types.items() if kind not in FLOATS and not name.endswith('position_ids')]
-    if wrong:
-        raise BaseFolderError(
-            f'{file}: {wrong[0]} has the type {types[wrong[0]]}, but it must be one of {", ".join(FLOATS)} '
-            f'({len(wrong)} such tensors in total). Download the variant of the folder that is not quantized.'
-        )
-
-
-def _check_values(model: Any, file: Path) -> None:
-    """Raises a BaseFolderError if weights are not finite or all weights are zero."""
-    bad = [name for name, value in model.named_parameters() if not torch.isfinite(value).all()]
-    if bad:
-        raise BaseFolderError(
-            f'{file}: {bad[0]} contains NaN or infinity ({len(bad)} such tensors in total). {DOWNLOAD}'
-        )
-    if not any(value.any() for value in model.parameters()):
-        raise BaseFolderError(f'{file}: all weights are zero. {DOWNLOAD}')
-
-
-def models_on_meta(base: DiffusionBase) -> dict[str, Any]:
-    """Builds the complete UNet and VAE on the device 'meta'. Returns them in a dict with the keys 'unet' and 'vae'."""
-    with torch.device('meta'):
-        return {
-            'unet': UNet2DConditionModel.from_config(base.configs['unet']),
-            'vae': AutoencoderKL.from_config(base.configs['vae']),
-        }

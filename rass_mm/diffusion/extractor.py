@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rass_mm.diffusion.adapters import AdapterSpec, add_adapter, merge_file
-from rass_mm.diffusion.base import DiffusionBase, load_unet, load_vae
+from rass_mm.diffusion.adapter_loading import merge_file
+from rass_mm.diffusion.adapters import AdapterSpec, add_adapter
+from rass_mm.diffusion.base import DiffusionBase
+from rass_mm.diffusion.base_loading import load_unet, load_vae
 from rass_mm.diffusion.features import RASS_FEATURES, collected, describe_features
 from rass_mm.diffusion.prepared import prepare_network, prepare_unet
 from rass_mm.errors import ConfigError, DataError

@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rass_mm.diffusion.base import DiffusionBase, on_meta, weights_hash
+from rass_mm.diffusion.base import DiffusionBase
+from rass_mm.diffusion.base_weights import on_meta, weights_hash
 from rass_mm.diffusion.text import TextEncoder, tokenizer_texts
 from rass_mm.errors import ConfigError
 from rass_mm.files.atomic import atomic_path

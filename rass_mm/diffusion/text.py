@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from rass_mm.diffusion.base import DiffusionBase, load_whole, on_meta
+from rass_mm.diffusion.base import DiffusionBase
+from rass_mm.diffusion.base_loading import load_whole
 from rass_mm.diffusion.base_schemas import TOKENIZER_TYPES
+from rass_mm.diffusion.base_weights import on_meta
 from rass_mm.errors import BaseFolderError, ConfigError
 from rass_mm.files.regular import check_regular
 from rass_mm.files.schemas import read_json

@@ -1,6 +1,9 @@
-"""Processes of a distributed job: whether their launcher started them, and which of them is the first."""
+"""Processes of a distributed job: checks of their launcher, the first of them, and their connection on CPUs."""
 
 import os
+
+import torch.distributed
+from mmengine.config import Config
 
 from rass_mm.errors import ConfigError
 
@@ -40,3 +43,12 @@ def check_launcher(launcher: str) -> None:
 def is_first_process(launcher: str) -> bool:
     """Returns whether this process is the only one of a job, or the first one that `launcher` started."""
     return int(os.environ.get(NUMBERS.get(launcher, ''), 0)) == 0
+
+
+def join_cpu_processes(config: Config) -> None:
+    """Initializes the gloo backend for processes started by torchrun, because mmengine needs a GPU per process."""
+    if config.get('model_wrapper_cfg') is None:
+        wrapper = {'type': 'MMDistributedDataParallel', 'device_ids': None, 'broadcast_buffers': False}
+        config.model_wrapper_cfg = {**wrapper, 'find_unused_parameters': config.get('find_unused_parameters', False)}
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo')

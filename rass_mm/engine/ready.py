@@ -10,7 +10,7 @@ the rest.
 
 import copy
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -48,21 +48,30 @@ class Preparation:
     def __post_init__(self) -> None:
         dtype_name(self.dtype)
 
-    def settled(self, device: torch.device) -> 'Preparation':
-        """Returns the settings with True or False in place of None."""
+    def settled(self, device: torch.device, own: bool = True) -> 'Preparation':
+        """Returns the settings with True or False in place of None.
+
+        Args:
+            device: the device of the model.
+            own: whether a part of the model has a method `prepare_prediction`. If none has one, the weights are neither
+                packed nor laid out.
+        """
+        if not own:
+            return replace(self, channels_last=False, pack=False)
         packed = device.type == 'cpu' and not self.compile and self.dtype != 'float16' and can_pack()
         packed = packed if self.pack is None else self.pack
         chosen = packed or self.dtype != 'float32' if self.channels_last is None else self.channels_last
-        return Preparation(self.dtype, chosen, self.compile, packed)
+        return replace(self, channels_last=chosen, pack=packed)
 
-    def record(self, device: torch.device) -> dict[str, Any]:
-        """Returns the settled values for manifests, because they decide the last bits of results."""
-        return asdict(self.settled(device))
+    def record(self, device: torch.device, own: bool = True) -> dict[str, Any]:
+        """Returns the settled values for manifests, because they decide the last bits of results, see `settled`."""
+        return asdict(self.settled(device, own))
 
-    def described(self, device: torch.device) -> str:
-        """Describes the settings in a few words, e.g. 'bfloat16 on cpu, prepared, weights packed for the CPU'."""
-        how = self.settled(device)
-        words = [f'{how.dtype} on {device}', 'prepared']
+    def described(self, device: torch.device, own: bool = True) -> str:
+        """Describes the settled values in a few words, e.g. 'bfloat16 on cpu, prepared, weights packed for the CPU'."""
+        how = self.settled(device, own)
+        plain = 'network as trained' if how.dtype == 'float32' else 'autocast'
+        words = [f'{how.dtype} on {device}', 'prepared' if own else plain]
         words += ['compiled'] * how.compile + ['weights packed for the CPU'] * how.pack
         return ', '.join(words)
 
@@ -91,9 +100,10 @@ def prepare(model: nn.Module, how: Preparation | None = None) -> nn.Module:
     if hasattr(model, PREPARED):
         raise ConfigError('The model is already prepared. Load it again to prepare it with other settings.')
     device = next((tensor.device for tensor in model.parameters()), torch.device('cpu'))
-    how = (how or Preparation()).settled(device)
+    how = how or Preparation()
     model.eval()
     described = prepare_part(model, getattr(torch, how.dtype))
+    how = how.settled(device, bool(described))
     for part in described:
         if how.channels_last:
             part.to(memory_format=torch.channels_last)

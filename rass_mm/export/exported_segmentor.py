@@ -25,7 +25,7 @@ class WindowPreprocessor(nn.Module):
 
     def __init__(self, settings: Preprocessing, window: tuple[int, int]) -> None:
         super().__init__()
-        self.window, self.size_divisor = window, settings['multiple']
+        self.window, self.test_cfg = window, {'size_divisor': settings['multiple']}
         self.order = [2, 1, 0] if settings['channels'] == 'RGB' else [0, 1, 2]
         values = {name: torch.tensor(settings[name] or [0.0] * 3)[:, None, None] for name in ('mean', 'std', 'padding')}
         for name, value in values.items():
@@ -35,7 +35,7 @@ class WindowPreprocessor(nn.Module):
         """Converts `inputs`, a list with one (3, h, w) BGR image in 0..255, to a batch (1, 3, H, W)."""
         image, sample = data['inputs'][0], data['data_samples'][0]
         height, width = image.shape[1:]
-        divisor = self.size_divisor
+        divisor = self.test_cfg['size_divisor']
         size = [max(-(-side // divisor) * divisor, own) for side, own in zip((height, width), self.window, strict=True)]
         inputs = self.padding.expand(3, *size).clone()
         inputs[:, :height, :width] = (image[self.order].float() - self.mean) / self.std

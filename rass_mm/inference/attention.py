@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rass_mm.diffusion.adapters import AdapterSource, as_adapter
+from rass_mm.diffusion.adapter_files import AdapterSource, as_adapter
 from rass_mm.diffusion.attention import SECOND_HALF, class_maps, cross_attention_layers, map_size
 from rass_mm.diffusion.prompts import NOBODY
 from rass_mm.errors import AdapterError, ConfigError

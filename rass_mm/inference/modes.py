@@ -24,8 +24,9 @@ class SegmentOptions:
         mode: 'auto' follows the model's config (`test_cfg`), except that an image with more than `WHOLE_WINDOWS` times
             the area of a window is never passed as a whole. 'windows' uses windows for every image that is larger than
             a window. 'whole' passes every image as a whole.
-        window: side of a window in pixels, rounded up to a multiple of the model's `size_divisor`. None uses
-            `crop_size` of `test_cfg`, or else the size of the training crops. Setting it implies 'windows'.
+        window: side of a window in pixels, rounded up to a multiple of `size_divisor` in `test_cfg` of the data
+            preprocessor. None uses `crop_size` of `test_cfg`, or else the size of the training crops. Setting it
+            implies 'windows'.
         overlap: overlap of neighbouring windows in pixels, also rounded up. None uses the overlap of the config, or
             else a third of the window. Setting it implies 'windows'.
         batch_size: number of windows of one image in a batch. None uses `window_batch` of the config.
@@ -138,7 +139,9 @@ def _rounded(side: int | None, divisor: int) -> int:
 
 
 def _divisor(preprocessor: nn.Module) -> int:
-    """Returns the divisor of the padded sides of test images, or 1 if test images are not padded."""
-    test = getattr(preprocessor, 'test_cfg', None) or {}
-    given = test.get('size_divisor') if isinstance(test, Mapping) else None
-    return given or getattr(preprocessor, 'size_divisor', None) or 1
+    """Returns the divisor of the padded sides of test images, or 1 if test images are not padded.
+
+    mmseg uses `size_divisor` of the data preprocessor in training only.
+    """
+    test = getattr(preprocessor, 'test_cfg', None)
+    return (test.get('size_divisor') if isinstance(test, Mapping) else None) or 1

@@ -7,7 +7,7 @@ from contextlib import suppress
 import torch
 
 from rass_mm.devices import default_dtype
-from rass_mm.diffusion.adapters import AdapterSource, as_adapter
+from rass_mm.diffusion.adapter_files import AdapterSource, as_adapter
 from rass_mm.diffusion.base import read_base
 from rass_mm.engine.ready import Preparation
 from rass_mm.errors import RassError

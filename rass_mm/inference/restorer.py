@@ -7,7 +7,7 @@ import torch
 
 from rass_mm.devices import chosen_device
 from rass_mm.diffusion import restorer as diffusion
-from rass_mm.diffusion.adapters import AdapterSource
+from rass_mm.diffusion.adapter_files import AdapterSource
 from rass_mm.engine.ready import chosen_preparation, prepare
 from rass_mm.files.integrity import MAX_PIXELS
 from rass_mm.inference.photos import Photo, as_picture

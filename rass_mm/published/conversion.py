@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from typing_extensions import NotRequired, TypedDict
 
-from rass_mm.diffusion.adapters import content_hash, read_adapter
+from rass_mm.diffusion.adapter_files import content_hash, read_adapter
 from rass_mm.engine.trained_state import read_provenance
 from rass_mm.errors import AdapterError, ConfigError
 from rass_mm.files.atomic import write_text

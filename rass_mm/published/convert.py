@@ -11,8 +11,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rass_mm.compat import recorded_versions
-from rass_mm.diffusion.adapters import check_base, read_adapter, write_adapter
-from rass_mm.diffusion.base import DiffusionBase, models_on_meta, read_base, weight_files
+from rass_mm.diffusion.adapter_files import read_adapter, write_adapter
+from rass_mm.diffusion.adapter_loading import check_base
+from rass_mm.diffusion.base import DiffusionBase, read_base
+from rass_mm.diffusion.base_loading import models_on_meta
+from rass_mm.diffusion.base_weights import weight_files
 from rass_mm.diffusion.text import load_text_model
 from rass_mm.engine.trained_state import check_tensors, pack_provenance
 from rass_mm.errors import CheckpointError, ConfigError

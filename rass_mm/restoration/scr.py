@@ -1,11 +1,10 @@
 """SCR, the semantic-constrained restorer, as an mmagic model."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmagic.registry import MODELS
 from mmagic.structures import DataSample
 from mmengine.dist import all_reduce_dict, get_world_size
@@ -16,27 +15,26 @@ from rass_mm.config.arguments import Name, Timestep
 from rass_mm.datasets.names import class_names
 from rass_mm.diffusion.adapters import AdapterSettings, AdapterSpec
 from rass_mm.diffusion.attention import SECOND_HALF
-from rass_mm.diffusion.base import on_meta, read_base
-from rass_mm.diffusion.color import fix_colors
+from rass_mm.diffusion.base import read_base
+from rass_mm.diffusion.base_weights import on_meta
 from rass_mm.diffusion.latent_tiles import SCHEMES
 from rass_mm.diffusion.one_step import cumulated_alphas
+from rass_mm.diffusion.one_step_restorer import OneStepRestorer
 from rass_mm.diffusion.prompts import PROMPTS, Prompt
-from rass_mm.diffusion.restorer import OneStepRestorer, clamped
 from rass_mm.diffusion.shared_unet import CRITIC, GENERATOR
 from rass_mm.diffusion.stages import StagePoint
 from rass_mm.diffusion.text import TextEncoder
-from rass_mm.diffusion.tiling import blended
 from rass_mm.engine.trained_state import TrainedStateMixin
 from rass_mm.errors import ConfigError
 from rass_mm.restoration.losses import attention_ratio
+from rass_mm.restoration.losses.building import build_losses
 from rass_mm.restoration.optimization import update
-
-TEST_MODES = ('restore', 'ceiling', 'input')
-LOSSES = ('pixel', 'perceptual', 'score', 'constraint')
+from rass_mm.restoration.prediction import TEST_MODES, PredictionMixin
+from rass_mm.restoration.samples import labels_of
 
 
 @MODELS.register_module()
-class SCRRestorer(TrainedStateMixin, BaseModel):
+class SCRRestorer(TrainedStateMixin, PredictionMixin, BaseModel):
     """One-step diffusion restorer with cross-attention aligned to segmentation masks (arXiv 2602.14042).
 
     The state dict contains only trained tensors and provenance, see `TrainedStateMixin`.
@@ -251,94 +249,6 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
             all_reduce_dict(log, op='mean')
         return log
 
-    @torch.no_grad()
-    def predict(self, inputs: Tensor, data_samples: list[DataSample] | None = None) -> list[DataSample]:
-        """Restores (B, 3, H, W) RGB images in [-1, 1].
-
-        Returns:
-            The samples with `output.pred_img` and `input`, each (3, H, W) BGR in 0..255, and, if
-            `test_cfg.attention` is set, with `attention`, a dict of `ratio` and `chance`.
-        """
-        samples = data_samples if data_samples is not None else [DataSample() for _ in inputs]
-        for image, sample in zip(inputs, samples, strict=True):
-            with self._measuring(image, sample):
-                restored = self.restore(self._source(image, sample), sample)
-            sample.output = DataSample(pred_img=to_bgr(restored))
-            sample.set_field(to_bgr(image), 'input')
-        return samples
-
-    def _source(self, image: Tensor, sample: DataSample) -> Tensor:
-        """Returns the image to process: the degraded image, or the clean image in mode 'ceiling'.
-
-        Raises:
-            ConfigError: the mode is 'ceiling', but the sample has no clean image.
-        """
-        if self.test_cfg['mode'] != 'ceiling':
-            return image
-        if 'gt_img' not in sample:
-            raise ConfigError("test_cfg.mode='ceiling' needs clean images. Pack `gt` in the test pipeline.")
-        return (sample.gt_img.to(image).flip(0) / 127.5) - 1
-
-    def restore(self, image: Tensor, sample: DataSample | None = None) -> Tensor:
-        """Restores a (3, H, W) RGB image in [-1, 1] of any size: as a whole, in blended windows or in latent tiles.
-
-        `test_cfg` selects the scheme. The prompt is computed from the whole image; a tagger may read `sample`.
-        """
-        model, mode, multiple = self.generator, self.test_cfg['mode'], self.generator.size_multiple
-        tiled = mode == 'restore' and self._in_latent_tiles
-        if mode == 'input':
-            return image
-
-        prompt = self.test_prompt(image[None], None if sample is None else [sample]) if mode == 'restore' else None
-
-        def apply(images: Tensor) -> Tensor:
-            if prompt is None:
-                return model.decode(model.encode(images))
-            given = prompt.repeated(len(images))
-            return clamped(model(images, given.context if model.is_capturing else given.conditioning, tiled))
-
-        if tiled:
-            multiple = model.autoencoder.stride
-        window = None if tiled else self.test_cfg.get('window')
-        tiles = (-(-max(image.shape[1:]) // multiple) * multiple, 0, 1)
-        if window is not None:
-            tiles = (window, self.test_cfg.get('overlap', 0), self.test_cfg.get('window_batch', 1))
-        return self._color_fixed(blended(image, apply, *tiles, multiple), image)
-
-    @property
-    def _in_latent_tiles(self) -> bool:
-        return self.test_cfg.get('scheme') == 'osediff'
-
-    def _color_fixed(self, restored: Tensor, source: Tensor) -> Tensor:
-        method = self.test_cfg.get('color_fix', 'none')
-        if method == 'none':
-            return restored
-        ours, given = (image.permute(1, 2, 0).float().cpu() / 2 + 0.5 for image in (restored, source))
-        return torch.from_numpy(fix_colors(ours.numpy(), given.numpy(), method)).permute(2, 0, 1).to(restored) * 2 - 1
-
-    @contextmanager
-    def _measuring(self, image: Tensor, sample: DataSample) -> Iterator[None]:
-        """Context manager. Adds the attention ratio of the restoration inside the block to a labelled sample.
-
-        It has no effect unless `test_cfg.attention` is set.
-
-        Raises:
-            ConfigError: the restoration uses windows or tiles, whose maps do not cover the image.
-        """
-        labels = labels_of([sample], image.device)
-        if not self.test_cfg.get('attention') or labels is None or self.test_cfg['mode'] != 'restore':
-            yield
-            return
-        if self.test_cfg.get('window') is not None or self._in_latent_tiles:
-            raise ConfigError('test_cfg.attention=True needs whole images. Remove test_cfg.window and test_cfg.scheme.')
-        with self.generator.capturing() as maps:
-            yield
-        multiple = self.generator.size_multiple
-        height, width = (-side % multiple for side in image.shape[1:])
-        labels = F.pad(labels, (0, width, 0, height), value=255)
-        ratio, chance = attention_ratio(maps, self.test_prompt(image[None], [sample]).owners, labels)
-        sample.set_field({'ratio': ratio.item(), 'chance': chance.item()}, 'attention')
-
     def _build_prompt(self, config: dict[str, Any]) -> nn.Module:
         config = {**config, 'base': self.base, 'classes': self.classes}
         if isinstance(config.get('tagger'), dict):
@@ -360,36 +270,3 @@ class SCRRestorer(TrainedStateMixin, BaseModel):
     def heavy_modules(self) -> list[nn.Module]:
         """Returns the UNet, the encoder and the decoder, which are the modules to compile."""
         return self.generator.heavy_modules()
-
-
-def build_losses(configs: dict[str, Any]) -> nn.ModuleDict:
-    """Builds the losses that are enabled.
-
-    Args:
-        configs: name -> config, see `SCRRestorer`. A loss is disabled if its config is None or has weight 0.
-
-    Raises:
-        ConfigError: the name of a loss is unknown.
-    """
-    unknown = sorted(configs.keys() - set(LOSSES))
-    if unknown:
-        raise ConfigError(f'losses has the unknown key {unknown[0]!r}. Choose from {", ".join(LOSSES)}.')
-    # The scope is explicit, because with mmseg's default scope the types would be looked up in mmseg's registry.
-    switched_on = {name: {**configs[name], '_scope_': 'mmagic'} for name in LOSSES if _is_on(configs.get(name))}
-    return nn.ModuleDict({name: MODELS.build(config) for name, config in switched_on.items()})
-
-
-def _is_on(config: dict[str, Any] | None) -> bool:
-    return config is not None and config.get('loss_weight', 1.0) != 0
-
-
-def labels_of(data_samples: Sequence[DataSample] | None, device: torch.device) -> Tensor | None:
-    """Returns the labels of a batch as (B, H, W) class ids, or None if a sample has no labels."""
-    if not data_samples or any('gt_sem_seg' not in sample for sample in data_samples):
-        return None
-    return torch.stack([sample.gt_sem_seg.data.squeeze(0) for sample in data_samples]).to(device)
-
-
-def to_bgr(image: Tensor) -> Tensor:
-    """Converts (3, H, W) RGB in [-1, 1] to mmagic's image format: clamped BGR in 0..255 on the CPU."""
-    return ((image.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).flip(0)

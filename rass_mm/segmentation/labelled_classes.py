@@ -101,6 +101,12 @@ class LabelledClassesHook(Hook):
         _warn_of_predictions(names, split, missed, wrong, {key.rpartition('/')[2] for key in metrics or ()})
 
 
+def unlabelled(runner: Runner) -> list[str] | None:
+    """Returns the names of the classes without labelled pixels in a test, or None if there are no labels."""
+    hooks = [hook for hook in runner.hooks if isinstance(hook, LabelledClassesHook)]
+    return hooks[0].unlabelled if hooks else None
+
+
 def _warn_of_predictions(
     names: Sequence[str], split: str, missed: Sequence[str], wrong: Sequence[str], reported: set[str]
 ) -> None:

@@ -34,7 +34,7 @@ def start(folder: Path) -> None:
     """Starts the training of a restorer from the adapter."""
     from rass_mm.diffusion.adapters import AdapterSpec
     from rass_mm.diffusion.base import read_base
-    from rass_mm.diffusion.restorer import OneStepRestorer
+    from rass_mm.diffusion.one_step_restorer import OneStepRestorer
 
     OneStepRestorer(read_base('base'), adapter=AdapterSpec(rank=16, alpha=32), start=FILE)
 
@@ -78,7 +78,7 @@ def _read(kit: Path) -> Content:
 
 def _write(folder: Path, header: Any, tensors: dict[str, torch.Tensor], keep_hash: bool = False) -> None:
     """Writes an adapter whose hash fits its content, so that not only the hash is wrong."""
-    from rass_mm.diffusion.adapters import content_hash
+    from rass_mm.diffusion.adapter_files import content_hash
 
     if isinstance(header, dict) and 'hash' in header and not keep_hash:
         header = {**header, 'hash': content_hash(header, tensors)}

@@ -177,7 +177,8 @@ WRONG_WEIGHTS: dict[str, Callable[[dict], Any]] = {
 
 def load_all(folder: Path) -> None:
     """Loads all parts of the base in the working directory."""
-    from rass_mm.diffusion.base import load_unet, load_vae, read_base
+    from rass_mm.diffusion.base import read_base
+    from rass_mm.diffusion.base_loading import load_unet, load_vae
     from rass_mm.diffusion.one_step import cumulated_alphas
     from rass_mm.diffusion.text import TextEncoder
 

@@ -43,7 +43,7 @@ def _inferencer(file: str, folder: Path) -> None:
 
 
 def _ram(file: str, folder: Path) -> None:
-    from rass_mm.diffusion.ram import read_ram_weights
+    from rass_mm.diffusion.ram_network import read_ram_weights
 
     read_ram_weights(Path(file))
 

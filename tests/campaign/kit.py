@@ -8,7 +8,8 @@ from campaign.server import forked
 from checkpoint_layouts import restorer_file
 from PIL import Image
 
-from rass_mm.diffusion.base import load_unet, read_base
+from rass_mm.diffusion.base import read_base
+from rass_mm.diffusion.base_loading import load_unet
 
 SHORT = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=2']
 SMALL = ['train_dataloader.batch_size=2', 'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0']

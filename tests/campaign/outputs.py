@@ -286,7 +286,7 @@ def _linked_base(folder: Path, kit: Path) -> None:
 
 
 def _key() -> str:
-    from rass_mm.demo.base.training import BaseRecipe
+    from rass_mm.demo.base.recipe import BaseRecipe
 
     words = BASE.replace('--', '').replace('-', '_').split()
     return BaseRecipe(**{name: int(value) for name, value in zip(words[::2], words[1::2], strict=True)}).key(None, None)

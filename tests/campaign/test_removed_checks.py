@@ -244,13 +244,13 @@ CHECKS = {
         'adapters/unchanged/merge',
     ),
     'hash of an adapter': Check(
-        'rass_mm.diffusion.adapters.content_hash',
+        'rass_mm.diffusion.adapter_files.content_hash',
         ('adapters/bytes inverted in the middle/restore', 'adapters/header hash 0 "0000000000000000"/restore'),
         'adapters/unchanged/merge',
         instead=_same_hash,
     ),
     'base of an adapter': Check(
-        'rass_mm.diffusion.adapters.check_base',
+        'rass_mm.diffusion.adapter_loading.check_base',
         ('adapters/header base 3 {"config": "x", "weights/restore',),
         'adapters/unchanged/merge',
     ),
@@ -264,10 +264,10 @@ CHECKS = {
         'rass_mm.diffusion.base._require', ('base/scheduler prediction_type 0 "v_prediction"/load',), 'base/whole/load'
     ),
     'types of the weights of a base': Check(
-        'rass_mm.diffusion.base._check_types', ('base/unet weights int8/load',), 'base/whole/load'
+        'rass_mm.diffusion.base_weights.check_types', ('base/unet weights int8/load',), 'base/whole/load'
     ),
     'values of the weights of a base': Check(
-        'rass_mm.diffusion.base._check_values',
+        'rass_mm.diffusion.base_loading._check_values',
         ('base/unet weights one nan/load', 'base/vae weights all zero/load'),
         'base/whole/load',
     ),

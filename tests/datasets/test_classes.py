@@ -5,13 +5,13 @@ import copy
 import pytest
 from mmengine.config import Config
 
-from rass_mm.apis import use_tta
 from rass_mm.config import load_config
 from rass_mm.datasets.class_checks import check_split
 from rass_mm.datasets.classes import follow_classes
 from rass_mm.datasets.metainfo import dataset_classes
 from rass_mm.datasets.scenes import SCENE_CLASSES
 from rass_mm.errors import ConfigError
+from rass_mm.segmentation.testing import use_tta
 
 NAMES = ['ground', 'wall', 'roof']
 OWN = {'type': 'BaseSegDataset', 'metainfo': {'classes': tuple(NAMES)}}

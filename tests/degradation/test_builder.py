@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from rass_mm.degradation import builder, copies, recipe
+from rass_mm.degradation import applying, builder, copies, drawing, recipe
 from rass_mm.errors import ConfigError, DataError
 from rass_mm.files.verified import VERIFIED
 from rass_mm_cli.main import run_command
@@ -96,8 +96,8 @@ def test_every_manifest_line_reproduces_its_image(images, finished):
         assert line['output'] == str(Path(line['image']).with_suffix('.png'))
         clean = cv2.imread(str(images / line['image']))
         degraded = cv2.imread(str(finished / line['output']))
-        assert np.array_equal(recipe.apply(clean, line['parameters']), degraded)
-        drawn = recipe.draw(recipe.OSEDIFF, np.random.default_rng(line['seed']), *clean.shape[:2])
+        assert np.array_equal(applying.apply(clean, line['parameters']), degraded)
+        drawn = drawing.draw(recipe.OSEDIFF, np.random.default_rng(line['seed']), *clean.shape[:2])
         assert drawn == line['parameters']
     assert [path.name for path in finished.rglob('.*')] == [VERIFIED] and not (
         finished / 'manifest.partial.jsonl'

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from rass_mm.degradation import jpeg, recipe
+from rass_mm.degradation import applying, drawing, jpeg, recipe
 from rass_mm.errors import ConfigError
 
 
@@ -66,8 +66,8 @@ def test_the_recipe_records_the_chroma_mode_and_apply_uses_it(picture):
     plain, changed = recipe.OSEDIFF, recipe.override(recipe.OSEDIFF, {'jpeg_chroma': 'repeat'})
     differ = 0
     for seed in range(5):
-        one, other = (recipe.draw(settings, np.random.default_rng(seed), 48, 64) for settings in (plain, changed))
-        differ += not np.array_equal(recipe.apply(picture, one), recipe.apply(picture, other))
+        one, other = (drawing.draw(settings, np.random.default_rng(seed), 48, 64) for settings in (plain, changed))
+        differ += not np.array_equal(applying.apply(picture, one), applying.apply(picture, other))
         chroma = [step.pop('chroma') for step in other['steps'] if step['op'] == 'jpeg']
         assert chroma == ['repeat', 'repeat'] and one == other
     assert differ == 5

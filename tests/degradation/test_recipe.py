@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import j1
 
-from rass_mm.degradation import kernels, recipe
+from rass_mm.degradation import applying, drawing, kernels, recipe, severity
 from rass_mm.errors import ConfigError, DataError
 
 SHAPES = [(7, 0.2, 3.0, 0.4, 0.5), (13, 1.7, 0.6, -2.8, 1.0), (21, 2.9, 2.1, 1.1, 3.7)]
@@ -31,7 +31,7 @@ def picture():
 def draws(count, **changes):
     rng = np.random.default_rng(0)
     settings = recipe.override(recipe.OSEDIFF, changes)
-    return [recipe.draw(settings, rng, 400, 600)['steps'] for _ in range(count)]
+    return [drawing.draw(settings, rng, 400, 600)['steps'] for _ in range(count)]
 
 
 def of(all_steps, op, stage):
@@ -79,7 +79,7 @@ def test_an_even_kernel_is_refused():
 def test_gaussian_noise_has_its_sigma(grey):
     image = np.full((200, 300, 3), 128, np.uint8)
     step = {'op': 'noise', 'kind': 'gaussian', 'sigma': 12.0, 'grey': grey, 'seed': 5}
-    noisy = recipe.apply(image, {'height': 200, 'width': 300, 'steps': [step]}).astype(np.float64)
+    noisy = applying.apply(image, {'height': 200, 'width': 300, 'steps': [step]}).astype(np.float64)
     assert noisy.std() == pytest.approx(np.hypot(12, np.sqrt(1 / 12)), rel=0.02)
     assert noisy.mean() == pytest.approx(128, abs=0.2)
     assert (np.ptp(noisy, axis=2).max() == 0) == grey
@@ -98,13 +98,13 @@ def test_noise_replays_its_formula_bit_by_bit(picture, kind, grey):
         counts = next(2**power for power in range(9) if 2**power >= len(np.unique(levels)))
         noise = ((rng.poisson(levels / 255.0 * counts) / counts - levels / 255.0) * 0.4).astype(np.float32)
     expected = np.rint(np.clip(clean + noise, 0, 1) * 255).astype(np.uint8)
-    assert np.array_equal(recipe.apply(picture, {'height': 48, 'width': 64, 'steps': [step]}), expected)
+    assert np.array_equal(applying.apply(picture, {'height': 48, 'width': 64, 'steps': [step]}), expected)
 
 
 def test_poisson_noise_has_the_variance_of_its_counts():
     levels = np.array([0, 40, 80, 120, 200, 255])  # six levels, so eight counts at 1
     image = np.repeat(levels / 255, 40000).reshape(6, 40000)
-    noise = recipe.poisson_noise(image, np.random.default_rng(0))
+    noise = applying.poisson_noise(image, np.random.default_rng(0))
     assert noise.dtype == np.float64
     np.testing.assert_allclose(noise.mean(axis=1), 0, atol=0.01)
     np.testing.assert_allclose(noise.var(axis=1), levels / 255 / 8, rtol=0.03)
@@ -113,7 +113,7 @@ def test_poisson_noise_has_the_variance_of_its_counts():
 def test_grey_poisson_noise_follows_the_luma():
     image = np.full((300, 300, 3), (40, 160, 90), np.uint8)
     step = {'op': 'noise', 'kind': 'poisson', 'scale': 0.05, 'grey': True, 'seed': 1}
-    noisy = recipe.apply(image, {'height': 300, 'width': 300, 'steps': [step]}).astype(np.float64) - image
+    noisy = applying.apply(image, {'height': 300, 'width': 300, 'steps': [step]}).astype(np.float64) - image
     luma = round(0.114 * 40 + 0.587 * 160 + 0.299 * 90) / 255
     assert np.ptp(noisy, axis=2).max() <= 1  # the same noise, rounded from three different values
     assert noisy.std() == pytest.approx(0.05 * 255 * np.sqrt(luma), rel=0.03)  # one level, so one count
@@ -124,7 +124,7 @@ def test_mmagic_poisson_is_weaker_by_the_root_of_255(mmagic_transforms):
     settings = {'noise_type': ['poisson'], 'noise_prob': [1], 'poisson_scale': [1, 1], 'poisson_gray_noise_prob': 0}
     np.random.seed(0)
     theirs = mmagic_transforms.RandomNoise(settings, ['img'])({'img': image.astype(np.float32)})['img'] - 128
-    ours = recipe.poisson_noise(image / 255, np.random.default_rng(0)) * 255
+    ours = applying.poisson_noise(image / 255, np.random.default_rng(0)) * 255
     assert ours.std() / theirs.std() == pytest.approx(np.sqrt(255), rel=0.02)
 
 
@@ -218,25 +218,25 @@ def test_both_resizes_are_relative_to_the_input_and_the_last_returns_to_it():
 def test_a_manifest_line_reproduces_its_image_at_any_size(picture, height, width):
     image = np.ascontiguousarray(picture[:height, :width])
     for seed in range(8):
-        drawn = recipe.draw(recipe.OSEDIFF, np.random.default_rng(seed), height, width)
+        drawn = drawing.draw(recipe.OSEDIFF, np.random.default_rng(seed), height, width)
         before = image.copy()
-        result = recipe.apply(image, drawn)
+        result = applying.apply(image, drawn)
         assert result.shape == image.shape and result.dtype == np.uint8
         assert np.array_equal(image, before)
-        assert np.array_equal(result, recipe.apply(image, json.loads(json.dumps(drawn))))
+        assert np.array_equal(result, applying.apply(image, json.loads(json.dumps(drawn))))
 
 
 def test_flipped_and_rotated_views_have_the_result_of_their_copies(picture):
     for view in (picture[:, ::-1], np.rot90(picture), picture[::2, 3:]):
         for seed in range(4):
-            drawn = recipe.draw(recipe.OSEDIFF, np.random.default_rng(seed), *view.shape[:2])
-            assert np.array_equal(recipe.apply(view, drawn), recipe.apply(view.copy(order='C'), drawn))
+            drawn = drawing.draw(recipe.OSEDIFF, np.random.default_rng(seed), *view.shape[:2])
+            assert np.array_equal(applying.apply(view, drawn), applying.apply(view.copy(order='C'), drawn))
 
 
 def test_parameters_of_another_image_are_refused(picture):
-    drawn = recipe.draw(recipe.OSEDIFF, np.random.default_rng(0), 10, 10)
+    drawn = drawing.draw(recipe.OSEDIFF, np.random.default_rng(0), 10, 10)
     with pytest.raises(DataError, match=r'\(10, 10, 3\)'):
-        recipe.apply(picture, drawn)
+        applying.apply(picture, drawn)
 
 
 def test_overrides_change_only_what_they_name():
@@ -264,16 +264,16 @@ def test_impossible_recipes_are_refused(changes, message):
         recipe.override(recipe.OSEDIFF, changes)
 
 
-@pytest.mark.parametrize('kind', recipe.SINGLES)
+@pytest.mark.parametrize('kind', severity.SINGLES)
 def test_single_degradations_grow_with_severity(picture, kind):
-    def error(severity):
-        drawn = recipe.single(kind, severity, *picture.shape[:2])
-        return np.abs(recipe.apply(picture, drawn).astype(float) - picture).mean()
+    def error(strength):
+        drawn = severity.single(kind, strength, *picture.shape[:2])
+        return np.abs(applying.apply(picture, drawn).astype(float) - picture).mean()
 
-    errors = [error(severity) for severity in (0, 0.5, 1)]
+    errors = [error(strength) for strength in (0, 0.5, 1)]
     assert errors == sorted(errors) and errors[2] > errors[0] + 1
 
 
 def test_an_unknown_single_degradation_is_refused():
     with pytest.raises(ConfigError, match='fog'):
-        recipe.single('fog', 0.5, 8, 8)
+        severity.single('fog', 0.5, 8, 8)

@@ -9,7 +9,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, TRANSFORMS
 from torch.utils.data import DataLoader
 
-from rass_mm.degradation import recipe, severity
+from rass_mm.degradation import applying, drawing, recipe, severity
 from rass_mm.degradation.builder import image_seed
 from rass_mm.degradation.transforms import FixedDegradation
 from rass_mm.errors import ConfigError, DataError
@@ -18,7 +18,7 @@ SIZE = (96, 128)
 
 
 def drawn(seed):
-    return recipe.draw(recipe.OSEDIFF, np.random.default_rng(seed), *SIZE)
+    return drawing.draw(recipe.OSEDIFF, np.random.default_rng(seed), *SIZE)
 
 
 def narrowed(stage, share):
@@ -48,7 +48,7 @@ def test_a_milder_draw_equals_a_draw_from_narrower_ranges(share):
     compared = 0
     for seed in range(300):
         ours = severity.scaled(drawn(seed), share)['steps']
-        theirs = recipe.draw(milder, np.random.default_rng(seed), *SIZE)['steps']
+        theirs = drawing.draw(milder, np.random.default_rng(seed), *SIZE)['steps']
         for one, other in zip(ours, theirs, strict=True):
             assert one.keys() == other.keys()
             if one['op'] == 'jpeg':
@@ -78,7 +78,7 @@ def test_an_image_gets_worse_with_severity_and_is_reproduced_from_json():
         errors = []
         for seed in range(6):
             parameters = severity.at_severity(kind, amount, *SIZE, seed)
-            result = recipe.apply(image, json.loads(json.dumps(parameters)))
+            result = applying.apply(image, json.loads(json.dumps(parameters)))
             errors.append(np.abs(result.astype(float) - image).mean())
         return np.mean(errors)
 
@@ -89,7 +89,7 @@ def test_an_image_gets_worse_with_severity_and_is_reproduced_from_json():
 
 def test_parameters_are_those_of_the_recipe():
     ends = {'blur': (0.2, 3.0), 'downscale': (1.0, 0.15), 'gaussian': (1, 30), 'poisson': (0.05, 3), 'jpeg': (95, 30)}
-    for kind in recipe.SINGLES:
+    for kind in severity.SINGLES:
         assert [severity.parameter(kind, end) for end in (0, 1)] == pytest.approx(ends[kind])
     assert severity.parameter('mixed', 0.5) is None and severity.parameter_text('mixed', None) == ''
     assert severity.parameter_text('blur', severity.parameter('blur', 0.25)) == '0.9 px'
@@ -121,7 +121,7 @@ def test_the_transform_depends_only_on_seed_and_name():
     assert np.array_equal(first, result('here/b/a.png', pixels=image.astype(np.float32)))
     assert np.array_equal(result('here/b/a.png', folder='here'), result('x/y/b/a.png', folder='x/y'))
     parameters = severity.at_severity('mixed', 0.8, *SIZE, image_seed(0, 'b/a.png'))
-    assert np.array_equal(result('here/b/a.png', folder='here'), recipe.apply(image, parameters))
+    assert np.array_equal(result('here/b/a.png', folder='here'), applying.apply(image, parameters))
     for other in (result('here/c.png'), result('here/b/a.png', seed=1), result('here/b/a.png', folder='here')):
         assert not np.array_equal(first, other)
     assert result('a.png', kind=None) is image and np.array_equal(image, before)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mmseg.registry import TRANSFORMS
 
-from rass_mm.degradation import recipe, transforms
+from rass_mm.degradation import applying, transforms
 from rass_mm.errors import ConfigError, DataError
 
 
@@ -25,7 +25,7 @@ def test_it_is_built_from_a_config_and_changes_only_the_image(sample):
     assert results['gt_seg_map'] is sample['gt_seg_map'] and np.array_equal(labels, results['gt_seg_map'])
     assert set(results) == {*sample, 'degradation'}
     assert np.array_equal(sample['img'], image)  # a cached sample must not be changed in place
-    assert np.array_equal(recipe.apply(image, results['degradation']), results['img'])
+    assert np.array_equal(applying.apply(image, results['degradation']), results['img'])
     assert 40 <= next(step for step in results['degradation']['steps'] if step['op'] == 'jpeg')['quality'] <= 50
 
 

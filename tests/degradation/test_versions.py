@@ -15,7 +15,7 @@ import pytest
 from mmengine.config import ConfigDict
 from scipy.stats import chisquare
 
-from rass_mm.degradation import builder, recipe, severity, transforms
+from rass_mm.degradation import applying, builder, drawing, recipe, severity, transforms
 from rass_mm.degradation.versions import lq_steps, manifest_version, step_version
 from rass_mm.errors import ConfigError
 from rass_mm_cli.main import run_command
@@ -41,7 +41,7 @@ def digest(data):
 
 
 def drawn(settings, seed, height=48, width=64):
-    return recipe.draw(settings, np.random.default_rng(seed), height, width)
+    return drawing.draw(settings, np.random.default_rng(seed), height, width)
 
 
 def digest_of_draws(settings, *size):
@@ -85,11 +85,11 @@ def test_version_2_draws_only_the_last_resize_differently():
         backs = [next(step for step in steps if step.get('mode') == 'back') for steps in (old, new)]
         found.append(backs[1]['interpolation'])
         after_jpeg.append(new.index(backs[1]) > [step['op'] for step in new[-3:]].index('jpeg') + len(new) - 3)
-        assert backs[0].pop('interpolation') == 'bilinear' and backs[1].pop('interpolation') in recipe.INTERPOLATIONS
+        assert backs[0].pop('interpolation') == 'bilinear' and backs[1].pop('interpolation') in applying.INTERPOLATIONS
         assert old == new
     for order in (True, False):  # separately for JPEG before and after the resize
         chosen = [name for name, after in zip(found, after_jpeg, strict=True) if after == order]
-        counts = [chosen.count(name) for name in recipe.INTERPOLATIONS]
+        counts = [chosen.count(name) for name in applying.INTERPOLATIONS]
         assert sum(counts) > 1300 and chisquare(counts).pvalue > 0.01
 
 
@@ -101,7 +101,7 @@ def test_other_versions_are_refused():
 
 def test_old_manifest_replays_byte_for_byte():
     _, *lines = map(json.loads, OLD.read_text().splitlines())
-    assert {line['image']: digest(recipe.apply(picture(), line['parameters']).tobytes()) for line in lines} == PIXELS
+    assert {line['image']: digest(applying.apply(picture(), line['parameters']).tobytes()) for line in lines} == PIXELS
 
 
 def test_version_1_reproduces_the_old_copy(clean, tmp_path):
@@ -120,7 +120,7 @@ def test_versions_are_never_mixed_in_a_copy(clean, tmp_path, capsys):
     (out / 'manifest.partial.jsonl').write_text(''.join(OLD.read_text().splitlines(True)[:3]))  # an interrupted old run
     _, *lines = map(json.loads, (out / 'manifest.partial.jsonl').read_text().splitlines())
     for line in lines:
-        cv2.imwrite(str(out / line['output']), recipe.apply(picture(), line['parameters']))
+        cv2.imwrite(str(out / line['output']), applying.apply(picture(), line['parameters']))
     before = {file.name: file.read_bytes() for file in out.iterdir()}
 
     def make(*options):
@@ -160,14 +160,14 @@ def test_severity_and_transforms_follow_the_version(version):
         parameters = drawn(settings, seed)
         assert severity.at_severity('mixed', 1, 48, 64, seed, settings) == parameters
         result = fixed({'img': image, 'img_path': f'{number}.png'})['img']
-        assert np.array_equal(result, recipe.apply(image, parameters))
+        assert np.array_equal(result, applying.apply(image, parameters))
     backs = {
         step['interpolation']
         for _ in range(30)
         for step in fresh({'img': image})['degradation']['steps']
         if step.get('mode') == 'back'
     }
-    assert backs == ({'bilinear'} if version == 1 else set(recipe.INTERPOLATIONS))
+    assert backs == ({'bilinear'} if version == 1 else set(applying.INTERPOLATIONS))
 
 
 def test_versions_are_found_in_configs_and_headers():

@@ -10,17 +10,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from rass_mm.diffusion import adapters
-from rass_mm.diffusion.adapters import (
-    AdapterSpec,
-    add_adapter,
-    load_adapter,
-    merge_adapter,
-    read_adapter,
-    save_adapter,
-    train_adapter,
-)
-from rass_mm.diffusion.base import load_unet, read_base
+from rass_mm.diffusion import adapter_files, adapters
+from rass_mm.diffusion.adapter_files import read_adapter, save_adapter
+from rass_mm.diffusion.adapter_loading import load_adapter
+from rass_mm.diffusion.adapters import AdapterSpec, add_adapter, merge_adapter, train_adapter
+from rass_mm.diffusion.base import read_base
+from rass_mm.diffusion.base_loading import load_unet
 from rass_mm.diffusion.known_bases import write_random_base
 from rass_mm.errors import AdapterError
 
@@ -88,10 +83,10 @@ def refusal(call, *arguments, **keywords):
 
 def rewritten(file, path, change):
     with safe_open(file, 'pt') as opened:
-        header = json.loads(opened.metadata()[adapters.HEADER])
+        header = json.loads(opened.metadata()[adapter_files.HEADER])
     tensors = load_file(file)
     change(header, tensors)
-    save_file(tensors, path, metadata={adapters.HEADER: json.dumps(header)})
+    save_file(tensors, path, metadata={adapter_files.HEADER: json.dumps(header)})
     return path
 
 
@@ -324,7 +319,7 @@ def test_foreign_and_absent_files_are_distinguished(file, tmp_path):
     plain, text = tmp_path / 'plain.safetensors', tmp_path / 'text.safetensors'
     save_file(load_file(file), plain)
     text.write_text('not tensors at all')
-    assert 'without the' in refusal(read_adapter, plain) and adapters.HEADER in refusal(read_adapter, plain)
+    assert 'without the' in refusal(read_adapter, plain) and adapter_files.HEADER in refusal(read_adapter, plain)
     assert 'damaged or not safetensors' in refusal(read_adapter, text)
     assert 'does not exist' in refusal(read_adapter, tmp_path / 'absent.safetensors')
 
@@ -338,7 +333,7 @@ def test_an_interrupted_save_leaves_the_old_file_whole(file, unet, base, tmp_pat
         target.write_bytes(b'half a file')
         raise OSError('disk full')
 
-    monkeypatch.setattr(adapters, 'save_file', broken)
+    monkeypatch.setattr(adapter_files, 'save_file', broken)
     with pytest.raises(OSError, match='disk full'):
         save_adapter(unet, 'seg', path, base.identity)
     assert path.read_bytes() == file.read_bytes() and [*tmp_path.iterdir()] == [path]

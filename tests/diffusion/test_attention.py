@@ -11,7 +11,8 @@ from mmseg.structures import SegDataSample
 
 from rass_mm.diffusion.adapters import add_adapter
 from rass_mm.diffusion.attention import captured_attention, class_maps, cross_attention_layers, map_size
-from rass_mm.diffusion.base import load_unet, read_base
+from rass_mm.diffusion.base import read_base
+from rass_mm.diffusion.base_loading import load_unet
 from rass_mm.diffusion.prompts import NOBODY, ClassTokens, GroundTruthTagger, TagPrompt
 from rass_mm.errors import ConfigError
 

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from rass_mm.diffusion.autoencoder import TAESD_FILES, TinyAutoencoder, build_autoencoder, load_tiny
 from rass_mm.diffusion.base import read_base
 from rass_mm.diffusion.known_bases import LAYOUTS, write_random_base
-from rass_mm.diffusion.restorer import OneStepRestorer, load_restorer
+from rass_mm.diffusion.one_step_restorer import OneStepRestorer
+from rass_mm.diffusion.restorer import load_restorer
 from rass_mm.errors import BaseFolderError, ConfigError
 from rass_mm.metrics.quality import psnr
 

@@ -9,7 +9,9 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
-from rass_mm.diffusion.base import find_base, load_unet, load_vae, on_meta, read_base
+from rass_mm.diffusion.base import find_base, read_base
+from rass_mm.diffusion.base_loading import load_unet, load_vae
+from rass_mm.diffusion.base_weights import on_meta
 from rass_mm.diffusion.known_bases import write_random_base
 from rass_mm.diffusion.text import TextEncoder
 from rass_mm.errors import BaseFolderError

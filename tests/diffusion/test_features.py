@@ -4,8 +4,11 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from rass_mm.diffusion.adapters import AdapterSpec, add_adapter, load_adapter, merge_adapter, save_adapter
-from rass_mm.diffusion.base import load_unet, load_vae, read_base
+from rass_mm.diffusion.adapter_files import save_adapter
+from rass_mm.diffusion.adapter_loading import load_adapter
+from rass_mm.diffusion.adapters import AdapterSpec, add_adapter, merge_adapter
+from rass_mm.diffusion.base import read_base
+from rass_mm.diffusion.base_loading import load_unet, load_vae
 from rass_mm.diffusion.extractor import DiffusionExtractor
 from rass_mm.diffusion.features import RASS_FEATURES, collected, describe_features
 from rass_mm.diffusion.known_bases import write_random_base

@@ -5,7 +5,8 @@ import shutil
 import torch
 from safetensors.torch import load_file, save_file
 
-from rass_mm.diffusion.base import load_vae, read_base
+from rass_mm.diffusion.base import read_base
+from rass_mm.diffusion.base_loading import load_vae
 from rass_mm.diffusion.text import load_text_model
 
 OLD_ATTENTION = {'to_q': 'query', 'to_k': 'key', 'to_v': 'value', 'to_out.0': 'proj_attn'}

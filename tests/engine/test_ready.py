@@ -13,7 +13,8 @@ from rass_mm import devices
 from rass_mm.devices import cpu_has_bfloat16, default_dtype
 from rass_mm.diffusion.prepared import attend
 from rass_mm.diffusion.restorer import load_restorer
-from rass_mm.engine.prepared_test import PreparedTestHook
+from rass_mm.engine.packing import can_pack
+from rass_mm.engine.prepared_test import PreparedTestHook, used_preparation
 from rass_mm.engine.ready import Preparation, chosen_preparation, is_changed, prepare, sharing_copy
 from rass_mm.errors import CheckpointError, ConfigError
 
@@ -131,12 +132,28 @@ def test_a_compiled_plain_model_is_another_one():
 
 
 def test_a_test_uses_a_prepared_copy_and_puts_the_model_back(rass, images):
-    runner, hook = SimpleNamespace(model=rass), PreparedTestHook(Preparation())
+    hook = PreparedTestHook(Preparation())
+    runner = SimpleNamespace(model=rass, hooks=[hook])
     hook.before_test_epoch(runner)
     assert runner.model is not rass and runner.model.prepared_as.dtype == 'float32'
     torch.testing.assert_close(logits(runner.model, images), logits(rass, images), rtol=0, atol=1e-3)
     hook.after_test_epoch(runner)
     assert runner.model is rass and rass.state_dict()
+    record = {'dtype': 'float32', 'channels_last': can_pack(), 'compile': False, 'pack': can_pack()}
+    assert used_preparation(runner) == record
+
+
+def test_a_test_of_a_plain_model_records_what_was_done_to_it():
+    config = Config.fromfile(str(rass_mm.config_path('baselines/resnet_scenes_tiny.py')))
+    plain = MODELS.build(config.model).eval()
+    records = []
+    for dtype in ('float32', 'bfloat16'):
+        hook = PreparedTestHook(Preparation(dtype))
+        runner = SimpleNamespace(model=plain, hooks=[hook])
+        hook.before_test_epoch(runner)
+        hook.after_test_epoch(runner)
+        records.append(used_preparation(runner))
+    assert records == [None, {'dtype': 'bfloat16', 'channels_last': False, 'compile': False, 'pack': False}]
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])

@@ -20,7 +20,8 @@ from rass_mm.config import load_config
 from rass_mm.datasets.scenes import SCENE_CLASSES
 from rass_mm.degradation.versions import lq_steps, step_version
 from rass_mm.demo.base.images import BaseImages
-from rass_mm.diffusion.base import load_vae, read_base
+from rass_mm.diffusion.base import read_base
+from rass_mm.diffusion.base_loading import load_vae
 from rass_mm.errors import DataError
 
 

@@ -5,16 +5,16 @@ import signal
 
 import pytest
 
-from rass_mm.apis import check_last_checkpoint
 from rass_mm.config import load_config
 from rass_mm.config.data import read_config_data
 from rass_mm.datasets.check.reading import label_ids
 from rass_mm.datasets.loading import LoadImageStrict, LoadLabelStrict
 from rass_mm.datasets.preflight import check_data_folders
 from rass_mm.degradation.builder import read_image
-from rass_mm.diffusion.adapters import read_adapter
-from rass_mm.diffusion.base import weights_hash
+from rass_mm.diffusion.adapter_files import read_adapter
+from rass_mm.diffusion.base_weights import weights_hash
 from rass_mm.engine.checkpoints import load_local
+from rass_mm.engine.work_dirs import check_last_checkpoint
 from rass_mm.errors import RassError
 from rass_mm.files.images import read_picture
 from rass_mm.files.locks import held

@@ -6,9 +6,10 @@ import torch
 from commands import python
 from PIL import Image
 
-from rass_mm.diffusion.adapters import save_adapter
+from rass_mm.diffusion.adapter_files import save_adapter
 from rass_mm.diffusion.base import read_base
-from rass_mm.diffusion.restorer import OneStepRestorer, load_restorer
+from rass_mm.diffusion.one_step_restorer import OneStepRestorer
+from rass_mm.diffusion.restorer import load_restorer
 from rass_mm.diffusion.shared_unet import GENERATOR
 from rass_mm.errors import ConfigError
 from rass_mm.inference.attention import attention_page, class_attention, peak_to_mean, strongest

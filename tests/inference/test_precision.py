@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rass_mm.diffusion.base import read_base
-from rass_mm.diffusion.restorer import OneStepRestorer
+from rass_mm.diffusion.one_step_restorer import OneStepRestorer
 from rass_mm.engine.ready import PREPARED, Preparation, chosen_preparation
 from rass_mm.inference.precision import default_preparation
 from rass_mm.inference.restorer import load_restorer

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from rass_mm.diffusion.base import read_base
-from rass_mm.diffusion.restorer import OneStepRestorer, load_restorer
+from rass_mm.diffusion.one_step_restorer import OneStepRestorer
+from rass_mm.diffusion.restorer import load_restorer
 from rass_mm.files.hashing import content_hash
 from rass_mm_cli.main import main
 

@@ -265,7 +265,7 @@ def test_images_above_the_limit_are_not_decoded(trained, photos, tmp_path, tiny_
 
 def restorer_options(folder, base):
     from rass_mm.diffusion.base import read_base
-    from rass_mm.diffusion.restorer import OneStepRestorer
+    from rass_mm.diffusion.one_step_restorer import OneStepRestorer
 
     read = read_base(base)
     OneStepRestorer(read).save(folder / 'scr.safetensors', read.identity, 'ClassTokens', ['tree', 'car'])

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import ConfigDict
+from mmseg.models.data_preprocessor import SegDataPreProcessor
+from mmseg.structures import SegDataSample
 from torch import nn
 
 from rass_mm.errors import ConfigError
@@ -29,8 +31,6 @@ def mmsegs(model, image, **settings):
     """Labels and probabilities of mmseg's own `test_step` with these test settings."""
     before, model.test_cfg = model.test_cfg, ConfigDict(settings)
     batch = {'inputs': [torch.from_numpy(np.ascontiguousarray(image[..., ::-1])).permute(2, 0, 1)]}
-    from mmseg.structures import SegDataSample
-
     size = image.shape[:2]
     batch['data_samples'] = [SegDataSample(metainfo={'ori_shape': size, 'img_shape': size})]
     with torch.no_grad():
@@ -118,6 +118,22 @@ WINDOWS = ('slide', (96, 96), (64, 64))
 )
 def test_the_mode_is_chosen_by_config_options_and_size(model, size, given, expected):
     assert chosen(model, size, **given)[: len(expected)] == expected
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {'size': (64, 64)},
+        {'size_divisor': 32},
+        {'size_divisor': 32, 'test_cfg': {'size_divisor': 48}},
+        {'size': (64, 64), 'test_cfg': {'size_divisor': 32}},
+    ],
+)
+def test_a_window_has_a_size_to_which_mmseg_pads_test_images(settings):
+    model = Plain(mode='whole')
+    model.data_preprocessor = SegDataPreProcessor(**settings)
+    padded = model.data_preprocessor({'inputs': [torch.zeros(3, 100, 100)], 'data_samples': [SegDataSample()]})
+    assert chosen(model, (300, 300), window=100)[1] == tuple(padded['inputs'].shape[-2:])
 
 
 def test_the_choice_is_described():

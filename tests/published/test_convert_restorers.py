@@ -13,13 +13,15 @@ from checkpoint_layouts import drawer, restorer_file, unet_groups
 from commands import SHARED, warm
 from mmengine.logging.history_buffer import HistoryBuffer
 
-from rass_mm.diffusion import adapters
-from rass_mm.diffusion.adapters import read_adapter
-from rass_mm.diffusion.base import load_unet, load_vae, models_on_meta, read_base
+from rass_mm.diffusion import adapter_files
+from rass_mm.diffusion.adapter_files import read_adapter
+from rass_mm.diffusion.base import read_base
+from rass_mm.diffusion.base_loading import load_unet, load_vae, models_on_meta
 from rass_mm.diffusion.extractor import DiffusionExtractor
 from rass_mm.diffusion.known_bases import write_random_base
 from rass_mm.diffusion.one_step import cumulated_alphas
-from rass_mm.diffusion.restorer import OneStepRestorer, load_restorer
+from rass_mm.diffusion.one_step_restorer import OneStepRestorer
+from rass_mm.diffusion.restorer import load_restorer
 from rass_mm.diffusion.text import TextEncoder
 from rass_mm.engine.checkpoints import load_local
 from rass_mm.errors import CheckpointError, ConfigError
@@ -339,9 +341,9 @@ def test_an_adapter_file_is_read_and_hashed_once(contents, tiny_base, tmp_path, 
     torch.save(contents[name], tmp_path / 'a.pkl')
     file = tmp_path / 'o.safetensors'
     convert_file(tmp_path / 'a.pkl', file, tiny_base, build=None)
-    done, opened, hashed = [], adapters.safe_open, adapters.content_hash
-    monkeypatch.setattr(adapters, 'safe_open', lambda path, *more: done.append(Path(path)) or opened(path, *more))
-    monkeypatch.setattr(adapters, 'content_hash', lambda *given: done.append('hash') or hashed(*given))
+    done, opened, hashed = [], adapter_files.safe_open, adapter_files.content_hash
+    monkeypatch.setattr(adapter_files, 'safe_open', lambda path, *more: done.append(Path(path)) or opened(path, *more))
+    monkeypatch.setattr(adapter_files, 'content_hash', lambda *given: done.append('hash') or hashed(*given))
     recipe = {'form': 'x0', 'timestep': 999} if name == 'osediff' else {}
     attention = ['attention', str(tmp_path / 'none.png'), '--adapter', str(file), '--base', str(tiny_base)]
     for load in (
@@ -384,7 +386,7 @@ def test_a_kept_adapter_is_the_one_that_the_conversion_writes(contents, tiny_bas
     else:
         adapter = read_adapter(out)
         tensors = {key: value + (change == 'another file') for key, value in adapter.tensors.items()}
-        adapters.write_adapter(out, {**adapter.header, 'alpha': 4 + 4 * (change == 'another file')}, tensors)
+        adapter_files.write_adapter(out, {**adapter.header, 'alpha': 4 + 4 * (change == 'another file')}, tensors)
     before = out.read_bytes()
     with pytest.raises(ConfigError, match=r'out\.safetensors already exists, but is not what this conversion writes'):
         convert_file(tmp_path / 'a.pkl', out, tiny_base, build=None)

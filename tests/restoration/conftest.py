@@ -17,7 +17,7 @@ class Built:
 
         import rass_mm
         import rass_mm.restoration  # noqa: F401  (registers)
-        from rass_mm.apis import fitted_precision
+        from rass_mm.engine.mixed_precision import fitted_precision
 
         init_default_scope('mmseg')  # as in the shipped configs
         config = Config.fromfile(str(rass_mm.config_path('scr/scr_scenes_tiny.py')))

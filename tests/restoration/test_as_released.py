@@ -7,7 +7,8 @@ from checkpoint_layouts import drawer, restorer_file
 from commands import python
 from PIL import Image
 
-from rass_mm.diffusion.base import load_unet, load_vae, read_base
+from rass_mm.diffusion.base import read_base
+from rass_mm.diffusion.base_loading import load_unet, load_vae
 from rass_mm.diffusion.known_bases import LAYOUTS, SD_VAE, build_models, write_configs
 from rass_mm.diffusion.one_step import cumulated_alphas
 from rass_mm.diffusion.restorer import load_restorer

@@ -11,7 +11,8 @@ from commands import warm
 from PIL import Image
 from torch import nn
 
-from rass_mm.diffusion.base import load_unet, load_vae, read_base
+from rass_mm.diffusion.base import read_base
+from rass_mm.diffusion.base_loading import load_unet, load_vae
 from rass_mm.diffusion.color import fix_colors
 from rass_mm.diffusion.restorer import load_restorer
 from rass_mm.errors import AdapterError, ConfigError

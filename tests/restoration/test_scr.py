@@ -12,7 +12,7 @@ pytest.importorskip('mmagic', reason='mmagic (rass_mm[restoration]) is not insta
 from diffusers import AutoencoderKL  # noqa: E402 - after the check for mmagic
 from mmengine.runner.checkpoint import get_state_dict  # noqa: E402
 
-from rass_mm.diffusion.adapters import read_adapter  # noqa: E402
+from rass_mm.diffusion.adapter_files import read_adapter  # noqa: E402
 from rass_mm.diffusion.attention import captured_attention  # noqa: E402
 from rass_mm.diffusion.base import read_base  # noqa: E402
 from rass_mm.diffusion.restorer import load_restorer  # noqa: E402
@@ -255,7 +255,7 @@ def test_an_adapter_with_nan_is_refused_everywhere(saved, build, tiny_base):
 
 
 def test_a_segmentation_adapter_is_not_a_restorer(saved, tiny_base, tmp_path):
-    from rass_mm.diffusion.adapters import save_adapter
+    from rass_mm.diffusion.adapter_files import save_adapter
 
     model, _ = saved
     save_adapter(model.generator.unet, 'scr', tmp_path / 'seg.safetensors', model.identity)

@@ -11,7 +11,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 pytest.importorskip('mmagic', reason='mmagic (rass_mm[restoration]) is not installed')
 
 from rass_mm.diffusion.adapters import AdapterSpec  # noqa: E402 - after the check for mmagic
-from rass_mm.diffusion.base import load_unet, read_base  # noqa: E402
+from rass_mm.diffusion.base import read_base  # noqa: E402
+from rass_mm.diffusion.base_loading import load_unet  # noqa: E402
 from rass_mm.diffusion.one_step import cumulated_alphas  # noqa: E402
 from rass_mm.diffusion.shared_unet import SharedUNet  # noqa: E402
 from rass_mm.errors import AdapterError  # noqa: E402

@@ -8,7 +8,7 @@ from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 
 from rass_mm.datasets.scenes import SCENE_CLASSES
-from rass_mm.diffusion.adapters import save_adapter
+from rass_mm.diffusion.adapter_files import save_adapter
 from rass_mm.diffusion.base import read_base
 from rass_mm.diffusion.prompts import ClassTokens, EmptyPrompt
 from rass_mm.engine.trained_state import read_provenance

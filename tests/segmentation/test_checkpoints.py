@@ -9,7 +9,7 @@ from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.runner import load_checkpoint
 from mmengine.runner.checkpoint import get_state_dict, save_checkpoint
 
-from rass_mm.diffusion.adapters import save_adapter
+from rass_mm.diffusion.adapter_files import save_adapter
 from rass_mm.engine.checkpoints import load_local
 from rass_mm.engine.trained_state import read_provenance
 from rass_mm.errors import CheckpointError

@@ -17,7 +17,8 @@ from mmseg.registry import MODELS
 from published_head import PublishedHead, head_shapes, projected
 
 import rass_mm
-from rass_mm.diffusion.base import load_unet, load_vae, models_on_meta, read_base
+from rass_mm.diffusion.base import read_base
+from rass_mm.diffusion.base_loading import load_unet, load_vae, models_on_meta
 from rass_mm.diffusion.known_bases import write_random_base
 from rass_mm.diffusion.text import load_text_model
 from rass_mm.engine.trained_state import read_provenance

@@ -14,9 +14,9 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 import rass_mm
-from rass_mm.apis import fitted_precision
 from rass_mm.diffusion.adapters import layer_group
 from rass_mm.diffusion.known_bases import write_random_base
+from rass_mm.engine.mixed_precision import fitted_precision
 
 # As instantiated from the authors' released code (METHOD: 27.9 M in the paper).
 RELEASED = {

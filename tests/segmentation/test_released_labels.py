@@ -17,7 +17,8 @@ from published_head import head_shapes
 from released_pass import ReleasedPass
 
 import rass_mm
-from rass_mm.diffusion.base import load_unet, load_vae, read_base
+from rass_mm.diffusion.base import read_base
+from rass_mm.diffusion.base_loading import load_unet, load_vae
 from rass_mm.diffusion.known_bases import write_random_base
 from rass_mm.diffusion.text import load_text_model
 from rass_mm.errors import DataError

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from commands import ROOT, run, warm
 
-from rass_mm.diffusion.adapters import read_adapter
+from rass_mm.diffusion.adapter_files import read_adapter
 from rass_mm.engine.checkpoints import load_local
 
 SCR, RASS = 'scr/scr_scenes_tiny.py', 'rass/rass_scenes_tiny.py'

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from rass_mm.diffusion.base import IDENTIFIED, SMALL_BASE, read_base, weight_files
+from rass_mm.diffusion.base import SMALL_BASE, read_base
+from rass_mm.diffusion.base_weights import IDENTIFIED, weight_files
 from rass_mm.errors import BaseFolderError
 from rass_mm.files.atomic import write_text
 from rass_mm.files.hashing import file_sha256

@@ -14,7 +14,7 @@ import torch
 from commands import ROOT, warm
 
 from rass_mm.diffusion.base import read_base
-from rass_mm.diffusion.restorer import OneStepRestorer
+from rass_mm.diffusion.one_step_restorer import OneStepRestorer
 from rass_mm_cli.main import main, run_command
 
 RESNET = 'baselines/resnet_scenes_tiny.py'

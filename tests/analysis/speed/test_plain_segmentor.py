@@ -6,7 +6,7 @@ import pytest
 
 from rass_mm.analysis.speed import ceiling
 from rass_mm.diffusion.base import read_base
-from rass_mm.diffusion.restorer import OneStepRestorer
+from rass_mm.diffusion.one_step_restorer import OneStepRestorer
 from rass_mm_cli.main import main
 
 PLAIN, R2S = 'baselines/resnet_scenes_tiny.py', 'baselines/resnet_scenes_tiny_r2s.py'

@@ -10,8 +10,12 @@ from commands import python
 from rass_mm.datasets.scenes import SCENE_CLASSES
 from rass_mm.demo.base import training as base_training
 from rass_mm.demo.base.images import BaseImages, cut, random_crops
-from rass_mm.demo.base.training import BaseRecipe, Start, make_base
-from rass_mm.diffusion.base import load_unet, load_vae, read_base, weights_hash
+from rass_mm.demo.base.noise_loss import NoiseLoss
+from rass_mm.demo.base.recipe import BaseRecipe, Start
+from rass_mm.demo.base.training import make_base
+from rass_mm.diffusion.base import read_base
+from rass_mm.diffusion.base_loading import load_unet, load_vae
+from rass_mm.diffusion.base_weights import weights_hash
 from rass_mm.diffusion.known_bases import LAYOUTS, build_models, write_configs
 from rass_mm.diffusion.text import TextEncoder, load_tokenizer
 from rass_mm.errors import BaseFolderError
@@ -50,7 +54,7 @@ def test_stopped_training_goes_on_as_if_it_had_not(cache, tmp_path, monkeypatch)
     recipe = BaseRecipe(**SMALL, unet_steps=6)
     make_base(tmp_path / 'whole', recipe)
     monkeypatch.setenv('RASS_MM_CACHE', str(tmp_path / 'other'))
-    honest = base_training._NoiseLoss.__call__
+    honest = NoiseLoss.__call__
     calls = []
 
     def stopping(self, generator):
@@ -59,7 +63,7 @@ def test_stopped_training_goes_on_as_if_it_had_not(cache, tmp_path, monkeypatch)
             raise KeyboardInterrupt
         return honest(self, generator)
 
-    monkeypatch.setattr(base_training._NoiseLoss, '__call__', stopping)
+    monkeypatch.setattr(NoiseLoss, '__call__', stopping)
     with pytest.raises(KeyboardInterrupt):
         make_base(tmp_path / 'cut', recipe)
     assert not (tmp_path / 'cut').exists()
@@ -114,7 +118,7 @@ def test_captions_name_what_is_in_their_crop_and_nothing_else(tiny_base):
 
     def caption(crop, place, seed=0, empty=0.0):
         recipe = BaseRecipe(unet_crop=crop, empty_prompts=empty)
-        loss = base_training._NoiseLoss([None, None], torch.zeros(1, 8, 16, 16), data, tokenizer, recipe)
+        loss = NoiseLoss([None, None], torch.zeros(1, 8, 16, 16), data, tokenizer, recipe)
         ids = loss._caption(place, torch.Generator().manual_seed(seed))
         assert len(ids) == 77
         return tokenizer.decode(ids, skip_special_tokens=True)
@@ -204,7 +208,7 @@ def test_min_snr_weights_against_the_formula():
     """min(SNR, 5) / SNR in float64, SNR = abar / (1 - abar) of the scaled-linear schedule."""
     recipe = BaseRecipe(snr_gamma=5.0)
     data = BaseImages(torch.zeros(1, 3, 32, 32), torch.zeros(1, 32, 32), ('sky',))
-    loss = base_training._NoiseLoss([None, None], torch.zeros(1, 8, 8, 8), data, None, recipe)
+    loss = NoiseLoss([None, None], torch.zeros(1, 8, 8, 8), data, None, recipe)
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     kept = (1 - betas).cumprod(0)
     times = torch.tensor([0, 1, 100, 150, 400, 999])

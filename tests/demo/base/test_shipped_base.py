@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 
 from rass_mm.cli import make_base as command
 from rass_mm.cli.options import given
+from rass_mm.demo.base.recipe import BaseRecipe
 from rass_mm.demo.base.shipped import COMMANDS, RECORD, ship_base, shipped_base, shipped_record
-from rass_mm.demo.base.training import BaseRecipe
 from rass_mm.demo.scenes.generator import make_scene
-from rass_mm.diffusion.base import load_unet, load_vae, read_base
+from rass_mm.diffusion.base import read_base
+from rass_mm.diffusion.base_loading import load_unet, load_vae
 from rass_mm.diffusion.text import TextEncoder
 from rass_mm.errors import BaseFolderError
 from rass_mm.files.hashing import file_sha256
