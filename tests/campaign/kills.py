@@ -29,8 +29,8 @@ from campaign.report import write_kills
 from rich.console import Console
 from rich.progress import track
 
-PATIENCE = 600
-"""Seconds after which a job is hanging."""
+PATIENCE, LONG_PATIENCE = 600, 3600
+"""Seconds after which a job is hanging, and a job of many images."""
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 LONG, ROUNDS = ('make-lq in processes', 'restore', 'segment'), 20
 """Jobs for `--long`, and the number of kills of each."""
@@ -187,15 +187,20 @@ def members(session: int, folder: Path) -> list[int]:
     return found
 
 
+def patience(job: Job) -> int:
+    """Returns the seconds after which a job is hanging."""
+    return LONG_PATIENCE if job.images >= MANY else PATIENCE
+
+
 def run_whole(job: Job, folder: Path, kit: Path, again: bool = False) -> tuple[float, str | None]:
     """Runs a job to its end; returns its seconds and what went wrong, or None."""
     began = time.monotonic()
     child = start(job, folder, kit, again)
-    status = wait(child, PATIENCE)
+    status = wait(child, patience(job))
     if status is None:
         os.killpg(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        return PATIENCE, 'it hung'
+        return patience(job), 'it hung'
     log = log_of(folder, again).read_text(errors='replace')
     wrong = f'status {os.waitstatus_to_exitcode(status)}: {log[-300:]}' if status else None
     return time.monotonic() - began, wrong
@@ -282,7 +287,7 @@ def compared(job: Job, folder: Path, whole: Path) -> list[str]:
 def long_jobs(jobs: dict[str, Job], out: Path, kit: Path, rng: random.Random) -> list[dict]:
     """Runs jobs of many images, each of which is killed again and again."""
     results = []
-    for name in LONG:
+    for name in (name for name in LONG if name in jobs):
         job = replace(jobs[name], images=MANY)
         whole, folder = out / 'many', out / 'many_killed'
         prepare(job, whole, kit)
@@ -399,7 +404,7 @@ def main() -> int:
         if wrong:
             raise RuntimeError(f'{name}: {wrong}')
     if arguments.full or arguments.long:
-        found = full_disks(jobs, out, kit) if arguments.full else long_jobs(JOBS, out, kit, random.Random(0))
+        found = full_disks(jobs, out, kit) if arguments.full else long_jobs(jobs, out, kit, random.Random(0))
         (out / ('full.jsonl' if arguments.full else 'long.jsonl')).write_text(
             ''.join(json.dumps(result) + '\n' for result in found)
         )
