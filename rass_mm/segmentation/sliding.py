@@ -35,6 +35,9 @@ def slide(inputs: Tensor, config: Mapping[str, Any], decode: Decode) -> Iterator
     blend = BLENDS.get(config.get('blend', 'mean'))
     if blend is None:
         raise ConfigError(f'test_cfg.blend is {config["blend"]!r}; expected one of {", ".join(BLENDS)}.')
+    if len(grid) == 1:
+        yield decode(cut(inputs, grid), 1)  # nothing to blend
+        return
     start, sums, weight_of = 0, None, None
     for chunk, done in chunked(grid, config.get('window_batch', 4), size[0]):
         parts = decode(cut(inputs, chunk), len(chunk)).unflatten(0, (len(inputs), len(chunk)))
