@@ -18,7 +18,8 @@ def ask(address, arguments, cwd=None, env=None, outputs=(0, 1, 2)):
 
     Args:
         address: path of the socket.
-        arguments: what follows the interpreter: optional `-u` or `-W ACTION`, then a script or `-m MODULE`, then its arguments.
+        arguments: what follows the interpreter: optional `-u` or `-W ACTION`, then a script or `-m MODULE`, then its
+            arguments.
         cwd: working directory (default: the one of this process).
         env: environment (default: the one of this process).
         outputs: file descriptors of its standard input, output and error.

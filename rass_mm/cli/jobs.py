@@ -12,27 +12,29 @@ from rass_mm.jobs.status import DONE, STATES, JobState, job_state, listed
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Adds the arguments of `rass-mm jobs`."""
-    actions = parser.add_subparsers(dest='action', required=True, metavar='ACTION')
+    actions = parser.add_subparsers(dest='action', required=True, metavar='ACTION', help='one of these:')
     status = actions.add_parser('status', help='show which shards are done, running, incomplete or never ran')
     status.add_argument('out', metavar='OUT', type=Path, help='output folder of the shards')
     status.add_argument('--json', action='store_true', help='print JSON')
-    status.set_defaults(run=_status)
     merge = actions.add_parser('merge', help='merge the manifests of all shards, when all are done')
     merge.add_argument('out', metavar='OUT', type=Path, help='output folder of the shards')
-    merge.set_defaults(run=_merge)
+    parser.set_defaults(run=run)
     return parser
 
 
-def _status(arguments: argparse.Namespace) -> int:
-    job = job_state(arguments.out)
-    text = json.dumps(job.summary(), indent=1) if arguments.json else described(job)
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the state of the shards, or merges them; returns 0.
+
+    Raises:
+        DataError: the folder has no shards, or they cannot be merged.
+    """
+    if arguments.action == 'merge':
+        images = merge_shards(arguments.out, write_merged_shares)
+        text = f'{arguments.out}: the shards are merged; the manifest has {images} images.'
+    else:
+        job = job_state(arguments.out)
+        text = json.dumps(job.summary(), indent=1) if arguments.json else described(job)
     sys.stdout.write(text + '\n')
-    return 0
-
-
-def _merge(arguments: argparse.Namespace) -> int:
-    images = merge_shards(arguments.out, write_merged_shares)
-    sys.stdout.write(f'{arguments.out}: the shards are merged; the manifest has {images} images.\n')
     return 0
 
 
