@@ -15,6 +15,7 @@ from PIL import Image
 from sharded import contents
 from tiny_segmentors import shipped, write_checkpoint
 
+from rass_mm.cli.shards import card_of_process
 from rass_mm.files.manifest import MANIFEST
 from rass_mm.jobs.shard import Shard
 from rass_mm_cli.main import main
@@ -205,6 +206,23 @@ def test_wrong_values_are_usage_errors(options, said, kit, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         command_on(kit, 'make-lq', tmp_path / 'out', *options)
     assert ended.value.code == 2 and said in ' '.join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ('shards', 'device', 'environment', 'expected'),
+    [
+        ('auto', None, {'RANK': '5', 'LOCAL_RANK': '1'}, 'cuda:1'),
+        ('auto', 'cpu', {'RANK': '5', 'LOCAL_RANK': '1'}, 'cpu'),
+        ('auto', None, {'SLURM_ARRAY_TASK_ID': '1'}, None),
+        (4, None, {'RANK': '5', 'LOCAL_RANK': '1'}, None),
+        (None, None, {'RANK': '5', 'LOCAL_RANK': '1'}, None),
+    ],
+)
+def test_a_process_of_torchrun_gets_the_card_of_its_local_number(shards, device, environment, expected, unlaunched):
+    unlaunched.setattr('torch.cuda.is_available', lambda: True)
+    for name, value in environment.items():
+        unlaunched.setenv(name, value)
+    assert card_of_process(SimpleNamespace(shards=shards, device=device)) == expected
 
 
 def test_a_sheet_of_a_shard_is_refused(kit, tmp_path, capsys):

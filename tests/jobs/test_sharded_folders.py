@@ -1,6 +1,7 @@
 """Shards in one output folder: equality with one process, interruptions, failures, and runs that must not be mixed."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -70,6 +71,16 @@ def test_a_stopped_shard_resumes(photos, restore, out, tmp_path):
     merge_shards(out)
     restore_images(photos, tmp_path / 'one')
     assert contents(out) == contents(tmp_path / 'one')
+
+
+def test_a_finished_shard_that_begins_again_is_not_done_until_it_ends(photos, tmp_path):
+    copy, out = shutil.copytree(photos, tmp_path / 'copy'), tmp_path / 'out'
+    restore_images(copy, out, 2)
+    os.utime(next(copy / name for name in job_state(out).shards[2].lines), ns=(1, 1))
+    with pytest.raises(KeyboardInterrupt):
+        restore_images(copy, out, 2, fake=Fake(stop=1))
+    assert states(out)[2] == INCOMPLETE
+    assert restore_images(copy, out, 2).made == 1 and states(out)[2] == DONE
 
 
 def test_shards_that_never_ran_are_named(restore, out):
