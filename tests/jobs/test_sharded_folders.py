@@ -143,7 +143,8 @@ def test_two_runs_of_one_shard_exclude_each_other(restore, out):
     header = json.loads((out / Shard(0, 4).manifest).read_text().splitlines()[0])
     identity = {key: header[key] for key in ('format', 'source', 'options', 'model')}
     command[2] = command[2].replace('HEADER', f'{identity!r}, {identity!r}')
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    env = {**os.environ, 'RASS_MM_PLUGIN': '0'}
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == 'holding\n'
         with pytest.raises(DataError, match=rf'shard 1 of 4, is in use by process {process.pid} '):
