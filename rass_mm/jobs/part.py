@@ -170,13 +170,12 @@ class Part:
             )
 
     def _refuse_other_settings(self, header: Record) -> None:
-        others = [shard for shard in shards_in(self.out) if shard != self.shard]
-        if not others:
-            return
-        other = read_header(self.out / others[0].manifest)  # all others are equal to it, for the same reason
-        if other and other.get(SHARD, {}).get('job') != header[SHARD]['job']:
+        others = (self.out / shard.manifest for shard in shards_in(self.out) if shard != self.shard)
+        manifest = next((path for path in others if path.exists()), None)  # the rest are equal to it in turn
+        other = {} if manifest is None else read_header(manifest)
+        if isinstance(other.get(SHARD), dict) and other[SHARD].get('job') != header[SHARD]['job']:
             raise DataError(
-                f'{self.out / others[0].manifest} shows that the other shards were made with other settings:\n'
+                f'{manifest} shows that the other shards were made with other settings:\n'
                 f'{differing(other, header)}\nChoose another output folder, delete this one, or use the same settings '
                 'as for the other shards.'
             )

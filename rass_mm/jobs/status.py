@@ -63,7 +63,7 @@ class JobState:
     @property
     def planned(self) -> int:
         """Number of images of the job, of all its shards."""
-        return max(state.record['planned'] for state in self.shards if state.record)
+        return max((state.record['planned'] for state in self.shards if state.record), default=0)
 
     @property
     def done(self) -> int:

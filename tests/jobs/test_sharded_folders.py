@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,14 @@ def test_merged_shards_are_the_folder_of_one_process(photos, restore, out, tmp_p
     fake = Fake()
     assert restore(fake=fake).made == 0 and not fake.calls
     assert sorted(path.name for path in out.iterdir() if path.is_file()) == ['.rass_mm.verified.jsonl', MANIFEST]
+
+
+def test_shards_that_begin_at_the_same_moment_make_the_folder_of_one_process(photos, restore, out, tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda number: restore(number, 8), range(8)))
+    assert sum(summary.made for summary in found) == merge_shards(out) == 30
+    restore_images(photos, tmp_path / 'one')
+    assert contents(out) == contents(tmp_path / 'one')
 
 
 def test_a_finished_shard_does_nothing_and_stays_done(restore, out):
@@ -269,6 +278,13 @@ def test_damaged_records_are_named(restore, out, damage, said):
     damage(out)
     with pytest.raises(DataError, match=said):
         job_state(out)
+
+
+def test_a_mark_without_its_manifest_is_no_shard_that_ran(restore, out):
+    restore(0)
+    (out / Shard(0, 4).manifest).unlink()
+    job = job_state(out)
+    assert states(out) == [NEVER] * 4 and job.planned == job.done == 0 and not job.complete
 
 
 def test_a_manifest_that_lost_lines_is_incomplete(restore, out):
