@@ -39,6 +39,7 @@ COMMANDS = {
         Command('segment', 'segment image files of any size with a trained checkpoint', IMAGES),
         Command('restore', 'restore image files of any size with a trained adapter', IMAGES, plugin=False),
         Command('attention', 'draw where a restorer attends to each class name', IMAGES, plugin=False),
+        Command('jobs', 'show the shards of an output folder, or merge them', IMAGES, plugin=False),
         Command('check-data', 'read all images and labels of a config and report errors', DATA),
         Command('make-lq', 'write a fixed degraded copy of an image folder', DATA, plugin=False),
         Command('make-scenes', 'draw the built-in data set of labelled scenes', DATA),

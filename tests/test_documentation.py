@@ -37,9 +37,10 @@ TOOLS = {
     'tools/make_lq_dataset.py': 'make-lq',
     'tools/benchmark.py': 'benchmark',
 }
+SHARDED = {'tools/dist_segment.sh': 'segment', 'tools/dist_restore.sh': 'restore'}
 FOREIGN = {'cd', 'git', 'hf', 'pip', 'pre-commit'}
 """Programs of others that pages call."""
-FOREIGN_OPTIONS = {'--help', '--no-deps', '--version'}
+FOREIGN_OPTIONS = {'--array', '--help', '--no-deps', '--version'}
 by_page = pytest.mark.parametrize('page', pages.PAGES, ids=pages.name)
 
 
@@ -113,6 +114,13 @@ def parsed(words):
         given, processes = (1, rest[1]) if command == 'train' else (2, rest[2])
         assert processes.isdecimal(), words
         return parser_of(command).parse_args([*rest[:given], *rest[given + 1 :]])
+    if program in SHARDED:
+        assert rest[0].isdecimal(), words
+        return parser_of(SHARDED[program]).parse_args(rest[1:])
+    if program in ('tools/slurm_train.sh', 'tools/slurm_test.sh'):  # the first argument is the partition
+        return parser_of(program.removeprefix('tools/slurm_').removesuffix('.sh')).parse_args(rest[1:])
+    if program == 'sbatch' and rest[1] == 'tools/slurm_array.sh':
+        return parser_of(rest[2]).parse_args(rest[3:])
     if words[:3] == ['python', '-m', 'experiments']:
         assert experiments_cli.main(rest[2:]) == 0
     elif program == 'make':

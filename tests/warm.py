@@ -18,7 +18,8 @@ def ask(address, arguments, cwd=None, env=None, outputs=(0, 1, 2)):
 
     Args:
         address: path of the socket.
-        arguments: what follows the interpreter: optional `-W ACTION`, then a script or `-m MODULE`, then its arguments.
+        arguments: what follows the interpreter: optional `-u` or `-W ACTION`, then a script or `-m MODULE`, then its
+            arguments.
         cwd: working directory (default: the one of this process).
         env: environment (default: the one of this process).
         outputs: file descriptors of its standard input, output and error.
@@ -27,8 +28,8 @@ def ask(address, arguments, cwd=None, env=None, outputs=(0, 1, 2)):
         A connection that reads `PID` and at the end ` STATUS`, the exit status or the negative number of a signal.
     """
     arguments = [str(part) for part in arguments]
-    while arguments[0] == '-W':
-        del arguments[:2]
+    while arguments[0] in ('-W', '-u'):
+        del arguments[: 2 if arguments[0] == '-W' else 1]
     if arguments[0].startswith('-') and arguments[0] != '-m':
         raise ValueError(f'{arguments[0]}: only a script or -m MODULE can run in a fork')
     request = {'arguments': arguments, 'cwd': str(cwd or os.getcwd()), 'env': dict(env or os.environ)}

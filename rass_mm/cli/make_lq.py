@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from rass_mm.cli.options import add_max_pixels, add_recipe_version, finish_job, seed, workers
+from rass_mm.cli.shards import add_shards, chosen_shard, ending_with_the_others
 from rass_mm.degradation.builder import build_lq_dataset
 from rass_mm.degradation.jpeg import CHROMA
 from rass_mm.degradation.recipe import OSEDIFF, override
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         default=OSEDIFF.jpeg_chroma,
         help='upsampling of the JPEG chroma: smooth, as in libjpeg (default), or repeat, as in the released pipeline',
     )
+    add_shards(parser)
     parser.set_defaults(run=run)
     return parser
 
@@ -47,11 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
     suffix = '.png' if arguments.ext == 'png' else None
     recipe = override(OSEDIFF, {'version': arguments.recipe_version, 'jpeg_chroma': arguments.jpeg_chroma})
     places = (arguments.images, arguments.out)
-    rest = (arguments.seed, arguments.workers, recipe, suffix, arguments.max_pixels)
-    return finish_job(
-        lambda: build_lq_dataset(*places, *rest),
-        lambda made: (
-            f'{made.images} images in {arguments.out} ({made.made} made now, {made.seconds:.1f} s); '
-            f'manifest: {made.manifest}'
-        ),
-    )
+    rest = (arguments.seed, arguments.workers, recipe, suffix, arguments.max_pixels, chosen_shard(arguments))
+    with ending_with_the_others(arguments):
+        return finish_job(
+            lambda: build_lq_dataset(*places, *rest),
+            lambda made: (
+                f'{made.images} images in {arguments.out} ({made.made} made now, {made.seconds:.1f} s); '
+                f'manifest: {made.manifest}'
+            ),
+        )

@@ -25,6 +25,7 @@ from rass_mm.cli.options import (
     side,
 )
 from rass_mm.cli.preparation import add_preparation, preparation, prepared_identity
+from rass_mm.cli.shards import add_shards, card_of_process, chosen_shard, ending_with_the_others
 from rass_mm.devices import chosen_device
 from rass_mm.diffusion.base import find_base
 from rass_mm.diffusion.color import COLOR_FIXES
@@ -95,6 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
         '--seed', type=seed, default=0, help='random seed; the restorer itself draws no random numbers (default: 0)'
     )
+    add_shards(parser)
     parser.set_defaults(run=run)
     return parser
 
@@ -106,6 +108,12 @@ def run(arguments: argparse.Namespace) -> int:
         RassError: an error that the user can fix; finished images are kept.
     """
     logging.basicConfig(level=logging.INFO, format='%(message)s')
+    shard = chosen_shard(arguments)
+    if shard and arguments.sheet:
+        raise ConfigError(
+            '--sheet shows all images, but this command restores a shard of them. Remove --sheet. After rass-mm jobs '
+            'merge, the command without --shards draws the sheet.'
+        )
     job = _exported_job if arguments.backend else _trained_job
     load, model, options = job(arguments)
     if arguments.sheet:
@@ -114,10 +122,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.sheet:
         check_sheet(arguments.sheet, plan.tasks)
     try:
-        return finish_job(
-            lambda: restore_planned(plan, load, options, model, arguments.max_pixels),
-            lambda job: f'{arguments.out}: {job.made} of {job.images} images restored now ({job.seconds:.1f} s)',
-        )
+        with ending_with_the_others(arguments):
+            return finish_job(
+                lambda: restore_planned(plan, load, options, model, arguments.max_pixels, shard),
+                lambda job: f'{arguments.out}: {job.made} of {job.images} images restored now ({job.seconds:.1f} s)',
+            )
     finally:
         if arguments.sheet:
             # Written even if some images failed. Errors of the sheet are suppressed to show those of the images.
@@ -133,7 +142,7 @@ def _options(arguments: argparse.Namespace, **changes: Any) -> RestoreOptions:
 def _trained_job(arguments: argparse.Namespace) -> Job:
     if arguments.base is None:
         raise ConfigError('The Stable Diffusion folder that the adapter was trained on is missing. Set --base.')
-    options, device = _options(arguments), chosen_device(arguments.device)
+    options, device = _options(arguments), chosen_device(card_of_process(arguments))
     parts = {
         'adapter': arguments.adapter,
         'base': find_base(arguments.base),

@@ -20,6 +20,7 @@ from rass_mm.cli.options import (
     side,
 )
 from rass_mm.cli.preparation import add_preparation, preparation, prepared_identity
+from rass_mm.cli.shards import add_shards, card_of_process, chosen_shard, ending_with_the_others
 from rass_mm.config import check_config_data
 from rass_mm.config.building import named_parts
 from rass_mm.devices import chosen_device
@@ -95,6 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     add_device(parser)
     add_preparation(parser, f'for RASS models with a full-size base {DEFAULT_DTYPE}; otherwise float32')
     add_overrides(parser)
+    add_shards(parser)
     parser.set_defaults(run=run)
     return parser
 
@@ -108,18 +110,20 @@ def run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     names = ('mode', 'window', 'overlap', 'batch_size', 'confidence')
     options = SegmentOptions(**{name: getattr(arguments, name) for name in names})
+    shard = chosen_shard(arguments)
     job = _exported_job if arguments.backend else _trained_job
     load, identity, config = job(arguments, options)
     places = (arguments.sources, arguments.out)
-    with named_parts(config, 'model'):
+    rest = (arguments.restored, arguments.max_pixels, shard)
+    with named_parts(config, 'model'), ending_with_the_others(arguments):
         return finish_job(
-            lambda: segment_files(*places, load, options, identity, arguments.restored, arguments.max_pixels),
+            lambda: segment_files(*places, load, options, identity, *rest),
             lambda job: f'{arguments.out}: {job.made} of {job.images} images segmented now ({job.seconds:.1f} s)',
         )
 
 
 def _trained_job(arguments: argparse.Namespace, options: SegmentOptions) -> Job:
-    device = chosen_device(arguments.device)
+    device = chosen_device(card_of_process(arguments))
     source = read_segmentor(arguments.checkpoint, arguments.config, arguments.base, arguments.cfg_options)
     own = prepares_parts(source.config)
     how = preparation(arguments, device, source.default_preparation(device), own)

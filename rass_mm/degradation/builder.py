@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from rass_mm.degradation.applying import apply
-from rass_mm.degradation.copies import EXTENSIONS, PARTIAL, Task, finished_lines, sorted_lines
+from rass_mm.degradation.copies import EXTENSIONS, Task, finished_lines, journal, sorted_lines
 from rass_mm.degradation.drawing import draw
 from rass_mm.degradation.recipe import OSEDIFF, Recipe
 from rass_mm.errors import ConfigError, DataError, the_others
@@ -27,17 +27,20 @@ from rass_mm.files.atomic import write_bytes
 from rass_mm.files.hashing import json_sha256
 from rass_mm.files.images import needs_scaling, picture_of, to_bgr
 from rass_mm.files.integrity import MAX_PIXELS, check_pixels, decoded
-from rass_mm.files.locks import held
-from rass_mm.files.manifest import MANIFEST, append_line, checksum, write_manifest
+from rass_mm.files.manifest import append_line, checksum, write_manifest
 from rass_mm.files.naming import linked_into
 from rass_mm.files.regular import check_regular
 from rass_mm.files.verified import State, Verified, file_state
 from rass_mm.files.walking import chosen_files, described_left_out, walk
+from rass_mm.jobs.part import Part
+from rass_mm.jobs.shard import Shard
 from rass_mm.parallel import run_jobs, watched
 from rass_mm.version import __version__
 
 logger = logging.getLogger(__name__)
 
+DECISIVE = ('format', 'fingerprint')
+"""Keys of the header whose values are the same in all shards of a copy."""
 IMPLIED = {'version': 1, 'jpeg_chroma': 'smooth'}
 """Values of recipe settings that apply to manifests written before the settings were introduced."""
 
@@ -67,6 +70,7 @@ def build_lq_dataset(
     recipe: Recipe = OSEDIFF,
     suffix: str | None = '.png',
     max_pixels: int = MAX_PIXELS,
+    shard: Shard | None = None,
 ) -> BuildSummary:
     """Writes a degraded copy of all images in a folder and keeps their relative paths. A killed run can be resumed.
 
@@ -79,6 +83,7 @@ def build_lq_dataset(
         suffix: File type of the copies. None keeps the type of each image, which for JPEG adds one compression of
             quality 100 that the manifest does not list.
         max_pixels: Largest number of pixels of an image. A larger image is not decoded and is reported as unreadable.
+        shard: The shard of the images to degrade, which `rass_mm.jobs.merge` merges with the others. None for all.
 
     Returns:
         A summary of the run.
@@ -92,24 +97,34 @@ def build_lq_dataset(
     images, out = Path(images), Path(out)
     if workers < 1:
         raise ConfigError(f'The number of workers is {workers}, but it must be at least 1.')
-    tasks = [task._replace(max_pixels=max_pixels) for task in _plan(images, out, seed, recipe, suffix)]
+    plan = _plan(images, out, seed, recipe, suffix)
+    part = Part(out, (task.image for task in plan), shard)
+    tasks = [task._replace(max_pixels=max_pixels) for task in plan if part.has(task.image)]
     header = _header(images, seed, recipe, suffix)
-    with held(out):
-        verified = Verified(out)
-        lines = finished_lines(out, header, tasks, verified)
+    with part.held():
+        header = part.header(header, {key: header[key] for key in DECISIVE})
+        verified = Verified(out, part.verified)
+        lines = finished_lines(part, header, tasks, verified)
         pending = [task for task in tasks if task.image not in lines]
         logger.info('%d images in %s: %d to degrade, %d already done', len(tasks), images, len(pending), len(lines))
-        broken = _run(pending, workers, out / PARTIAL, lines, verified)
-        if broken:
-            listed = '\n'.join(f'  {name}: {reason}' for name, reason in sorted(broken.items()))
-            kept = f'{the_others(len(lines), "done and kept")} '.lstrip()
-            raise DataError(
-                f'{len(broken)} of {len(tasks)} images cannot be used:\n{listed}\n{kept}Repair or remove the listed '
-                'images and run the same command again to add the missing ones.'
-            )
-        write_manifest(out / MANIFEST, header, sorted_lines(lines))
-        (out / PARTIAL).unlink(missing_ok=True)
-    return BuildSummary(len(tasks), len(pending), time.monotonic() - start, out / MANIFEST)
+        broken = _run(pending, workers, journal(part), lines, verified)
+        part.finish(header, sorted_lines(lines), broken)
+        _report_broken(broken, len(tasks), len(lines))
+        if shard is None:
+            write_manifest(part.manifest, header, sorted_lines(lines))
+            journal(part).unlink(missing_ok=True)
+    return BuildSummary(len(tasks), len(pending), time.monotonic() - start, part.manifest)
+
+
+def _report_broken(broken: dict[str, str], images: int, finished: int) -> None:
+    if not broken:
+        return
+    listed = '\n'.join(f'  {name}: {reason}' for name, reason in sorted(broken.items()))
+    kept = f'{the_others(finished, "done and kept")} '.lstrip()
+    raise DataError(
+        f'{len(broken)} of {images} images cannot be used:\n{listed}\n{kept}Repair or remove the listed '
+        'images and run the same command again to add the missing ones.'
+    )
 
 
 def image_seed(seed: int, image: str) -> int:

@@ -15,20 +15,21 @@ from rass_mm.files.integrity import MAX_PIXELS
 from rass_mm.files.manifest import (
     AGAIN,
     MANIFEST,
+    PARTIAL,
     Line,
+    Record,
     output_state,
     read_manifest,
-    remove_leftovers,
     write_manifest,
 )
 from rass_mm.files.schemas import FileName, checked
 from rass_mm.files.verified import Verified
+from rass_mm.jobs.part import Part
 from rass_mm.parallel import watched
 
 logger = logging.getLogger(__name__)
 
 EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
-PARTIAL = 'manifest.partial.jsonl'
 
 
 class CopyIdentity(TypedDict):
@@ -69,30 +70,32 @@ class Task(NamedTuple):
     max_pixels: int = MAX_PIXELS
 
 
-def finished_lines(out: Path, header: dict, tasks: list[Task], verified: Verified) -> dict[str, dict]:
-    """Prepares `out` for resuming and returns the manifest lines of the images that are already done, by image name.
+def finished_lines(part: Part, header: Record, tasks: list[Task], verified: Verified) -> dict[str, dict]:
+    """Prepares the output folder for resuming and returns the manifest lines of finished images by image name.
 
     Args:
-        out: the output folder.
+        part: the part of the job that this run does.
         header: the first line of the manifest of this run.
         tasks: all images of this run.
-        verified: the record of the files in `out`, to which the files that are read are added.
+        verified: the record of the files in the output folder, to which the files that are read are added.
 
     Raises:
-        DataError: `out` contains a copy with other settings, or files that this run would overwrite.
+        DataError: the folder contains a copy with other settings, or files that this run would overwrite.
     """
-    earlier = [name for name in (MANIFEST, PARTIAL) if (out / name).exists()]
+    out, running = part.out, journal(part)
+    earlier = [path for path in dict.fromkeys((part.manifest, running)) if path.exists()]
     made = {}
-    for name in earlier:
-        made.update(_read_manifest(out / name, header))
+    for path in earlier:
+        made.update(_read_manifest(path, header))
     foreign = [task.output for task in tasks if not earlier and task.target.exists()]
     if foreign:
         raise DataError(
-            f'{out} contains files that this run would overwrite, e.g. {foreign[0]}, but no {MANIFEST} that describes '
-            'them. Choose an empty output folder.'
+            f'{out} contains files that this run would overwrite, e.g. {foreign[0]}, but no {part.manifest.name} that '
+            'describes them. Choose an empty output folder.'
         )
-    if (out / PARTIAL).exists():
-        remove_leftovers(out, EXTENSIONS)
+    part.claim(header)
+    if running in earlier:
+        part.clean(EXTENSIONS, [task.target for task in tasks])
     stale = set(made) - {task.image for task in tasks}
     if stale:
         logger.warning('%d images in %s are no longer in the source, e.g. %s', len(stale), out, min(stale))
@@ -101,8 +104,13 @@ def finished_lines(out: Path, header: dict, tasks: list[Task], verified: Verifie
     watching = watched(checks, len(recorded), 'checking', 'finished images')
     lines = {line['image']: line for line, done in watching if done}
     if len(lines) < len(tasks):
-        write_manifest(out / PARTIAL, header, sorted_lines(lines))
+        write_manifest(running, header, sorted_lines(lines))
     return lines
+
+
+def journal(part: Part) -> Path:
+    """Returns the manifest to which finished images are added: that of a shard, or the partial manifest."""
+    return part.manifest if part.shard else part.out / PARTIAL
 
 
 def _is_done(task: Task, line: dict, verified: Verified) -> bool:

@@ -6,6 +6,7 @@ while its writer runs, so other processes can tell whether it is abandoned.
 
 import errno
 import glob
+import hashlib
 import os
 import shutil
 import tempfile
@@ -49,11 +50,22 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
             os.close(handle)
 
 
+def temporary_prefix(target: Path) -> str:
+    """Returns the beginning of the temporary names of a file, without the eight random characters and the suffix.
+
+    Two files in one folder have different beginnings or suffixes, so that a temporary name tells whose it is.
+    """
+    stem = target.stem
+    if len(stem) > LONGEST:
+        digest = hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]
+        stem = f'{stem[: LONGEST - len(digest) - 1]}-{digest}'
+    return f'.{stem}{MARK}'
+
+
 def _locked_file(target: Path) -> tuple[int | None, Path]:
     """Creates a temporary file for a target. Returns its descriptor, which holds its lock, and its path."""
     while True:
-        prefix = f'.{target.stem[:LONGEST]}{MARK}'
-        handle, name = tempfile.mkstemp(prefix=prefix, suffix=target.suffix, dir=target.parent)
+        handle, name = tempfile.mkstemp(prefix=temporary_prefix(target), suffix=target.suffix, dir=target.parent)
         if fcntl is None:
             os.close(handle)
             return None, Path(name)

@@ -24,10 +24,16 @@ PATIENCE = 0.2
 
 
 @contextmanager
-def held(folder: str | os.PathLike, name: str = LOCK, target: str | os.PathLike | None = None) -> Iterator[None]:
+def held(
+    folder: str | os.PathLike,
+    name: str = LOCK,
+    target: str | os.PathLike | None = None,
+    patience: float = PATIENCE,
+    clean: bool = True,
+) -> Iterator[None]:
     """Context manager. Holds the lock of an output folder, which is created if it is missing.
 
-    Temporary files of `files.atomic` that a killed command left in the folder itself are removed.
+    Temporary files of `files.atomic` that a killed command left in the folder itself are removed, if `clean` is set.
 
     The operating system releases the lock of a killed process, so a lock file that stayed behind does no harm. If the
     file system has no locks, or the folder is read-only, the block runs without a lock: writes have their own errors.
@@ -36,6 +42,8 @@ def held(folder: str | os.PathLike, name: str = LOCK, target: str | os.PathLike 
         folder: the output folder.
         name: name of the lock file; commands with different names may write to the folder at the same time.
         target: file or folder to name in the message if another process holds the lock; None names the folder.
+        patience: seconds to wait for another process to release the lock.
+        clean: whether to remove temporary files. It must be False if others may write to the folder at the same time.
 
     Raises:
         DataError: another process holds the lock; the message names it. Or the lock file is a link or not a file.
@@ -44,7 +52,7 @@ def held(folder: str | os.PathLike, name: str = LOCK, target: str | os.PathLike 
     folder = Path(folder)
     _check_lock_file(folder / name)
     file, new = folder / name, []
-    lock = FileLock(file, timeout=PATIENCE, fallback_to_soft=False)
+    lock = FileLock(file, timeout=patience, fallback_to_soft=False)
     try:
         new = [place for place in (folder, *folder.parents) if not place.exists()]
         folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +67,7 @@ def held(folder: str | os.PathLike, name: str = LOCK, target: str | os.PathLike 
         raise  # a file is in the place of the folder or of one of its parents
     except (OSError, NotImplementedError) as error:
         logger.debug('%s is not locked: %s', folder, error)
-    if lock.is_locked:
+    if clean and lock.is_locked:
         for leftover in folder.glob(f'.*{MARK}????????.*'):
             remove_abandoned(leftover)
     try:
@@ -92,6 +100,23 @@ def held_beside(target: str | os.PathLike) -> AbstractContextManager[None]:
     """
     target = Path(target)
     return held(target.absolute().parent, f'.{target.name}.lock', target)
+
+
+def holder_of(folder: Path, name: str) -> str | None:
+    """Describes the process that holds a lock of a folder, or returns None if no process holds it.
+
+    The lock is taken for a moment, within the patience of a process that asks for it meanwhile.
+    """
+    file = folder / name
+    if not file.is_file():
+        return None
+    try:
+        with FileLock(file, timeout=0, fallback_to_soft=False):
+            return None
+    except Timeout:
+        return _holder(file)
+    except (OSError, NotImplementedError):
+        return None  # the file system has no locks
 
 
 def _holder(file: Path) -> str:

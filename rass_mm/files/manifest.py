@@ -15,7 +15,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from rass_mm.errors import DataError
-from rass_mm.files.atomic import MARK, remove_abandoned, write_text
+from rass_mm.files.atomic import MARK, remove_abandoned, temporary_prefix, write_text
 from rass_mm.files.integrity import check_complete, decode_fully
 from rass_mm.files.regular import check_regular, is_special
 from rass_mm.files.schemas import FileName, checked
@@ -24,7 +24,8 @@ from rass_mm.files.walking import walk
 logger = logging.getLogger(__name__)
 
 AGAIN = 'Choose another output folder, or delete this one to make its images again.'
-MANIFEST = 'manifest.jsonl'
+MANIFEST, PARTIAL = 'manifest.jsonl', 'manifest.partial.jsonl'
+"""Names of a manifest, and of one that becomes the manifest when all images are finished."""
 PNG, PNG_END = b'\x89PNG', b'IEND\xaeB`\x82'
 Record = dict[str, Any]
 
@@ -129,15 +130,19 @@ def append_line(path: Path, line: Record) -> None:
         file.write(json.dumps(line) + '\n')
 
 
-def remove_leftovers(folder: Path, suffixes: Iterable[str]) -> None:
+def remove_leftovers(folder: Path, suffixes: Iterable[str], targets: Iterable[Path] | None = None) -> None:
     """Removes the temporary files that `files.atomic` leaves behind when the process is killed.
 
     Args:
         folder: the folder to search, including its subfolders.
         suffixes: suffixes of the files that were written, e.g. '.png'. Manifests are always included.
+        targets: the files below the folder whose temporary files are removed. None removes those of all files, which
+            no other process may be writing if the file system has no locks.
     """
     endings = '|'.join(suffix.lstrip('.') for suffix in ('.jsonl', *suffixes))
-    leftover = re.compile(rf'\..*{MARK}\w{{8}}\.({endings})')
+    leftover = re.compile(rf'(\..*{MARK})\w{{8}}(\.({endings}))')
+    own = None if targets is None else {(path.parent, temporary_prefix(path), path.suffix) for path in targets}
     for path in walk(folder):
-        if leftover.fullmatch(path.name) and path.is_file():
+        found = leftover.fullmatch(path.name)
+        if found and (own is None or (path.parent, found[1], found[2]) in own) and path.is_file():
             remove_abandoned(path)

@@ -7,7 +7,7 @@ modification times never are.
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from typing_extensions import TypedDict
@@ -45,10 +45,11 @@ class Verified:
     Args:
         folder: the output folder, whose lock must be held. Names of files in the folder are recorded relative to it, so
             that the folder can be moved; names of other files are absolute.
+        name: name of the record. Each run that writes to the folder at the same time has a record of its own.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, folder / VERIFIED
+    def __init__(self, folder: Path, name: str = VERIFIED) -> None:
+        self.folder, self.path = folder, folder / name
         self.writable = True
         self.known: dict[str, tuple[int, int, Checksum]] = {}
         if is_special(self.path):
@@ -62,7 +63,7 @@ class Verified:
         for line in lines:
             self._take(line, written)
         if len(self.known) < len(lines):
-            self._write(lambda: write_text(self.path, ''.join(_line(*entry) for entry in self.known.items())))
+            self._write(self._rewrite)
 
     def _take(self, line: str, written: int) -> None:
         try:
@@ -97,6 +98,15 @@ class Verified:
         name = self._name(path)
         self.known[name] = (*state, checksum)
         self._write(lambda: append_line(self.path, _entry(name, self.known[name])))
+
+    def include(self, others: Iterable['Verified']) -> None:
+        """Adds the files of other records of the same folder."""
+        for other in others:
+            self.known.update(other.known)
+        self._write(self._rewrite)
+
+    def _rewrite(self) -> None:
+        write_text(self.path, ''.join(_line(*entry) for entry in self.known.items()))
 
     def _name(self, path: Path) -> str:
         inside = path.is_relative_to(self.folder)

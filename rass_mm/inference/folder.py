@@ -10,14 +10,15 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from rass_mm.errors import ConfigError
 from rass_mm.files.images import read_picture, write_picture
 from rass_mm.files.integrity import MAX_PIXELS
-from rass_mm.files.locks import held
 from rass_mm.inference.capacity import RESTORE_BYTES, fitting
 from rass_mm.inference.job import Note, Summary, Words, report_broken, run_tasks
 from rass_mm.inference.manifest import Manifest
-from rass_mm.inference.plan import Plan, Task, plan_files
+from rass_mm.inference.plan import Plan, Task, part_of, plan_files
 from rass_mm.inference.restore import Apply, RestoreOptions, restore_image
+from rass_mm.jobs.shard import Shard
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ def restore_files(
     options: RestoreOptions,
     model: Mapping[str, Any] | None = None,
     max_pixels: int = MAX_PIXELS,
+    shard: Shard | None = None,
 ) -> Summary:
     """Restores an image, all images of a folder and its subfolders, or all images that match a pattern.
 
@@ -59,13 +61,14 @@ def restore_files(
         options: see `RestoreOptions`.
         model: hashes, precision and other values that identify the restorer in the manifest.
         max_pixels: largest number of pixels of an image, see `read_picture`.
+        shard: the shard of the images to restore, which `rass_mm.jobs.merge` merges with the others; None for all.
 
     Raises:
         DataError: the files cannot be used (see `plan_files` and `Manifest`), or some images failed. In the second
             case, the message lists them, and all other images are restored.
         ConfigError: the options do not suit the restorer.
     """
-    return restore_planned(plan_files(source, out), load, options, model, max_pixels)
+    return restore_planned(plan_files(source, out), load, options, model, max_pixels, shard)
 
 
 def restore_planned(
@@ -74,17 +77,25 @@ def restore_planned(
     options: RestoreOptions,
     model: Mapping[str, Any] | None = None,
     max_pixels: int = MAX_PIXELS,
+    shard: Shard | None = None,
 ) -> Summary:
     """Restores the images of a plan from `plan_files`; see `restore_files`."""
     start = time.monotonic()
-    with nullcontext() if plan.single else held(plan.out):
-        manifest = None if plan.single else Manifest(plan, FORMAT, decisive(options), model or {})
+    if plan.single and shard is not None:
+        raise ConfigError(f'{plan.tasks[0].source} is a single image, which has no shards. Remove --shards.')
+    plan, part = part_of(plan, shard)
+    with nullcontext() if plan.single else part.held():
+        manifest = None if plan.single else Manifest(plan, FORMAT, decisive(options), model or {}, part=part)
         pending = plan.tasks if manifest is None else manifest.pending(plan.tasks)
         logger.info('%d of %d images to restore', len(pending), len(plan.tasks))
+        broken = {}
         if pending:
             restorer = load()
             logger.info('%s; %s', described(options), fitting(RESTORE_BYTES * options.upscale**2, max_pixels))
-            report_broken(run_tasks(pending, _work(restorer, options, max_pixels), manifest, WORDS), plan, WORDS)
+            broken = run_tasks(pending, _work(restorer, options, max_pixels), manifest, WORDS)
+        if manifest:
+            manifest.finish(broken)
+        report_broken(broken, plan, WORDS)
     return Summary(len(plan.tasks), len(pending), time.monotonic() - start)
 
 

@@ -1,7 +1,7 @@
 """Runs a job image by image, shows the progress, collects errors and records finished images in a manifest."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -47,8 +47,8 @@ class Words:
     done: str
 
 
-def run_tasks(tasks: list[Task], work: Work, manifest: Manifest | None, words: Words) -> list[str]:
-    """Processes images in order and returns an error message for each image that failed.
+def run_tasks(tasks: list[Task], work: Work, manifest: Manifest | None, words: Words) -> dict[str, str]:
+    """Processes images in order and returns the images that failed: their names, each with an error message.
 
     Args:
         tasks: the images.
@@ -59,7 +59,7 @@ def run_tasks(tasks: list[Task], work: Work, manifest: Manifest | None, words: W
     Raises:
         DataError: an output cannot be written.
     """
-    broken = []
+    broken = {}
     try:
         if manifest:
             manifest.begin()
@@ -69,7 +69,7 @@ def run_tasks(tasks: list[Task], work: Work, manifest: Manifest | None, words: W
                 try:
                     line, states = _processed(task, work, note)
                 except DataError as error:
-                    broken.append(str(error))
+                    broken[task.name] = str(error)
                     continue
                 if manifest:
                     manifest.add(line)
@@ -102,11 +102,11 @@ def _processed(task: Task, work: Work, note: Note) -> tuple[dict[str, Any], list
         raise DataError(named) from error
 
 
-def report_broken(broken: list[str], plan: Plan, words: Words) -> None:
+def report_broken(broken: Mapping[str, str], plan: Plan, words: Words) -> None:
     """Raises a DataError that lists the images that failed, if there are any."""
     if not broken:
         return
-    listed = [f'  {reason}' for reason in broken[:LISTED]]
+    listed = [f'  {reason}' for reason in list(broken.values())[:LISTED]]
     listed += [f'  and {len(broken) - LISTED} more'] * (len(broken) > LISTED)
     raise DataError(
         f'{len(broken)} of {len(plan.tasks)} images cannot be {words.done}:\n'

@@ -15,17 +15,16 @@ from typing_extensions import NotRequired
 from rass_mm.errors import DataError
 from rass_mm.files.images import WRITABLE
 from rass_mm.files.manifest import (
-    MANIFEST,
     Line,
     append_line,
     checksum,
     output_state,
     read_manifest,
-    remove_leftovers,
     write_manifest,
 )
 from rass_mm.files.verified import State, Verified, file_state
 from rass_mm.inference.plan import Plan, Task
+from rass_mm.jobs.part import SHARD, Part, differing
 from rass_mm.parallel import watched
 from rass_mm.version import __version__
 
@@ -47,40 +46,57 @@ class ImageLine(Line):
 
 
 class Manifest:
-    """Record of the finished images of an output folder.
+    """Record of the finished images of an output folder, or of one shard of them.
 
     Args:
-        plan: the images to process and their outputs.
+        plan: the images to process in this run, and their outputs.
         format: kind and version of the outputs, which must be the same for all outputs of a folder.
         options: settings that change the outputs; must be JSON-serializable.
         model: values that identify the network; must be JSON-serializable.
         kind: the required type of a line.
+        part: the part of the job that this run does, whose lock must be held; None stands for all images.
 
     Raises:
         DataError: the folder contains outputs with other settings or from another source, or files of unknown origin.
     """
 
     def __init__(
-        self, plan: Plan, format: str, options: Mapping[str, Any], model: Mapping[str, Any], kind: Any = ImageLine
+        self,
+        plan: Plan,
+        format: str,
+        options: Mapping[str, Any],
+        model: Mapping[str, Any],
+        kind: Any = ImageLine,
+        part: Part | None = None,
     ) -> None:
-        self.path = plan.out / MANIFEST
-        header = {'format': format, 'source': plan.source, 'options': dict(options), 'model': dict(model)}
-        self.header = json.loads(json.dumps({**header, 'version': __version__}))
+        self.part = part or Part(plan.out)
+        self.path, self.targets = self.part.manifest, [target for task in plan.tasks for target in task.targets]
+        identity = {'format': format, 'source': plan.source, 'options': dict(options), 'model': dict(model)}
+        identity = json.loads(json.dumps(identity))
+        self.header = self.part.header({**identity, 'version': __version__}, identity)
         self.lines = self._read(kind) if self.path.exists() else {}
-        self.verified = Verified(plan.out)
+        self.verified = Verified(plan.out, self.part.verified)
         if not self.path.exists():
-            _refuse_foreign(plan)
+            self._refuse_foreign()
+        self.part.claim(self.header)
 
     def _read(self, kind: Any) -> dict[str, dict]:
         old, lines = read_manifest(self.path, kind)
-        differing = [key for key in DECISIVE if old.get(key) != self.header[key]]
-        if differing:
-            listed = '\n'.join(f'  {key}: {old.get(key)}, now {self.header[key]}' for key in differing)
+        listed = differing(old, {key: self.header[key] for key in DECISIVE})
+        if listed:
             raise DataError(
                 f'{self.path} shows that the folder was made with other settings:\n{listed}\nChoose another output '
                 'folder, delete this one, or use the same settings as before.'
             )
         return lines
+
+    def _refuse_foreign(self) -> None:
+        foreign = next((target for target in self.targets if target.exists()), None)
+        if foreign is not None:
+            raise DataError(
+                f'{foreign} would be overwritten, but {self.path.parent} has no {self.path.name} that records how its '
+                'files were made. Choose an empty output folder.'
+            )
 
     def pending(self, tasks: Sequence[Task]) -> list[Task]:
         """Returns the images that are not finished, and shows the progress of the check; see `has`."""
@@ -114,8 +130,22 @@ class Manifest:
 
     def begin(self) -> None:
         """Prepares the folder for more images: rewrites the manifest and removes leftovers of a killed run."""
-        remove_leftovers(self.path.parent, SUFFIXES)
+        self.part.clean(SUFFIXES, self.targets)
         write_manifest(self.path, self.header, self.lines.values())
+
+    def finish(self, failed: Mapping[str, str]) -> None:
+        """Ends a run. A shard records the images that failed, by name, with the reason."""
+        self.part.finish(self.header, self.lines.values(), failed)
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """Values in the header of a shard that the merge needs. They are not written for all images."""
+        return self.header.get(SHARD, {}).get('notes', {})
+
+    def note(self, **values: Any) -> None:
+        """Adds notes to the header of a shard, which `begin` and `finish` write."""
+        if SHARD in self.header:
+            self.header[SHARD]['notes'] |= values
 
     def add(self, line: dict) -> None:
         """Records a finished image. `line` comes from `source_line`, which is called before the source is read."""
@@ -142,12 +172,3 @@ def checksums(task: Task) -> dict[str, list[int]]:
 def output_states(task: Task) -> list[State]:
     """Returns the sizes and modification times of the outputs."""
     return [file_state(target) for target in task.targets]
-
-
-def _refuse_foreign(plan: Plan) -> None:
-    foreign = next((target for task in plan.tasks for target in task.targets if target.exists()), None)
-    if foreign is not None:
-        raise DataError(
-            f'{foreign} would be overwritten, but {plan.out} has no {MANIFEST} that records how its files were made. '
-            'Choose an empty output folder.'
-        )

@@ -5,7 +5,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,8 @@ from rass_mm.errors import DataError
 from rass_mm.files.images import READABLE, WRITABLE, output_suffix
 from rass_mm.files.naming import linked_into
 from rass_mm.files.walking import ANY_DEPTH, LeftOut, chosen_files, described_left_out, matching, merged, walk
+from rass_mm.jobs.part import Part
+from rass_mm.jobs.shard import Shard
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +120,12 @@ def plan_outputs(sources: Source | Sequence[Source], out: Source, outputs: Outpu
     plan = _planned(listed, Path(out), outputs)
     _prepare(plan)
     return plan
+
+
+def part_of(plan: Plan, shard: Shard | None) -> tuple[Plan, Part]:
+    """Returns the plan with the images of a shard only, and its part of the job. Without a shard, all images."""
+    part = Part(plan.out, (task.name for task in plan.tasks), shard)
+    return replace(plan, tasks=[task for task in plan.tasks if part.has(task.name)]), part
 
 
 def restored_name(name: str) -> tuple[str]:

@@ -13,16 +13,16 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from rass_mm.errors import ConfigError
 from rass_mm.files.atomic import write_bytes
 from rass_mm.files.integrity import MAX_PIXELS
-from rass_mm.files.locks import held
 from rass_mm.inference.capacity import SEGMENT_BYTES, fitting
 from rass_mm.inference.job import Note, Summary, Words, report_broken, run_tasks
 from rass_mm.inference.manifest import ImageLine, Manifest
 from rass_mm.inference.modes import SegmentOptions
 from rass_mm.inference.photos import read_bgr
-from rass_mm.inference.plan import Task, plan_outputs
+from rass_mm.inference.plan import Plan, Task, part_of, plan_outputs
 from rass_mm.inference.results import Segmentation, image_png
 from rass_mm.inference.segmentor import Segmentor
-from rass_mm.inference.shares import has_shares, write_shares
+from rass_mm.inference.shares import CLASSES, has_shares, write_shares
+from rass_mm.jobs.shard import Shard
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ def segment_files(
     model: Mapping[str, Any] | None = None,
     restored: bool = False,
     max_pixels: int = MAX_PIXELS,
+    shard: Shard | None = None,
 ) -> Summary:
     """Segments image files, all images of folders and their subfolders, and all images that match patterns.
 
@@ -66,6 +67,8 @@ def segment_files(
         model: hashes and other values that identify the segmentor in the manifest.
         restored: whether to write restored images, which requires a model that restores images.
         max_pixels: largest number of pixels of an image, see `read_picture`.
+        shard: the shard of the images to segment; None for all. The tables are then written by the merge of the shards,
+            see `rass_mm.jobs.merge`.
 
     Raises:
         DataError: the files cannot be used (see `plan_outputs` and `Manifest`), or some images failed. In the second
@@ -76,26 +79,44 @@ def segment_files(
     folders = [LABELS, OVERLAYS, *[CONFIDENCE] * options.confidence, *[RESTORED] * restored]
     plan = plan_outputs(sources, out, lambda name: [f'{folder}/{_as_png(name)}' for folder in folders])
     settings = {**asdict(options), 'restored': restored}
-    with held(plan.out):
-        manifest = Manifest(plan, FORMAT, settings, model or {}, SegmentedLine)
+    plan, part = part_of(plan, shard)
+    with part.held():
+        manifest = Manifest(plan, FORMAT, settings, model or {}, SegmentedLine, part)
         pending = manifest.pending(plan.tasks)
         logger.info('%d of %d images to segment', len(pending), len(plan.tasks))
-        if pending or not has_shares(plan.out):
-            segmentor = load()
-            segmentor.use(options)
-            if restored and not segmentor.restores:
-                raise ConfigError(
-                    f'--restored needs a model that restores images first (RestoreThenSegment), but this one is a '
-                    f'{type(segmentor.model).__name__}.'
-                )
-            logger.info('Mode: %s', segmentor.choice.described())
-            logger.info('Size: %s', fitting(SEGMENT_BYTES, max_pixels, segmentor.device))
+        broken = {}
+        if pending or not _has_tables(manifest, plan):
+            segmentor = _prepared(load, options, restored, max_pixels)
+            manifest.note(**{CLASSES: list(segmentor.classes)})
             try:
                 broken = run_tasks(pending, _work(segmentor, folders, max_pixels), manifest, WORDS)
             finally:  # also after an interruption
-                write_shares(plan.out, manifest.lines.values(), segmentor.classes)
-            report_broken(broken, plan, WORDS)
+                if shard is None:
+                    write_shares(plan.out, manifest.lines.values(), segmentor.classes)
+        manifest.finish(broken)
+        report_broken(broken, plan, WORDS)
     return Summary(len(plan.tasks), len(pending), time.monotonic() - start)
+
+
+def _has_tables(manifest: Manifest, plan: Plan) -> bool:
+    """Returns whether the tables of shares are written, or a shard has recorded what the merge needs to write them."""
+    if manifest.part.shard is None:
+        return has_shares(plan.out)
+    return CLASSES in manifest.notes or not plan.tasks
+
+
+def _prepared(load: Callable[[], Segmentor], options: SegmentOptions, restored: bool, max_pixels: int) -> Segmentor:
+    """Loads the segmentor, sets its options and logs how it processes images."""
+    segmentor = load()
+    segmentor.use(options)
+    if restored and not segmentor.restores:
+        raise ConfigError(
+            f'--restored needs a model that restores images first (RestoreThenSegment), but this one is a '
+            f'{type(segmentor.model).__name__}.'
+        )
+    logger.info('Mode: %s', segmentor.choice.described())
+    logger.info('Size: %s', fitting(SEGMENT_BYTES, max_pixels, segmentor.device))
+    return segmentor
 
 
 def _as_png(name: str) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 from rass_mm.files.atomic import write_bytes, write_text
 
 CSV, JSON = 'shares.csv', 'shares.json'
+CLASSES = 'classes'
+"""Name of the note of a shard with the class names, see `rass_mm.jobs.part`."""
 
 
 def write_shares(out: Path, lines: Iterable[Mapping[str, Any]], classes: Sequence[str]) -> None:
@@ -31,6 +33,12 @@ def write_shares(out: Path, lines: Iterable[Mapping[str, Any]], classes: Sequenc
     write_bytes(out / CSV, buffer.getvalue().encode('utf-8', 'backslashreplace'))
     images = {line['image']: _entry(line, classes) for line in ordered}
     write_text(out / JSON, json.dumps({'classes': list(classes), 'images': images}, indent=1))
+
+
+def write_merged_shares(out: Path, lines: Iterable[Mapping[str, Any]], notes: Mapping[str, Any]) -> None:
+    """Writes the tables of a job whose shards are merged. Does nothing if its shards recorded no class names."""
+    if CLASSES in notes:
+        write_shares(out, lines, notes[CLASSES])
 
 
 def has_shares(out: Path) -> bool:

@@ -81,7 +81,7 @@ def lean_root(tmp_path):
     package = tmp_path / 'lean' / 'rass_mm'
     package.mkdir(parents=True)
     (package / '__init__.py').touch()
-    for name in ('errors.py', 'version.py', 'parallel.py', 'files', 'degradation'):
+    for name in ('errors.py', 'version.py', 'parallel.py', 'files', 'jobs', 'degradation'):
         (package / name).symlink_to(Path(builder.__file__).parents[1] / name)
     return package.parent
 

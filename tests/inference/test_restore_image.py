@@ -178,7 +178,8 @@ def test_a_large_image_costs_its_result_and_little_more(tmp_path):
     package = tmp_path / 'rass_mm'
     package.mkdir()
     (package / '__init__.py').touch()
-    for name in ('errors.py', 'version.py', 'files', 'parallel.py', 'devices.py', 'config', 'diffusion', 'inference'):
+    rooms = ('files', 'jobs', 'config', 'diffusion', 'inference')
+    for name in ('errors.py', 'version.py', 'parallel.py', 'devices.py', *rooms):
         (package / name).symlink_to(Path(rass_mm.inference.__file__).parents[1] / name)
     # Freed memory is returned at once, so the peak excludes a fragmented heap.
     environment = {'PYTHONPATH': str(tmp_path), 'MALLOC_MMAP_THRESHOLD_': str(2**17)}

@@ -1,0 +1,187 @@
+"""The part of a job that one run does: its files in the output folder, its lock, and what it records for other runs."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from rass_mm.errors import DataError
+from rass_mm.files.atomic import write_text
+from rass_mm.files.hashing import json_sha256
+from rass_mm.files.locks import held
+from rass_mm.files.manifest import MANIFEST, PARTIAL, Record, read_header, remove_leftovers, write_manifest
+from rass_mm.files.schemas import FileName
+from rass_mm.files.verified import VERIFIED
+from rass_mm.jobs.shard import Shard, shards_in
+
+SHARD = 'shard'
+"""Key of a shard's record in the header of its manifest. The rest of the header is that of a run without shards."""
+SETUP, PATIENT = '.rass_mm.shards.lock', 60.0
+"""Lock that shards hold for a moment while they begin, and the seconds in which others wait for it."""
+
+
+class ShardRecord(TypedDict):
+    """Record of a shard in the header of its manifest.
+
+    `job` and `plan` are hashes of the settings and of the names of all images of the job, which are equal in all its
+    shards. `images` is the number of images of the shard, `planned` that of the job. `notes` are values that the merge
+    needs, e.g. the class names.
+    """
+
+    number: int
+    count: int
+    job: str
+    images: int
+    planned: int
+    plan: str
+    notes: dict[str, Any]
+
+
+class Mark(TypedDict):
+    """Completion mark of a shard: the images that failed, by name, with the reason. It is complete if none did."""
+
+    failed: dict[FileName, FileName]  # texts that may contain bytes that are not UTF-8
+
+
+class Part:
+    """All images of a job, or those of one of its shards.
+
+    Args:
+        out: the output folder.
+        names: names of all images of the job, also of those of other shards.
+        shard: the shard, or None for all images.
+    """
+
+    def __init__(self, out: Path, names: Iterable[str] = (), shard: Shard | None = None) -> None:
+        self.out, self.shard = out, shard
+        self.names = sorted(names)
+        self.manifest = out / (shard.manifest if shard else MANIFEST)
+        self.verified = shard.verified if shard else VERIFIED
+
+    def has(self, name: str) -> bool:
+        """Returns whether an image belongs to this part."""
+        return self.shard is None or self.shard.has(name)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Context manager. Holds the lock of the folder, or only that of the shard, so that other shards can run.
+
+        Raises:
+            DataError: another process holds the lock, or the folder belongs to runs with another number of shards.
+        """
+        self._refuse_mixing()
+        if self.shard is None:
+            with held(self.out):
+                self._refuse_mixing()
+                yield
+        else:
+            with held(self.out, self.shard.lock, f'{self.out}, {self.shard},', clean=False):
+                yield
+
+    def header(self, header: Record, identity: Mapping[str, Any]) -> Record:
+        """Returns the header of the manifest. A shard's header also has its record, with the notes of earlier runs.
+
+        Args:
+            header: the header of a manifest of all images.
+            identity: the part of the header that must be the same in all runs.
+        """
+        if self.shard is None:
+            return header
+        earlier = read_header(self.manifest).get(SHARD)
+        record: ShardRecord = {
+            'number': self.shard.number,
+            'count': self.shard.count,
+            'job': json_sha256(identity)[:16],
+            'images': sum(map(self.shard.has, self.names)),
+            'planned': len(self.names),
+            'plan': json_sha256(self.names)[:16],
+            'notes': earlier.get('notes', {}) if isinstance(earlier, dict) else {},
+        }
+        return {**header, SHARD: record}
+
+    def claim(self, header: Record) -> None:
+        """Begins the run of a shard: removes its mark, and writes its manifest if it has none.
+
+        Args:
+            header: a header from `header`.
+
+        Raises:
+            DataError: the folder belongs to other runs: without shards, with another number of shards, or with other
+                settings.
+        """
+        if self.shard is None:
+            return
+        with held(self.out, SETUP, patience=PATIENT, clean=False), held(self.out, clean=False):
+            self._refuse_mixing()
+            self._refuse_other_settings(header)
+            (self.out / self.shard.mark).unlink(missing_ok=True)
+            if not self.manifest.exists():
+                write_manifest(self.manifest, header, [])
+
+    def clean(self, suffixes: Iterable[str], targets: Iterable[Path]) -> None:
+        """Removes the temporary files of a killed run. A shard removes those of its own files only.
+
+        Args:
+            suffixes: suffixes of the files that were written.
+            targets: the outputs of this part.
+        """
+        if self.shard is None:
+            remove_leftovers(self.out, suffixes)
+            return
+        own = (self.manifest, self.out / self.shard.mark, self.out / self.verified)
+        remove_leftovers(self.out, {*suffixes, '.json'}, [*targets, *own])
+
+    def finish(self, header: Record, lines: Iterable[Record], failed: Mapping[str, str]) -> None:
+        """Ends the run of a shard: writes its manifest and its mark.
+
+        Args:
+            header: a header from `header`.
+            lines: the lines of all finished images.
+            failed: the images that failed, by name, with the reason.
+        """
+        if self.shard is not None:
+            write_manifest(self.manifest, header, lines)
+            write_text(self.out / self.shard.mark, json.dumps({'failed': dict(sorted(failed.items()))}) + '\n')
+
+    def _refuse_mixing(self) -> None:
+        shards = shards_in(self.out)
+        if self.shard is None:
+            if shards:
+                raise DataError(
+                    f'{self.out} belongs to a job of {shards[0].count} shards ({shards[0].manifest}), but this command '
+                    f'has none. Finish its shards (rass-mm jobs status {self.out}) and merge them (rass-mm jobs merge '
+                    f'{self.out}), or choose another output folder.'
+                )
+            return
+        whole = next((name for name in (MANIFEST, PARTIAL) if (self.out / name).exists()), None)
+        if whole is not None:
+            raise DataError(
+                f'{self.out} belongs to a run without shards, or its shards are merged ({whole}), but this command is '
+                f'{self.shard}. Give the command without --shards, or choose another output folder.'
+            )
+        other = next((shard for shard in shards if shard.count != self.shard.count), None)
+        if other is not None:
+            raise DataError(
+                f'{self.out} belongs to a job of {other.count} shards ({other.manifest}), but this command is '
+                f'{self.shard}. Use the same number of shards, or choose another output folder.'
+            )
+
+    def _refuse_other_settings(self, header: Record) -> None:
+        others = (self.out / shard.manifest for shard in shards_in(self.out) if shard != self.shard)
+        manifest = next((path for path in others if path.exists()), None)  # the rest are equal to it in turn
+        other = {} if manifest is None else read_header(manifest)
+        if isinstance(other.get(SHARD), dict) and other[SHARD].get('job') != header[SHARD]['job']:
+            raise DataError(
+                f'{manifest} shows that the other shards were made with other settings:\n'
+                f'{differing(other, header)}\nChoose another output folder, delete this one, or use the same settings '
+                'as for the other shards.'
+            )
+
+
+def differing(before: Record, now: Record) -> str:
+    """Returns one line for each key whose values differ in two headers, except the record of the shard."""
+    keys = [key for key in now if key != SHARD and before.get(key) != now[key]]
+    return '\n'.join(f'  {key}: {before.get(key)}, now {now[key]}' for key in keys)
