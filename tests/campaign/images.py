@@ -145,8 +145,6 @@ LEFT_OUT = ('gif', 'ppm', 'pgm')
 """Types that make-lq leaves out of a folder and names."""
 UNSEEN = ('WebP middle', 'WebP zeros in the middle')
 """Damages that leave a file that every decoder accepts: lossy WebP has no checksums, and all bits mean something."""
-REFUSED = {('TIFF float', 'make-lq'), ('TIFF float grey', 'make-lq')}
-"""Valid files that a door refuses: the degradations are those of 8-bit images."""
 
 
 def _zeroed(data: bytes) -> bytes:
@@ -221,7 +219,7 @@ def _kinds() -> Iterator[Case]:
             middle = ('restore', 'segment', 'attention') if 'middle' in name else ()
             for door in dict.fromkeys(('make-lq', next(turn), *middle)):
                 left_out = door == 'make-lq' and suffix in LEFT_OUT
-                good = (ok or left_out or name in UNSEEN) and (name, door) not in REFUSED
+                good = ok or left_out or name in UNSEEN
                 check = functools.partial(
                     _done_or_named if left_out else _outputs, *['m.'] if left_out else ['m', good]
                 )
