@@ -86,7 +86,7 @@ def finished_lines(part: Part, header: Record, tasks: list[Task], verified: Veri
     earlier = [path for path in dict.fromkeys((part.manifest, running)) if path.exists()]
     made = {}
     for path in earlier:
-        made.update(_read_manifest(path, header))
+        made.update(_read_manifest(path, header, part.settled))
     foreign = [task.output for task in tasks if not earlier and task.target.exists()]
     if foreign:
         raise DataError(
@@ -94,6 +94,7 @@ def finished_lines(part: Part, header: Record, tasks: list[Task], verified: Veri
             'describes them. Choose an empty output folder.'
         )
     part.claim(header)
+    part.begin()
     if running in earlier:
         part.clean(EXTENSIONS, [task.target for task in tasks])
     stale = set(made) - {task.image for task in tasks}
@@ -143,15 +144,17 @@ def _source_state(source: Path, digest: str) -> str:
     return 'whole' if file_sha256(source) == digest else 'changed'
 
 
-def _read_manifest(path: Path, header: dict) -> dict[str, dict]:
+def _read_manifest(path: Path, header: dict, settled: bool) -> dict[str, dict]:
     """Reads the manifest of an earlier run and returns its image lines by image name.
+
+    `settled` is whether its settings must be those of this run.
 
     Raises:
         DataError: the manifest was written with other settings.
     """
     old, lines = read_manifest(path, CopyLine)
     checked(old, CopyHeader, f'{path} is not the manifest of a degraded copy, or is damaged', AGAIN)
-    if old.get('fingerprint') != header['fingerprint']:
+    if settled and old.get('fingerprint') != header['fingerprint']:
         raise DataError(
             f'{path} describes a copy with {_describe(old)}, but this run has {_describe(header)} '
             '(the fingerprint covers the recipe). Choose another output folder, delete this one, or use the same '

@@ -11,8 +11,16 @@ from typing_extensions import TypedDict
 from rass_mm.errors import DataError
 from rass_mm.files.atomic import write_text
 from rass_mm.files.hashing import json_sha256
-from rass_mm.files.locks import held
-from rass_mm.files.manifest import MANIFEST, PARTIAL, Record, read_header, remove_leftovers, write_manifest
+from rass_mm.files.locks import held, holder_of
+from rass_mm.files.manifest import (
+    MANIFEST,
+    PARTIAL,
+    Record,
+    has_header_only,
+    read_header,
+    remove_leftovers,
+    write_manifest,
+)
 from rass_mm.files.schemas import FileName
 from rass_mm.files.verified import VERIFIED
 from rass_mm.jobs.shard import Shard, shards_in
@@ -60,6 +68,7 @@ class Part:
         self.names = sorted(names)
         self.manifest = out / (shard.manifest if shard else MANIFEST)
         self.verified = shard.verified if shard else VERIFIED
+        self._unused = False
 
     def has(self, name: str) -> bool:
         """Returns whether an image belongs to this part."""
@@ -68,6 +77,9 @@ class Part:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Context manager. Holds the lock of the folder, or only that of the shard, so that other shards can run.
+
+        If the block ends before `begin` or `finish`, e.g. because the model cannot be loaded, a manifest that `claim`
+        made is removed, so that the corrected command is not refused.
 
         Raises:
             DataError: another process holds the lock, or the folder belongs to runs with another number of shards.
@@ -79,7 +91,11 @@ class Part:
                 yield
         else:
             with held(self.out, self.shard.lock, f'{self.out}, {self.shard},', clean=False):
-                yield
+                try:
+                    yield
+                finally:
+                    if self._unused:
+                        self.manifest.unlink(missing_ok=True)
 
     def header(self, header: Record, identity: Mapping[str, Any]) -> Record:
         """Returns the header of the manifest. A shard's header also has its record, with the notes of earlier runs.
@@ -90,20 +106,26 @@ class Part:
         """
         if self.shard is None:
             return header
-        earlier = read_header(self.manifest).get(SHARD)
+        job, earlier = json_sha256(identity)[:16], read_header(self.manifest).get(SHARD)
+        same = isinstance(earlier, dict) and earlier.get('job') == job
         record: ShardRecord = {
             'number': self.shard.number,
             'count': self.shard.count,
-            'job': json_sha256(identity)[:16],
+            'job': job,
             'images': sum(map(self.shard.has, self.names)),
             'planned': len(self.names),
             'plan': json_sha256(self.names)[:16],
-            'notes': earlier.get('notes', {}) if isinstance(earlier, dict) else {},
+            'notes': earlier.get('notes', {}) if same else {},
         }
         return {**header, SHARD: record}
 
+    @property
+    def settled(self) -> bool:
+        """Whether an earlier run has settled the settings: it left a manifest, and that of a shard has images."""
+        return self.manifest.exists() and (self.shard is None or not has_header_only(self.manifest))
+
     def claim(self, header: Record) -> None:
-        """Begins the run of a shard: removes its mark, and writes its manifest if it has none.
+        """Prepares the run of a shard: removes its mark, and writes its manifest if no image is recorded.
 
         Args:
             header: a header from `header`.
@@ -118,8 +140,13 @@ class Part:
             self._refuse_mixing()
             self._refuse_other_settings(header)
             (self.out / self.shard.mark).unlink(missing_ok=True)
-            if not self.manifest.exists():
+            if not self.settled:
+                self._unused = not self.manifest.exists()
                 write_manifest(self.manifest, header, [])
+
+    def begin(self) -> None:
+        """Begins the first image. The manifest of a shard is kept from now on, also if the run fails."""
+        self._unused = False
 
     def clean(self, suffixes: Iterable[str], targets: Iterable[Path]) -> None:
         """Removes the temporary files of a killed run. A shard removes those of its own files only.
@@ -143,6 +170,7 @@ class Part:
             failed: the images that failed, by name, with the reason.
         """
         if self.shard is not None:
+            self.begin()
             write_manifest(self.manifest, header, lines)
             write_text(self.out / self.shard.mark, json.dumps({'failed': dict(sorted(failed.items()))}) + '\n')
 
@@ -170,8 +198,9 @@ class Part:
             )
 
     def _refuse_other_settings(self, header: Record) -> None:
-        others = (self.out / shard.manifest for shard in shards_in(self.out) if shard != self.shard)
-        manifest = next((path for path in others if path.exists()), None)  # the rest are equal to it in turn
+        others = (shard for shard in shards_in(self.out) if shard != self.shard)
+        manifest = next((self.out / shard.manifest for shard in others if self._has_run(shard)), None)
+        # The manifests of the other shards that have run are equal to it.
         other = {} if manifest is None else read_header(manifest)
         if isinstance(other.get(SHARD), dict) and other[SHARD].get('job') != header[SHARD]['job']:
             raise DataError(
@@ -179,6 +208,14 @@ class Part:
                 f'{differing(other, header)}\nChoose another output folder, delete this one, or use the same settings '
                 'as for the other shards.'
             )
+
+    def _has_run(self, shard: Shard) -> bool:
+        """Returns whether another shard has images or has ended, or is running."""
+        manifest = self.out / shard.manifest
+        if not manifest.exists():
+            return False
+        ended = (self.out / shard.mark).exists()
+        return ended or not has_header_only(manifest) or holder_of(self.out, shard.lock) is not None
 
 
 def differing(before: Record, now: Record) -> str:

@@ -155,6 +155,20 @@ def test_a_killed_shard_resumes(command, kit, tmp_path, capsys):
     assert contents(out) == contents(kit.one[command])
 
 
+def test_a_wrong_base_does_not_block_the_right_one(kit, tmp_path, capsys):
+    out, options = tmp_path / 'out', list(map(str, kit.options['restore']))
+    wrong = shutil.copytree(options[options.index('--base') + 1], tmp_path / 'base')
+    weights = next((wrong / 'unet').glob('*.safetensors'))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    shard = ('--shards', '2', '--shard')
+    assert main(['restore', str(kit.images), str(out), *options, '--base', str(wrong), *shard, '0']) == 1
+    assert weights.name in capsys.readouterr().err
+    for number in '10':
+        assert command_on(kit, 'restore', out, *shard, number) == 0
+    assert main(['jobs', 'merge', str(out)]) == 0
+    assert contents(out) == contents(kit.one['restore'])
+
+
 def test_status_names_failed_images_and_shards_that_never_ran(kit, tmp_path, capsys):
     images, out = shutil.copytree(kit.images, tmp_path / 'images'), tmp_path / 'out'
     (images / '0' / '0.png').write_bytes(b'\x89PNG')

@@ -16,6 +16,7 @@ from rass_mm.errors import ConfigError, DataError
 from rass_mm.files.atomic import MARK, temporary_prefix
 from rass_mm.files.locks import held
 from rass_mm.files.manifest import MANIFEST
+from rass_mm.inference import RestoreOptions, restore_files
 from rass_mm.jobs.merge import merge_shards
 from rass_mm.jobs.shard import Shard
 from rass_mm.jobs.status import DONE, INCOMPLETE, NEVER, RUNNING, job_state
@@ -318,3 +319,57 @@ def test_failed_images_of_a_degraded_copy_are_named(photos, tmp_path):
     with pytest.raises(DataError, match='1 of'):
         build_lq_dataset(copy, tmp_path / 'out', shard=shard)
     assert list(job_state(tmp_path / 'out').shards[shard.number].failed) == [name]
+
+
+def failing_to_load():
+    raise ConfigError('no such base')
+
+
+@pytest.mark.parametrize('count', [4, 3, None])
+def test_a_command_that_fails_to_load_its_model_does_not_block_the_corrected_one(photos, restore, out, count):
+    with pytest.raises(ConfigError, match='no such base'):
+        restore_files(photos, out, failing_to_load, RestoreOptions(), {'base': 'wrong'}, shard=Shard(1, 4))
+    assert not contents(out)
+    assert restore(None if count is None else 0, count, model={'base': 'right'}).made > 0
+
+
+def test_a_shard_that_fails_to_load_keeps_what_earlier_runs_left(photos, restore, out):
+    with pytest.raises(KeyboardInterrupt):
+        restore(1, fake=Fake(stop=2))
+    before = contents(out)
+    with pytest.raises(ConfigError):
+        restore_files(photos, out, failing_to_load, RestoreOptions(window=64, overlap=16), {}, shard=Shard(1, 4))
+    assert contents(out) == before and states(out)[1] == INCOMPLETE
+
+
+@pytest.mark.parametrize('number', [1, 2])
+def test_a_shard_that_was_killed_before_its_first_image_does_not_settle_the_settings(photos, restore, out, number):
+    with pytest.raises(KeyboardInterrupt):
+        restore(1, fake=Fake(stop=1), overlap=32)  # leaves a manifest without lines, like a kill
+    assert len((out / Shard(1, 4).manifest).read_text().splitlines()) == 1
+    assert restore(number).made > 0
+    with pytest.raises(DataError, match='other settings'):
+        restore(3 - number, overlap=32)
+    for other in range(4):
+        restore(other)
+    assert merge_shards(out) == 30
+
+
+def test_a_running_shard_without_images_settles_the_settings(restore, out):
+    class Busy(Fake):
+        def __call__(self, images):
+            with pytest.raises(DataError, match='other settings'):
+                restore(2, overlap=32)
+            return super().__call__(images)
+
+    assert restore(1, fake=Busy()).made > 0
+
+
+def test_a_degraded_copy_with_other_settings_is_refused_only_if_it_has_images(photos, tmp_path):
+    shard, out = Shard(0, 2), tmp_path / 'out'
+    build_lq_dataset(photos, out, seed=3, shard=shard)
+    manifest = out / shard.manifest
+    with pytest.raises(DataError, match='describes a copy with seed 3'):
+        build_lq_dataset(photos, out, seed=4, shard=shard)
+    manifest.write_text(manifest.read_text().splitlines(keepends=True)[0])
+    assert build_lq_dataset(photos, out, seed=4, shard=shard).made > 0
