@@ -96,7 +96,7 @@ def _counted_if_any(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
 
 
 class Variant(TypedDict):
-    """Measured variant of a benchmark. `parameters` is empty for an exported model, whose parameters are not counted."""
+    """Measured variant of a benchmark. `parameters` is empty for an exported model, which does not count them."""
 
     name: Text
     config: Text

@@ -40,7 +40,7 @@ from rass_mm.version import __version__
 logger = logging.getLogger(__name__)
 
 DECISIVE = ('format', 'fingerprint')
-"""Keys of the header whose values are the same in all shards of a copy."""
+"""Keys of the header whose values are the same in all shards of a copy, beside the resolved source folder."""
 IMPLIED = {'version': 1, 'jpeg_chroma': 'smooth'}
 """Values of recipe settings that apply to manifests written before the settings were introduced."""
 
@@ -102,7 +102,7 @@ def build_lq_dataset(
     tasks = [task._replace(max_pixels=max_pixels) for task in plan if part.has(task.image)]
     header = _header(images, seed, recipe, suffix)
     with part.held():
-        header = part.header(header, {key: header[key] for key in DECISIVE})
+        header = part.header(header, {**{key: header[key] for key in DECISIVE}, 'source': str(images.resolve())})
         verified = Verified(out, part.verified)
         lines = finished_lines(part, header, tasks, verified)
         pending = [task for task in tasks if task.image not in lines]

@@ -35,13 +35,14 @@ class ShardRecord(TypedDict):
     """Record of a shard in the header of its manifest.
 
     `job` and `plan` are hashes of the settings and of the names of all images of the job, which are equal in all its
-    shards. `images` is the number of images of the shard, `planned` that of the job. `notes` are values that the merge
-    needs, e.g. the class names.
+    shards. `source` is the resolved source, which is one of the settings. `images` is the number of images of the
+    shard, `planned` that of the job. `notes` are values that the merge needs, e.g. the class names.
     """
 
     number: int
     count: int
     job: str
+    source: str | list[str]
     images: int
     planned: int
     plan: str
@@ -102,7 +103,7 @@ class Part:
 
         Args:
             header: the header of a manifest of all images.
-            identity: the part of the header that must be the same in all runs.
+            identity: values that must be the same in all runs: those of the header, and 'source', which is resolved.
         """
         if self.shard is None:
             return header
@@ -112,6 +113,7 @@ class Part:
             'number': self.shard.number,
             'count': self.shard.count,
             'job': job,
+            'source': identity['source'],
             'images': sum(map(self.shard.has, self.names)),
             'planned': len(self.names),
             'plan': json_sha256(self.names)[:16],
@@ -205,7 +207,7 @@ class Part:
         if isinstance(other.get(SHARD), dict) and other[SHARD].get('job') != header[SHARD]['job']:
             raise DataError(
                 f'{manifest} shows that the other shards were made with other settings:\n'
-                f'{differing(other, header)}\nChoose another output folder, delete this one, or use the same settings '
+                f'{differing(_resolved(other), _resolved(header))}\nChoose another output folder, delete this one, or use the same settings '
                 'as for the other shards.'
             )
 
@@ -216,6 +218,10 @@ class Part:
             return False
         ended = (self.out / shard.mark).exists()
         return ended or not has_header_only(manifest) or holder_of(self.out, shard.lock) is not None
+
+
+def _resolved(header: Record) -> Record:
+    return {**header, 'source': header[SHARD].get('source')}
 
 
 def differing(before: Record, now: Record) -> str:

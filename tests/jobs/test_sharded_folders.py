@@ -373,3 +373,15 @@ def test_a_degraded_copy_with_other_settings_is_refused_only_if_it_has_images(ph
         build_lq_dataset(photos, out, seed=4, shard=shard)
     manifest.write_text(manifest.read_text().splitlines(keepends=True)[0])
     assert build_lq_dataset(photos, out, seed=4, shard=shard).made > 0
+
+
+def test_shards_of_copies_of_different_folders_are_refused(photos, tmp_path, monkeypatch):
+    other, out = shutil.copytree(photos, tmp_path / 'other'), tmp_path / 'out'
+    build_lq_dataset(photos, out, shard=Shard(0, 2))
+    with pytest.raises(DataError, match=rf'other settings:\n  source: {photos}, now {other}\n'):
+        build_lq_dataset(other, out, shard=Shard(1, 2))
+    monkeypatch.chdir(photos.parent)
+    (tmp_path / 'linked').symlink_to(photos)
+    for same in (photos.name, tmp_path / 'linked'):
+        build_lq_dataset(same, out, shard=Shard(1, 2))
+    assert merge_shards(out) == 30
