@@ -4,6 +4,7 @@
 interpreter: `python warm.py SOCKET [-W ACTION] (SCRIPT | -m MODULE) [ARGUMENTS ...]`. This part imports little.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -53,10 +54,8 @@ def terminable(connection):
     process = int(connection.recv(64, socket.MSG_PEEK).split()[0])
 
     def terminate(*_):
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGTERM)
-        except ProcessLookupError:
-            pass
 
     signal.signal(signal.SIGTERM, terminate)
     return answer(connection)

@@ -109,22 +109,25 @@ def build_lq_dataset(
         logger.info('%d images in %s: %d to degrade, %d already done', len(tasks), images, len(pending), len(lines))
         broken = _run(pending, workers, journal(part), lines, verified)
         part.finish(header, sorted_lines(lines), broken)
-        _report_broken(broken, len(tasks), len(lines))
+        _report_broken(broken, len(tasks), len(lines), shard)
         if shard is None:
             write_manifest(part.manifest, header, sorted_lines(lines))
             journal(part).unlink(missing_ok=True)
     return BuildSummary(len(tasks), len(pending), time.monotonic() - start, part.manifest)
 
 
-def _report_broken(broken: dict[str, str], images: int, finished: int) -> None:
+def _report_broken(broken: dict[str, str], images: int, finished: int, shard: Shard | None) -> None:
     if not broken:
         return
     listed = '\n'.join(f'  {name}: {reason}' for name, reason in sorted(broken.items()))
     kept = f'{the_others(finished, "done and kept")} '.lstrip()
-    raise DataError(
-        f'{len(broken)} of {images} images cannot be used:\n{listed}\n{kept}Repair or remove the listed '
-        'images and run the same command again to add the missing ones.'
-    )
+    advice = 'Repair or remove the listed images and run the same command again to add the missing ones.'
+    if shard:
+        advice = (
+            'Repair the listed images and run the same command again. Or remove them, and run the commands of all '
+            'shards again, because the shards must be planned for the same images.'
+        )
+    raise DataError(f'{len(broken)} of {images} images cannot be used:\n{listed}\n{kept}{advice}')
 
 
 def image_seed(seed: int, image: str) -> int:

@@ -14,7 +14,6 @@ from rass_mm.files.hashing import file_sha256
 from rass_mm.files.integrity import MAX_PIXELS
 from rass_mm.files.manifest import (
     AGAIN,
-    MANIFEST,
     PARTIAL,
     Line,
     Record,
@@ -101,7 +100,7 @@ def finished_lines(part: Part, header: Record, tasks: list[Task], verified: Veri
     if stale:
         logger.warning('%d images in %s are no longer in the source, e.g. %s', len(stale), out, min(stale))
     recorded = [(task, made[task.image]) for task in tasks if task.image in made]
-    checks = ((line, _is_done(task, line, verified)) for task, line in recorded)
+    checks = ((line, _is_done(task, line, verified, part.manifest.name)) for task, line in recorded)
     watching = watched(checks, len(recorded), 'checking', 'finished images')
     lines = {line['image']: line for line, done in watching if done}
     if len(lines) < len(tasks):
@@ -114,10 +113,11 @@ def journal(part: Part) -> Path:
     return part.manifest if part.shard else part.out / PARTIAL
 
 
-def _is_done(task: Task, line: dict, verified: Verified) -> bool:
+def _is_done(task: Task, line: dict, verified: Verified, manifest: str) -> bool:
     """Returns whether an image need not be degraded again: its source and its copy are those of its manifest line.
 
-    A file is only read if its size or its modification time has changed since it was written or read.
+    A file is only read if its size or its modification time has changed since it was written or read. `manifest` is the
+    name for the message.
 
     Raises:
         DataError: the copy was replaced by another image.
@@ -132,7 +132,7 @@ def _is_done(task: Task, line: dict, verified: Verified) -> bool:
     state = verified.state_of(task.target, known, partial(output_state, task.target, known))
     if state == 'changed':
         raise DataError(
-            f'{task.target} was changed after it was made, so {MANIFEST} does not describe it. Delete it to make it '
+            f'{task.target} was changed after it was made, so {manifest} does not describe it. Delete it to make it '
             'again, or choose another output folder.'
         )
     if state == 'damaged':

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,12 @@ from rass_mm.jobs.shard import Shard, shards_in
 
 SHARD = 'shard'
 """Key of a shard's record in the header of its manifest. The rest of the header is that of a run without shards."""
-SETUP, PATIENT = '.rass_mm.shards.lock', 60.0
+SETUP, PATIENT = '.rass_mm.shards.lock', 600.0
 """Lock that shards hold for a moment while they begin, and the seconds in which others wait for it."""
+CROWDED = (
+    f'Shards begin one after the other, and not during a merge. This command has waited {PATIENT:.0f} s. Check whether '
+    'that process hangs, then give this command again.'
+)
 
 
 class ShardRecord(TypedDict):
@@ -138,9 +142,8 @@ class Part:
         """
         if self.shard is None:
             return
-        with held(self.out, SETUP, patience=PATIENT, clean=False), held(self.out, clean=False):
-            self._refuse_mixing()
-            self._refuse_other_settings(header)
+        with beginning(self.out), held(self.out, clean=False):
+            self._refuse_other_settings(header, self._refuse_mixing())
             (self.out / self.shard.mark).unlink(missing_ok=True)
             if not self.settled:
                 self._unused = not self.manifest.exists()
@@ -176,7 +179,8 @@ class Part:
             write_manifest(self.manifest, header, lines)
             write_text(self.out / self.shard.mark, json.dumps({'failed': dict(sorted(failed.items()))}) + '\n')
 
-    def _refuse_mixing(self) -> None:
+    def _refuse_mixing(self) -> list[Shard]:
+        """Raises an error if the folder belongs to other runs; returns its shards."""
         shards = shards_in(self.out)
         if self.shard is None:
             if shards:
@@ -185,7 +189,7 @@ class Part:
                     f'has none. Finish its shards (rass-mm jobs status {self.out}) and merge them (rass-mm jobs merge '
                     f'{self.out}), or choose another output folder.'
                 )
-            return
+            return shards
         whole = next((name for name in (MANIFEST, PARTIAL) if (self.out / name).exists()), None)
         if whole is not None:
             raise DataError(
@@ -198,17 +202,18 @@ class Part:
                 f'{self.out} belongs to a job of {other.count} shards ({other.manifest}), but this command is '
                 f'{self.shard}. Use the same number of shards, or choose another output folder.'
             )
+        return shards
 
-    def _refuse_other_settings(self, header: Record) -> None:
-        others = (shard for shard in shards_in(self.out) if shard != self.shard)
-        manifest = next((self.out / shard.manifest for shard in others if self._has_run(shard)), None)
+    def _refuse_other_settings(self, header: Record, shards: list[Shard]) -> None:
+        others = (self.out / shard.manifest for shard in shards if shard != self.shard and self._has_run(shard))
+        manifest = next(others, None)
         # The manifests of the other shards that have run are equal to it.
         other = {} if manifest is None else read_header(manifest)
         if isinstance(other.get(SHARD), dict) and other[SHARD].get('job') != header[SHARD]['job']:
+            listed = differing(_resolved(other), _resolved(header))
             raise DataError(
-                f'{manifest} shows that the other shards were made with other settings:\n'
-                f'{differing(_resolved(other), _resolved(header))}\nChoose another output folder, delete this one, or use the same settings '
-                'as for the other shards.'
+                f'{manifest} shows that the other shards were made with other settings:\n{listed}\nChoose another '
+                'output folder, delete this one, or use the same settings as for the other shards.'
             )
 
     def _has_run(self, shard: Shard) -> bool:
@@ -218,6 +223,11 @@ class Part:
             return False
         ended = (self.out / shard.mark).exists()
         return ended or not has_header_only(manifest) or holder_of(self.out, shard.lock) is not None
+
+
+def beginning(out: Path) -> AbstractContextManager[None]:
+    """Holds the lock of an output folder while a shard begins or shards are merged."""
+    return held(out, SETUP, f'The start of shards in {out}', PATIENT, clean=False, advice=CROWDED)
 
 
 def _resolved(header: Record) -> Record:

@@ -63,7 +63,7 @@ class _Siblings:
             self.folder.mkdir(mode=0o700, exist_ok=True)
             (self.folder / self.own).write_text(state)
         except OSError as error:
-            logger.warning('%s cannot be written (%s), so a failure of this process stops the others.', self.folder, error)
+            logger.warning('%s cannot be written (%s). A failure of this process stops the others.', self.folder, error)
             self.usable = False
 
     def have_ended(self) -> bool:

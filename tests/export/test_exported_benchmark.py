@@ -48,6 +48,7 @@ def test_a_report_has_a_row_for_an_exported_model(record, tmp_path, capsys):
     for column in ('parameters (M)', 'trained (M)'):
         assert exported[column] == '' and float(plain[column]) > 0
 
+
 def test_each_image_runs_once_per_window(exports, monkeypatch, tmp_path):
     from rass_mm.export import onnx_format
 
