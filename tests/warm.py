@@ -4,6 +4,7 @@
 interpreter: `python warm.py SOCKET [-W ACTION] (SCRIPT | -m MODULE) [ARGUMENTS ...]`. This part imports little.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -48,6 +49,18 @@ def answer(connection):
     return int(text.split()[1])
 
 
+def terminable(connection):
+    """Returns `answer`. A script whose asking process is terminated, as torchrun does, is terminated too."""
+    process = int(connection.recv(64, socket.MSG_PEEK).split()[0])
+
+    def terminate(*_):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, terminate)
+    return answer(connection)
+
+
 def serve(address):
     """Answers until standard input ends."""
     import select
@@ -78,6 +91,7 @@ def serve(address):
             if found:
                 connection = running.pop(process)
                 connection.sendall(f' {os.waitstatus_to_exitcode(status)}'.encode())
+                connection.shutdown(socket.SHUT_RDWR)  # forks that began later have copies of it
                 connection.close()
 
 
@@ -153,4 +167,4 @@ if __name__ == '__main__':
         serve(sys.argv[2])
     else:
         os.environ.pop('RASS_MM_PARENT', None)  # the parent of the fork is another process
-        sys.exit(answer(ask(sys.argv[1], sys.argv[2:])) & 0xFF)
+        sys.exit(terminable(ask(sys.argv[1], sys.argv[2:])) & 0xFF)

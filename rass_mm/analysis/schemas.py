@@ -5,7 +5,15 @@ Further keys are allowed. Numbers are finite, except metrics, which are NaN if n
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, FiniteFloat, NonNegativeInt, PositiveInt
+from pydantic import (
+    AfterValidator,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from typing_extensions import NotRequired, TypedDict
 
 from rass_mm.degradation.severity import KINDS
@@ -83,8 +91,12 @@ class Parameters(TypedDict):
     trained: NonNegativeInt
 
 
+def _counted_if_any(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    return value if value == {} else check(value)
+
+
 class Variant(TypedDict):
-    """Measured variant of a benchmark."""
+    """Measured variant of a benchmark. `parameters` is empty for an exported model, which does not count them."""
 
     name: Text
     config: Text
@@ -92,7 +104,7 @@ class Variant(TypedDict):
     seconds: Median
     stages: dict[str, Stage]
     memory: Memory
-    parameters: Parameters
+    parameters: Annotated[Parameters, WrapValidator(_counted_if_any)]
 
 
 class Ratio(TypedDict):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rass_mm.inference.shares import write_merged_shares
 from rass_mm.jobs.merge import merge_shards
-from rass_mm.jobs.status import DONE, STATES, JobState, job_state, listed
+from rass_mm.jobs.status import DONE, STATES, JobState, job_state, listed, shortened
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -50,7 +50,6 @@ def described(job: JobState) -> str:
             process = f', {state.holder}' if state.holder else ''
             counts = f'{len(state.lines)} of {state.record["images"]} images'
             lines.append(f'shard {state.shard.number}: {state.state}, {counts}{process}')
-        lines += [f'  failed: {name}: {reason}' for name, reason in state.failed.items()]
     if job.complete:
         return '\n'.join([*lines, f'All shards are done. Merge them: rass-mm jobs merge {job.out}'])
-    return '\n'.join([*lines, 'Not complete:', *(f'  {fault}' for fault in job.faults())])
+    return '\n'.join([*lines, 'Not complete:', *(f'  {fault}' for fault in shortened(job.faults()))])

@@ -40,7 +40,7 @@ from rass_mm.version import __version__
 logger = logging.getLogger(__name__)
 
 DECISIVE = ('format', 'fingerprint')
-"""Keys of the header whose values are the same in all shards of a copy."""
+"""Keys of the header whose values are the same in all shards of a copy, beside the resolved source folder."""
 IMPLIED = {'version': 1, 'jpeg_chroma': 'smooth'}
 """Values of recipe settings that apply to manifests written before the settings were introduced."""
 
@@ -102,29 +102,32 @@ def build_lq_dataset(
     tasks = [task._replace(max_pixels=max_pixels) for task in plan if part.has(task.image)]
     header = _header(images, seed, recipe, suffix)
     with part.held():
-        header = part.header(header, {key: header[key] for key in DECISIVE})
+        header = part.header(header, {**{key: header[key] for key in DECISIVE}, 'source': str(images.resolve())})
         verified = Verified(out, part.verified)
         lines = finished_lines(part, header, tasks, verified)
         pending = [task for task in tasks if task.image not in lines]
         logger.info('%d images in %s: %d to degrade, %d already done', len(tasks), images, len(pending), len(lines))
         broken = _run(pending, workers, journal(part), lines, verified)
         part.finish(header, sorted_lines(lines), broken)
-        _report_broken(broken, len(tasks), len(lines))
+        _report_broken(broken, len(tasks), len(lines), shard)
         if shard is None:
             write_manifest(part.manifest, header, sorted_lines(lines))
             journal(part).unlink(missing_ok=True)
     return BuildSummary(len(tasks), len(pending), time.monotonic() - start, part.manifest)
 
 
-def _report_broken(broken: dict[str, str], images: int, finished: int) -> None:
+def _report_broken(broken: dict[str, str], images: int, finished: int, shard: Shard | None) -> None:
     if not broken:
         return
     listed = '\n'.join(f'  {name}: {reason}' for name, reason in sorted(broken.items()))
     kept = f'{the_others(finished, "done and kept")} '.lstrip()
-    raise DataError(
-        f'{len(broken)} of {images} images cannot be used:\n{listed}\n{kept}Repair or remove the listed '
-        'images and run the same command again to add the missing ones.'
-    )
+    advice = 'Repair or remove the listed images and run the same command again to add the missing ones.'
+    if shard:
+        advice = (
+            'Repair the listed images and run the same command again. Or remove them, and run the commands of all '
+            'shards again, because the shards must be planned for the same images.'
+        )
+    raise DataError(f'{len(broken)} of {images} images cannot be used:\n{listed}\n{kept}{advice}')
 
 
 def image_seed(seed: int, image: str) -> int:

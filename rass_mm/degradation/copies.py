@@ -14,7 +14,6 @@ from rass_mm.files.hashing import file_sha256
 from rass_mm.files.integrity import MAX_PIXELS
 from rass_mm.files.manifest import (
     AGAIN,
-    MANIFEST,
     PARTIAL,
     Line,
     Record,
@@ -86,7 +85,7 @@ def finished_lines(part: Part, header: Record, tasks: list[Task], verified: Veri
     earlier = [path for path in dict.fromkeys((part.manifest, running)) if path.exists()]
     made = {}
     for path in earlier:
-        made.update(_read_manifest(path, header))
+        made.update(_read_manifest(path, header, part.settled))
     foreign = [task.output for task in tasks if not earlier and task.target.exists()]
     if foreign:
         raise DataError(
@@ -94,13 +93,14 @@ def finished_lines(part: Part, header: Record, tasks: list[Task], verified: Veri
             'describes them. Choose an empty output folder.'
         )
     part.claim(header)
+    part.begin()
     if running in earlier:
         part.clean(EXTENSIONS, [task.target for task in tasks])
     stale = set(made) - {task.image for task in tasks}
     if stale:
         logger.warning('%d images in %s are no longer in the source, e.g. %s', len(stale), out, min(stale))
     recorded = [(task, made[task.image]) for task in tasks if task.image in made]
-    checks = ((line, _is_done(task, line, verified)) for task, line in recorded)
+    checks = ((line, _is_done(task, line, verified, part.manifest.name)) for task, line in recorded)
     watching = watched(checks, len(recorded), 'checking', 'finished images')
     lines = {line['image']: line for line, done in watching if done}
     if len(lines) < len(tasks):
@@ -113,10 +113,11 @@ def journal(part: Part) -> Path:
     return part.manifest if part.shard else part.out / PARTIAL
 
 
-def _is_done(task: Task, line: dict, verified: Verified) -> bool:
+def _is_done(task: Task, line: dict, verified: Verified, manifest: str) -> bool:
     """Returns whether an image need not be degraded again: its source and its copy are those of its manifest line.
 
-    A file is only read if its size or its modification time has changed since it was written or read.
+    A file is only read if its size or its modification time has changed since it was written or read. `manifest` is the
+    name for the message.
 
     Raises:
         DataError: the copy was replaced by another image.
@@ -131,7 +132,7 @@ def _is_done(task: Task, line: dict, verified: Verified) -> bool:
     state = verified.state_of(task.target, known, partial(output_state, task.target, known))
     if state == 'changed':
         raise DataError(
-            f'{task.target} was changed after it was made, so {MANIFEST} does not describe it. Delete it to make it '
+            f'{task.target} was changed after it was made, so {manifest} does not describe it. Delete it to make it '
             'again, or choose another output folder.'
         )
     if state == 'damaged':
@@ -143,15 +144,17 @@ def _source_state(source: Path, digest: str) -> str:
     return 'whole' if file_sha256(source) == digest else 'changed'
 
 
-def _read_manifest(path: Path, header: dict) -> dict[str, dict]:
+def _read_manifest(path: Path, header: dict, settled: bool) -> dict[str, dict]:
     """Reads the manifest of an earlier run and returns its image lines by image name.
+
+    `settled` is whether its settings must be those of this run.
 
     Raises:
         DataError: the manifest was written with other settings.
     """
     old, lines = read_manifest(path, CopyLine)
     checked(old, CopyHeader, f'{path} is not the manifest of a degraded copy, or is damaged', AGAIN)
-    if old.get('fingerprint') != header['fingerprint']:
+    if settled and old.get('fingerprint') != header['fingerprint']:
         raise DataError(
             f'{path} describes a copy with {_describe(old)}, but this run has {_describe(header)} '
             '(the fingerprint covers the recipe). Choose another output folder, delete this one, or use the same '

@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 LOCK = '.rass_mm.lock'
 PATIENCE = 0.2
 """Seconds in which another process that is just ending can release the lock."""
+ADVICE = (
+    'Two commands cannot write the same results. Wait until it has ended, stop it, or choose another output folder.'
+)
 
 
 @contextmanager
@@ -30,6 +33,7 @@ def held(
     target: str | os.PathLike | None = None,
     patience: float = PATIENCE,
     clean: bool = True,
+    advice: str = ADVICE,
 ) -> Iterator[None]:
     """Context manager. Holds the lock of an output folder, which is created if it is missing.
 
@@ -44,6 +48,7 @@ def held(
         target: file or folder to name in the message if another process holds the lock; None names the folder.
         patience: seconds to wait for another process to release the lock.
         clean: whether to remove temporary files. It must be False if others may write to the folder at the same time.
+        advice: end of the message if another process holds the lock.
 
     Raises:
         DataError: another process holds the lock; the message names it. Or the lock file is a link or not a file.
@@ -59,10 +64,7 @@ def held(
         lock.acquire()
         file.write_text(json.dumps({'process': os.getpid(), 'host': platform.node(), 'command': shlex.join(sys.argv)}))
     except Timeout:
-        raise DataError(
-            f'{target or folder} is in use by {_holder(file)}. Two commands cannot write the same results. Wait until '
-            'it has ended, stop it, or choose another output folder.'
-        ) from None
+        raise DataError(f'{target or folder} is in use by {_holder(file)}. {advice}') from None
     except (FileExistsError, NotADirectoryError):
         raise  # a file is in the place of the folder or of one of its parents
     except (OSError, NotImplementedError) as error:
@@ -105,7 +107,8 @@ def held_beside(target: str | os.PathLike) -> AbstractContextManager[None]:
 def holder_of(folder: Path, name: str) -> str | None:
     """Describes the process that holds a lock of a folder, or returns None if no process holds it.
 
-    The lock is taken for a moment, within the patience of a process that asks for it meanwhile.
+    The lock is taken for a moment, within the patience of a process that asks for it meanwhile. If the lock file of
+    another user cannot be opened, its record tells of the process, which may have ended.
     """
     file = folder / name
     if not file.is_file():
@@ -115,6 +118,8 @@ def holder_of(folder: Path, name: str) -> str | None:
             return None
     except Timeout:
         return _holder(file)
+    except PermissionError:
+        return f'{_holder(file)}, or none: {file} cannot be opened'
     except (OSError, NotImplementedError):
         return None  # the file system has no locks
 

@@ -89,6 +89,17 @@ def read_header(path: Path) -> Record:
     return header if isinstance(header, dict) else {}
 
 
+def has_header_only(path: Path) -> bool:
+    """Returns whether a manifest is there and records no image, not even in a damaged line."""
+    if is_special(path):
+        return False
+    try:
+        with path.open('rb') as lines:
+            return bool(next(lines, b'')) and not next(lines, b'')
+    except OSError:
+        return False
+
+
 def checksum(data: bytes) -> int:
     """Returns the checksum of an output that its manifest line contains. It detects damage, but not intent."""
     return zlib.crc32(data)

@@ -83,7 +83,7 @@ class Manifest:
     def _read(self, kind: Any) -> dict[str, dict]:
         old, lines = read_manifest(self.path, kind)
         listed = differing(old, {key: self.header[key] for key in DECISIVE})
-        if listed:
+        if listed and self.part.settled:
             raise DataError(
                 f'{self.path} shows that the folder was made with other settings:\n{listed}\nChoose another output '
                 'folder, delete this one, or use the same settings as before.'
@@ -130,6 +130,7 @@ class Manifest:
 
     def begin(self) -> None:
         """Prepares the folder for more images: rewrites the manifest and removes leftovers of a killed run."""
+        self.part.begin()
         self.part.clean(SUFFIXES, self.targets)
         write_manifest(self.path, self.header, self.lines.values())
 

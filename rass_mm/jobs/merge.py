@@ -10,13 +10,12 @@ from rass_mm.errors import DataError
 from rass_mm.files.locks import held
 from rass_mm.files.manifest import MANIFEST, Record, read_manifest, write_manifest
 from rass_mm.files.verified import Verified
-from rass_mm.jobs.part import PATIENT, SETUP, SHARD
+from rass_mm.jobs.part import SHARD, beginning
 from rass_mm.jobs.shard import Shard, shards_in
-from rass_mm.jobs.status import JobState, job_state
+from rass_mm.jobs.status import JobState, job_state, shortened
 
 logger = logging.getLogger(__name__)
 
-LISTED = 20
 VERSIONS = ('version', 'versions')
 """Keys of headers whose values may differ between shards."""
 Finish = Callable[[Path, list[Record], Mapping[str, Any]], None]
@@ -41,20 +40,16 @@ def merge_shards(out: Path, finish: Finish | None = None) -> int:
     """
     if not shards_in(out):
         job_state(out)  # says why there are none, before a folder is created
-    with held(out, SETUP, patience=PATIENT, clean=False):
+    with beginning(out):
         if (out / MANIFEST).exists():
             return _continue_removal(out)
         job = job_state(out)
         if not job.complete:
-            faults = '\n'.join(f'  {line}' for line in _shortened(job.faults()))
+            faults = '\n'.join(f'  {line}' for line in shortened(job.faults()))
             raise DataError(f'The shards in {out} cannot be merged yet:\n{faults}')
         with held(out):  # no shard is running, so leftovers can be removed
             _merge(job, finish)
         return job.done
-
-
-def _shortened(lines: list[str]) -> list[str]:
-    return lines[:LISTED] + [f'and {len(lines) - LISTED} more'] * (len(lines) > LISTED)
 
 
 def _merge(job: JobState, finish: Finish | None) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +11,42 @@ from typing_extensions import TypedDict
 from rass_mm.errors import DataError
 from rass_mm.files.atomic import write_text
 from rass_mm.files.hashing import json_sha256
-from rass_mm.files.locks import held
-from rass_mm.files.manifest import MANIFEST, PARTIAL, Record, read_header, remove_leftovers, write_manifest
+from rass_mm.files.locks import held, holder_of
+from rass_mm.files.manifest import (
+    MANIFEST,
+    PARTIAL,
+    Record,
+    has_header_only,
+    read_header,
+    remove_leftovers,
+    write_manifest,
+)
 from rass_mm.files.schemas import FileName
 from rass_mm.files.verified import VERIFIED
 from rass_mm.jobs.shard import Shard, shards_in
 
 SHARD = 'shard'
 """Key of a shard's record in the header of its manifest. The rest of the header is that of a run without shards."""
-SETUP, PATIENT = '.rass_mm.shards.lock', 60.0
+SETUP, PATIENT = '.rass_mm.shards.lock', 600.0
 """Lock that shards hold for a moment while they begin, and the seconds in which others wait for it."""
+CROWDED = (
+    f'Shards begin one after the other, and not during a merge. This command has waited {PATIENT:.0f} s. Check whether '
+    'that process hangs, then give this command again.'
+)
 
 
 class ShardRecord(TypedDict):
     """Record of a shard in the header of its manifest.
 
     `job` and `plan` are hashes of the settings and of the names of all images of the job, which are equal in all its
-    shards. `images` is the number of images of the shard, `planned` that of the job. `notes` are values that the merge
-    needs, e.g. the class names.
+    shards. `source` is the resolved source, which is one of the settings. `images` is the number of images of the
+    shard, `planned` that of the job. `notes` are values that the merge needs, e.g. the class names.
     """
 
     number: int
     count: int
     job: str
+    source: str | list[str]
     images: int
     planned: int
     plan: str
@@ -60,6 +73,7 @@ class Part:
         self.names = sorted(names)
         self.manifest = out / (shard.manifest if shard else MANIFEST)
         self.verified = shard.verified if shard else VERIFIED
+        self._unused = False
 
     def has(self, name: str) -> bool:
         """Returns whether an image belongs to this part."""
@@ -68,6 +82,9 @@ class Part:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Context manager. Holds the lock of the folder, or only that of the shard, so that other shards can run.
+
+        If the block ends before `begin` or `finish`, e.g. because the model cannot be loaded, a manifest that `claim`
+        made is removed, so that the corrected command is not refused.
 
         Raises:
             DataError: another process holds the lock, or the folder belongs to runs with another number of shards.
@@ -79,31 +96,42 @@ class Part:
                 yield
         else:
             with held(self.out, self.shard.lock, f'{self.out}, {self.shard},', clean=False):
-                yield
+                try:
+                    yield
+                finally:
+                    if self._unused:
+                        self.manifest.unlink(missing_ok=True)
 
     def header(self, header: Record, identity: Mapping[str, Any]) -> Record:
         """Returns the header of the manifest. A shard's header also has its record, with the notes of earlier runs.
 
         Args:
             header: the header of a manifest of all images.
-            identity: the part of the header that must be the same in all runs.
+            identity: values that must be the same in all runs: those of the header, and 'source', which is resolved.
         """
         if self.shard is None:
             return header
-        earlier = read_header(self.manifest).get(SHARD)
+        job, earlier = json_sha256(identity)[:16], read_header(self.manifest).get(SHARD)
+        same = isinstance(earlier, dict) and earlier.get('job') == job
         record: ShardRecord = {
             'number': self.shard.number,
             'count': self.shard.count,
-            'job': json_sha256(identity)[:16],
+            'job': job,
+            'source': identity['source'],
             'images': sum(map(self.shard.has, self.names)),
             'planned': len(self.names),
             'plan': json_sha256(self.names)[:16],
-            'notes': earlier.get('notes', {}) if isinstance(earlier, dict) else {},
+            'notes': earlier.get('notes', {}) if same else {},
         }
         return {**header, SHARD: record}
 
+    @property
+    def settled(self) -> bool:
+        """Whether an earlier run has settled the settings: it left a manifest, and that of a shard has images."""
+        return self.manifest.exists() and (self.shard is None or not has_header_only(self.manifest))
+
     def claim(self, header: Record) -> None:
-        """Begins the run of a shard: removes its mark, and writes its manifest if it has none.
+        """Prepares the run of a shard: removes its mark, and writes its manifest if no image is recorded.
 
         Args:
             header: a header from `header`.
@@ -114,12 +142,16 @@ class Part:
         """
         if self.shard is None:
             return
-        with held(self.out, SETUP, patience=PATIENT, clean=False), held(self.out, clean=False):
-            self._refuse_mixing()
-            self._refuse_other_settings(header)
+        with beginning(self.out), held(self.out, clean=False):
+            self._refuse_other_settings(header, self._refuse_mixing())
             (self.out / self.shard.mark).unlink(missing_ok=True)
-            if not self.manifest.exists():
+            if not self.settled:
+                self._unused = not self.manifest.exists()
                 write_manifest(self.manifest, header, [])
+
+    def begin(self) -> None:
+        """Begins the first image. The manifest of a shard is kept from now on, also if the run fails."""
+        self._unused = False
 
     def clean(self, suffixes: Iterable[str], targets: Iterable[Path]) -> None:
         """Removes the temporary files of a killed run. A shard removes those of its own files only.
@@ -143,10 +175,12 @@ class Part:
             failed: the images that failed, by name, with the reason.
         """
         if self.shard is not None:
+            self.begin()
             write_manifest(self.manifest, header, lines)
             write_text(self.out / self.shard.mark, json.dumps({'failed': dict(sorted(failed.items()))}) + '\n')
 
-    def _refuse_mixing(self) -> None:
+    def _refuse_mixing(self) -> list[Shard]:
+        """Raises an error if the folder belongs to other runs; returns its shards."""
         shards = shards_in(self.out)
         if self.shard is None:
             if shards:
@@ -155,7 +189,7 @@ class Part:
                     f'has none. Finish its shards (rass-mm jobs status {self.out}) and merge them (rass-mm jobs merge '
                     f'{self.out}), or choose another output folder.'
                 )
-            return
+            return shards
         whole = next((name for name in (MANIFEST, PARTIAL) if (self.out / name).exists()), None)
         if whole is not None:
             raise DataError(
@@ -168,17 +202,36 @@ class Part:
                 f'{self.out} belongs to a job of {other.count} shards ({other.manifest}), but this command is '
                 f'{self.shard}. Use the same number of shards, or choose another output folder.'
             )
+        return shards
 
-    def _refuse_other_settings(self, header: Record) -> None:
-        others = (self.out / shard.manifest for shard in shards_in(self.out) if shard != self.shard)
-        manifest = next((path for path in others if path.exists()), None)  # the rest are equal to it in turn
+    def _refuse_other_settings(self, header: Record, shards: list[Shard]) -> None:
+        others = (self.out / shard.manifest for shard in shards if shard != self.shard and self._has_run(shard))
+        manifest = next(others, None)
+        # The manifests of the other shards that have run are equal to it.
         other = {} if manifest is None else read_header(manifest)
         if isinstance(other.get(SHARD), dict) and other[SHARD].get('job') != header[SHARD]['job']:
+            listed = differing(_resolved(other), _resolved(header))
             raise DataError(
-                f'{manifest} shows that the other shards were made with other settings:\n'
-                f'{differing(other, header)}\nChoose another output folder, delete this one, or use the same settings '
-                'as for the other shards.'
+                f'{manifest} shows that the other shards were made with other settings:\n{listed}\nChoose another '
+                'output folder, delete this one, or use the same settings as for the other shards.'
             )
+
+    def _has_run(self, shard: Shard) -> bool:
+        """Returns whether another shard has images or has ended, or is running."""
+        manifest = self.out / shard.manifest
+        if not manifest.exists():
+            return False
+        ended = (self.out / shard.mark).exists()
+        return ended or not has_header_only(manifest) or holder_of(self.out, shard.lock) is not None
+
+
+def beginning(out: Path) -> AbstractContextManager[None]:
+    """Holds the lock of an output folder while a shard begins or shards are merged."""
+    return held(out, SETUP, f'The start of shards in {out}', PATIENT, clean=False, advice=CROWDED)
+
+
+def _resolved(header: Record) -> Record:
+    return {**header, 'source': header[SHARD].get('source')}
 
 
 def differing(before: Record, now: Record) -> str:

@@ -14,6 +14,8 @@ from rass_mm.jobs.shard import Shard, shards_in
 
 DONE, RUNNING, INCOMPLETE, NEVER = 'done', 'running', 'incomplete', 'never ran'
 STATES = (DONE, RUNNING, INCOMPLETE, NEVER)
+LISTED = 20
+"""Largest number of lines in a message."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,15 @@ class JobState:
             (RUNNING, 'wait for them'),
         ):
             if numbers := self.of(state):
-                lines.append(f'{state}: {listed(numbers)} of {len(self.shards)} ({cure})')
-        for state in self.shards:
-            lines += [f'failed in shard {state.shard.number}: {name}: {why}' for name, why in state.failed.items()]
-        return lines + list(self._differences())
+                lines.append(f'{state}: shards {listed(numbers)} (of {len(self.shards)}): {cure}')
+        return lines + self._failures() + list(self._differences())
+
+    def _failures(self) -> list[str]:
+        return [
+            f'failed in shard {state.shard.number}: {name}: {reason}'
+            for state in self.shards
+            for name, reason in state.failed.items()
+        ]
 
     def _differences(self) -> Iterator[str]:
         started = [state for state in self.shards if state.record]
@@ -114,6 +121,11 @@ class JobState:
             'failed': sum(len(state.failed) for state in self.shards),
             'states': [state.summary() for state in self.shards],
         }
+
+
+def shortened(lines: list[str]) -> list[str]:
+    """Returns the first `LISTED` lines and the number of the others."""
+    return lines[:LISTED] + [f'and {len(lines) - LISTED} more'] * (len(lines) > LISTED)
 
 
 def listed(numbers: list[int]) -> str:

@@ -42,8 +42,8 @@ def detected_shard(environment: Mapping[str, str] = os.environ) -> Found:
     if len({shard for shard, _ in found}) > 1:
         listed = ', '.join(f'{variable} means {shard}' for shard, variable in found)
         raise ConfigError(
-            f'--shards auto: the environment variables contradict each other: {listed}. Unset those of one kind, or '
-            'pass --shards N --shard I.'
+            f'--shards auto: the environment variables contradict each other: {listed}. Unset those of one kind, e.g. '
+            f'with env -u {found[-1].variable} before the command, or pass --shards N --shard I.'
         )
     return found[0]
 
@@ -66,6 +66,11 @@ def _rank(environment: Mapping[str, str]) -> Shard:
 
 def _completion(environment: Mapping[str, str]) -> Shard:
     owner = 'the job (Kubernetes sets only the index; set it in the pod template to the value of .spec.completions)'
+    if RANK in environment and WORLD_SIZE in environment and COMPLETIONS not in environment:
+        raise ConfigError(
+            f'--shards auto: torchrun has set {RANK} and {WORLD_SIZE}, and an indexed job of Kubernetes {INDEX}. If '
+            f'each pod runs torchrun for all pods, start it with env -u {INDEX} torchrun ..., so that {RANK} counts.'
+        )
     return _shard(environment, INDEX, COMPLETIONS, owner)
 
 

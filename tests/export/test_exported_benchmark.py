@@ -37,6 +37,18 @@ def test_an_exported_segmentor_runs_beside_its_config(record, exports):
     assert [ratio['variant'] for ratio in record['ratios']] == ['exported']
 
 
+def test_a_report_has_a_row_for_an_exported_model(record, tmp_path, capsys):
+    (tmp_path / 'benchmark.json').write_text(json.dumps(record))
+    assert main(['report', str(tmp_path)]) == 0
+    lines = [[cell.strip() for cell in line.split('|')[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    header = next(cells for cells in lines if 'parameters (M)' in cells)
+    rows = {cells[0]: dict(zip(header, cells, strict=True)) for cells in lines if len(cells) == len(header)}
+    exported, plain = rows['exported'], rows[record['variants'][0]['name']]
+    assert float(exported['images/s']) > 0 and float(exported['times as fast']) > 0
+    for column in ('parameters (M)', 'trained (M)'):
+        assert exported[column] == '' and float(plain[column]) > 0
+
+
 def test_each_image_runs_once_per_window(exports, monkeypatch, tmp_path):
     from rass_mm.export import onnx_format
 

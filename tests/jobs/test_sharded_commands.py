@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -102,18 +103,45 @@ def test_two_processes_of_torchrun_make_the_folder_of_one_process(command, kit, 
     assert contents(out) == contents(kit.one[command])
 
 
+def half_damaged(folder, count):
+    """Writes images, of which those of shard 0 are damaged and the others are large; returns the number of each."""
+    damaged = 0
+    for path in sorted(write_images(folder, 40).rglob('*.png')):
+        if Shard(0, count).has(path.relative_to(folder).as_posix()):
+            path.write_bytes(b'\x89PNG')  # this process ends at once
+            damaged += 1
+        else:
+            Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)).save(path)
+    return damaged
+
+
 def test_a_damaged_image_does_not_stop_the_other_process(kit, tmp_path):
-    images, out = write_images(tmp_path / 'images', 40), tmp_path / 'out'
-    shards = [Shard(number, 2) for number in (0, 1)]
-    names = sorted(path.relative_to(images).as_posix() for path in images.rglob('*.png'))
-    damaged = [name for name in names if shards[0].has(name)]
-    for name in damaged:  # this process ends at once
-        (images / name).write_bytes(b'\x89PNG')
+    images, out, shards = tmp_path / 'images', tmp_path / 'out', [Shard(0, 2), Shard(1, 2)]
+    damaged = half_damaged(images, 2)
     done = torchrun('dist_restore.sh', images, out, *kit.options['restore'])
-    assert done.returncode != 0 and f'{len(damaged)} of {len(damaged)} images cannot be restored' in done.stderr
-    assert main(['jobs', 'status', str(out), '--json']) == 0
-    lines = (out / shards[1].manifest).read_text().splitlines()
-    assert len(lines) - 1 == 40 - len(damaged) and (out / shards[1].mark).exists()
+    assert done.returncode != 0 and f'{damaged} of {damaged} images cannot be restored' in done.stderr
+    first, second = (out / shard.mark for shard in shards)
+    assert second.exists() and len((out / shards[1].manifest).read_text().splitlines()) - 1 == 40 - damaged
+    assert second.stat().st_mtime - first.stat().st_mtime > 1  # longer than torchrun needs to notice a failure
+
+
+@pytest.mark.slow
+def test_an_error_of_another_machine_does_not_hold_a_failed_process(kit, tmp_path):
+    images, out, damaged = tmp_path / 'images', tmp_path / 'out', half_damaged(tmp_path / 'images', 4)
+    shim, port = server().with_name('python'), next(PORTS)
+    options = [list(map(str, kit.options['restore'])) for _ in range(2)]
+    options[1][options[1].index('--adapter') + 1] = str(tmp_path / 'absent.safetensors')  # fails before it has a shard
+
+    def machine(number):
+        env = {'PYTHON': str(shim), 'WARM_EXECUTABLE': str(shim), 'PORT': str(port)}
+        env |= {'NNODES': '2', 'NODE_RANK': str(number)}
+        return run('bash', ROOT / 'tools' / 'dist_restore.sh', 2, images, out, *options[number], env=env, timeout=300)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(machine, range(2))
+    assert 'absent.safetensors' in second.stderr and second.returncode != 0
+    assert first.returncode != 0 and f'{damaged} of {damaged} images cannot be restored' in first.stderr
+    assert (out / Shard(0, 4).mark).exists() and (out / Shard(1, 4).mark).exists()
 
 
 KILLED = """
@@ -149,10 +177,24 @@ def test_a_killed_shard_resumes(command, kit, tmp_path, capsys):
     state = json.loads(capsys.readouterr().out)
     assert [found['state'] for found in state['states']] == ['done', 'incomplete'] and not state['complete']
     assert state['states'][1]['done'] == 1 and state['states'][1]['process'] is None
-    assert main(['jobs', 'merge', str(out)]) == 1 and 'incomplete: 1 of 2' in capsys.readouterr().err
+    assert main(['jobs', 'merge', str(out)]) == 1 and 'incomplete: shards 1 (of 2): give' in capsys.readouterr().err
     assert command_on(kit, command, out, *shard) == 0
     assert main(['jobs', 'merge', str(out)]) == 0
     assert contents(out) == contents(kit.one[command])
+
+
+def test_a_wrong_base_does_not_block_the_right_one(kit, tmp_path, capsys):
+    out, options = tmp_path / 'out', list(map(str, kit.options['restore']))
+    wrong = shutil.copytree(options[options.index('--base') + 1], tmp_path / 'base')
+    weights = next((wrong / 'unet').glob('*.safetensors'))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    shard = ('--shards', '2', '--shard')
+    assert main(['restore', str(kit.images), str(out), *options, '--base', str(wrong), *shard, '0']) == 1
+    assert weights.name in capsys.readouterr().err
+    for number in '10':
+        assert command_on(kit, 'restore', out, *shard, number) == 0
+    assert main(['jobs', 'merge', str(out)]) == 0
+    assert contents(out) == contents(kit.one['restore'])
 
 
 def test_status_names_failed_images_and_shards_that_never_ran(kit, tmp_path, capsys):
@@ -165,7 +207,7 @@ def test_status_names_failed_images_and_shards_that_never_ran(kit, tmp_path, cap
     assert main(['jobs', 'status', str(out)]) == 0
     shown = capsys.readouterr().out
     others = ', '.join(str(other) for other in range(3) if other != number)
-    assert 'of 9 images done, 1 failed, 3 shards' in shown and '  failed: 0/0.png: ' in shown
+    assert 'of 9 images done, 1 failed, 3 shards' in shown and shown.count(' 0/0.png: ') == 1
     assert re.search(rf'never ran: 2 \(shards {others.replace(", ", "(, |-)")}\)', shown)
     assert f'shard {number}: incomplete, ' in shown and 'Not complete:' in shown
     assert main(['jobs', 'status', str(out), '--json']) == 0

@@ -74,7 +74,8 @@ def test_a_stopped_shard_resumes(photos, restore, out, tmp_path):
     assert states(out) == [DONE, DONE, INCOMPLETE, DONE]
     state = job_state(out).shards[2]
     assert len(state.lines) == 2 < state.record['images'] and not state.failed
-    with pytest.raises(DataError, match=r'cannot be merged yet:\n  incomplete: 2 of 4 \(give their commands again\)'):
+    said = r'cannot be merged yet:\n  incomplete: shards 2 \(of 4\): give their commands again'
+    with pytest.raises(DataError, match=said):
         merge_shards(out)
     assert restore(2).made == state.record['images'] - 2
     merge_shards(out)
@@ -96,7 +97,7 @@ def test_shards_that_never_ran_are_named(restore, out):
     restore(3)
     restore(1)
     assert states(out) == [NEVER, DONE, NEVER, DONE]
-    with pytest.raises(DataError, match=r'never ran: 0, 2 of 4 \(start them\)'):
+    with pytest.raises(DataError, match=r'never ran: shards 0, 2 \(of 4\): start them'):
         merge_shards(out)
     assert not (out / MANIFEST).exists()
 
@@ -115,7 +116,8 @@ def test_failed_images_are_named_and_tried_again(photos, tmp_path):
     job = job_state(out)
     assert [bool(state.failed) for state in job.shards] == [number == owner(name) for number in range(4)]
     assert list(job.shards[owner(name)].failed) == [name] and job.done == 29 and not job.complete
-    with pytest.raises(DataError, match=rf'incomplete: {owner(name)} of 4(.|\n)*failed in shard \d: {name}: .*4\.png'):
+    said = rf'incomplete: shards {owner(name)} \(of 4\)(.|\n)*failed in shard \d: {name}: .*4\.png'
+    with pytest.raises(DataError, match=said):
         merge_shards(out)
     (copy / name).write_bytes(whole)
     assert restore_images(copy, out, owner(name)).made == 1
@@ -161,7 +163,7 @@ def test_two_runs_of_one_shard_exclude_each_other(restore, out):
         restore(2)  # another shard runs meanwhile
         assert states(out) == [DONE, RUNNING, DONE, NEVER]
         assert f'process {process.pid} ' in job_state(out).shards[1].holder
-        with pytest.raises(DataError, match=r'running: 1 of 4 \(wait for them\)'):
+        with pytest.raises(DataError, match=r'running: shards 1 \(of 4\): wait for them'):
             merge_shards(out)
     finally:
         process.kill()
@@ -315,6 +317,6 @@ def test_failed_images_of_a_degraded_copy_are_named(photos, tmp_path):
     name = 'part 1/image 4.png'
     (copy / name).write_bytes(b'\x89PNG')
     shard = Shard(owner(name, 2), 2)
-    with pytest.raises(DataError, match='1 of'):
+    with pytest.raises(DataError, match='1 of .*(.|\n)*remove them, and run the commands of all shards again'):
         build_lq_dataset(copy, tmp_path / 'out', shard=shard)
     assert list(job_state(tmp_path / 'out').shards[shard.number].failed) == [name]

@@ -48,7 +48,8 @@ def test_kinds_that_agree_are_one():
         ({'RANK': '-1', 'WORLD_SIZE': '4'}, "RANK is '-1', which is not a number"),
         ({'JOB_COMPLETION_INDEX': '0'}, r'JOB_COMPLETION_COUNT is not set.*\.spec\.completions'),
         ({**array(), 'RANK': '0', 'WORLD_SIZE': '2'}, 'TASK_ID means shard 2 of 4, RANK means shard 0 of 2'),
-        ({**RANKS, **PODS, 'JOB_COMPLETION_INDEX': '3'}, 'contradict each other'),
+        ({**RANKS, **PODS, 'JOB_COMPLETION_INDEX': '3'}, 'contradict .* env -u JOB_COMPLETION_INDEX before'),
+        ({**RANKS, 'JOB_COMPLETION_INDEX': '1'}, 'env -u JOB_COMPLETION_INDEX torchrun'),
     ],
 )
 def test_wrong_variables_are_errors_that_name_them(variables, said):

@@ -71,13 +71,13 @@ def _overview(variants: Sequence[Named]) -> str:
 
 def _measured(content: Mapping[str, Any], variant: Mapping[str, Any]) -> list[str]:
     ratios = {ratio['variant']: ratio['median'] for ratio in content.get('ratios', [])}
-    peak = variant['memory']['peak_bytes']
+    peak, counts = variant['memory']['peak_bytes'], variant['parameters']
     return [
         f'{variant["images_per_second"]:.4g}',
         f'{variant["seconds"]["median"]:.4g}',
         f'{ratios[variant["name"]]:.3g}' if variant['name'] in ratios else 'reference',
         '' if peak is None else f'{peak / GIB:.2f}',
-        *(f'{variant["parameters"][key] / 1e6:.2f}' for key in ('all', 'trained')),
+        *(f'{counts[key] / 1e6:.2f}' if counts else '' for key in ('all', 'trained')),
     ]
 
 

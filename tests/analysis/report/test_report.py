@@ -229,6 +229,16 @@ def test_benchmark_has_a_table_of_variants_and_one_of_stages(reported, tmp_path)
     assert '1. `rass-mm benchmark rass/rass_ade20k_lq.py`, torch 2.11.0' in text
 
 
+def test_parameters_that_were_not_counted_are_empty_cells(reported, tmp_path):
+    record = copy.deepcopy(BENCHMARK)
+    record['variants'][1]['parameters'] = {}
+    counted, exported = tables(reported(write(tmp_path / 'b.json', record))[1])[0]
+    assert (counted['parameters (M)'], exported['parameters (M)'], exported['trained (M)']) == ('1700.00', '', '')
+    record['variants'][1]['parameters'] = {'all': 1}
+    status, _, error = reported(write(tmp_path / 'b.json', record))
+    assert status == 1 and 'the key variants.1.parameters.trained is missing' in ' '.join(error.split())
+
+
 def test_record_of_a_real_benchmark_becomes_rows(reported, tmp_path):
     options = ['--size', '64x64', '--iterations', '1', '--warmup', '1', '--device', 'cpu', '--out', str(tmp_path / 'b')]
     assert main(['benchmark', BASELINE, '--variant', f'half: {BASELINE} dtype=bfloat16', *options]) == 0
