@@ -127,8 +127,8 @@ class Part:
 
     @property
     def settled(self) -> bool:
-        """Whether an earlier run has settled the settings: it left a manifest, and that of a shard has images."""
-        return self.manifest.exists() and (self.shard is None or not has_header_only(self.manifest))
+        """Whether the settings must be those of the manifest. That of a shard settles nothing until it has an image."""
+        return self.shard is None or (self.manifest.exists() and not has_header_only(self.manifest))
 
     def claim(self, header: Record) -> None:
         """Prepares the run of a shard: removes its mark, and writes its manifest if no image is recorded.
