@@ -7,8 +7,8 @@ from pathlib import Path
 def write_report(path: Path, results: list[dict]) -> None:
     """Writes the table of groups between the marks of the page, or a new page."""
     rows = [
-        '| group | inputs | valid controls | malicious | wrong | longest (s) |',
-        '|---|---|---|---|---|---|',
+        '| group | inputs | valid controls | malicious | wrong | longest (s) | most memory (MiB) |',
+        '|---|---|---|---|---|---|---|',
     ]
     groups = Counter(result['name'].partition('/')[0] for result in results)
     for group in [*sorted(groups), None]:
@@ -20,6 +20,7 @@ def write_report(path: Path, results: list[dict]) -> None:
             sum(result['malicious'] for result in chosen),
             sum(bool(result['faults']) for result in chosen),
             f'{max((result["seconds"] for result in chosen), default=0):.1f}',
+            max((result['peak'] for result in chosen), default=0),
         ]
         rows.append('| ' + ' | '.join(map(str, cells)) + ' |')
     _between(path, 'campaign', rows)
