@@ -4,7 +4,7 @@
 set -u
 [ $# -gt 0 ] && exec python -m pytest "$@"
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
-second=(tests/tools tests/experiments tests/analysis tests/restoration tests/rass_mm_cli)
+second=(tests/tools tests/experiments tests/analysis tests/restoration tests/rass_mm_cli tests/jobs)
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 python -m pytest "${second[@]}" >"$log" 2>&1 &
