@@ -8,11 +8,14 @@ import errno
 import glob
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 try:
     import fcntl
@@ -24,12 +27,29 @@ MARK = '-rass_mm-'
 LONGEST = 40
 """Maximum number of characters of the target's name in the temporary name, because file systems limit its length."""
 
+SYSTEM_ERROR = re.compile(r'\(os error (\d+)\)')
+"""End of the message of an error of the operating system in safetensors."""
+
+
+@contextmanager
+def system_errors(target: str | os.PathLike) -> Iterator[None]:
+    """Context manager. Raises an error of the operating system in safetensors as an OSError that names `target`."""
+    try:
+        yield
+    except SafetensorError as error:
+        found = SYSTEM_ERROR.search(str(error))
+        if found is None:
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number), os.fspath(target)) from error
+
 
 @contextmanager
 def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
     """Context manager. Yields a temporary path in the target's folder and renames it to `target` if no error is raised.
 
-    An OSError without a file name, as of a write to a full disk, gets the name of the target.
+    An OSError without a file name, as of a write to a full disk, gets the name of the target. So does an error of the
+    operating system in safetensors.
 
     The temporary name keeps the target's suffix, because image writers choose the format by the suffix.
     """
@@ -37,7 +57,8 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = _locked_file(target)
     try:
-        yield temporary
+        with system_errors(target):
+            yield temporary
         temporary.chmod(0o644)  # mkstemp creates private files, but data sets and checkpoints are shared
         os.replace(temporary, target)
     except OSError as error:
@@ -104,7 +125,8 @@ def atomic_folder(target: str | os.PathLike) -> Iterator[Path]:
     ) as temporary:
         inner = Path(temporary) / target.name
         inner.mkdir()
-        yield inner
+        with system_errors(target):
+            yield inner
         os.replace(inner, target)
 
 

@@ -1,8 +1,12 @@
 """Atomic writes: a file is complete or absent."""
 
+import errno
 import os
 
 import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from rass_mm.files.atomic import MARK, atomic_folder, atomic_path, write_bytes, write_text
 
@@ -75,3 +79,22 @@ def test_a_folder_is_complete_or_absent(tmp_path):
         (folder / 'file').write_text('whole')
         assert not (tmp_path / 'out').exists()
     assert (tmp_path / 'out' / 'file').read_text() == 'whole' and [*tmp_path.iterdir()] == [tmp_path / 'out']
+
+
+@pytest.mark.parametrize('writer', [atomic_path, atomic_folder])
+def test_weights_that_the_system_refuses_are_an_error_that_names_the_target(writer, tmp_path):
+    resource = pytest.importorskip('resource')
+    target, (before, most) = tmp_path / 'adapter.safetensors', resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(OSError, match='File too large') as caught, writer(target) as path:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most))
+            save_file({'weight': torch.zeros(100_000)}, path / 'part' if writer is atomic_folder else path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(target)) and not [*tmp_path.iterdir()]
+
+
+def test_other_errors_of_safetensors_stay_what_they_are(tmp_path):
+    (tmp_path / 'broken').write_bytes(b'broken')
+    with pytest.raises(SafetensorError), atomic_path(tmp_path / 'target'):
+        load_file(tmp_path / 'broken')

@@ -27,7 +27,7 @@ from rass_mm.diffusion.known_bases import LAYOUTS, build_models, write_configs
 from rass_mm.diffusion.prompts import cache_folder
 from rass_mm.diffusion.text import load_tokenizer
 from rass_mm.errors import BaseFolderError, CheckpointError
-from rass_mm.files.atomic import atomic_path, write_text
+from rass_mm.files.atomic import atomic_path, system_errors, write_text
 from rass_mm.files.locks import held_beside
 from rass_mm.files.tensors import first_line, read_tensors
 
@@ -121,7 +121,8 @@ class _BaseTraining:
             step = NoiseLoss(parts, latents, data, load_tokenizer(read_base(self.folder)), recipe)
             self._fit('unet', parts, recipe.unet_steps, recipe.unet_rate, step)
         for name, model in self.models.items():
-            model.save_pretrained(self.folder / name, safe_serialization=True)
+            with system_errors(self.folder / name):
+                model.save_pretrained(self.folder / name, safe_serialization=True)
         for state in self.folder.glob('*.pt'):
             state.unlink()
         record = {'key': self.key, 'recipe': asdict(recipe), 'losses': self.losses, 'classes': list(data.classes)}
