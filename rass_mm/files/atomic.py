@@ -146,7 +146,7 @@ def check_writable(target: str | os.PathLike) -> None:
         pass
 
 
-def write_bytes(target: str | os.PathLike, data: bytes) -> None:
+def write_bytes(target: str | os.PathLike, data: bytes | memoryview) -> None:
     """Writes `data` to `target` atomically: a reader sees the old file or the new one, never a partial file."""
     with atomic_path(target) as temporary:
         temporary.write_bytes(data)

@@ -4,6 +4,7 @@ Training takes minutes on a CPU. The result is a Stable Diffusion folder in diff
 code as a full-size base. It is stored in the cache folder under a hash of its recipe and copied to the target folder.
 """
 
+import io
 import json
 import logging
 import math
@@ -27,7 +28,7 @@ from rass_mm.diffusion.known_bases import LAYOUTS, build_models, write_configs
 from rass_mm.diffusion.prompts import cache_folder
 from rass_mm.diffusion.text import load_tokenizer
 from rass_mm.errors import BaseFolderError, CheckpointError
-from rass_mm.files.atomic import atomic_path, system_errors, write_text
+from rass_mm.files.atomic import system_errors, write_bytes, write_text
 from rass_mm.files.locks import held_beside
 from rass_mm.files.tensors import first_line, read_tensors
 
@@ -195,8 +196,9 @@ def _store(file: Path, parts: list[nn.Module], optimizer: Any, schedule: Any, st
         'step': step,
         'mean': mean,
     }
-    with atomic_path(file) as temporary:
-        torch.save(state, temporary)
+    content = io.BytesIO()  # on a full disk, torch.save to a file raises a RuntimeError
+    torch.save(state, content)
+    write_bytes(file, content.getbuffer())
 
 
 def _restore(file: Path, parts: list[nn.Module], optimizer: Any, schedule: Any) -> tuple[int, float]:
