@@ -6,12 +6,18 @@ from pathlib import Path
 
 FOLDER_EXPECTED = (errno.EEXIST, errno.ENOTDIR)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def explain_os_error(error: OSError) -> str | None:
-    """Returns a message for an error that has a file name, or None for other errors, such as a failed connection."""
+    """Returns a message for a full disk and for an error that has a file name.
+
+    Returns None for other errors, such as a failed connection.
+    """
     path = error.filename if error.filename2 is None else error.filename2  # the target of a renaming
     if not isinstance(path, (str, bytes, os.PathLike)):
+        if error.errno in FULL:  # an error of a write has no file name
+            return f'A file cannot be written: {error.strerror}. Free disk space, and run the same command again.'
         return None
     path = Path(os.fsdecode(path))
     if error.errno in FOLDER_EXPECTED:

@@ -72,3 +72,11 @@ def test_an_error_without_a_file_name_keeps_its_traceback():
 
     with pytest.raises(ConnectionResetError):
         guarded(argparse.Namespace(run=run))
+
+
+def test_a_full_disk_without_a_file_name_is_explained(capsys):
+    def run(_arguments):
+        raise OSError(errno.ENOSPC, 'No space left on device')  # of a buffer that is written when its file is closed
+
+    assert guarded(argparse.Namespace(run=run)) == 1
+    assert 'A file cannot be written: No space left on device. Free disk space' in capsys.readouterr().err
