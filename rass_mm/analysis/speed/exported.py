@@ -1,7 +1,6 @@
 """Job of a benchmark that runs an exported model."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -60,11 +59,9 @@ class ExportedJob:
                 'pixels. Choose images that are at least as large.'
             )
 
-    @contextmanager
-    def active(self) -> Iterator[None]:
-        """Context manager. Does nothing but to disable gradients."""
-        with torch.no_grad():
-            yield
+    def active(self) -> AbstractContextManager:
+        """Returns a context manager inside which gradients are disabled."""
+        return torch.no_grad()
 
     def points(self) -> list[StagePoint]:
         """Returns the only stage, the network with its runtime."""
