@@ -1,0 +1,4 @@
+"""Web page and HTTP service that degrade, restore and segment uploaded images.
+
+The modules `degrading`, `limits`, `models`, `pictures`, `reading`, `service` and `workspace` do not depend on Gradio.
+"""
