@@ -1,15 +1,17 @@
 """The part of a job that one run does: its files in the output folder, its lock, and what it records for other runs."""
 
+import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
 from rass_mm.errors import DataError
-from rass_mm.files.atomic import write_text
+from rass_mm.files.atomic import MARK, remove_abandoned, write_text
 from rass_mm.files.hashing import json_sha256
 from rass_mm.files.locks import held, holder_of
 from rass_mm.files.manifest import (
@@ -21,12 +23,17 @@ from rass_mm.files.manifest import (
     remove_leftovers,
     write_manifest,
 )
+from rass_mm.files.naming import shortened
 from rass_mm.files.schemas import FileName
 from rass_mm.files.verified import VERIFIED
 from rass_mm.jobs.shard import Shard, shards_in
 
 SHARD = 'shard'
 """Key of a shard's record in the header of its manifest. The rest of the header is that of a run without shards."""
+TOKEN = '.token'
+"""Suffix of the files of a pool in the output folder, see `token_prefix`."""
+STAGING = '.rass_mm.staged'
+"""Folder of a run below the output folder, for sources out of containers and for outputs that go into packs."""
 SETUP, PATIENT = '.rass_mm.shards.lock', 600.0
 """Lock that shards hold for a moment while they begin, and the seconds in which others wait for it."""
 CROWDED = (
@@ -40,7 +47,8 @@ class ShardRecord(TypedDict):
 
     `job` and `plan` are hashes of the settings and of the names of all images of the job, which are equal in all its
     shards. `source` is the resolved source, which is one of the settings. `images` is the number of images of the
-    shard, `planned` that of the job. `notes` are values that the merge needs, e.g. the class names.
+    shard, `planned` that of the job. `notes` are values that the merge needs, e.g. the class names. `command` is
+    the command of the last run, a `rass_mm.jobs.commands.CommandRecord`.
     """
 
     number: int
@@ -51,6 +59,7 @@ class ShardRecord(TypedDict):
     planned: int
     plan: str
     notes: dict[str, Any]
+    command: NotRequired[Any]
 
 
 class Mark(TypedDict):
@@ -73,7 +82,19 @@ class Part:
         self.names = sorted(names)
         self.manifest = out / (shard.manifest if shard else MANIFEST)
         self.verified = shard.verified if shard else VERIFIED
+        self.staging = out / f'{STAGING}.{shard.label}' if shard else out / STAGING
         self._unused = False
+
+    def staged(self, role: str, name: str) -> Path:
+        """Returns the path in the staging folder for a file that has no place of its own in the output folder.
+
+        Args:
+            role: kind of the file, because an image and its output may have the same name.
+            name: name of the image or output, which is the only one with this role and name.
+        """
+        stem, suffix = os.path.splitext(os.path.basename(name))
+        digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+        return self.staging / shortened(f'{role}-{digest}-{stem}', suffix)
 
     def has(self, name: str) -> bool:
         """Returns whether an image belongs to this part."""
@@ -91,16 +112,19 @@ class Part:
         """
         self._refuse_mixing()
         if self.shard is None:
-            with held(self.out):
-                self._refuse_mixing()
-                yield
+            lock = held(self.out)
         else:
-            with held(self.out, self.shard.lock, f'{self.out}, {self.shard},', clean=False):
-                try:
-                    yield
-                finally:
-                    if self._unused:
-                        self.manifest.unlink(missing_ok=True)
+            lock = held(self.out, self.shard.lock, f'{self.out}, {self.shard},', clean=False)
+        with lock:
+            if self.shard is None:
+                self._refuse_mixing()
+            try:
+                yield
+            finally:
+                if self._unused:
+                    self.manifest.unlink(missing_ok=True)
+                with suppress(OSError):
+                    self.staging.rmdir()  # only if it is empty
 
     def header(self, header: Record, identity: Mapping[str, Any]) -> Record:
         """Returns the header of the manifest. A shard's header also has its record, with the notes of earlier runs.
@@ -123,6 +147,8 @@ class Part:
             'plan': json_sha256(self.names)[:16],
             'notes': earlier.get('notes', {}) if same else {},
         }
+        if self.shard.command is not None:
+            record['command'] = self.shard.command.record()
         return {**header, SHARD: record}
 
     @property
@@ -163,8 +189,17 @@ class Part:
         if self.shard is None:
             remove_leftovers(self.out, suffixes)
             return
+        for token in self.out.glob(f'{token_prefix(self.manifest, "*")}????????{TOKEN}'):
+            remove_abandoned(token)
         own = (self.manifest, self.out / self.shard.mark, self.out / self.verified)
         remove_leftovers(self.out, {*suffixes, '.json'}, [*targets, *own])
+
+    def clean_staging(self, keep: Iterable[Path]) -> None:
+        """Removes the files in the staging folder, which a killed run has left, except those to keep."""
+        kept = set(keep)
+        for path in self.staging.iterdir() if self.staging.is_dir() else ():
+            if path not in kept:
+                path.unlink()
 
     def finish(self, header: Record, lines: Iterable[Record], failed: Mapping[str, str]) -> None:
         """Ends the run of a shard: writes its manifest and its mark.
@@ -223,6 +258,16 @@ class Part:
             return False
         ended = (self.out / shard.mark).exists()
         return ended or not has_header_only(manifest) or holder_of(self.out, shard.lock) is not None
+
+
+def token_prefix(manifest: Path, batch: int | str = '') -> str:
+    """Returns the beginning of the names of the files with which a pool observes its processes.
+
+    Args:
+        manifest: manifest of the run, which tells the shards apart.
+        batch: number of the batch in progress; '' for the file that exists as long as the pool.
+    """
+    return f'.ray{batch}.{manifest.stem}{MARK}'
 
 
 def beginning(out: Path) -> AbstractContextManager[None]:

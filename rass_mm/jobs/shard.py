@@ -3,10 +3,11 @@
 import hashlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rass_mm.errors import ConfigError
+from rass_mm.jobs.commands import Command
 
 MOST = 100_000
 """Largest number of shards."""
@@ -24,6 +25,7 @@ class Shard:
     Args:
         number: number of the shard; the first is 0.
         count: number of shards of the job.
+        command: the command that processes the shard, or None if it was not started by one.
 
     Raises:
         ConfigError: the number or the count is out of range.
@@ -31,6 +33,7 @@ class Shard:
 
     number: int
     count: int
+    command: Command | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.count <= MOST:

@@ -77,6 +77,11 @@ class JobState:
         """Whether all shards are done and were planned with the same images."""
         return not self.faults()
 
+    @property
+    def differing(self) -> bool:
+        """Whether shards were planned with other settings or for other images."""
+        return any(self._differences())
+
     def of(self, state: str) -> list[int]:
         """Returns the numbers of the shards in a state."""
         return [found.shard.number for found in self.shards if found.state == state]
@@ -137,6 +142,11 @@ def listed(numbers: list[int]) -> str:
         else:
             runs.append([number, number])
     return ', '.join(str(first) if first == last else f'{first}-{last}' for first, last in runs)
+
+
+def counted(numbers: list[int]) -> str:
+    """Returns the word shard or shards, and the numbers as `listed` does."""
+    return f'shard{"s" * (len(numbers) > 1)} {listed(numbers)}'
 
 
 def job_state(out: Path) -> JobState:

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from rass_mm.files.hashing import json_sha256
 from rass_mm.jobs.variables import LOCAL_RANK
 
@@ -61,7 +63,7 @@ class _Siblings:
     def note(self, state: str) -> None:
         try:
             self.folder.mkdir(mode=0o700, exist_ok=True)
-            (self.folder / self.own).write_text(state)
+            (self.folder / self.own).write_text(state, encoding='utf-8')
         except OSError as error:
             logger.warning('%s cannot be written (%s). A failure of this process stops the others.', self.folder, error)
             self.usable = False
@@ -77,25 +79,19 @@ class _Siblings:
 
     def _has_ended(self, number: int) -> bool:
         try:
-            state = (self.folder / str(number)).read_text()
+            state = (self.folder / str(number)).read_text(encoding='utf-8')
         except OSError:
             return False  # it has not begun; if it never does, torchrun ends this process
         return state == ENDED or (state.isdigit() and not _is_running(int(state)))
 
 
 def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+    return psutil.pid_exists(process)  # on Windows, os.kill would stop it
 
 
 def _start_of(process: int) -> str:
-    """Returns the start of a process in ticks since the start of the system, or '' if the system does not tell."""
+    """Returns the time at which a process started, or '' if the system does not tell."""
     try:
-        return Path(f'/proc/{process}/stat').read_text().rpartition(')')[2].split()[19]
-    except (OSError, IndexError):
+        return str(psutil.Process(process).create_time())
+    except psutil.Error:
         return ''

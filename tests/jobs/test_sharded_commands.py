@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,61 +11,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from commands import ROOT, run, server, warm
+from launched import PORTS, torchrun
 from PIL import Image
-from sharded import contents
-from tiny_segmentors import shipped, write_checkpoint
+from sharded import COMMANDS, command_on, contents, write_images
 
 from rass_mm.cli.shards import card_of_process
 from rass_mm.files.manifest import MANIFEST
 from rass_mm.jobs.shard import Shard
 from rass_mm_cli.main import main
 
-COMMANDS = ('segment', 'restore', 'make-lq')
 VARIABLES = ('SLURM_ARRAY_TASK_ID', 'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'JOB_COMPLETION_INDEX')
-PORTS = iter(range(20000 + os.getpid() % 10000 * 2, 65000))
-
-
-def write_images(folder, count):
-    """Writes images of 8x8 to 12x10 pixels; returns the folder."""
-    for number in range(count):
-        path = folder / f'{number % 3}' / f'{number}.png'
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.random.default_rng(number).integers(0, 256, (8 + number % 5, 10, 3), np.uint8)
-        Image.fromarray(pixels).save(path)
-    return folder
-
-
-@pytest.fixture(scope='module')
-def kit(tmp_path_factory, tiny_base, adapter):
-    """Images, the options of each command, and the folder that one process makes of them, by command."""
-    folder = tmp_path_factory.mktemp('kit')
-    images = write_images(folder / 'images', 9)
-    checkpoint = write_checkpoint(folder / 'plain.pth', shipped('baselines/resnet_scenes_tiny.py'))
-    options = {
-        'segment': ['--checkpoint', checkpoint, '--device', 'cpu'],
-        'restore': ['--adapter', adapter, '--base', tiny_base, '--window', 32, '--overlap', 0, '--device', 'cpu'],
-        'make-lq': ['--workers', '1'],
-    }
-    kit = SimpleNamespace(images=images, options=options, one={})
-    for command in COMMANDS:
-        kit.one[command] = folder / command
-        assert command_on(kit, command, kit.one[command]) == 0
-    return kit
-
-
-def command_on(kit, command, out, *options):
-    return main([command, *map(str, (kit.images, out, *kit.options[command], *options))])
-
-
-def torchrun(script, *arguments, processes=2, **kwargs):
-    """Runs a script of tools, or a command with torchrun, whose processes are forks that have imported the package."""
-    shim = server().with_name('python')
-    env = {'PYTHON': str(shim), 'PORT': str(next(PORTS)), 'WARM_EXECUTABLE': str(shim)}
-    if script.endswith('.sh'):
-        return run('bash', ROOT / 'tools' / script, processes, *arguments, env=env, **kwargs)
-    common = ['--nproc_per_node', processes, '--master_addr', '127.0.0.1', '--master_port', env['PORT']]
-    module = ['-m', 'torch.distributed.run', *common, '-m', 'rass_mm_cli', script, *arguments, '--shards', 'auto']
-    return warm(*module, **kwargs)
 
 
 @pytest.fixture
@@ -312,29 +266,3 @@ def test_slurm_scripts_start_a_task_for_each_gpu(script, given, expected, tmp_pa
     program = Path(options['-u'])
     assert program.samefile(ROOT / 'tools' / script.removeprefix('slurm_').replace('.sh', '.py'))
     assert [Path(word).name for word in words[words.index('-u') + 2 : -1]] == expected
-
-
-@pytest.mark.slow
-def test_2000_images_in_one_process_in_shards_and_with_torchrun(kit, tmp_path):
-    images = write_images(tmp_path / 'images', 2000)
-    big = SimpleNamespace(images=images, options=kit.options)
-    seconds = {}
-    for name in ('one', 'shards', 'torchrun'):
-        start, out = time.monotonic(), tmp_path / name
-        if name == 'one':
-            assert command_on(big, 'restore', out) == 0
-        elif name == 'shards':
-            for number in range(4):
-                assert command_on(big, 'restore', out, '--shards', 4, '--shard', number) == 0
-        else:
-            done = torchrun('dist_restore.sh', images, out, *kit.options['restore'], timeout=3000)
-            assert done.returncode == 0, done.stderr[-3000:]
-        seconds[name] = time.monotonic() - start
-        manifests = [path for path in out.glob('manifest*.jsonl')]
-        lines = [json.loads(line)['image'] for path in manifests for line in path.read_text().splitlines()[1:]]
-        assert len(manifests) == {'one': 1, 'shards': 4, 'torchrun': 2}[name]
-        assert len(lines) == len(set(lines)) == 2000
-        if name != 'one':
-            assert main(['jobs', 'merge', str(out)]) == 0
-            assert contents(out) == contents(tmp_path / 'one')
-    print('seconds:', seconds)
