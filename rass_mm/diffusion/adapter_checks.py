@@ -1,60 +1,17 @@
-"""Checks of the header and the tensors of an adapter file."""
+"""Checks of the tensors of an adapter file."""
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
-from typing_extensions import NotRequired, TypedDict
 
 from rass_mm.errors import AdapterError
-from rass_mm.files.schemas import BaseIdentity, checked
+from rass_mm.files.adapter_header import AGAIN
 
-AGAIN = 'Copy the file again, or pass another one that was written by training or by rass-mm convert.'
 SIDES = {'.lora_A.weight': 0, '.lora_B.weight': 1}
 """Endings of the names of LoRA tensors, and the dimension whose size is the rank."""
 LISTED = 3
-Text = Annotated[str, Field(min_length=1)]
-Scale = Annotated[FiniteFloat, Field(gt=0)]
-Targets = Annotated[list[Text], Field(min_length=1)]
-Name = Annotated[str, Field(min_length=1, pattern=r'^[^.]+$')]
-
-
-class Lora(TypedDict):
-    """Settings of a LoRA."""
-
-    rank: PositiveInt
-    alpha: Scale
-    targets: Targets
-
-
-class AdapterRecipe(TypedDict):
-    """Settings with which the adapter of a restorer is used."""
-
-    form: Literal['residual', 'x0']
-    timestep: NonNegativeInt
-    prompt: Text
-    classes: Annotated[list[Text], Field(max_length=10_000)]
-
-
-class Header(Lora):
-    """Header of an adapter file, see `write_adapter`."""
-
-    name: Name
-    base: BaseIdentity
-    hash: Text
-    recipe: NotRequired[AdapterRecipe]
-    vae: NotRequired[Lora]
-
-
-def check_header(header: Any, path: str | os.PathLike) -> None:
-    """Checks the types and the ranges of the values of a header.
-
-    Raises:
-        AdapterError: a value is wrong or missing. The message names it.
-    """
-    checked(header, Header, f'{path}: the header of the adapter is not valid', AGAIN, AdapterError)
 
 
 def check_tensors(header: Mapping[str, Any], tensors: Mapping[str, Tensor], path: str | os.PathLike, vae: str) -> None:

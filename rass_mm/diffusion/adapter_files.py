@@ -13,14 +13,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rass_mm.diffusion.adapter_checks import check_header, check_tensors
+from rass_mm.diffusion.adapter_checks import check_tensors
 from rass_mm.diffusion.adapters import adapter_tensors
 from rass_mm.errors import AdapterError
+from rass_mm.files.adapter_header import HEADER, check_header
 from rass_mm.files.atomic import atomic_path
 from rass_mm.files.newest import files_in, newest_files
 from rass_mm.files.regular import check_regular
 
-HEADER = 'rass_mm.adapter'
 SUFFIX = '.safetensors'
 VAE = 'vae.'
 """Prefix of the names of VAE tensors in an adapter file. OSEDiff adapts the VAE in addition to the UNet."""
@@ -66,6 +66,7 @@ def save_adapter(
     path: str | os.PathLike,
     base_identity: dict[str, str],
     recipe: dict[str, Any] | None = None,
+    origin: dict[str, Any] | None = None,
 ) -> None:
     """Writes an adapter of a UNet and the full `conv_in` to a file, see `write_adapter`.
 
@@ -76,6 +77,7 @@ def save_adapter(
         base_identity: identity of the base of the UNet.
         recipe: settings with which the adapter is used, e.g. the form, timestep, prompt and classes of a restorer. They
             are copied to the header unchanged.
+        origin: further entries of the header, e.g. `terms` and `versions`.
     """
     tensors = adapter_tensors(unet, name)
     config = unet.peft_config[name]
@@ -86,6 +88,7 @@ def save_adapter(
         'targets': sorted(config.target_modules),
         'base': base_identity,
         **({'recipe': recipe} if recipe else {}),
+        **(origin or {}),
     }
     write_adapter(path, header, tensors)
 

@@ -152,7 +152,7 @@ def load_tiny(folder: Path) -> AutoencoderTiny:
     if missing:
         raise BaseFolderError(
             f'{folder / missing[0]} is missing. Pass a folder with {" and ".join(TAESD_FILES.values())} '
-            f'(safetensors, from the TAESD project), or a diffusers folder of an AutoencoderTiny.'
+            f'(safetensors: rass-mm fetch taesd), or a diffusers folder of an AutoencoderTiny.'
         )
     model = AutoencoderTiny()
     try:

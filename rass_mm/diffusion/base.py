@@ -116,8 +116,11 @@ def how_to_get(folder: Path) -> str:
     """
     known = source_named(folder)
     wanted = known or SD21_BASE
+    if known and folder.name == known.name:
+        folder = known.folder
     command = indent(wanted.command(known and folder), '    ')
-    download = f'download {wanted.title} (nothing is downloaded automatically):\n{command}'
+    fetch = f'rass-mm fetch {wanted.name}'
+    download = f'download {wanted.title} (nothing is downloaded automatically) with {fetch}, or with:\n{command}'
     source, target = shlex.quote(str(SMALL_BASE)), shlex.quote(str(folder))
     copy = f'mkdir -p {target} && cp -r {source}/. {target}'
     small = (

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import diffusers.utils.logging
 import torch
+import transformers.utils.logging
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from rass_mm import compat
 from rass_mm.diffusion.base import DOWNLOAD, DiffusionBase
 from rass_mm.diffusion.base_schemas import Index
 from rass_mm.diffusion.base_weights import check_types, on_meta, weight_files
@@ -36,6 +37,12 @@ def _load(model_class: type, base: DiffusionBase, part: str) -> Any:
     return load_whole(model_class, base.folder, part, torch_dtype=torch.float32)
 
 
+def quiet_loading() -> None:
+    """Disables the progress bars that diffusers and transformers show for every small file, to keep logs readable."""
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+
+
 def load_whole(model_class: type, folder: Path, part: str, **options: Any) -> Any:
     """Loads a part of a base, frozen and in eval mode, and checks that its files contain all weights.
 
@@ -55,7 +62,7 @@ def load_whole(model_class: type, folder: Path, part: str, **options: Any) -> An
         check_types(file)
     for index in (folder / part).glob('*.safetensors.index*.json'):
         read_json(index, Index, DOWNLOAD, BaseFolderError)
-    compat.quiet_loading()
+    quiet_loading()
     try:
         model, report = model_class.from_pretrained(
             str(folder / part),

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 MOST = 1_000_000
 """Largest integer in a config. Larger ones are damage and would exhaust the memory."""

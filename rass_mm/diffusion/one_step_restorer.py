@@ -218,7 +218,14 @@ class OneStepRestorer(nn.Module):
         for owner, method in ((self.unet, 'forward'), (self.autoencoder, 'encode'), (self.autoencoder, 'decode')):
             compute_in(owner, method, dtype)
 
-    def save(self, path: str | os.PathLike, identity: dict[str, str], prompt: str, classes: Sequence[str]) -> None:
+    def save(
+        self,
+        path: str | os.PathLike,
+        identity: dict[str, str],
+        prompt: str,
+        classes: Sequence[str],
+        origin: dict[str, Any] | None = None,
+    ) -> None:
         """Writes the adapter and all settings that `load_restorer` needs to a file.
 
         Args:
@@ -226,9 +233,10 @@ class OneStepRestorer(nn.Module):
             identity: identity of the base, see `DiffusionBase.identity`.
             prompt: name of the prompt class, a key of `PROMPTS`.
             classes: class names of the prompt.
+            origin: further entries of the header, e.g. `terms` and `versions`.
         """
         recipe = {'form': self.form, 'timestep': self.timestep, 'prompt': prompt, 'classes': list(classes)}
-        save_adapter(self.unet, GENERATOR, path, identity, recipe)
+        save_adapter(self.unet, GENERATOR, path, identity, recipe, origin)
 
     def stage_points(self) -> list[StagePoint]:
         """Returns the stages 'encode', 'UNet' and 'decode', in the order in which they run."""

@@ -23,6 +23,7 @@ from rass_mm.diffusion.base_weights import on_meta, weights_hash
 from rass_mm.diffusion.text import TextEncoder, tokenizer_texts
 from rass_mm.errors import ConfigError
 from rass_mm.files.atomic import atomic_path
+from rass_mm_cli.bases import cache_folder
 
 logger = logging.getLogger(__name__)
 
@@ -257,12 +258,6 @@ class GroundTruthTagger:
 def _drop_prefix(state: dict[str, Tensor], prefix: str) -> None:
     for key in [key for key in state if key.startswith(prefix)]:
         del state[key]
-
-
-def cache_folder() -> Path:
-    """Returns the cache folder: `$RASS_MM_CACHE` if it is set, else `$XDG_CACHE_HOME/rass_mm` or `~/.cache/rass_mm`."""
-    root = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    return Path(os.environ.get('RASS_MM_CACHE') or Path(root) / 'rass_mm')
 
 
 def stored_class_tokens(base: DiffusionBase, classes: list[str], cache: Path) -> Tensor:

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rass_mm.diffusion.base_weights import on_meta
-from rass_mm.diffusion.prompts import cache_folder
 from rass_mm.diffusion.ram_network import FORKS, REMEDY, file_identity, load_network, without_downloads
 from rass_mm.diffusion.tag_store import TagStore, image_key
 from rass_mm.errors import ConfigError, InstallationError
+from rass_mm_cli.bases import cache_folder
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation of each RGB channel in [0, 1] on ImageNet."""

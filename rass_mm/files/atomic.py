@@ -17,6 +17,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from rass_mm.files.portable import replace
+
 try:
     import fcntl
 except ImportError:
@@ -60,7 +62,7 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
         with system_errors(target):
             yield temporary
         temporary.chmod(0o644)  # mkstemp creates private files, but data sets and checkpoints are shared
-        os.replace(temporary, target)
+        replace(temporary, target)
     except OSError as error:
         if error.filename is None and error.errno is not None:  # a write to a full disk
             error.filename = os.fspath(target)
@@ -127,7 +129,7 @@ def atomic_folder(target: str | os.PathLike) -> Iterator[Path]:
         inner.mkdir()
         with system_errors(target):
             yield inner
-        os.replace(inner, target)
+        replace(inner, target)
 
 
 def check_writable(target: str | os.PathLike) -> None:

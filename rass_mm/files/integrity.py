@@ -4,6 +4,7 @@ OpenCV silently fills the missing part of a truncated JPEG with grey, whereas Pi
 """
 
 import io
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -79,19 +80,42 @@ def check_size(data: bytes, path: str, most: int = MAX_PIXELS) -> None:
         return
 
 
+class _PillowLimits:
+    """The limits of Pillow, which are global, and the number of blocks of all threads that are without them."""
+
+    def __init__(self) -> None:
+        self.lock, self.blocks = threading.Lock(), 0
+        self.before: tuple[int | None, int] = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+
+    def remove(self) -> None:
+        with self.lock:
+            if not self.blocks:
+                self.before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+                Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, MAX_TEXT
+            self.blocks += 1
+
+    def restore(self) -> None:
+        with self.lock:
+            self.blocks -= 1
+            if not self.blocks:
+                Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = self.before
+
+
+_LIMITS = _PillowLimits()
+
+
 @contextmanager
 def without_pillow_limit() -> Iterator[None]:
     """Context manager. Inside the block, Pillow accepts images of any size and long texts in PNG files.
 
     `check_pixels` checks the size instead. Some editors write texts of several MB, e.g. the workflow that created an
-    image.
+    image. Blocks of several threads can overlap.
     """
-    before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
-    Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, MAX_TEXT
+    _LIMITS.remove()
     try:
         yield
     finally:
-        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = before
+        _LIMITS.restore()
 
 
 def decoded(data: bytes) -> Image.Image:

@@ -62,7 +62,9 @@ def held(
         new = [place for place in (folder, *folder.parents) if not place.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-        file.write_text(json.dumps({'process': os.getpid(), 'host': platform.node(), 'command': shlex.join(sys.argv)}))
+        record = {'process': os.getpid(), 'host': platform.node(), 'command': shlex.join(sys.argv)}
+        with suppress(PermissionError):  # on Windows, a locked file cannot be written
+            file.write_text(json.dumps(record), encoding='utf-8')
     except Timeout:
         raise DataError(f'{target or folder} is in use by {_holder(file)}. {advice}') from None
     except (FileExistsError, NotADirectoryError):
@@ -127,7 +129,7 @@ def holder_of(folder: Path, name: str) -> str | None:
 def _holder(file: Path) -> str:
     """Describes the process that holds a lock."""
     try:
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding='utf-8'))
         return f'process {found["process"]} on {found["host"]} ({found["command"]})'
     except (OSError, ValueError, TypeError, KeyError):
         return 'another command'

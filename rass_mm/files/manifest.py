@@ -137,8 +137,13 @@ def write_manifest(path: Path, header: Record, lines: Iterable[Record]) -> None:
 
 def append_line(path: Path, line: Record) -> None:
     """Appends one line and closes the file at once, so that the line survives the end of this process."""
+    append_lines(path, [line])
+
+
+def append_lines(path: Path, lines: Iterable[Record]) -> None:
+    """Appends lines in one write, see `append_line`."""
     with path.open('a', encoding='utf-8') as file:
-        file.write(json.dumps(line) + '\n')
+        file.write(''.join(json.dumps(line) + '\n' for line in lines))
 
 
 def remove_leftovers(folder: Path, suffixes: Iterable[str], targets: Iterable[Path] | None = None) -> None:

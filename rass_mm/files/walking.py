@@ -4,6 +4,7 @@ import fnmatch
 import glob
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from rass_mm.errors import DataError
 logger = logging.getLogger(__name__)
 
 ANY_DEPTH = '**'
+WILDCARD = re.compile(r'[*?[]')
 LeftOut = Mapping[str, list[str]]
 """Names of files that are not used, by kind, e.g. 'files of type .txt'."""
 
@@ -64,6 +66,26 @@ def matching(pattern: Path) -> Iterator[Path]:
         if os.path.isdir(folder):
             below = (path for path in walk(folder) if _matches(path.relative_to(folder).parts, parts[first:]))
             yield from below
+
+
+def is_pattern(source: Path) -> bool:
+    """Returns whether a source is a pattern and not a file or folder whose name contains wildcards."""
+    return WILDCARD.search(str(source)) is not None and not source.exists()
+
+
+def fixed_part(pattern: Path) -> Path:
+    """Returns the part of a pattern before the first folder or file name with a wildcard."""
+    first = next(number for number, part in enumerate(pattern.parts) if WILDCARD.search(part))
+    return Path(*pattern.parts[:first])
+
+
+def searched(source: Path) -> tuple[Path, bool, Iterator[Path]] | None:
+    """Returns the root of a folder or pattern, whether its subfolders are searched, and its files; None for others."""
+    if source.is_dir():
+        return source, True, walk(source)
+    if is_pattern(source):
+        return fixed_part(source), ANY_DEPTH in source.parts, matching(source)
+    return None
 
 
 def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:

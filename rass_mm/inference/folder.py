@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -14,11 +15,12 @@ from rass_mm.errors import ConfigError
 from rass_mm.files.images import read_picture, write_picture
 from rass_mm.files.integrity import MAX_PIXELS
 from rass_mm.inference.capacity import RESTORE_BYTES, fitting
-from rass_mm.inference.job import Note, Summary, Words, report_broken, run_tasks
+from rass_mm.inference.job import Note, Summary, Words, Worker, report_broken, run_tasks
 from rass_mm.inference.manifest import Manifest
 from rass_mm.inference.plan import Plan, Task, part_of, plan_files
 from rass_mm.inference.restore import Apply, RestoreOptions, restore_image
 from rass_mm.jobs.shard import Shard
+from rass_mm.parallel import Pool
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,8 @@ def restore_files(
     model: Mapping[str, Any] | None = None,
     max_pixels: int = MAX_PIXELS,
     shard: Shard | None = None,
+    pool: Pool | None = None,
+    pack: str | None = None,
 ) -> Summary:
     """Restores an image, all images of a folder and its subfolders, or all images that match a pattern.
 
@@ -62,13 +66,16 @@ def restore_files(
         model: hashes, precision and other values that identify the restorer in the manifest.
         max_pixels: largest number of pixels of an image, see `read_picture`.
         shard: the shard of the images to restore, which `rass_mm.jobs.merge` merges with the others; None for all.
+        pool: processes that restore the images, e.g. `rass_mm.jobs.ray.pool.RayPool`; None for this process. Each of
+            them calls `load`, which is pickled.
+        pack: kind of the containers for the outputs, see `Plan`; None writes files.
 
     Raises:
         DataError: the files cannot be used (see `plan_files` and `Manifest`), or some images failed. In the second
             case, the message lists them, and all other images are restored.
         ConfigError: the options do not suit the restorer.
     """
-    return restore_planned(plan_files(source, out), load, options, model, max_pixels, shard)
+    return restore_planned(plan_files(source, out, pack), load, options, model, max_pixels, shard, pool)
 
 
 def restore_planned(
@@ -78,11 +85,14 @@ def restore_planned(
     model: Mapping[str, Any] | None = None,
     max_pixels: int = MAX_PIXELS,
     shard: Shard | None = None,
+    pool: Pool | None = None,
 ) -> Summary:
     """Restores the images of a plan from `plan_files`; see `restore_files`."""
     start = time.monotonic()
     if plan.single and shard is not None:
         raise ConfigError(f'{plan.tasks[0].source} is a single image, which has no shards. Remove --shards.')
+    if plan.single and pool is not None:
+        raise ConfigError(f'{plan.tasks[0].source} is a single image, which one process restores. Remove --ray.')
     plan, part = part_of(plan, shard)
     with nullcontext() if plan.single else part.held():
         manifest = None if plan.single else Manifest(plan, FORMAT, decisive(options), model or {}, part=part)
@@ -90,9 +100,7 @@ def restore_planned(
         logger.info('%d of %d images to restore', len(pending), len(plan.tasks))
         broken = {}
         if pending:
-            restorer = load()
-            logger.info('%s; %s', described(options), fitting(RESTORE_BYTES * options.upscale**2, max_pixels))
-            broken = run_tasks(pending, _work(restorer, options, max_pixels), manifest, WORDS)
+            broken = run_tasks(pending, partial(_worker, load, options, max_pixels), manifest, WORDS, pool)
         if manifest:
             manifest.finish(broken)
         report_broken(broken, plan, WORDS)
@@ -111,7 +119,10 @@ def described(options: RestoreOptions) -> str:
     return f'windows of {options.window} pixels with an overlap of {options.overlap}, {options.batch} at a time'
 
 
-def _work(restorer: Restoring, options: RestoreOptions, max_pixels: int) -> Callable[[Task, Note], dict[str, Any]]:
+def _worker(load: Callable[[], Restoring], options: RestoreOptions, max_pixels: int) -> Worker:
+    restorer = load()
+    logger.info('%s; %s', described(options), fitting(RESTORE_BYTES * options.upscale**2, max_pixels))
+
     def work(task: Task, note: Note) -> dict[str, Any]:
         picture = read_picture(task.source, max_pixels)
         apply = _counted(restorer, note)
@@ -119,7 +130,7 @@ def _work(restorer: Restoring, options: RestoreOptions, max_pixels: int) -> Call
         write_picture(task.target, pixels, picture)
         return {}
 
-    return work
+    return Worker(work)
 
 
 def _counted(apply: Apply, note: Note) -> Apply:

@@ -1,9 +1,8 @@
 """Computes the label map and the confidence of one image with bounded memory, for any mmseg segmentor."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,33 +14,15 @@ from torch import Tensor, nn
 
 from rass_mm.diffusion.tiling import windows
 from rass_mm.inference.modes import ModeChoice
+from rass_mm.inference.photo_segmentor import Maps
+from rass_mm.labelling.bands import in_bands
+from rass_mm.labelling.confidence import Probability, Watch, eight_bits, labels_of, of_label, probability_from
+from rass_mm.labelling.sliding import chunked, cut
 from rass_mm.segmentation import FileRestorer, RestoreThenSegment
-from rass_mm.segmentation.calibration import confidence as softmax_confidence
 from rass_mm.segmentation.rass import sized
-from rass_mm.segmentation.rows import Labels, in_bands
-from rass_mm.segmentation.sliding import chunked, cut
 
 MOST_LOGITS = 2**26
 """Largest number of logits for mmseg's own `predict`: 256 MiB in float32. More logits are computed in bands of rows."""
-Probability = Callable[[Tensor], Tensor]
-"""Maps logits (K, h, w) to the probability (h, w) of the predicted label."""
-Watch = Callable[[float], None]
-"""Function that is called with the finished fraction of an image, in [0, 1]."""
-
-
-@dataclass(frozen=True)
-class Maps:
-    """Label map of one image, with optional confidence and restored image.
-
-    Args:
-        labels: (H, W) int64 class ids at the original size of the image.
-        confidence: (H, W) uint8, the probability of the label scaled to 0..255; None if it was not requested.
-        restored: (h, w, 3) uint8 BGR, the restored image that a `RestoreThenSegment` segmented; None for other models.
-    """
-
-    labels: np.ndarray
-    confidence: np.ndarray | None
-    restored: np.ndarray | None
 
 
 @torch.no_grad()
@@ -67,7 +48,7 @@ def label_image(
         restored = restored.permute(1, 2, 0).contiguous().cpu().numpy()
     inputs, samples = prepared['inputs'], prepared['data_samples']
     with _test_settings(model, choice.settings(tuple(inputs.shape[-2:]))):
-        labels, confidences = _maps(model, inputs, samples, confidence, watch or (lambda fraction: None))
+        labels, confidences = _maps(model, inputs, samples, confidence, watch)
     return Maps(
         labels.cpu().numpy().astype(np.int64, copy=False),
         None if confidences is None else confidences.cpu().numpy(),
@@ -101,21 +82,16 @@ def _restoring_windows(restorer: nn.Module, choice: ModeChoice, size: tuple[int,
 
 
 def _maps(
-    model: nn.Module, inputs: Tensor, samples: list[SegDataSample], confidence: bool, watch: Watch
+    model: nn.Module, inputs: Tensor, samples: list[SegDataSample], confidence: bool, watch: Watch | None
 ) -> tuple[Tensor, Tensor | None]:
     """Returns the labels (H, W), and the confidences (H, W) as uint8, or None if they are not requested."""
     metas = [sample.metainfo for sample in samples]
     bands = _bands(model, inputs, samples, metas)
     if bands is None:
         return _predicted(model, inputs, samples, confidence)
-    head = _head(model)
-    threshold = None if model.out_channels > 1 else head.threshold
-    labels = ConfidentLabels(tuple(inputs.shape[2:]), metas[0], model.align_corners, threshold)
-    labels.probability = probability_of(model) if confidence else None
-    for band in bands:
-        labels.add(band[0])
-        watch(labels.seen / inputs.shape[2])
-    return labels.finished()[0], labels.confidence()
+    threshold = None if model.out_channels > 1 else _head(model).threshold
+    probability = probability_of(model) if confidence else None
+    return labels_of(bands, tuple(inputs.shape[2:]), metas[0], model.align_corners, threshold, probability, watch)
 
 
 def _bands(
@@ -171,8 +147,8 @@ def _predicted(
         return labels, None
     logits = sample.seg_logits.data
     # mmseg stores the probability, not the logit, of a single channel.
-    probability = _of_label(logits[0], labels > 0) if len(logits) == 1 else probability_of(model)(logits)
-    return labels, _eight_bits(probability)
+    probability = of_label(logits[0], labels > 0) if len(logits) == 1 else probability_of(model)(logits)
+    return labels, eight_bits(probability)
 
 
 def _head(model: nn.Module) -> nn.Module:
@@ -183,45 +159,9 @@ def _head(model: nn.Module) -> nn.Module:
 def probability_of(model: nn.Module) -> Probability:
     """Returns the function that computes the probability of the predicted label from the logits of a model.
 
-    For heads that classify pixels, the probability is the maximum of the softmax over the classes. For a single channel
-    with sigmoid p, it is p where class 1 is predicted and 1 - p elsewhere. Heads that classify masks (MaskFormer,
-    Mask2Former) return scores instead of logits: one sum of mask probabilities per class. For these heads, the
-    probability is the largest score divided by the sum of all scores.
+    See `probability_from`.
     """
     head = _head(model)
-    if isinstance(head, MaskFormerHead | Mask2FormerHead) or getattr(head, 'scores', False):  # an exported head
-        return lambda scores: scores.amax(0) / scores.sum(0).clamp(min=1e-12)
-    if getattr(model, 'out_channels', None) == 1:
-        return lambda logits: _of_sigmoid(logits[0].sigmoid(), head.threshold)
-    return softmax_confidence
-
-
-def _of_sigmoid(probability: Tensor, threshold: float) -> Tensor:
-    return _of_label(probability, probability > threshold)
-
-
-def _of_label(probability: Tensor, positive: Tensor) -> Tensor:
-    return torch.where(positive, probability, 1 - probability)
-
-
-def _eight_bits(probability: Tensor) -> Tensor:
-    return probability.clamp(0, 1).mul(255).round().to(torch.uint8)
-
-
-class ConfidentLabels(Labels):
-    """`Labels` that also keeps the 8-bit confidence of each pixel, if `probability` is set."""
-
-    probability: Probability | None = None
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.confidences: list[Tensor] = []
-
-    def _decided(self, logits: Tensor) -> Tensor:
-        if self.probability is not None:
-            self.confidences.append(_eight_bits(self.probability(logits)))
-        return super()._decided(logits)
-
-    def confidence(self) -> Tensor | None:
-        """Returns the confidence (H, W), uint8, or None if `probability` is not set."""
-        return torch.cat(self.confidences) if self.confidences else None
+    scores = isinstance(head, MaskFormerHead | Mask2FormerHead)
+    threshold = head.threshold if getattr(model, 'out_channels', None) == 1 else None
+    return probability_from(scores or getattr(head, 'scores', False), threshold)  # an exported head has `scores`

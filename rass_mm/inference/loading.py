@@ -1,155 +1,34 @@
 """Loading of trained segmentors: checkpoint, config, base and weights."""
 
-import copy
-import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import init_default_scope
-from mmengine.runner.checkpoint import load_state_dict
-from mmseg.models.segmentors import BaseSegmentor
-from mmseg.registry import MODELS
-from torch import nn
 
 from rass_mm.config import config_from_checkpoint, load_config
 from rass_mm.config.building import explained
-from rass_mm.config.kinds import name_types
 from rass_mm.config.loading import merge_options
 from rass_mm.config.parts import dicts
-from rass_mm.config.settings import check_settings
 from rass_mm.datasets.classes import follow_classes
-from rass_mm.datasets.wrappers import leaf_paths
 from rass_mm.devices import chosen_device
-from rass_mm.engine.checkpoints import load_local
-from rass_mm.engine.ready import Preparation, chosen_preparation, prepare
-from rass_mm.engine.structure import check_classes, weights_of
-from rass_mm.engine.trained_state import TrainedStateMixin, check_tensors, tensors_of
-from rass_mm.errors import AdapterError, BaseFolderError, CheckpointError, ConfigError
-from rass_mm.files.hashing import content_hash, json_sha256
-from rass_mm.inference.classes import classes_of
+from rass_mm.engine.checkpoints import checked_checkpoint, load_local
+from rass_mm.engine.packed import packed_checkpoint
+from rass_mm.engine.ready import chosen_preparation
+from rass_mm.engine.structure import check_classes
+from rass_mm.errors import AdapterError, CheckpointError, ConfigError
+from rass_mm.files.packs.reading import Pack, is_pack, open_pack
+from rass_mm.files.packs.schema import SEGMENTOR, WEIGHTS
 from rass_mm.inference.modes import SegmentOptions
-from rass_mm.inference.precision import Bases, default_preparation
-from rass_mm.inference.segmentor import Segmentor, inner_segmentor
-from rass_mm.segmentation import RestoreThenSegment
-from rass_mm.segmentation.fitting import needed, surplus_tensors, warn_of_surplus
+from rass_mm.inference.packs.configs import packed_config, use_pack
+from rass_mm.inference.packs.segmentors import save_segmentor
+from rass_mm.inference.precision import Bases
+from rass_mm.inference.segmentor import Segmentor
+from rass_mm.inference.source import ADAPTERS, SegmentorSource, load_weights, nested
 
-ADAPTERS = ('scr_adapter', 'adapter')
-"""Keys of a model that name an adapter file."""
-BASE_HINT = (
-    'The config of a checkpoint contains the path that the base had in training. Pass the folder of the base with '
-    '--base (in Python: base=...), or set RASS_MM_BASES to the folder that contains it.'
-)
-
-
-@dataclass(frozen=True)
-class SegmentorSource:
-    """Checkpoint and config of a segmentor that is not yet built.
-
-    Args:
-        checkpoint: path of the checkpoint.
-        loaded: content of the checkpoint.
-        config: config of the segmentor.
-    """
-
-    checkpoint: Path
-    loaded: dict[str, Any]
-    config: Config
-
-    def identity(self) -> dict[str, Any]:
-        """Returns hashes that identify the weights, the model and the test pipeline in a manifest."""
-        settings = json.loads(json.dumps([self.config.model.to_dict(), self.steps()], default=str))
-        adapters = [
-            Path(part[key]) for part in _dicts(self.config.model) for key in ADAPTERS if isinstance(part.get(key), str)
-        ]
-        hashes = [content_hash(adapter) for adapter in adapters]
-        return {'checkpoint': content_hash(self.checkpoint), 'config': json_sha256(settings)[:16], 'adapters': hashes}
-
-    def default_preparation(self, device: torch.device) -> Preparation | None:
-        """Returns how the model is prepared by default, or None for not at all, see `default_preparation`.
-
-        Other mmseg segmentors than RASS compute in float32, also behind a restorer, because they then return the same
-        labels as in mmseg. In half precision, they run under autocast, which is slower than float32 for small networks
-        on a CPU.
-        """
-        init_default_scope(self.config.get('default_scope') or 'mmseg')
-        kind = self.config.model.get('type')
-        if isinstance(kind, str):
-            with suppress(ConfigError), explained(self.config, 'model'):  # `build` reports an unknown type
-                kind = MODELS.get(kind)
-        if not hasattr(kind, 'prepare_prediction'):
-            return None
-        parts = list(_dicts(self.config.model))
-        bases = [part['base'] for part in parts if part.get('base')]
-        adapters = [part['adapter'] for part in parts if isinstance(part.get('adapter'), str)]
-        found = default_preparation(device, bases, adapters)
-        return Preparation('float32') if found and kind is RestoreThenSegment else found
-
-    def build(
-        self, device: torch.device, how: Preparation | None = None, options: SegmentOptions | None = None
-    ) -> Segmentor:
-        """Builds the model, loads its weights, moves it to a device and prepares it for prediction.
-
-        Args:
-            device: the device.
-            how: settings of the preparation; None does not prepare the model, which computes in float32.
-            options: see `SegmentOptions`; None uses its defaults.
-
-        Raises:
-            BaseFolderError, AdapterError, ConfigError: the base, an adapter or the config cannot be used.
-            CheckpointError: the weights do not fit the config.
-        """
-        init_default_scope(self.config.get('default_scope') or 'mmseg')
-        try:
-            check_settings(self.config, 'model')
-            with explained(self.config, 'model'):
-                model = MODELS.build(_without_pretrained(self.config))
-        except ConfigError as error:
-            raise ConfigError(
-                f'The model of the config cannot be built: {error} Pass the config that the model was trained with. '
-                'Its custom_imports must list the module that registers the model.'
-            ) from error
-        except BaseFolderError as error:
-            raise BaseFolderError(f'{error}\n{BASE_HINT}') from None
-        if not isinstance(model, BaseSegmentor):
-            raise ConfigError(
-                f'{self.checkpoint} contains a {type(model).__name__}, which is not a segmentor. To restore images, '
-                'use rass-mm restore (in Python: rass_mm.load_restorer).'
-            )
-        model = revert_sync_batchnorm(model)
-        load_weights(model, self.loaded, self.checkpoint)
-        names, palette = classes_of(inner_segmentor(model), self.loaded.get('meta') or {}, self.config)
-        model = model.to(device).eval()
-        return Segmentor(prepare(model, how) if how else model, self.steps(), names, palette, options)
-
-    def steps(self) -> list[Any]:
-        """Returns the configs of the steps of the test pipeline."""
-        leaves = leaf_paths(self.config.get('test_dataloader'), 'test_dataloader')
-        found = [leaf.get('pipeline') for _, leaf in leaves]
-        steps = next((pipeline for pipeline in (*found, self.config.get('test_pipeline')) if pipeline), None)
-        return list(steps or [{'type': 'LoadImageFromFile'}, {'type': 'PackSegInputs'}])
-
-    def json_steps(self) -> list[dict[str, Any]]:
-        """Returns the configs of the steps of the test pipeline as values of JSON, with classes by name.
-
-        Raises:
-            ConfigError: a setting of a step cannot be represented in JSON.
-        """
-        steps = copy.deepcopy([dict(step) for step in self.steps()])
-        name_types(steps)
-        try:
-            return json.loads(json.dumps(steps))
-        except TypeError as error:
-            raise ConfigError(
-                f'The test pipeline contains a setting that JSON cannot represent ({error}). Use numbers, strings, '
-                'lists and mappings.'
-            ) from None
+__all__ = ['Segmentor', 'SegmentorSource', 'load_segmentor', 'load_weights', 'read_segmentor']
 
 
 def read_segmentor(
@@ -161,7 +40,7 @@ def read_segmentor(
     """Reads a checkpoint and its config without building the model.
 
     Args:
-        checkpoint: a file written by training or by `rass-mm convert`.
+        checkpoint: a file written by training or by `rass-mm convert`, or the folder of a pack.
         config: a config, a config file, or the name of a config in this package. None reads the config that is stored
             in the checkpoint, which is parsed as data and never executed, see `config_from_checkpoint`.
         base: base folder, or several folders in order of preference; replaces the base in the config.
@@ -172,8 +51,11 @@ def read_segmentor(
         ConfigError: the config is missing, cannot be read safely or has no model; or `base` is given, but the model
             has no base.
         AdapterError: an adapter file that the config names does not exist.
+        PackError, BaseFolderError: the pack was changed or is not that of a segmentor, or its base was not found.
     """
     path = Path(checkpoint).expanduser()
+    if is_pack(path):
+        return _read_packed(open_pack(path, SEGMENTOR), config, base, overrides)
     loaded = load_local(path, 'cpu')
     if not isinstance(loaded, dict):
         raise CheckpointError(f'{path} contains a {type(loaded).__name__}, but a checkpoint must be a dict.')
@@ -197,6 +79,26 @@ def read_segmentor(
     return SegmentorSource(path, loaded, content)
 
 
+def _read_packed(
+    pack: Pack,
+    config: str | os.PathLike | Config | None,
+    base: Bases | None,
+    overrides: Mapping[str, Any] | None,
+) -> SegmentorSource:
+    if config is not None:
+        raise ConfigError(f'{pack.folder} is a pack, which contains its config. Remove config (--config).')
+    content = packed_config(pack)
+    if overrides:
+        merge_options(content, overrides)
+    settings = content.model.to_dict()
+    use_pack(content.model, pack, base is None)
+    if base is not None:
+        _set_base(content.model, base)
+    _check_adapters(content.model, pack.folder)
+    weights = pack.path(WEIGHTS)
+    return SegmentorSource(weights, checked_checkpoint(packed_checkpoint(pack), str(weights)), content, pack, settings)
+
+
 def load_segmentor(
     checkpoint: str | os.PathLike,
     config: str | os.PathLike | Config | None = None,
@@ -213,7 +115,7 @@ def load_segmentor(
         checkpoint: see `read_segmentor`.
         config: see `read_segmentor`.
         base: see `read_segmentor`.
-        device: e.g. 'cpu' or 'cuda:1'; None uses CUDA if it is available.
+        device: e.g. 'cpu' or 'cuda:1'; None uses the first one of CUDA, MPS and the CPU.
         dtype: 'float32', 'bfloat16' or 'float16', or the torch dtype of this name; None uses that of
             `SegmentorSource.default_preparation`.
         options: see `SegmentOptions`; None uses its defaults.
@@ -227,47 +129,16 @@ def load_segmentor(
     place = chosen_device(None if device is None else str(device))
     source = read_segmentor(checkpoint, config, base)
     how = chosen_preparation(dtype, compile, deterministic, source.default_preparation(place))
-    return source.build(place, how, options)
+    segmentor = source.build(place, how, options)
+
+    def save(folder: str | os.PathLike, **settings: Any) -> Path:  # the file is read again, instead of kept in memory
+        return save_segmentor(read_segmentor(checkpoint, config, base), folder, **settings)
+
+    segmentor.saver = save
+    return segmentor
 
 
-def load_weights(model: nn.Module, loaded: dict[str, Any], checkpoint: Path) -> None:
-    """Loads the weights of a checkpoint, and raises an error if they do not match the model completely.
-
-    mmengine's loader would only log missing tensors, and the model would then predict with random weights. Further
-    tensors are not loaded, and a warning names them, see `surplus_tensors`.
-
-    Raises:
-        CheckpointError: tensors are missing or have another shape.
-    """
-    given = weights_of(loaded, str(checkpoint))
-    surplus = surplus_tensors(model, given)
-    state = type(given)((name.removeprefix('module.'), value) for name, value in given.items() if name not in surplus)
-    if not isinstance(model, TrainedStateMixin | RestoreThenSegment):  # those check names and shapes themselves
-        own, tensors = tensors_of(model.state_dict()), tensors_of(state)
-        what = f'{checkpoint} does not fit the model of its config; nothing was loaded'
-        check_tensors(tensors, needed(own, tensors), what)
-    if surplus:
-        warn_of_surplus(surplus, str(checkpoint))
-    load_state_dict(model, state, strict=False, logger='current')
-
-
-def _without_pretrained(config: Config) -> ConfigDict:
-    """Returns the model's config with its data preprocessor and without `pretrained`, which the checkpoint replaces."""
-    model = ConfigDict(config.model.to_dict())
-    for part in _dicts(model):
-        if part.get('pretrained'):
-            part['pretrained'] = None
-    if config.get('data_preprocessor') and not model.get('data_preprocessor'):
-        model.data_preprocessor = config.data_preprocessor
-    return model
-
-
-def _dicts(value: Any) -> Iterator[dict[str, Any]]:
-    """Yields a nested config and all dicts in it."""
-    if isinstance(value, dict):
-        yield value
-    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
-        yield from _dicts(item)
+Segmentor.loader = staticmethod(load_segmentor)
 
 
 def _check_adapters(model: ConfigDict, checkpoint: Path) -> None:
@@ -283,7 +154,7 @@ def _check_adapters(model: ConfigDict, checkpoint: Path) -> None:
 
 
 def _set_base(model: ConfigDict, base: Bases) -> None:
-    parts = [part for part in _dicts(model) if 'base' in part]
+    parts = [part for part in nested(model) if 'base' in part]
     if not parts:
         raise ConfigError(f'A base was given, but the model ({model.get("type")}) has none. Remove base (--base).')
     folders = [base] if isinstance(base, str | os.PathLike) else base

@@ -8,11 +8,10 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
-
-from typing_extensions import NotRequired
+from typing import Any, NotRequired
 
 from rass_mm.errors import DataError
+from rass_mm.files.containers.search import SUFFIXES as CONTAINERS
 from rass_mm.files.images import WRITABLE
 from rass_mm.files.manifest import (
     Line,
@@ -24,14 +23,13 @@ from rass_mm.files.manifest import (
 )
 from rass_mm.files.verified import State, Verified, file_state
 from rass_mm.inference.plan import Plan, Task
+from rass_mm.jobs.packing import CHECKSUMS, Packer, own_packs
 from rass_mm.jobs.part import SHARD, Part, differing
 from rass_mm.parallel import watched
 from rass_mm.version import __version__
 
 logger = logging.getLogger(__name__)
 
-CHECKSUMS = 'crc32'
-"""Key of the checksums of the outputs in a manifest line."""
 DECISIVE = ('format', 'source', 'options', 'model')
 SUFFIXES = (*WRITABLE, '.csv', '.json')
 
@@ -69,16 +67,20 @@ class Manifest:
         kind: Any = ImageLine,
         part: Part | None = None,
     ) -> None:
-        self.part = part or Part(plan.out)
+        self.part, self.roots = part or Part(plan.out), plan.roots
         self.path, self.targets = self.part.manifest, [target for task in plan.tasks for target in task.targets]
-        identity = {'format': format, 'source': plan.source, 'options': dict(options), 'model': dict(model)}
+        options = {**options, **({} if plan.pack is None else {'pack': plan.pack})}
+        identity = {'format': format, 'source': plan.source, 'options': options, 'model': dict(model)}
         identity = json.loads(json.dumps(identity))
         self.header = self.part.header({**identity, 'version': __version__}, identity)
-        self.lines = self._read(kind) if self.path.exists() else {}
+        self._new = not self.path.exists()
+        self.lines = {} if self._new else self._read(kind)
         self.verified = Verified(plan.out, self.part.verified)
-        if not self.path.exists():
-            self._refuse_foreign()
+        if self._new:
+            self._refuse_foreign(plan.pack)
         self.part.claim(self.header)
+        self.packer = None if plan.pack is None else Packer(self.part, plan.pack, self.lines, self.verified)
+        self.begun = False
 
     def _read(self, kind: Any) -> dict[str, dict]:
         old, lines = read_manifest(self.path, kind)
@@ -90,8 +92,9 @@ class Manifest:
             )
         return lines
 
-    def _refuse_foreign(self) -> None:
-        foreign = next((target for target in self.targets if target.exists()), None)
+    def _refuse_foreign(self, pack: str | None) -> None:
+        packs = own_packs(self.part) if pack else []
+        foreign = next((target for target in (*packs, *self.targets) if target.exists()), None)
         if foreign is not None:
             raise DataError(
                 f'{foreign} would be overwritten, but {self.path.parent} has no {self.path.name} that records how its '
@@ -103,7 +106,10 @@ class Manifest:
         recorded = [task for task in tasks if task.name in self.lines]
         checks = ((task.name, self.has(task)) for task in recorded)
         finished = {name for name, done in watched(checks, len(recorded), 'checking', 'finished images') if done}
-        return [task for task in tasks if task.name not in finished]
+        if self.packer:
+            finished = self.packer.kept(finished, [task.name for task in tasks])
+            self.packer.take(task.staged for task in tasks if task.name in finished)
+        return sorted((task for task in tasks if task.name not in finished), key=lambda task: task.place)
 
     def has(self, task: Task) -> bool:
         """Returns whether the image is finished and its source is unchanged.
@@ -113,7 +119,11 @@ class Manifest:
         modification time has changed since it was written or read.
         """
         line = self.lines.get(task.name)
-        if line is None or not source_line(task).items() <= line.items() or not all(t.is_file() for t in task.targets):
+        if line is None or not source_line(task).items() <= line.items():
+            return False
+        if self.packer and self.packer.is_packed(task.name):
+            return True
+        if not all(target.is_file() for target in task.targets):
             return False
         recorded = line.get(CHECKSUMS, [None] * len(task.targets))
         if len(recorded) != len(task.targets):
@@ -128,14 +138,54 @@ class Manifest:
                 logger.warning('%s was changed after it was written. It is kept; delete it to write it again.', target)
         return True
 
-    def begin(self) -> None:
-        """Prepares the folder for more images: rewrites the manifest and removes leftovers of a killed run."""
+    def prepare(self) -> None:
+        """Prepares the folder for more images: removes leftovers of a killed run, and writes a new manifest."""
         self.part.begin()
-        self.part.clean(SUFFIXES, self.targets)
+        self.clean()
+        self.part.clean_staging(() if self.packer is None else self.packer.staged())
+        if self._new:
+            write_manifest(self.path, self.header, ())
+
+    def begin(self) -> None:
+        """Rewrites the manifest and removes packs that are made again. It has an effect once.
+
+        It is called with the first result, because until then, no model may have been loaded.
+        """
+        if self.begun:
+            return
+        self.begun = True
         write_manifest(self.path, self.header, self.lines.values())
+        if self.packer:
+            self.packer.begin()
+
+    def clean(self) -> None:
+        """Removes the temporary files of killed processes."""
+        packs = () if self.packer is None else (self.packer.next,)
+        self.part.clean((*SUFFIXES, *CONTAINERS), (*self.targets, *packs))
+
+    def withdraw(self) -> None:
+        """Removes a manifest that this run has created, unless an image is recorded or written."""
+        if self._new and not self.lines and not any(target.exists() for target in self.targets):
+            self.path.unlink(missing_ok=True)
 
     def finish(self, failed: Mapping[str, str]) -> None:
-        """Ends a run. A shard records the images that failed, by name, with the reason."""
+        """Ends a run: puts the lines in the order of the names, because a pool finishes images in any order.
+
+        A shard records the images that failed, by name, with the reason.
+
+        Raises:
+            OSError: the last pack cannot be written.
+        """
+        if self.packer and self.packer.waiting:
+            if not self.begun:
+                self.prepare()
+            self.begin()
+            self.packer.write()
+        names = sorted(self.lines)
+        ordered = {name: self.lines[name] for name in names}
+        if self.part.shard is None and (names != list(self.lines) or (self.packer and self.begun)):
+            write_manifest(self.path, self.header, ordered.values())
+        self.lines = ordered
         self.part.finish(self.header, self.lines.values(), failed)
 
     @property
@@ -144,7 +194,7 @@ class Manifest:
         return self.header.get(SHARD, {}).get('notes', {})
 
     def note(self, **values: Any) -> None:
-        """Adds notes to the header of a shard, which `begin` and `finish` write."""
+        """Adds notes to the header of a shard, which `prepare`, `begin` and `finish` write."""
         if SHARD in self.header:
             self.header[SHARD]['notes'] |= values
 
@@ -154,13 +204,27 @@ class Manifest:
         append_line(self.path, line)
 
     def add_states(self, task: Task, states: Sequence[State]) -> None:
-        """Records the states of the outputs of a finished image, so that the next run need not read them."""
+        """Records the states of the outputs of a finished image, so that the next run need not read them.
+
+        Outputs that go into a pack are added to it instead.
+
+        Raises:
+            OSError: a pack cannot be written.
+        """
+        if self.packer:
+            self.packer.add(task.staged)
+            return
         for target, state, known in zip(task.targets, states, self.lines[task.name][CHECKSUMS], strict=True):
             self.verified.add(target, state, known)
 
 
 def source_line(task: Task) -> dict:
-    """Returns the manifest line of an image: its names, and the size and modification time of its source."""
+    """Returns the manifest line of an image: its names, and the size and modification time of its source.
+
+    Those of an image in a container are those of the container, and the line also has its place in it.
+    """
+    if task.member is not None:
+        return {'image': task.name, 'output': task.output, **task.member.identity()}
     status = task.source.stat()
     return {'image': task.name, 'output': task.output, 'size': status.st_size, 'mtime_ns': status.st_mtime_ns}
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mmengine.config import ConfigDict
 from torch import nn
 
 from rass_mm.errors import ConfigError
@@ -63,13 +62,14 @@ class ModeChoice:
     Args:
         segmentor: an mmseg segmentor. The choice depends on its `test_cfg` and its data preprocessor.
         options: see `SegmentOptions`.
+        kind: type of the test settings. mmseg's segmentors need mmengine's `ConfigDict`.
 
     Raises:
         ConfigError: the overlap is not smaller than the window.
     """
 
-    def __init__(self, segmentor: nn.Module, options: SegmentOptions) -> None:
-        self.own = ConfigDict(getattr(segmentor, 'test_cfg', None) or {})
+    def __init__(self, segmentor: nn.Module, options: SegmentOptions, kind: type[dict] = dict) -> None:
+        self.own = kind(getattr(segmentor, 'test_cfg', None) or {})
         self.own_mode = self.own.get('mode', 'whole')
         self.options = options
         preprocessor = segmentor.data_preprocessor
@@ -87,19 +87,19 @@ class ModeChoice:
                 )
             return tuple(side - overlap for side in self.window)
         if self.own.get('stride') and self.options.window is None:
-            return _pair(self.own.stride)
+            return _pair(self.own['stride'])
         # A multiple of the divisor, so that all windows have the same alignment to the grid of the network.
         return tuple(max(side * 2 // 3 // divisor * divisor, min(divisor, side)) for side in self.window)
 
-    def settings(self, size: Size) -> ConfigDict:
+    def settings(self, size: Size) -> dict[str, Any]:
         """Returns the `test_cfg` for an image that has this (height, width) after the test pipeline."""
-        settings = ConfigDict(self.own)
+        settings = type(self.own)(self.own)
         if self.options.batch_size is not None:
-            settings.window_batch = self.options.batch_size
+            settings['window_batch'] = self.options.batch_size
         if self._windows(size):
             settings.update(mode='slide', crop_size=self.window, stride=self.stride)
         elif self.options.mode == 'whole':
-            settings.mode = 'whole'
+            settings['mode'] = 'whole'
         return settings
 
     def _windows(self, size: Size) -> bool:

@@ -5,10 +5,12 @@ Image files are decoded for a segmentor as in mmseg, so that all entry points pr
 
 import io
 import os
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-import mmcv
+import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -21,8 +23,10 @@ from rass_mm.files.integrity import (
     check_pixels,
     without_pillow_limit,
 )
+from rass_mm.files.optional import import_optional
 from rass_mm.files.orientation import exif_orientation, turned
 from rass_mm.files.regular import check_regular
+from rass_mm_cli.extras import SEGMENTATION
 
 Photo = str | os.PathLike | np.ndarray | Image.Image
 """An image file, an array (H, W) grey or (H, W, 3) RGB, or a Pillow image."""
@@ -35,7 +39,7 @@ RANGE = {'uint8': 255, 'uint16': 65535, 'float32': 1, 'float64': 1}
 
 
 def read_bgr(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, backend: str | None = 'cv2') -> np.ndarray:
-    """Reads an image file as (H, W, 3) uint8 BGR with mmcv, turned upright by its EXIF orientation.
+    """Reads an image file as (H, W, 3) uint8 BGR as mmcv does, turned upright by its EXIF orientation.
 
     Values of 16 bits are reduced to 8 bits, and alpha is dropped. A file that mmcv cannot decode, e.g. with
     floating-point values, is read with `read_picture`.
@@ -43,10 +47,11 @@ def read_bgr(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, backend: str
     Args:
         path: the file.
         max_pixels: largest number of pixels, see `read_picture`.
-        backend: mmcv's image decoder, e.g. 'cv2' or 'pillow'.
+        backend: mmcv's image decoder: 'cv2', or one that needs mmcv, such as 'pillow'.
 
     Raises:
         DataError: the file is missing, too large, truncated, damaged, or not an image.
+        InstallationError: the decoder needs mmcv, which is not installed.
     """
     check_regular(path)
     try:
@@ -62,14 +67,22 @@ def read_bgr(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, backend: str
     check_complete(data, os.fspath(path))
     if needs_scaling(data):
         return to_bgr(picture_of(data, path, max_pixels).pixels)
-    image, header = None, _header(data)
+    image, header, decode = None, _header(data), _decoder(backend)
     if header.format in TURNED_BY_MMCV or exif_orientation(header) == 1:
         with suppress(Exception):  # OpenCV and Pillow raise almost any error; read_picture names the reason
-            image = mmcv.imfrombytes(data, flag='color', backend=backend)
+            image = decode(data)
     if image is None or image.dtype != np.uint8 or image.ndim != 3:
         return to_bgr(picture_of(data, path, max_pixels).pixels)
     warn_of_frames(path, header)
     return image
+
+
+def _decoder(backend: str | None) -> Callable[[bytes], np.ndarray | None]:
+    """Returns the function that decodes an image file as (H, W, 3) BGR. For 'cv2', it does what mmcv does."""
+    if backend == 'cv2':
+        return lambda data: cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    mmcv = import_optional('mmcv', f'The image decoder {backend!r}', SEGMENTATION)
+    return partial(mmcv.imfrombytes, flag='color', backend=backend)
 
 
 def _header(data: bytes) -> Image.Image:

@@ -11,7 +11,7 @@ from torch import Tensor
 from rass_mm.devices import check_memory
 from rass_mm.diffusion.color import COLOR_FIXES, fix_colors
 from rass_mm.diffusion.latent_tiles import SCHEMES
-from rass_mm.diffusion.tiling import blended
+from rass_mm.diffusion.tiling import blended, windows
 from rass_mm.errors import AdapterError, ConfigError
 from rass_mm.files.resizing import OSEDIFF_MULTIPLE, enlarged, osediff_sized
 
@@ -124,6 +124,15 @@ def restore_image(
     restored = np.ascontiguousarray(result.permute(1, 2, 0).numpy())  # no copy: the layout is that of `source`
     fix_colors(restored, source, options.color_fix)
     return np.clip(restored, 0, 1, out=restored)
+
+
+def window_count(size: tuple[int, int], options: RestoreOptions, multiple: int) -> int:
+    """Returns how many windows `restore_image` passes to the network for an image of this (height, width)."""
+    if options.scheme != 'windows':
+        return 1
+    window, overlap = options.tiling(multiple)
+    padded = tuple(-(-round(side * options.upscale) // multiple) * multiple for side in size)
+    return len(windows(padded, (window, window), (window - overlap, window - overlap)))
 
 
 def _source(image: np.ndarray, options: RestoreOptions, depth: str) -> np.ndarray:

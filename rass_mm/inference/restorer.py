@@ -1,22 +1,32 @@
 """Trained restorer for photos, which is loaded once and restores files, arrays and Pillow images."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from rass_mm.devices import chosen_device
 from rass_mm.diffusion import restorer as diffusion
 from rass_mm.diffusion.adapter_files import AdapterSource
+from rass_mm.diffusion.pack_base import restorer_files
 from rass_mm.engine.ready import chosen_preparation, prepare
+from rass_mm.errors import ConfigError
+from rass_mm.files.images import Picture
 from rass_mm.files.integrity import MAX_PIXELS
+from rass_mm.inference.packs.restorers import save_restorer
 from rass_mm.inference.photos import Photo, as_picture
-from rass_mm.inference.precision import default_preparation
-from rass_mm.inference.restore import RestoreOptions, restore_image
+from rass_mm.inference.precision import Bases, default_preparation
+from rass_mm.inference.pretrained import PretrainedMixin
+from rass_mm.inference.restore import Apply, RestoreOptions, restore_image, window_count
 from rass_mm.inference.results import Restoration
 
+Watch = Callable[[float], None]
+"""Function that is called with the finished fraction of an image, in [0, 1]."""
 
-class PhotoRestorer:
+
+class PhotoRestorer(PretrainedMixin):
     """Trained restorer with its options, as returned by `load_restorer`.
 
     Args:
@@ -45,13 +55,42 @@ class PhotoRestorer:
         """
         if isinstance(images, list | tuple):
             return [self.predict(image, max_pixels) for image in images]
-        picture = as_picture(images, max_pixels)
-        return Restoration(restore_image(picture.pixels, self.network, self.options, depth=picture.depth), picture)
+        return self.restore(as_picture(images, max_pixels))
+
+    def restore(self, picture: Picture, watch: Watch | None = None) -> Restoration:
+        """Restores one image.
+
+        Args:
+            picture: the image.
+            watch: function that is called with the finished fraction of the image, or None.
+
+        Raises:
+            AdapterError, ConfigError: see `predict`.
+        """
+        network, multiple = self.network, self.network.size_multiple
+        if watch is not None:
+            network = _watched(network, watch, window_count(picture.pixels.shape[:2], self.options, multiple))
+        return Restoration(restore_image(picture.pixels, network, self.options, multiple, picture.depth), picture)
+
+
+def _watched(network: diffusion.Restorer, watch: Watch, total: int) -> Apply:
+    """Wraps a network so that each call reports the finished fraction of `total` windows."""
+    done = 0
+
+    def apply(images: Tensor) -> Tensor:
+        nonlocal done
+        outputs = network(images)
+        done += len(images)
+        watch(min(done / total, 1.0))
+        return outputs
+
+    apply.device = network.device
+    return apply
 
 
 def load_restorer(
     adapter: AdapterSource,
-    base: str | os.PathLike | Sequence[str | os.PathLike],
+    base: Bases | None = None,
     autoencoder: str | os.PathLike | None = None,
     ends: str = 'decoder',
     device: str | torch.device | None = None,
@@ -63,11 +102,12 @@ def load_restorer(
     """Loads a trained restorer for images of any size.
 
     Args:
-        adapter: an adapter file written by training (`scr_*.safetensors`), or its content.
-        base: the base folder that the restorer was trained on, or several folders in order of preference.
+        adapter: an adapter file written by training (`scr_*.safetensors`), its content, or the folder of a pack.
+        base: the base folder that the restorer was trained on, or several folders in order of preference. None uses
+            that of the pack.
         autoencoder: folder of a tiny autoencoder that replaces the VAE's decoder; None keeps the VAE.
         ends: what `autoencoder` replaces: 'decoder' or 'both' (encoder and decoder).
-        device: e.g. 'cpu' or 'cuda:1'; None uses CUDA if it is available.
+        device: e.g. 'cpu' or 'cuda:1'; None uses the first one of CUDA, MPS and the CPU.
         dtype: 'float32', 'bfloat16' or 'float16', or the torch dtype of this name; None uses that of
             `rass_mm.inference.precision.default_preparation`.
         options: see `RestoreOptions`; None uses its defaults.
@@ -78,10 +118,19 @@ def load_restorer(
     Raises:
         AdapterError: the file cannot be used, is not a restorer, or was trained on another base.
         BaseFolderError, ConfigError: the base, the autoencoder, the device or the dtype cannot be used.
+        PackError: the pack was changed or is not that of a restorer.
     """
     options = options or RestoreOptions()
     place = chosen_device(None if device is None else str(device))
+    given, (adapter, base) = adapter, restorer_files(adapter, base)
+    if base is None:
+        raise ConfigError('The base folder that the adapter was trained on is missing. Set base.')
     how = chosen_preparation(dtype, compile, deterministic, default_preparation(place, [base], [adapter]))
     tiles = options.scheme == 'osediff'
     network = diffusion.load_restorer(adapter, base, autoencoder, ends, str(place), latent_tiles=tiles)
-    return PhotoRestorer(prepare(network, how) if how else network, options)
+    restorer = PhotoRestorer(prepare(network, how) if how else network, options)
+    restorer.saver = partial(save_restorer, given, network.model.base.folder)
+    return restorer
+
+
+PhotoRestorer.loader = staticmethod(load_restorer)

@@ -11,6 +11,7 @@ from rass_mm.diffusion.base import read_base
 from rass_mm.diffusion.one_step_restorer import OneStepRestorer
 from rass_mm.diffusion.restorer import load_restorer
 from rass_mm.diffusion.shared_unet import GENERATOR
+from rass_mm.engine.ready import Preparation, prepare
 from rass_mm.errors import ConfigError
 from rass_mm.inference.attention import attention_page, class_attention, peak_to_mean, strongest
 from rass_mm_cli.main import main
@@ -204,3 +205,12 @@ def test_needs_neither_mmagic_nor_mmseg():
     )
     done = python('-c', code)
     assert done.stdout.strip() == 'loaded', done.stderr
+
+
+def test_a_prepared_restorer_has_the_same_maps(adapter, tiny_base, image):
+    """`load_restorer` of `rass_mm.inference` prepares restorers of full-size bases, whose attention the app shows."""
+    names = ['sky', 'car', 'road']
+    expected = class_attention(load_restorer(adapter, tiny_base), image, names)
+    found = class_attention(prepare(load_restorer(adapter, tiny_base), Preparation('float32')), image, names)
+    for name in names:
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-5)

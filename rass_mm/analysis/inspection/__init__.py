@@ -1,0 +1,1 @@
+"""Facts of a file or folder of this package: identity, kind, classes, base, data, licences and versions."""

@@ -1,0 +1,1 @@
+"""Model packs: folders with all that is needed to use a trained model, checked before anything is read."""

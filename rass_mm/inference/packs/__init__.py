@@ -1,0 +1,1 @@
+"""Writing of model packs: config as data, weights, manifest and model card."""
