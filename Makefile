@@ -1,9 +1,11 @@
-# make demo | test | test-slow | test-forks | campaign | kills | lint | fix | docs | setup | env    (each sets up the environment if needed; `make -s env` prints its folder)
+# make demo | test | test-slow | test-forks | campaign | kills | lint | fix | docs | release | release-full | locks | setup | env    (each sets up the environment if needed; `make -s env` prints its folder)
 SETUP = env=$$(tools/setup_env.sh) && PATH="$$env/bin:$$PATH"
 
 FORKS = tests/segmentation tests/engine tests/test_configs.py tests/tools/test_own_data_kinds.py
 
-.PHONY: setup env demo test test-slow test-forks campaign kills lint fix docs
+RELEASE = tools=$$(tools/release_env.sh) && PYTHONPATH="tools:tests$${PYTHONPATH:+:$$PYTHONPATH}"
+
+.PHONY: setup env demo test test-slow test-forks campaign kills lint fix docs release release-full locks
 setup:
 	@$(SETUP) rass-mm doctor
 
@@ -36,3 +38,12 @@ fix:
 
 docs:
 	@$(SETUP) sphinx-build -W --keep-going -b html docs docs/_build/html
+
+release:  # packages in dist/, checked and installed; ARGS="--torch torch==2.11.0+cpu" chooses a build of torch
+	@$(SETUP) && $(RELEASE) python -m release --tools "$$tools" $(ARGS)
+
+release-full:  # also installs the lock files and the oldest versions; compiles mmcv
+	@$(SETUP) && $(RELEASE) python -m release --tools "$$tools" --full $(ARGS)
+
+locks:  # the lock files of the development environment's versions, with hashes
+	@$(SETUP) && $(RELEASE) python -m release.locks "$$tools"

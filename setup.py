@@ -9,27 +9,31 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'rass_mm' / 'version.py').read_text())[1]
-COMMON = [
+LIGHT = [
     'torch>=2.10',  # below 2.10, a checkpoint can corrupt memory (CVE-2026-24747), see rass_mm_cli.packages.FLOORS
     'numpy>=1.26',
-    'scipy',
-    'ftfy',  # mmsegmentation needs these two without declaring them
-    'regex',
+    'scipy>=1.12',
+    'ftfy>=6.1',  # the tokenizers of CLIP use these two; mmsegmentation needs them without declaring them
+    'regex>=2023.10',
+    'opencv-python-headless>=4.9',
+    'matplotlib>=3.8',  # the font of legends, and curves
     'diffusers>=0.35',
     'peft>=0.17',
     'transformers>=4.57',
-    'accelerate',
+    'accelerate>=1.1',
     'safetensors>=0.4',
     'filelock>=4.2',  # earlier releases empty the file of another holder
-    'pillow',
+    'pillow>=10.3',
     'simplejpeg>=1.7',  # reports damaged JPEG data, which Pillow and OpenCV decode without an error
     'pydantic>=2.7',
-    'rich',
+    'psutil>=5.9',
+    'rich>=13',
+    'huggingface_hub>=0.34',
 ]
 # The originals and their maintained forks have the same import names, so an environment has one family or the other.
 OPENMMLAB = ['mmengine>=0.10.4,<1.0', 'mmcv>=2.0.0,<2.2.0', 'mmsegmentation>=1.2.2,<2.0', 'mmdet>=3.3.0,<4.0']
-# Mask2Former heads also need onedl-mmdetection, which must be installed with --no-deps: it requires imaug, which needs
-# an older numpy and a second OpenCV.
+# The extra segmentation has the first family. Mask2Former heads of the second one also need onedl-mmdetection, which
+# must be installed with --no-deps: it requires imaug, which needs an older numpy and a second OpenCV.
 ONEDL = ['onedl-mmengine>=0.10.8', 'onedl-mmcv>=2.3', 'onedl-mmsegmentation>=1.4']
 # mmagic has no fork.
 RESTORATION = [
@@ -43,6 +47,10 @@ RESTORATION = [
     'lmdb',
     'resize-right',
 ]
+EXPORT = ['openvino>=2026.0', 'nncf>=3.0', 'onnx>=1.20', 'onnxscript>=0.5', 'onnxruntime>=1.31']
+RAY = ['ray[data]>=2.50,<3', 'pyarrow>=20']  # jobs on many machines, and Parquet files
+APP = ['gradio>=6.31,<7']
+METRICS = ['pyiqa>=0.1.14', 'lpips>=0.1.4']  # perceptual metrics; pyiqa downloads their weights on first use
 
 
 class BuildWithConfigs(build_py):
@@ -61,19 +69,24 @@ setup(
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
-    python_requires='>=3.10',
+    python_requires='>=3.11',
     packages=find_packages(include=['rass_mm', 'rass_mm.*', 'rass_mm_cli']),
     package_data={
         'rass_mm': ['py.typed'],
         'rass_mm_cli': ['help/*.txt'],
         'rass_mm.demo.base': ['weights/*/*', 'weights/*/*/*'],
     },
-    install_requires=COMMON,
+    install_requires=LIGHT,
     extras_require={
-        'openmmlab': OPENMMLAB,
+        'segmentation': OPENMMLAB,
+        'openmmlab': OPENMMLAB,  # the earlier name
         'onedl': ONEDL,
         'restoration': RESTORATION,
-        'export': ['openvino>=2026.0', 'nncf>=3.0', 'onnx>=1.20', 'onnxscript>=0.5', 'onnxruntime>=1.31'],
+        'export': EXPORT,
+        'ray': RAY,
+        'app': APP,
+        'metrics': METRICS,
+        'all': [*RESTORATION, *EXPORT, *RAY, *APP, *METRICS],
         'test': ['pytest', 'ruff'],
     },
     cmdclass={'build_py': BuildWithConfigs},

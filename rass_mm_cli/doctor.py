@@ -60,7 +60,8 @@ def base_lines() -> list[str]:
         folder = bases.find_source(source)
         lines.append(f'  {source.title:<28}{folder or f"not found at {source.folder}"}')
     if bases.find_source(bases.SD21_BASE) is None:
-        lines += [f'  To download {bases.SD21_BASE.title}:', indent(bases.SD21_BASE.command(), '    ')]
+        lines.append(f'  To download {bases.SD21_BASE.title}: rass-mm fetch {bases.SD21_BASE.name}, or:')
+        lines.append(indent(bases.SD21_BASE.command(), '    '))
         lines.append(f'  {bases.other_bases()}')
     return lines
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from rass_mm_cli import doctor, start
+from rass_mm_cli import doctor, extras, start
 from rass_mm_cli.children import fork_server_ended
 from rass_mm_cli.interruption import Interruption, noted
 from rass_mm_cli.parser import CommandParser, nearest
@@ -81,6 +81,10 @@ def run_command(name: str, argv: Sequence[str] | None = None, program: str | Non
 
 def _run(name: str, argv: Sequence[str] | None, program: str | None, interruption: Interruption) -> int:
     """Runs a command like `run_command`, but raises KeyboardInterrupt after Ctrl-C."""
+    lacking = extras.lacking(program or f'rass-mm {name}', extras.COMMANDS.get(name, ()))
+    if lacking:
+        sys.stderr.write(f'error: {lacking}\n')
+        return 1
     try:
         module, guarded = _imported(COMMANDS[name])
     except Exception as error:  # a broken library may raise any error, e.g. OSError for a shared object
@@ -91,7 +95,9 @@ def _run(name: str, argv: Sequence[str] | None, program: str | None, interruptio
             raise
         sys.stderr.write(f'\nerror: {explained}\n')
         return 1
-    parsed = parser_of(name, module, program).parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    parsed = parser_of(name, module, program).parse_args(given)
+    parsed.command_line = (name, given)
     interruption.advice = getattr(parsed, 'interrupted', '')
     parsed.run = interruption.over_errors(parsed.run)
     return guarded(parsed)
@@ -112,9 +118,9 @@ def _imported(command: Command) -> tuple[ModuleType, Callable[[argparse.Namespac
     start.choose_plugin(command.plugin)
     with start.importing():
         package = importlib.import_module('rass_mm')
-        if command.plugin:
+        if command.plugin and extras.has_segmentation():
             package.register()  # an earlier command of this process may have done without
-        return importlib.import_module(command.module), importlib.import_module('rass_mm.cli.options').guarded
+        return importlib.import_module(command.module), importlib.import_module('rass_mm.cli.guard').guarded
 
 
 def _end_with_parent() -> None:

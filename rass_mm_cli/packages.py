@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from rass_mm_cli import families
+from rass_mm_cli import extras, families
+from rass_mm_cli.remedies import REINSTALL, mmcv_remedy
 
 PROVED = {
     'torch': '2.11.0',
@@ -125,7 +126,8 @@ class PackageReport:
         if self.installed is None and self.name == 'mmagic' and families.has_forks():
             return 'absent (has no fork)'
         if self.installed is None:
-            return f'absent (only for rass_mm[{OPTIONAL[self.name]}])' if self.name in OPTIONAL else 'absent'
+            extra = optional().get(self.name)
+            return f'absent (only for rass_mm[{extra}])' if extra else 'absent'
         if self.mixed:
             return f'installed beside {families.FORKS[self.name][0]}'
         if self.damaged:
@@ -147,7 +149,7 @@ class PackageReport:
     def problem(self) -> str | None:
         """Description of the fault, or None if there is nothing to fix."""
         if self.installed is None:
-            return None if self.name in OPTIONAL else f'{self.title} is absent'
+            return None if self.name in optional() else f'{self.title} is absent'
         if self.mixed:
             return (
                 f'{self.name} and {families.FORKS[self.name][0]} are both installed, and the files of one have '
@@ -172,9 +174,9 @@ class PackageReport:
         if self.name == 'torch' and self.unsafe:
             # mmcv's operators are compiled for a specific torch version, so a new torch requires compiling them again.
             pair = f'torch=={PROVED["torch"]} torchvision=={PROVED["torchvision"]}'
-            return f'pip install {pair} && {_mmcv_remedy(rebuild=True)}'
+            return f'pip install {pair} && {mmcv_remedy(PROVED["mmcv"], rebuild=True)}'
         if self.name in ('mmcv', OPERATORS):
-            return _mmcv_remedy(rebuild=self.installed is not None, mixed=self.mixed)
+            return mmcv_remedy(PROVED['mmcv'], rebuild=self.installed is not None, mixed=self.mixed)
         requirement = f'{self.title}=={self.proved}'
         if self.mixed:
             return f'pip uninstall -y {families.FORKS[self.name][0]} && {REINSTALL} {requirement}'
@@ -184,30 +186,15 @@ class PackageReport:
         return f'{REINSTALL} {requirement}'
 
 
-REINSTALL = 'pip install --force-reinstall --no-deps'
-BUILD_TOOLS = 'pip install "setuptools<81" wheel ninja psutil packaging'
-
-
-def _mmcv_remedy(rebuild: bool, mixed: bool = False) -> str:
-    """Returns the shell command that compiles mmcv, or its fork in an environment with forks.
-
-    Args:
-        rebuild: whether the installed mmcv is removed first.
-        mixed: whether mmcv and its fork are both installed. In this case, both are removed and mmcv is compiled.
-    """
-    fork, version = families.FORKS['mmcv']
-    forks = families.has_forks() and not mixed
-    requirement = f'{fork}=={version} --no-deps' if forks else f'mmcv=={PROVED["mmcv"]}'
-    removed = f'mmcv {fork}' if mixed else fork if forks else 'mmcv'
-    uninstall = f'pip uninstall -y {removed} && ' if rebuild else ''
-    install = f'MMCV_WITH_OPS=1 pip install --no-cache-dir --no-build-isolation {requirement}'
-    return f'{uninstall}{BUILD_TOOLS} && {install}'
-
-
 def _release(version: str) -> tuple[int, ...]:
     """Parses a version without the package `packaging`, which may be absent: '2.10.0+cu128' becomes (2, 10, 0)."""
     match = re.match(r'\d+(\.\d+)*', version)
     return tuple(int(part) for part in match[0].split('.')) if match else ()
+
+
+def optional() -> dict[str, str]:
+    """Returns `OPTIONAL`, and in a light installation also the packages of the extra `segmentation`."""
+    return OPTIONAL if extras.has_segmentation() else {**dict.fromkeys(families.FORKS, extras.SEGMENTATION), **OPTIONAL}
 
 
 def installed_version(name: str) -> str | None:
@@ -228,6 +215,8 @@ def installed_version(name: str) -> str | None:
 def package_reports(imports: bool = False) -> list[PackageReport]:
     """Returns a report for each package in `PROVED`, in the same order, and a last one for the operators of mmcv.
 
+    A light installation has no mmcv and therefore no report of its operators.
+
     Args:
         imports: whether to import each package in a separate process, which takes tens of seconds in total.
     """
@@ -242,7 +231,7 @@ def package_reports(imports: bool = False) -> list[PackageReport]:
         reports.append(
             PackageReport(name, installed, version, damaged, failed.get(name), cause, fork, mixed=name in mixed)
         )
-    return [*reports, _operators_report(failed)]
+    return [*reports, _operators_report(failed)] if extras.has_segmentation() else reports
 
 
 def root_cause(name: str, failed: Container[str]) -> str | None:
@@ -292,7 +281,7 @@ def failures() -> dict[str, str]:
         statements[OPERATORS] = 'import mmcv.ops'
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = dict(zip(statements, pool.map(_import_error, statements.values()), strict=True))
-    absent = {name: 'absent' for name in PROVED if name not in names and name not in OPTIONAL}
+    absent = {name: 'absent' for name in PROVED if name not in names and name not in optional()}
     return absent | {name: error for name, error in results.items() if error}
 
 

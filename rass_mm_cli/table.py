@@ -14,7 +14,8 @@ class Command:
         name: name on the command line.
         help: help line, in lower case and without a period.
         group: heading in the overview.
-        plugin: whether the command needs the plugin for mmsegmentation, see `rass_mm_cli.start`.
+        plugin: whether the command uses the plugin for mmsegmentation, see `rass_mm_cli.start`. `rass_mm_cli.extras`
+            lists the commands that do not run without it.
     """
 
     name: str
@@ -39,7 +40,8 @@ COMMANDS = {
         Command('segment', 'segment image files of any size with a trained checkpoint', IMAGES),
         Command('restore', 'restore image files of any size with a trained adapter', IMAGES, plugin=False),
         Command('attention', 'draw where a restorer attends to each class name', IMAGES, plugin=False),
-        Command('jobs', 'show the shards of an output folder, or merge them', IMAGES, plugin=False),
+        Command('jobs', 'show, merge or retry the shards of an output folder', IMAGES, plugin=False),
+        Command('app', 'serve a web page that degrades, restores and segments images', IMAGES),
         Command('check-data', 'read all images and labels of a config and report errors', DATA),
         Command('make-lq', 'write a fixed degraded copy of an image folder', DATA, plugin=False),
         Command('make-scenes', 'draw the built-in data set of labelled scenes', DATA),
@@ -47,11 +49,14 @@ COMMANDS = {
         Command(
             'random-base', 'write a base folder with RANDOM weights, for tests and measurements', WEIGHTS, plugin=False
         ),
+        Command('fetch', 'fetch published bases and weights by name, or list them', WEIGHTS, plugin=False),
         Command('convert', "convert published weights: OSEDiff's, SCR's or RASS's", WEIGHTS),
+        Command('pack', 'pack a model, its config and a model card into one folder to hand over', WEIGHTS),
+        Command('inspect', 'show what a checkpoint, adapter, base, pack, export or record is', WEIGHTS, plugin=False),
         Command('export', 'export a segmentor or restorer to OpenVINO, ONNX or torch.export', WEIGHTS),
         Command('robustness', 'measure the mIoU of a segmentor at each severity of each degradation', MEASURING),
         Command('benchmark', 'measure the speed of configs by stage', MEASURING),
-        Command('report', 'write Markdown tables of recorded tests and benchmarks', MEASURING),
+        Command('report', 'write tables of recorded tests and benchmarks, or curves of trainings', MEASURING),
         Command('demo', 'train and test the method on drawn scenes, and write a table and pictures', INSTALLATION),
         Command('configs', 'list the shipped configs', INSTALLATION, plugin=False),
         Command('doctor', 'check the installation and print the command that fixes each fault', INSTALLATION),

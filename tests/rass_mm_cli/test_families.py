@@ -4,7 +4,7 @@ import importlib.metadata
 
 import pytest
 
-from rass_mm import compat
+from rass_mm.versions import recorded_versions
 from rass_mm_cli import doctor, families, packages
 
 REAL = importlib.metadata.version
@@ -61,8 +61,8 @@ def test_originals_beside_forks_are_a_fault_with_a_command_that_leaves_one_famil
 
 def test_records_name_the_family(installed):
     installed(FORKED)
-    assert compat.recorded_versions()['onedl-mmcv'] == FORKED['onedl-mmcv']
-    assert 'mmcv' not in compat.recorded_versions()
+    assert recorded_versions()['onedl-mmcv'] == FORKED['onedl-mmcv']
+    assert 'mmcv' not in recorded_versions()
 
 
 def test_restoration_is_not_installed_over_the_forks(installed):
