@@ -8,15 +8,17 @@ from pathlib import Path
 
 from rich.logging import RichHandler
 
+from experiments.costs import measure_costs
 from experiments.judge_base import judge_bases
 from experiments.migrate_records import migrate
 from experiments.pages import write_pages
+from experiments.plan import staged_runs
 from experiments.prepare import prepare
 from experiments.record import is_recorded
 from experiments.report import write_report
 from experiments.run import plan_runs, run_all
 from experiments.systems import SEEDS, SETTINGS
-from rass_mm.cli.options import guarded
+from rass_mm.cli.guard import guarded
 from rass_mm.errors import ConfigError
 
 
@@ -25,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format='%(message)s', handlers=[RichHandler(show_path=False)])
     parser = argparse.ArgumentParser('python -m experiments', description='Does the recipe hold?')
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
-    for add in (_add_prepare, _add_run, _add_judge, _add_pages, _add_report, _add_migrate):
+    for add in (_add_prepare, _add_costs, _add_run, _add_judge, _add_pages, _add_report, _add_migrate):
         add(commands)
     return guarded(parser.parse_args(argv))
 
@@ -54,19 +56,33 @@ def _add_prepare(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=lambda arguments: _for_each(arguments, partial(prepare, camvid=arguments.camvid)))
 
 
+def _add_costs(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser('costs', help='measure trained parameters and TFLOP of a step on the prepared data')
+    parser.set_defaults(run=_costs)
+
+
+def _costs(_arguments: argparse.Namespace) -> int:
+    measure_costs()
+    return 0
+
+
 def _add_run(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser('run', help='train and test systems x seeds that have no record yet')
     _settings(parser)
     parser.add_argument('--systems', nargs='+', help='names from systems.py (default: all)')
     parser.add_argument('--seeds', nargs='+', type=int, default=list(SEEDS))
     parser.add_argument('--workers', type=int, default=2, help='number of parallel runs with one thread each')
+    parser.add_argument('--plan', action='store_true', help='all runs of plan.py, the main questions first')
     parser.add_argument('--again', action='store_true', help='repeat recorded runs of --systems and compare the scores')
     parser.add_argument('--list', action='store_true', help='only list which runs are recorded')
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    runs = plan_runs(_chosen(arguments), arguments.seeds, arguments.systems)
+    if arguments.plan and (arguments.settings or arguments.systems):
+        raise ConfigError('--plan selects the data sets and systems. Remove it, or remove their names.')
+    staged = arguments.plan
+    runs = staged_runs(arguments.seeds) if staged else plan_runs(_chosen(arguments), arguments.seeds, arguments.systems)
     if arguments.list:
         for run in runs:
             logging.info('%-9s %s', 'recorded' if is_recorded(run) else 'to do', run.label)

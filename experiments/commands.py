@@ -8,7 +8,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from experiments.systems import System
+from experiments.rates import rate_override
+from experiments.systems import System, systems_of
 from rass_mm.config import load_config
 
 WORK = Path('work_dirs/experiments')
@@ -51,10 +52,18 @@ class Run:
     @property
     def overrides(self) -> dict[str, Any]:
         """Config overrides by dotted key: the seed, the overrides of the system and the adapter of its restorer."""
-        overrides = {'randomness.seed': self.seed, **self.system.overrides_on(self.setting)}
+        overrides = {
+            'randomness.seed': self.seed,
+            **rate_override(self.setting, self.system),
+            **self.system.overrides_on(self.setting, self.seed),
+        }
         if self.system.restorer:
             place = 'model.restorer.adapter' if self.system.trained_as else 'model.backbone.scr_adapter'
             overrides[place] = (self.folder_of(self.system.restorer) / ADAPTER).as_posix()
+        if self.system.starts_from:
+            (started,) = (s for s in systems_of(self.setting) if s.name == self.system.starts_from)
+            start = Run(self.setting, started, self.seed).checkpoint.as_posix()
+            overrides |= {'model.init_cfg.type': 'Pretrained', 'model.init_cfg.checkpoint': start}
         return overrides
 
     @property

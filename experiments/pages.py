@@ -47,7 +47,7 @@ def write_pages(setting: str, seed: int = 0) -> None:
             pictures[0], f'{gain:+.1f}', (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA
         )
         rows.append(pictures)
-    target = (DOCS if setting == 'scenes' else Path('work_dirs/experiments')) / setting / 'gains.png'
+    target = (DOCS if setting.startswith('scenes') else Path('work_dirs/experiments')) / setting / 'gains.png'
     target.parent.mkdir(parents=True, exist_ok=True)
     comparison_page(target, TITLES, rows, meta['classes'], meta['palette'])
     logger.info('%s: %s', target, ', '.join(f'{name} {gain:+.1f}' for name, gain in names))

@@ -10,7 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from experiments.commands import SPLITS
-from experiments.results import Row, miou, spread
+from experiments.questions import Answer
+from experiments.results import DECIDED, Row, miou, spread
 from experiments.systems import ABLATION, BOUND, CAUSE, MAIN
 from rass_mm.analysis.robustness.plot import COLORS, MARKERS
 from rass_mm.files.atomic import write_bytes
@@ -35,12 +36,33 @@ def draw_bars(path: Path, title: str, rows: Sequence[Row]) -> None:
             label = split if place == 0 else None
             panel.barh(y, statistics.fmean(values), 0.36, xerr=spread(values), color=color, alpha=0.75, label=label)
             panel.plot(values, [y] * len(values), '.', color='black', markersize=3)
-    panel.set_yticks(range(len(rows)), [row.system.title for row in rows], fontsize=8)
-    panel.invert_yaxis()
+    panel.set_yticks(range(len(rows)), [row.system.title.split(' (')[0] for row in rows], fontsize=8)
+    panel.set_ylim(len(rows) - 0.4, -0.6)
     panel.set_xlabel('mIoU (%)')
-    panel.set_title(f'{title}: mean, standard deviation and single seeds', fontsize=10)
+    figure.suptitle(f'{title}: mean, standard deviation and single seeds', fontsize=9)
     panel.legend(fontsize=8)
     panel.grid(axis='x', alpha=0.3)
+    _save(figure, path)
+
+
+def draw_differences(path: Path, title: str, answered: Sequence[Answer]) -> None:
+    """Plots the mean difference of every question with its 95 % interval, and the seeds as small dots."""
+    figure = Figure(figsize=(9, 0.3 * len(answered) + 1.4), dpi=120, layout='constrained')
+    FigureCanvasAgg(figure)
+    panel = figure.subplots()
+    for place, answer in enumerate(answered):
+        found, color = answer.comparison, COLORS[0] if answer.verdict in DECIDED else 'grey'
+        mean = statistics.fmean(found.differences)
+        low, high = found.interval or (mean, mean)
+        panel.plot([low, high], [place, place], color=color, linewidth=2)
+        panel.plot([mean], [place], 'o', color=color, markersize=5)
+        panel.plot(found.differences, [place] * len(found.differences), '.', color='black', markersize=3)
+    panel.axvline(0, color='black', linewidth=0.8)
+    panel.set_yticks(range(len(answered)), [answer.question.text for answer in answered], fontsize=8)
+    panel.set_ylim(len(answered) - 0.4, -0.6)
+    panel.set_xlabel('difference in mIoU (points)')
+    panel.grid(axis='x', alpha=0.3)
+    figure.suptitle(f'{title}: mean, 95 % interval and seeds; grey: unclear', fontsize=9)
     _save(figure, path)
 
 

@@ -1,9 +1,11 @@
 """Questions that the experiments answer, and their answers on a data set."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from experiments.results import Comparison, Row, compare, miou
+from experiments.results import FAMILIES, GROUPS, Comparison, Row, compare_miou
+from experiments.statistics import corrected
+from experiments.system import FEW
 from experiments.systems import systems_of
 
 
@@ -64,18 +66,109 @@ QUESTIONS = (
 )
 
 
-def questions_of(setting: str) -> list[Question]:
-    """Returns the questions whose two systems are planned on a data set."""
-    planned = {system.name for system in systems_of(setting)}
-    return [question for question in QUESTIONS if {question.better, question.worse} <= planned]
+SECOND_QUESTIONS = (
+    Question('RASS > base without SCR', 'rass', 'base'),
+    Question('base without SCR > FT', 'base', 'ft'),
+    Question('RASS > FT', 'rass', 'ft'),
+    Question('FT > DT', 'ft', 'dt'),
+    Question('R2S > DT', 'r2s', 'dt'),
+    Question('R2S > FT', 'r2s', 'ft'),
+    Question('RASS > R2S', 'rass', 'r2s'),
+    Question('base without SCR > R2S', 'base', 'r2s'),
+    Question('RASS > base without SCR, equal cost', 'rass', 'base_equal'),
+    Question('RASS > FT, equal cost without the base', 'rass', 'ft_equal'),
+    Question('base without SCR > FT, equal cost without the base', 'base_equal', 'ft_equal'),
+    Question('FT > DT, pretrained trunk', 'lite_ft', 'lite_dt'),
+    Question('R2S > DT, pretrained trunk', 'lite_r2s', 'lite_dt'),
+    Question('FT with > without pretrained trunk', 'lite_ft', 'ft'),
+    Question('base without SCR > FT with pretrained trunk', 'base', 'lite_ft'),
+    Question('RASS > FT with pretrained trunk', 'rass', 'lite_ft'),
+    Question('RASS > R2S with pretrained trunk', 'rass', 'lite_r2s'),
+    *(
+        Question(f'{text}, {count} labelled images', f'{better}_{count}', f'{worse}_{count}')
+        for count in FEW
+        for text, better, worse in (
+            ('RASS > base without SCR', 'rass', 'base'),
+            ('base without SCR > FT', 'base', 'ft'),
+            ('RASS > FT', 'rass', 'ft'),
+        )
+    ),
+    Question('RASS > base without SCR, base of another seed', 'rass_b1', 'base_b1'),
+    Question('base without SCR > FT, base of another seed', 'base_b1', 'ft'),
+    Question('RASS > FT, base of another seed', 'rass_b1', 'ft'),
+    Question('base without SCR: base of seed 0 > of another seed', 'base', 'base_b1'),
+    Question('RASS: base of seed 0 > of another seed', 'rass', 'rass_b1'),
+    Question('FT started from DT > FT', 'ft_from_dt', 'ft'),
+    Question('RASS > FT started from DT', 'rass', 'ft_from_dt'),
+    Question('FT > DT, group norm', 'ft_gn', 'dt_gn'),
+    Question('FT with group norm > with batch norm', 'ft_gn', 'ft'),
+    Question('RASS > FT with group norm', 'rass', 'ft_gn'),
+    *(
+        Question(f'{text}{where}', better, worse, split)
+        for split, where in (('degraded', ''), ('clean', ', on clean images'))
+        for text, better, worse in (
+            ('RASS with > without twins', 'rass_twins', 'rass'),
+            ('FT with > without twins', 'ft_twins', 'ft'),
+            ('RASS, all severities > the hardest', 'rass_mid', 'rass'),
+        )
+    ),
+    *(Question(f'RASS > base without SCR, timestep {time}', f'rass_t{time}', f'base_t{time}') for time in (200, 273)),
+    *(
+        Question(f'timestep {time} > timestep 1 ({title})', f'{name}_t{time}', name)
+        for time in (200, 273)
+        for title, name in (('RASS', 'rass'), ('base without SCR', 'base'))
+    ),
+)
+"""Questions of the data sets with pixel counts."""
 
 
-def answers(rows: Sequence[Row]) -> dict[Question, Comparison]:
+def questions_of(group: str) -> list[Question]:
+    """Returns the questions whose two systems are planned on a data set, given by its name in `GROUPS`."""
+    planned = {system.name for system in systems_of(GROUPS[group][0])}
+    asked = QUESTIONS if group in FAMILIES['first'] else SECOND_QUESTIONS
+    return [question for question in asked if {question.better, question.worse} <= planned]
+
+
+def answers(group: str, rows: Sequence[Row]) -> dict[Question, Comparison]:
     """Returns the answer to every question whose two systems have records with the same seed."""
     known = {row.system.name: row for row in rows}
     found = {
-        question: compare(known[question.better], known[question.worse], miou(question.split))
-        for question in QUESTIONS
+        question: compare_miou(known[question.better], known[question.worse], question.split)
+        for question in questions_of(group)
         if question.better in known and question.worse in known
     }
     return {question: comparison for question, comparison in found.items() if comparison.seeds}
+
+
+class Answer(NamedTuple):
+    """Answer to a question on a data set, with the p-value after the correction for its family."""
+
+    question: Question
+    comparison: Comparison
+    corrected: float | None
+
+    @property
+    def verdict(self) -> str:
+        """'yes', 'no, reversed' or 'unclear', with a reason if the question is not in the family."""
+        return self.comparison.verdict(self.corrected)
+
+
+Groups = Mapping[str, Sequence[Row]]
+"""Rows by data set."""
+Answers = Mapping[str, Sequence[Answer]]
+"""Answers by data set."""
+
+
+def all_answers(groups: Groups) -> dict[str, list[Answer]]:
+    """Returns the answers to all questions by data set, with the p-values corrected within each of `FAMILIES`.
+
+    A family consists of the answers with complete seeds, and is corrected by Benjamini and Hochberg's method.
+    """
+    answered: dict[str, list[Answer]] = {}
+    for family in FAMILIES.values():
+        found = [(name, *answer) for name in family for answer in answers(name, groups.get(name, ())).items()]
+        adjusted = iter(corrected([comparison.p_value for _, _, comparison in found if comparison.whole]))
+        for name, question, comparison in found:
+            answer = Answer(question, comparison, next(adjusted) if comparison.whole else None)
+            answered.setdefault(name, []).append(answer)
+    return answered

@@ -2,24 +2,25 @@
 
 import hashlib
 import json
-import math
 import statistics
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from mmengine.config import Config
 
 from experiments.commands import Run
+from experiments.costs import cost_of
+from experiments.counts import Counts, counts_of_maps, pooled_miou, scores
 from experiments.store import Record, find_record, line_of
-from experiments.systems import RECIPE_VERSION
+from experiments.systems import recipe_version
 from rass_mm.apis import RESULT
 from rass_mm.datasets.names import class_names
 from rass_mm.degradation.versions import lq_steps, step_version
+from rass_mm.diffusion.base import read_base
 from rass_mm.errors import DataError
-from rass_mm.metrics.iou import class_ious, mean_iou
 
 AGREE = 0.011
 """Points of mIoU by which label maps and test may differ: the test's value is rounded to two places."""
@@ -49,22 +50,25 @@ def config_hash(config: Config) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def make_record(run: Run) -> Record:
-    """Collects the record of a run after its commands have finished.
+def make_record(run: Run) -> tuple[Record, dict[str, Counts]]:
+    """Collects the record of a run and the pixel counts of its tests after its commands have finished.
 
     Raises:
         DataError: its tests contradict each other or have another recipe version.
     """
-    tests = {name: _tested(run, name) for name in run.tests}
+    counts = {} if run.system.restores else {name: _counts(run, name) for name in run.tests}
+    tests = {name: _tested(run, name, counts.get(name)) for name in run.tests}
     described = json.loads((run.outcome(next(iter(tests))) / RESULT).read_text())
-    return {
+    record = {
         'setting': run.setting,
         'system': run.system.name,
         'seed': run.seed,
         'config': run.config,
         'config_hash': config_hash(run.resolved()),
         'options': run.options,
-        'recipe_version': RECIPE_VERSION,
+        'recipe_version': recipe_version(run.setting),
+        **_base(run),
+        **cost_of(run),
         'commands': run.commands,
         'revision': revision(),
         'device': described['device'],
@@ -72,6 +76,7 @@ def make_record(run: Run) -> Record:
         **(_training(run) if run.training else {'steps': run.steps}),
         'tests': tests,
     }
+    return record, counts
 
 
 def scores_beside(run: Run, found: Record) -> str:
@@ -89,17 +94,17 @@ def revision() -> str:
     def git(*arguments: str) -> str:
         return subprocess.run(['git', *arguments], capture_output=True, text=True).stdout.strip()
 
-    code = ('rass_mm', 'configs', 'experiments/configs', 'experiments/systems.py')
+    rows = (f'experiments/{name}.py' for name in ('system', 'systems', 'second'))
+    code = ('rass_mm', 'configs', 'experiments/configs', *rows)
     changed = git('status', '--porcelain', '--untracked-files=no', '--', *code)
     return (git('rev-parse', '--short=12', 'HEAD') or 'unknown') + ('+' if changed else '')
 
 
 def _training(run: Run) -> dict[str, Any]:
     """Reads the steps, seconds (without start-up and validation), losses and validation curve of a training run."""
-    lines = [line for file in sorted(run.folder.glob('*/vis_data/scalars.json')) for line in _lines(file)]
+    lines = _logged(run.folder)
     losses = {line['step']: line for line in lines if 'loss' in line}  # a resumed run logs some steps again
-    score = 'PSNR' if run.system.restores else 'mIoU'
-    scores = {line['step']: line[score] for line in lines if score in line}
+    scores, _ = curve_of(run.folder, run.system.restores)
     steps = sorted(losses)
     spans = np.diff([0, *steps])
     return {
@@ -111,54 +116,67 @@ def _training(run: Run) -> dict[str, Any]:
     }
 
 
+def curve_of(folder: Path, restores: bool) -> tuple[dict[int, float], str]:
+    """Reads the validation scores by step from the logs of a training, and returns them with the name of the score."""
+    score = 'PSNR' if restores else 'mIoU'
+    return {line['step']: line[score] for line in _logged(folder) if score in line}, score
+
+
+def _logged(folder: Path) -> list[dict[str, Any]]:
+    return [line for file in sorted(folder.glob('*/vis_data/scalars.json')) for line in _lines(file)]
+
+
 def _lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
 
 
-def _tested(run: Run, name: str) -> dict[str, Any]:
+def _base(run: Run) -> dict[str, Any]:
+    """Returns the hash of the weights of the base that a system uses, and the seed of its training; None without."""
+    found = [read_base(sources) for sources in _bases(run.resolved().model.to_dict())]
+    identities = {base.identity['weights']: base for base in found}
+    if len(identities) > 1:
+        raise DataError(f'{run.label} uses the bases {", ".join(str(base.folder) for base in found)}. Use one of them.')
+    for identity, base in identities.items():
+        training = base.folder / 'training.json'
+        recipe = json.loads(training.read_text())['recipe'] if training.is_file() else {}
+        return {'base': identity, 'base_seed': recipe.get('seed')}
+    return {'base': None, 'base_seed': None}
+
+
+def _bases(model: Any) -> Iterator[Any]:
+    """Yields the values of `base` in the config of a model, at any depth."""
+    if isinstance(model, dict):
+        if model.get('base'):
+            yield model['base']
+        for part in model.values():
+            yield from _bases(part)
+
+
+def _counts(run: Run, name: str) -> Counts:
+    return counts_of_maps(run.resolved().test_dataloader.dataset, run.predictions(name))
+
+
+def _tested(run: Run, name: str, counts: Counts | None) -> dict[str, Any]:
     described = json.loads((run.outcome(name) / RESULT).read_text())
     _check_recipe(run, name, described.get('recipe_version') or {})
     result = {**described['metrics'], 'protocol': described.get('protocol')}
-    if run.system.restores:
+    if counts is None:
         return result
-    per_class, per_image = scores_of_maps(run, name)
-    if abs(per_class.pop('mean') - result['mIoU']) > AGREE:
+    known = scores(counts, class_names(run.resolved().test_dataloader.dataset.type))
+    if abs(pooled_miou(counts) - result['mIoU']) > AGREE:
         raise DataError(
             f'{run.label}: the label maps of the {name} test do not give its mIoU ({result["mIoU"]}). Remove '
             f'{run.predictions(name)} and run it again.'
         )
-    return {**result, 'IoU': per_class, 'images': per_image}
+    return {**result, **known}
 
 
 def _check_recipe(run: Run, name: str, versions: dict[str, int | None]) -> None:
     """Raises an error if the data or the training pipeline of a test has another recipe version."""
-    if set(versions.values()) - {None, RECIPE_VERSION}:
+    version = recipe_version(run.setting)
+    if set(versions.values()) - {None, version}:
         raise DataError(
-            f'{run.label}: the {name} test has recipe versions {versions}, but the experiments belong to version '
-            f'{RECIPE_VERSION}. Give LQDegradation in {run.config} recipe=dict(version={RECIPE_VERSION}), and make the '
-            f'data in an empty folder with `python -m experiments prepare`.'
+            f'{run.label}: the {name} test has recipe versions {versions}, but {run.setting} belongs to version '
+            f'{version}. Give LQDegradation in {run.config} recipe=dict(version={version}), and make the data in an '
+            f'empty folder with `python -m experiments prepare`.'
         )
-
-
-def scores_of_maps(run: Run, name: str) -> tuple[dict[str, float], dict[str, float]]:
-    """Computes IoU (%) per class with its mean, and mIoU (%) per image, from the written label maps."""
-    data = run.resolved().test_dataloader.dataset
-    classes = class_names(data.type)
-    truths = sorted((Path(data.data_root) / data.data_prefix.seg_map_path).glob('*.png'))
-    total, images = np.zeros((len(classes), len(classes)), np.int64), {}
-    for file in truths:
-        truth, predicted = (
-            cv2.imread(str(place), cv2.IMREAD_UNCHANGED) for place in (file, run.predictions(name) / file.name)
-        )
-        confusion = _confusion(truth, predicted, len(classes))
-        images[file.stem] = round(100 * mean_iou(confusion), 2)
-        total += confusion
-    scores = zip(classes, class_ious(total).tolist(), strict=True)
-    known = {name: round(100 * score, 2) for name, score in scores if not math.isnan(score)}
-    return {**known, 'mean': 100 * mean_iou(total)}, images
-
-
-def _confusion(truth: np.ndarray, predicted: np.ndarray, count: int) -> np.ndarray:
-    counted = truth < count  # 255 is ignored
-    pairs = truth[counted].astype(np.int64) * count + predicted[counted]
-    return np.bincount(pairs, minlength=count * count).reshape(count, count)

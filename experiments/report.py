@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.commands import SPLITS
-from experiments.plots import draw_bars, draw_curves
-from experiments.results import Row, read_rows
+from experiments.plots import draw_bars, draw_curves, draw_differences
+from experiments.questions import Answer, Answers, Groups, all_answers
+from experiments.results import GROUPS, TITLES, Row, read_rows
 from experiments.store import RESULTS
-from experiments.systems import ROOT, SETTINGS
+from experiments.systems import FIRST, ROOT
 from experiments.tables import base_table, class_table, question_table, restorer_table, score_table, segmentors
 from experiments.texts import with_numbers
 from rass_mm.errors import DataError
@@ -24,43 +25,53 @@ def write_report() -> None:
     Raises:
         DataError: there are no records, or the README lacks the markers.
     """
-    settings = {name: rows for name in SETTINGS if (rows := read_rows(name))}
-    if not settings:
+    groups = {name: read_rows(name) for name in GROUPS}
+    if not any(groups.values()):
         raise DataError(f'{RESULTS} contains no records. Run `python -m experiments run` first.')
-    for name, rows in settings.items():
-        draw_bars(DOCS / name / 'miou.png', SETTINGS[name], segmentors(rows))
-        draw_curves(DOCS / name / 'curves.png', SETTINGS[name], segmentors(rows))
-    write_text(DOCS / 'README.md', page(settings))
-    write_text(README, with_section(README.read_text(), readme_part(settings)))
+    answered = all_answers(groups)
+    for name, rows in groups.items():
+        if segmentors(rows):
+            draw_bars(DOCS / name / 'miou.png', TITLES[name], segmentors(rows))
+            draw_curves(DOCS / name / 'curves.png', TITLES[name], segmentors(rows))
+        if answered.get(name):
+            draw_differences(DOCS / name / 'differences.png', TITLES[name], answered[name])
+    write_text(DOCS / 'README.md', page(groups, answered))
+    write_text(README, with_section(README.read_text(), readme_part(groups, answered)))
 
 
-def page(settings: dict[str, list[Row]]) -> str:
+def page(groups: Groups, answered: Answers) -> str:
     """Returns the text of the page: findings, then the tables of each data set."""
-    parts = [f'# Evidence\n\n{_text("explanation.md", settings)}']
-    parts += [setting_part(name, rows) for name, rows in settings.items()]
+    parts = [f'# Evidence\n\n{_text("explanation.md", groups, answered)}']
+    parts += [setting_part(name, rows, answered.get(name, ())) for name, rows in groups.items()]
     return '\n\n'.join(parts) + '\n'
 
 
-def readme_part(settings: dict[str, list[Row]]) -> str:
+def readme_part(groups: Groups, answered: Answers) -> str:
     """Returns the lines of the README."""
-    return _text('summary.md', settings)
+    return _text('summary.md', groups, answered)
 
 
-def _text(name: str, settings: dict[str, list[Row]]) -> str:
-    return with_numbers((ROOT / name).read_text().strip(), settings)
+def _text(name: str, groups: Groups, answered: Answers) -> str:
+    return with_numbers((ROOT / name).read_text().strip(), groups, answered)
 
 
-def setting_part(setting: str, rows: Sequence[Row]) -> str:
+def setting_part(group: str, rows: Sequence[Row], answered: Sequence[Answer]) -> str:
     """Returns the section of one data set with all tables and plots."""
-    parts = [f'## {SETTINGS[setting]}', protocol(rows), score_table(setting, rows)]
-    parts += [_titled('The questions, paired by seed', question_table(setting, rows))]
-    parts += [f'![mIoU per system]({setting}/miou.png)', f'![learning curves]({setting}/curves.png)']
-    parts += [_titled('Restorers', restorer_table(setting, rows)), _titled('Bases', base_part(setting))]
-    parts += [_titled(f'IoU per class (%), {split}', class_table(rows, split)) for split in SPLITS]
-    if (DOCS / setting / 'gains.png').is_file():
-        parts += [_titled('Best, median and worst gains', f'![gains]({setting}/gains.png)')]
-    parts += [_titled('The rows again', commands_part(rows))]
+    known = bool(segmentors(rows))
+    parts = [f'## {TITLES[group]}', protocol(rows) if known else 'No complete records yet.', score_table(group, rows)]
+    parts += [_titled('The questions, paired by seed', question_table(group, answered))]
+    parts += [_picture('mean differences with intervals', group, 'differences')]
+    parts += [_picture('mIoU per system', group, 'miou'), _picture('learning curves', group, 'curves')]
+    parts += [_titled('Restorers', restorer_table(group, rows)), _titled('Bases', base_part(group))]
+    parts += [_titled(f'IoU per class (%), {split}', class_table(rows, split)) for split in SPLITS if known]
+    parts += [_titled('Best, median and worst gains', _picture('gains', group, 'gains'))]
+    parts += [_titled('The rows again', commands_part(rows)) if known else '']
     return '\n\n'.join(part for part in parts if part)
+
+
+def _picture(title: str, group: str, name: str) -> str:
+    """Returns a reference to a picture, or nothing if it does not exist."""
+    return f'![{title}]({group}/{name}.png)' if (DOCS / group / f'{name}.png').is_file() else ''
 
 
 def _titled(title: str, text: str) -> str:
@@ -71,10 +82,13 @@ def protocol(rows: Sequence[Row]) -> str:
     """Returns a sentence on how the numbers of the tables were measured."""
     record = segmentors(rows)[0].first
     devices = sorted({r['device'] for row in rows for r in row.by_seed.values()})
+    tests = [test for row in segmentors(rows) for test in row.first['tests'].values()]
+    counted = record['setting'] not in FIRST and all(test.get('counts') for test in tests)
+    interval = 'over seeds and images' if counted else 'over seeds only: the records have no pixel counts'
     return (
         f'mIoU (%) over all pixels, mean ± sample standard deviation over the seeds; degraded: '
-        f'{record["tests"]["degraded"]["protocol"]}; degradation: recipe version {record["recipe_version"]}. Seconds '
-        f'are those of the training steps, two runs side by side, one thread each. Device: {"; ".join(devices)}.'
+        f'{record["tests"]["degraded"]["protocol"]}; degradation: recipe version {record["recipe_version"]}. '
+        f'Intervals: {interval}. Device: {"; ".join(devices)}.'
     )
 
 

@@ -1,5 +1,6 @@
 """Runs systems x seeds in parallel, with one thread each, and adds a record for each finished run."""
 
+import io
 import json
 import logging
 import os
@@ -9,13 +10,18 @@ import time
 from collections.abc import Container, Sequence
 from pathlib import Path
 
+import torch
+
 from experiments.commands import Run, typed
+from experiments.counts import with_hashes, write_counts
 from experiments.locks import is_locked, locked
+from experiments.rate_search import search_rate
 from experiments.record import is_recorded, make_record, scores_beside
 from experiments.store import add_records
 from experiments.systems import systems_of
 from rass_mm.errors import RassError
-from rass_mm.files.atomic import write_text
+from rass_mm.files.atomic import write_bytes, write_text
+from rass_mm.files.tensors import read_tensors
 from rass_mm.parallel import run_logged
 
 logger = logging.getLogger(__name__)
@@ -119,13 +125,16 @@ def _work(queue: _Queue) -> None:
 
 def _do(run: Run, again: bool) -> None:
     with locked(run.folder):
+        search_rate(run, _call)
         _train(run)  # does nothing if another worker has finished the run by now
         if not is_recorded(run):
             _test(run)
-            add_records(run.setting, [make_record(run)])
+            record, counts = make_record(run)
+            add_records(run.setting, [write_counts(record, counts)])
+            _slim(run)
         elif again:
             _test(run)
-            record = make_record(run)
+            record = with_hashes(*make_record(run))
             write_text(run.folder / AGAIN, json.dumps(record) + '\n')
             logger.info('%s again: %s', run.label, scores_beside(run, record))
 
@@ -133,6 +142,16 @@ def _do(run: Run, again: bool) -> None:
 def _train(run: Run) -> None:
     if run.training and not run.is_trained:
         _call(run.training, run.folder / 'train.log')
+
+
+def _slim(run: Run) -> None:
+    """Removes the state of the optimizer, two thirds of a file, from the checkpoint of a recorded run."""
+    if run.training:
+        checkpoint = read_tensors(run.checkpoint)
+        checkpoint.pop('optimizer', None)
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        write_bytes(run.checkpoint, content.getbuffer())
 
 
 def _test(run: Run) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.commands import WORK, Run
 from experiments.locks import locked
-from experiments.systems import RECIPE_VERSION, ROOT, SETTINGS
+from experiments.systems import ROOT, SETTINGS, recipe_version
 from rass_mm.errors import DataError
 from rass_mm.files.atomic import write_text
 
@@ -21,6 +21,11 @@ def records_file(setting: str) -> Path:
     return RESULTS / f'{setting}.jsonl'
 
 
+def counts_file(setting: str, system: str, seed: int, test: str) -> Path:
+    """Returns the file with the pixel counts of a test."""
+    return RESULTS / 'counts' / setting / f'{system}-{seed}-{test}.npz'
+
+
 def read_records(setting: str) -> list[Record]:
     """Reads all records of a data set in file order; an absent file has no records.
 
@@ -30,7 +35,8 @@ def read_records(setting: str) -> list[Record]:
     file = records_file(setting)
     if not file.is_file():
         return []
-    return [_parsed(line, f'{file}:{number}') for number, line in enumerate(file.read_text().splitlines(), 1)]
+    lines, version = file.read_text().splitlines(), recipe_version(setting)
+    return [_parsed(line, f'{file}:{number}', version) for number, line in enumerate(lines, 1)]
 
 
 def find_record(run: Run) -> Record | None:
@@ -72,15 +78,15 @@ def _key(record: Record) -> tuple[str, int]:
     return record['system'], record['seed']
 
 
-def _parsed(line: str, place: str) -> Record:
+def _parsed(line: str, place: str, version: int) -> Record:
     try:
         record = json.loads(line)
     except ValueError as error:
         raise DataError(f'{place} is not valid JSON ({error}). Restore the file from the repository.') from None
-    if record.get('recipe_version') != RECIPE_VERSION:
+    if record.get('recipe_version') != version:
         raise DataError(
             f'{place} ({record.get("system")}, seed {record.get("seed")}) belongs to recipe version '
-            f'{record.get("recipe_version", "unknown")}; the experiments belong to version {RECIPE_VERSION}. Delete '
-            f'the line to run the system again.'
+            f'{record.get("recipe_version", "unknown")}; the setting belongs to version {version}. Delete the line to '
+            f'run the system again.'
         )
     return record

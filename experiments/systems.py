@@ -1,98 +1,57 @@
-"""Compared systems, in the order in which they run, and the two data sets.
+"""Compared systems of the first two data sets, and of the others from `second.py`, in the order in which they run.
 
 A system consists of a config of `configs/<setting>/`, overrides of its values, and the names of other systems whose
-results it uses with the same seed. To add a row to the tables, add a system here.
+results it uses with the same seed. To add a row to the tables, add a system here or in `second.py`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-
+from experiments.second import GROUP_NORM, SECOND_SYSTEMS, on_base, schedule
+from experiments.system import (
+    ABLATION,
+    BOUND,
+    CAMVID_FOLDS,
+    CAUSE,
+    FIRST,
+    MAIN,
+    RECIPE_VERSION,
+    RESTORER,
+    ROOT,
+    SECOND,
+    SEEDS,
+    SETTINGS,
+    System,
+    recipe_version,
+)
 from rass_mm.errors import ConfigError
 
-ROOT = Path('experiments')
-SEEDS = (0, 1, 2)
-RECIPE_VERSION = 1
-"""Version of the degradation recipe of all data, configs and records here."""
-MAIN, ABLATION, BOUND, CAUSE, RESTORER = 'main', 'ablation', 'upper bound', 'cause', 'restorer'
+__all__ = [
+    'ABLATION',
+    'BOUND',
+    'CAMVID_FOLDS',
+    'CAUSE',
+    'FIRST',
+    'MAIN',
+    'RECIPE_VERSION',
+    'RESTORER',
+    'ROOT',
+    'SECOND',
+    'SEEDS',
+    'SETTINGS',
+    'SYSTEMS',
+    'System',
+    'recipe_version',
+    'systems_of',
+]
 
-
-@dataclass(frozen=True)
-class System:
-    """System that is trained and tested, which is one row of the tables.
-
-    Attributes:
-        name: name in commands, folders and records.
-        title: title in the tables.
-        group: section of the tables.
-        config: stem of the config file; the name of the system by default.
-        overrides: config values by dotted key. `{setting}` in a string stands for the data set's name.
-        restorer: the restorer whose adapter is used.
-        trained_as: the system whose checkpoint is tested instead of training a new one.
-        settings: the data sets of the system; empty means all.
-    """
-
-    name: str
-    title: str
-    group: str = MAIN
-    config: str = ''
-    overrides: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    restorer: str | None = None
-    trained_as: str | None = None
-    settings: tuple[str, ...] = ()
-
-    @property
-    def restores(self) -> bool:
-        """Whether the system is a restorer rather than a segmentor."""
-        return self.group == RESTORER
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Names of the systems that must run before this one."""
-        return tuple(name for name in (self.restorer, self.trained_as) if name)
-
-    def config_file(self, setting: str) -> str:
-        """Returns the path of the config, relative to the root of the checkout."""
-        return (ROOT / 'configs' / setting / f'{self.config or self.name}.py').as_posix()
-
-    def overrides_on(self, setting: str) -> dict[str, Any]:
-        """Returns the config overrides on one data set."""
-        return {key: _filled_in(value, setting) for key, value in self.overrides.items()}
-
-
-def _filled_in(value: Any, setting: str) -> Any:
-    if isinstance(value, str):
-        return value.replace('{setting}', setting)
-    return [_filled_in(part, setting) for part in value] if isinstance(value, list) else value
-
-
-def _schedule(steps: int, validations: int = 6) -> dict[str, Any]:
-    """Returns overrides that train for `steps` iterations, with the end of the decay and the validations."""
-    return {
-        'max_iters': steps,
-        'param_scheduler.1.end': steps,
-        'train_cfg.max_iters': steps,
-        'train_cfg.val_interval': steps // validations,
-    }
-
-
-def _on(base: str) -> dict[str, Any]:
-    """Returns overrides that select another base for the diffusion backbone."""
-    return {'model.backbone.base': [f'bases/experiments/{base}']}
-
-
-LONG, LONGER, EQUAL = _schedule(3600), _schedule(10800), _schedule(1900, validations=4)
+LONG, LONGER, EQUAL = schedule(3600), schedule(10800), schedule(1900, validations=4)
 NO_CONSTRAINT, FULL_CONSTRAINT = ({'model.losses.constraint.loss_weight': weight} for weight in (0.0, 1.0))
 ALL_OF_UNET = {'model.backbone.train_parameters': 'unet'}
 SLOW = {'optim_wrapper.optimizer.lr': 3e-4}
 EMPTY_PROMPTS = {'model.prompt.type': 'EmptyPrompt'}
 TRUE_TAGS = {'model.prompt.type': 'TagPrompt', 'model.prompt.tagger.type': 'GroundTruthTagger'}
-SHORT, RANDOM = _on('{setting}-short'), {**_on('{setting}-random'), **ALL_OF_UNET}
+SHORT, RANDOM = on_base('{setting}-short'), {**on_base('{setting}-random'), **ALL_OF_UNET}
 TIMESTEP_200 = {'model.backbone.timestep': 200}
 UNET_FEATURES = {'model.backbone.features': ['unet.mid_block', *(f'unet.up_blocks.{i}' for i in range(4))]}
 MORE_IMAGES = {'train_dataloader.dataset.indices': 2000}
-GROUP_NORM = {'model.backbone.norm_cfg.type': 'GN', 'model.backbone.norm_cfg.num_groups': 8}
 _CROP = (128, 128)
 CROP_128 = {
     'crop_size': _CROP,
@@ -100,15 +59,15 @@ CROP_128 = {
     'train_dataloader.dataset.pipeline.4.crop_size': _CROP,
     'model.data_preprocessor.size': _CROP,
 }
-SCENES, CAMVID = ('scenes',), ('camvid',)
+SCENES, CAMVID, EVERYWHERE = ('scenes',), ('camvid',), (*FIRST, *SECOND)
 
 SYSTEMS = (
-    System('dt', 'DT: ResNet, trained clean'),
-    System('ft', 'FT: ResNet, trained degraded'),
-    System('base', 'diffusion, base without SCR'),
-    System('scr', 'SCR, lambda 0.1', RESTORER),
-    System('rass', 'RASS: SCR merged, lambda 0.1', config='base', restorer='scr'),
-    System('r2s', 'R2S: SCR, then DT', restorer='scr', trained_as='dt'),
+    System('dt', 'DT: ResNet, trained clean', settings=EVERYWHERE),
+    System('ft', 'FT: ResNet, trained degraded', settings=EVERYWHERE),
+    System('base', 'diffusion, base without SCR', settings=EVERYWHERE),
+    System('scr', 'SCR, lambda 0.1', RESTORER, settings=EVERYWHERE),
+    System('rass', 'RASS: SCR merged, lambda 0.1', config='base', restorer='scr', settings=EVERYWHERE),
+    System('r2s', 'R2S: SCR, then DT', restorer='scr', trained_as='dt', settings=EVERYWHERE),
     System('scr_l0', 'SCR, lambda 0', RESTORER, config='scr', overrides=NO_CONSTRAINT),
     System('rass_l0', 'SCR merged, lambda 0', config='base', restorer='scr_l0'),
     System('random', 'diffusion, random UNet, all trained', config='base', overrides=RANDOM),
@@ -202,7 +161,7 @@ SYSTEMS = (
         'base trained on scenes, without SCR',
         CAUSE,
         config='base',
-        overrides=_on('scenes'),
+        overrides=on_base('scenes'),
         settings=CAMVID,
     ),
     System(
@@ -210,12 +169,11 @@ SYSTEMS = (
         'base trained on CamVid only, without SCR',
         CAUSE,
         config='base',
-        overrides=_on('camvid-alone'),
+        overrides=on_base('camvid-alone'),
         settings=CAMVID,
     ),
+    *SECOND_SYSTEMS,
 )
-SETTINGS = {'scenes': 'scenes, 128x128', 'camvid': 'CamVid at half size, 240x180'}
-"""The data sets: name and title."""
 
 
 def systems_of(setting: str, names: list[str] | None = None) -> list[System]:
@@ -224,7 +182,7 @@ def systems_of(setting: str, names: list[str] | None = None) -> list[System]:
     Raises:
         ConfigError: a name is unknown.
     """
-    there = {system.name: system for system in SYSTEMS if setting in (system.settings or SETTINGS)}
+    there = {system.name: system for system in SYSTEMS if setting in system.settings}
     if not names:
         return list(there.values())
     unknown = [name for name in names if name not in there]

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.commands import SPLITS
-from experiments.questions import answers, questions_of
-from experiments.results import Row, class_iou, mean_text, miou
+from experiments.questions import Answer, questions_of
+from experiments.results import FAMILIES, GROUPS, NOT_RECORDED, NOT_RUN, Row, class_iou, mean_text, miou
 from experiments.store import read_bases
 from experiments.systems import BOUND, CAUSE, System, systems_of
 from rass_mm.analysis.report.tables import markdown_table
 
-NOT_RUN = 'not run'
+COSTS = ('trained (M)', 'TFLOP', 'with SCR', 'with SCR and base')
 
 
 def segmentors(rows: Sequence[Row]) -> list[Row]:
@@ -19,15 +19,18 @@ def segmentors(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if not row.system.restores]
 
 
-def score_table(setting: str, rows: Sequence[Row]) -> str:
-    """Returns a table of the mIoU on both splits, steps and seconds of every planned segmentor."""
-    cells = [[_marked(system), *_scores(row)] for system, row in _planned(setting, rows) if not system.restores]
-    return markdown_table(['system', *SPLITS, 'seeds', 'steps', 'seconds'], cells).strip()
+def score_table(group: str, rows: Sequence[Row]) -> str:
+    """Returns a table of every planned segmentor: mIoU, seeds, steps, and bases and costs unless never recorded."""
+    further = [] if group in FAMILIES['first'] else ['base seeds', *COSTS]
+    head = ['system', *SPLITS, 'seeds', 'steps', *further]
+    planned = [(system, row) for system, row in _planned(group, rows) if not system.restores]
+    cells = [[_marked(system), *_scores(row), *_costs(row, rows)] for system, row in planned]
+    return markdown_table(head, [line[: len(head)] for line in cells]).strip()
 
 
-def _planned(setting: str, rows: Sequence[Row]) -> list[tuple[System, Row | None]]:
+def _planned(group: str, rows: Sequence[Row]) -> list[tuple[System, Row | None]]:
     known = {row.system.name: row for row in rows}
-    return [(system, known.get(system.name)) for system in systems_of(setting)]
+    return [(system, known.get(system.name)) for system in systems_of(GROUPS[group][0])]
 
 
 def _marked(system: System) -> str:
@@ -36,56 +39,76 @@ def _marked(system: System) -> str:
 
 def _scores(row: Row | None) -> list[str]:
     if row is None:
-        return [*[NOT_RUN] * len(SPLITS), '0', '-', '-']
+        return [*[NOT_RUN] * len(SPLITS), '0', '-']
     means = [mean_text(row.values(miou(split))) for split in SPLITS]
-    trained = [str(row.first['steps']), _mean_seconds(row)] if 'seconds' in row.first else ['-', '-']
-    return [*means, str(len(row.by_seed)), *trained]
+    return [*means, str(len(row.by_seed)), str(row.first['steps'])]
 
 
-def _mean_seconds(row: Row) -> str:
-    return f'{sum(row.values(lambda record: record["seconds"])) / len(row.by_seed):.0f}'
+def _costs(row: Row | None, rows: Sequence[Row]) -> list[str]:
+    """Returns the number of bases of different seeds, the trained parameters and the training cost in TFLOP.
 
-
-def question_table(setting: str, rows: Sequence[Row]) -> str:
-    """Returns a table of all planned questions: differences by seed with mean, deviation, interval and sign."""
-    found = answers(rows)
-    cells = []
-    for question in questions_of(setting):
-        answer = found.get(question)
-        if answer is None:
-            cells.append([question.text, '-', '-', '-', NOT_RUN])
-            continue
-        differences = ', '.join(f'{difference:+.2f}' for difference in answer.differences)
-        interval = '[{:+.2f}, {:+.2f}]'.format(*answer.interval) if answer.interval else '-'
-        cells.append([question.text, differences, mean_text(answer.differences), interval, answer.signs])
-    head = ['question (degraded images, unless said)', 'difference by seed', 'mean', '95 % interval', 'signs']
-    return markdown_table(head, cells).strip()
-
-
-def restorer_table(setting: str, rows: Sequence[Row]) -> str:
-    """Returns a table of PSNR and SSIM (input, restored, ceiling) and attention of every planned restorer."""
-    restorers = [(system, row) for system, row in _planned(setting, rows) if system.restores]
-    tests = [row.first['tests'] for _, row in restorers if row]
-    if not tests:
-        return ''
-    restored, ceiling = tests[0]['restore'], tests[-1]['ceiling']
-    cells = [
-        ['degraded input', f'{restored["input_PSNR"]:.2f}', f'{restored["input_SSIM"]:.3f}', *'----'],
-        *([system.title, *_restored(row)] for system, row in restorers),
-        ['ceiling: clean through the autoencoder', f'{ceiling["PSNR"]:.2f}', f'{ceiling["SSIM"]:.3f}', *'----'],
+    The cost is that of the system itself, with the systems whose results it uses, and with these and the base.
+    """
+    if row is None:
+        return ['-'] * (1 + len(COSTS))
+    bases = {record['base_seed'] for record in row.by_seed.values() if record.get('base')}
+    record, known = row.first, {other.system.name: other for other in rows}
+    start = known.get(row.system.starts_from)
+    parts = [
+        record.get('training_tflop'),
+        record.get('restorer_tflop'),
+        (start.first.get('training_tflop') if start else None) if row.system.starts_from else 0.0,
+        record.get('base_tflop'),
     ]
-    head = ['images', 'PSNR (dB)', 'SSIM', 'attention ratio', 'chance', 'steps', 'seconds']
+    sums = [parts[:1], parts[:3], parts]
+    texts = [NOT_RECORDED if None in part else f'{sum(part):.1f}' for part in sums]
+    trained = record.get('trained_parameters')
+    return [str(len(bases)), NOT_RECORDED if trained is None else f'{trained / 1e6:.2f}', *texts]
+
+
+def question_table(group: str, answered: Sequence[Answer]) -> str:
+    """Returns a table of all planned questions.
+
+    Args:
+        group: a data set.
+        answered: the answers to the questions that were run, corrected with their whole family.
+    """
+    found = {answer.question: answer for answer in answered}
+    cells = [[q.text, *(_answered(found[q]) if q in found else [*'-----', NOT_RUN])] for q in questions_of(group)]
+    head = ['question (degraded images, unless said)', 'difference by seed', 'mean', '95 % interval', 'signs']
+    return markdown_table([*head, 'corrected p', 'verdict'], cells).strip()
+
+
+def _answered(answer: Answer) -> list[str]:
+    comparison = answer.comparison
+    differences = ', '.join(f'{difference:+.2f}' for difference in comparison.differences)
+    interval = '[{:+.2f}, {:+.2f}]'.format(*comparison.interval) if comparison.interval else '-'
+    value = '-' if answer.corrected is None else f'{answer.corrected:.3f}'
+    return [differences, mean_text(comparison.differences), interval, comparison.signs, value, answer.verdict]
+
+
+def restorer_table(group: str, rows: Sequence[Row]) -> str:
+    """Returns a table of PSNR and SSIM (input, restored, ceiling) and attention of every planned restorer."""
+    restorers = [(system, row) for system, row in _planned(group, rows) if system.restores]
+    tests = [row.first['tests'] for _, row in restorers if row]
+    cells = [[system.title, *_restored(row)] for system, row in restorers]
+    if tests:
+        restored, ceiling = tests[0]['restore'], tests[-1]['ceiling']
+        before = ['degraded input', f'{restored["input_PSNR"]:.2f}', f'{restored["input_SSIM"]:.3f}', *'---']
+        behind = ['ceiling: clean through the autoencoder', f'{ceiling["PSNR"]:.2f}', f'{ceiling["SSIM"]:.3f}', *'---']
+        cells = [before, *cells, behind]
+    head = ['images', 'PSNR (dB)', 'SSIM', 'attention ratio', 'chance', 'steps']
     return markdown_table(head, cells).strip()
 
 
 def _restored(row: Row | None) -> list[str]:
     if row is None:
-        return [NOT_RUN, *'-----']
+        return [NOT_RUN, *'----']
     texts = [
         mean_text(row.values(lambda record, key=key: record['tests']['restore'][key]), digits)
         for key, digits in (('PSNR', 2), ('SSIM', 3), ('attention_ratio', 3), ('attention_chance', 3))
     ]
-    return [*texts, str(row.first['steps']), _mean_seconds(row)]
+    return [*texts, str(row.first['steps'])]
 
 
 def base_table(setting: str) -> str:

@@ -8,8 +8,8 @@ from commands import ROOT
 
 from experiments import questions, report, tables, texts
 from experiments.plots import FAMILIES, colors_of, panels_of
-from experiments.results import Comparison, Row, compare, mean_text, miou, spread
-from experiments.systems import SETTINGS, SYSTEMS, systems_of
+from experiments.results import GROUPS, Comparison, Row, compare, mean_text, miou, spread
+from experiments.systems import FIRST, SETTINGS, SYSTEMS, systems_of
 from rass_mm.errors import ConfigError, DataError
 
 KNOWN = {system.name: system for system in SYSTEMS}
@@ -17,7 +17,8 @@ KNOWN = {system.name: system for system in SYSTEMS}
 
 def row(name, scores):
     tests = {seed: {split: {'mIoU': score} for split in ('degraded', 'clean')} for seed, score in scores.items()}
-    return Row(KNOWN[name], {seed: {'seed': seed, 'tests': test} for seed, test in tests.items()})
+    made = {seed: {'setting': 'scenes', 'seed': seed, 'steps': 1200, 'tests': test} for seed, test in tests.items()}
+    return Row(KNOWN[name], made)
 
 
 def test_comparison_pairs_the_seeds_both_have():
@@ -94,12 +95,22 @@ def test_text_takes_its_numbers_from_the_records():
     half = math.tan(0.475 * math.pi) * 2  # one degree of freedom; the standard error of (-1, 3) is 2
     low, high = 1 - half, 1 + half
     by_hand = f'mean 31.5, by 1.0 [{low:.1f}, {high:.1f}], -1.0 [{-high:.1f}, {-low:.1f}]; {{left: alone'
-    assert texts.with_numbers(text, rows) == by_hand
+    assert texts.with_numbers(text, rows, {}) == by_hand
     one = {'scenes': [row('rass', {0: 30.0}), row('base', {0: 31.0})]}
-    assert texts.with_numbers('{scenes: rass - base}', one) == '-1.0'
+    assert texts.with_numbers('{scenes: rass - base}', one, {}) == '-1.0'
     for missing in ('{scenes: rass - ft}', '{camvid: rass}', '{fact: nothing}'):
         with pytest.raises(DataError, match='has no record'):
-            texts.with_numbers(missing, rows)
+            texts.with_numbers(missing, rows, {})
+
+
+def test_text_gives_the_verdict_on_data_with_counts():
+    asked = next(q for q in questions.SECOND_QUESTIONS if (q.better, q.worse) == ('rass', 'ft'))
+    answered = {'scenes2': [questions.Answer(asked, Comparison((0, 1, 2), (1.0, 2.0, 3.0)), 0.2)]}
+    found = texts.with_numbers('{scenes2: rass - ft}, {scenes2: base - ft}, {scenes2: ft}', {}, answered)
+    assert found == '2.0 [-0.5, 4.5] (unclear), not run, not run'
+    for wrong, said in (('{scenes2: ft - rass}', 'not one of its questions'), ('{scenes2: rss}', 'has no record')):
+        with pytest.raises(DataError, match=said):
+            texts.with_numbers(wrong, {}, answered)
 
 
 def made_up(p_values):
@@ -121,13 +132,15 @@ def test_corrections_by_hand(monkeypatch):
     asked = tuple(questions.Question(f'{better} over {worse}', better, worse) for better, worse in pairs)
     monkeypatch.setattr(questions, 'QUESTIONS', asked)
     settings = {'scenes': rows}
-    assert sorted(a[2].p_value for a in texts.whole_answers(settings)) == pytest.approx(sorted(values))
+    answered = questions.all_answers(settings)
+    assert sorted(a.comparison.p_value for _, a in texts.whole_answers(answered)) == pytest.approx(sorted(values))
     # Holm: 0.011 > 0.05 / 5, so nothing is left. Benjamini-Hochberg: 0.03 <= 0.05 * 4 / 5, so four are.
     text = '{fact: asked} {fact: agree} {fact: chance} {fact: holm} {fact: benjamini_hochberg} [{fact: holm_rows}]'
     agree = sum(value < 1 - 1 / math.sqrt(3) for value in values)  # the mean exceeds the standard deviation
-    assert texts.with_numbers(text, settings) == f'5 {agree} 1 0 4 []'
+    assert texts.with_numbers(text, settings, answered) == f'5 {agree} 1 0 4 []'
     rows, _ = made_up((0.0099, 0.0124, 0.0166, 0.026, 0.04))
-    found = texts.with_numbers('{fact: holm} {fact: holm_rass} {fact: holm_rows}', {'scenes': rows})
+    answered = questions.all_answers({'scenes': rows})
+    found = texts.with_numbers('{fact: holm} {fact: holm_rass} {fact: holm_rows}', {'scenes': rows}, answered)
     assert found == '3 1 rass over base (scenes); ft over dt (scenes); r2s over scr (scenes)'
 
 
@@ -137,7 +150,7 @@ def test_equal_cost_is_between_the_two_lengths():
         made = row(name, {0: score - 1, 1: score + 1})
         rows.append(Row(made.system, {seed: {**record, 'steps': steps} for seed, record in made.by_seed.items()}))
     by_hand = 36 + 9 * math.log(1900 / 1200, 3)
-    assert texts.with_numbers('{fact: equal_scenes}', {'scenes': rows}) == f'{by_hand:.1f}'
+    assert texts.with_numbers('{fact: equal_scenes}', {'scenes': rows}, {}) == f'{by_hand:.1f}'
 
 
 MARK = re.compile(r'\((agree|disagree|one seed)[^)]*\)')
@@ -145,9 +158,12 @@ DIFFERENCE = re.compile(r'\{(\w+): (\w+) - (\w+)(?: (clean))?\}')
 
 
 def test_findings_say_agree_and_disagree_where_the_seeds_do(monkeypatch):
-    """Every difference before such a word, back to the word before it or the start of the paragraph."""
+    """Every difference before such a word, back to the word before it or the start of the paragraph.
+
+    On the second data sets, such a word needs records; their verdicts are inserted from the records instead.
+    """
     monkeypatch.chdir(ROOT)
-    known = {name: {row.system.name: row for row in report.read_rows(name)} for name in SETTINGS}
+    known = {name: {row.system.name: row for row in report.read_rows(name)} for name in GROUPS}
     checked = 0
     for paragraph in re.split(r'\n(?=\*|\n)', (ROOT / 'experiments' / 'explanation.md').read_text()):
         start = 0
@@ -181,20 +197,25 @@ def test_planned_rows_without_a_record_are_not_run():
         if not system.restores
     ]
     assert sum('not run' not in line for line in scores) == 2
-    asked = {line.split(' | ')[0].strip('| '): line for line in tables.question_table('scenes', rows).splitlines()[2:]}
+    answered = questions.all_answers({'scenes': rows}).get('scenes', ())
+    lines = tables.question_table('scenes', answered).splitlines()[2:]
+    asked = {line.split(' | ')[0].strip('| '): line for line in lines}
     assert list(asked) == [question.text for question in questions.questions_of('scenes')]
     assert asked['RASS > FT'].endswith('not run |'), 'no seed in common'
     assert not any('group norm' in text for text in asked), 'planned on CamVid only'
-    assert tables.restorer_table('scenes', rows) == ''
+    restorers = tables.restorer_table('scenes', rows).splitlines()[2:]
+    planned = [system.title for system in systems_of('scenes') if system.restores]
+    assert [line.split(' | ')[0].strip('| ') for line in restorers] == planned
+    assert all('not run' in line for line in restorers)
 
 
 def test_page_says_not_run_for_every_row_without_a_record(monkeypatch):
     monkeypatch.chdir(ROOT)
-    for setting in SETTINGS:
-        rows = report.read_rows(setting)
+    for group in GROUPS:
+        rows = report.read_rows(group)
         ran = {row.system.name for row in rows}
-        tabled = tables.score_table(setting, rows) + tables.restorer_table(setting, rows)
-        for system in systems_of(setting):
+        tabled = tables.score_table(group, rows) + '\n' + tables.restorer_table(group, rows)
+        for system in systems_of(GROUPS[group][0]):
             (line,) = [
                 line for line in tabled.splitlines() if re.match(rf'\| {re.escape(system.title)}( \(| *\|)', line)
             ]
@@ -207,9 +228,11 @@ def test_readme_has_six_lines():
 
 def test_readme_and_tables_say_what_the_records_say(monkeypatch):
     monkeypatch.chdir(ROOT)
-    settings = {name: rows for name in SETTINGS if (rows := report.read_rows(name))}
-    assert settings, 'there are committed records'
+    groups = {name: report.read_rows(name) for name in GROUPS}
+    assert all(groups[name] for name in FIRST), 'there are committed records'
+    answered = questions.all_answers(groups)
     readme = report.README.read_text()
-    assert report.with_section(readme, report.readme_part(settings)) == readme, 'run python -m experiments report'
+    section = report.readme_part(groups, answered)
+    assert report.with_section(readme, section) == readme, 'run python -m experiments report'
     page = (report.DOCS / 'README.md').read_text()
-    assert report.page(settings) == page, 'run python -m experiments report'
+    assert report.page(groups, answered) == page, 'run python -m experiments report'

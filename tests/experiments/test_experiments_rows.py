@@ -15,7 +15,7 @@ from experiments import record, store
 from experiments.commands import Run
 from experiments.migrate_records import migrate
 from experiments.run import plan_runs
-from experiments.systems import SETTINGS, SYSTEMS
+from experiments.systems import CAMVID_FOLDS, SETTINGS, SYSTEMS
 from rass_mm.config import load_config
 from rass_mm.errors import DataError
 
@@ -35,24 +35,39 @@ def value_at(config, key):
     return config
 
 
+NEW = {'model.backbone.train_parameters', 'model.backbone.norm_cfg.num_groups', 'model.prompt.tagger.type'}
+NEW_OF = {'ft_from_dt': {'model.init_cfg.type', 'model.init_cfg.checkpoint'}} | {
+    f'{name}_{count}': {'train_dataloader.dataset.ann_file'}
+    for name in ('ft', 'base', 'scr', 'rass')
+    for count in (25, 100)
+}
+"""Keys that the configs lack and a row adds, by system; those of `NEW` may be added by all."""
+
+
 @pytest.mark.parametrize('setting', SETTINGS)
 def test_overrides_of_every_row_arrive(setting, monkeypatch):
     """As typed, in the config they are typed for, and at keys that the config has."""
     monkeypatch.chdir(ROOT)
-    new = {'model.backbone.train_parameters', 'model.backbone.norm_cfg.num_groups', 'model.prompt.tagger.type'}
-    checked = 0
+    changed = placed = 0
     for run in plan_runs([setting], [1]):
         typed = parsed(run.options)
         assert repr(typed) == repr(run.overrides), run.label
         before, after = load_config(run.config), load_config(run.config, typed)
         for key, value in run.overrides.items():
             assert repr(value_at(after.to_dict(), key)) == repr(value), (run.label, key)
-            if key not in new:
+            if key not in NEW | NEW_OF.get(run.system.name, set()):
                 value_at(before, key)  # a mistyped key raises here
         if run.system.overrides:
             assert after.to_dict() != load_config(run.config, {'randomness.seed': 1}).to_dict(), run.label
-            checked += 1
-    assert checked > 15
+            changed += 1
+        if setting in CAMVID_FOLDS:
+            roots = {after[f'{part}_dataloader'].dataset.data_root for part in ('train', 'val', 'test')}
+            assert roots == {f'data/experiments/{setting}'}, run.label
+            placed += 1
+    if setting in CAMVID_FOLDS:  # the rows of a fold differ in data and base only
+        assert (changed, placed) == (0, 6)
+    else:
+        assert changed > 15
 
 
 def test_rows_differ_from_their_base_as_they_say(monkeypatch):
@@ -109,6 +124,7 @@ for seed in range(30):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_lose_no_record(tmp_path):
     adding = [
         subprocess.Popen([sys.executable, '-W', 'ignore', '-c', ADD, name], cwd=tmp_path, env=environment())

@@ -1,14 +1,19 @@
 """The experiments' own command on a laboratory in a folder: real configs with few steps, real trainings and tests."""
 
+import hashlib
+import io
 import json
 import shlex
 import shutil
 
+import cv2
+import numpy as np
 import pytest
 from commands import ROOT, warm
 
 from rass_mm.degradation.builder import build_lq_dataset
 from rass_mm.degradation.recipe import OSEDIFF, override
+from rass_mm.diffusion.base import read_base
 
 pytest.importorskip('mmagic', reason='restorers need mmagic')
 FEW = {
@@ -41,7 +46,8 @@ def lab(tmp_path_factory, scenes, tiny_base):
     data, bases = folder / 'data' / 'experiments' / 'scenes', folder / 'bases' / 'experiments'
     for place in (data, bases):
         place.mkdir(parents=True)
-    (bases / 'scenes').symlink_to(tiny_base)
+    shutil.copytree(tiny_base, bases / 'scenes')
+    (bases / 'scenes' / 'training.json').write_text(json.dumps({'recipe': {'seed': 5}}))
     for part in ('img_dir', 'ann_dir'):
         (data / part).symlink_to(scenes / part)
     first = override(OSEDIFF, {'version': 1})
@@ -79,7 +85,7 @@ def without_record(lab, *names):
 
 
 def test_one_record_per_run_and_nothing_that_was_not_needed(lab, finished):
-    assert [file.name for file in (lab / 'experiments' / 'results').iterdir()] == ['scenes.jsonl']
+    assert sorted(file.name for file in (lab / 'experiments' / 'results').iterdir()) == ['counts', 'scenes.jsonl']
     records = [json.loads(line) for line in records_file(lab).read_text().splitlines()]
     assert [(found['system'], found['seed']) for found in records] == [(n, 3) for n in ('dt', 'r2s', 'rass', 'scr')]
 
@@ -101,6 +107,36 @@ def test_record_says_what_was_run_and_what_came_out(lab, finished):
     restored = record(lab, 'scr')['tests']
     assert {'PSNR', 'SSIM', 'input_PSNR', 'attention_ratio', 'attention_chance'} <= restored['restore'].keys()
     assert restored['ceiling']['PSNR'] != restored['restore']['PSNR']
+
+
+def test_counts_beside_a_record_are_those_of_the_label_maps(lab, finished):
+    """Pixel by pixel, in the images that the record names, and with the record's scores."""
+    folder = lab / 'experiments' / 'results' / 'counts' / 'scenes'
+    assert len(list(folder.iterdir())) == 3 * 2, 'two tests of each segmentor, none of the restorer'
+    for split in ('degraded', 'clean'):
+        tested = record(lab, 'rass')['tests'][split]
+        data = (folder / f'rass-3-{split}.npz').read_bytes()
+        assert tested['counts'] == hashlib.sha256(data).hexdigest()
+        counts = np.load(io.BytesIO(data))
+        assert counts['names'].tolist() == list(tested['images'])
+        for number, name in enumerate(tested['images']):
+            places = (
+                lab / f'work_dirs/experiments/scenes/rass-seed3/predicted-{split}/{name}.png',
+                lab / f'data/experiments/scenes/ann_dir/val/{name}.png',
+            )
+            predicted, truth = (cv2.imread(str(place), cv2.IMREAD_UNCHANGED) for place in places)
+            for k in range(12):
+                known = [np.sum((predicted == k) & (truth == k)), np.sum(predicted == k), np.sum(truth == k)]
+                assert [counts[part][number, k] for part in ('intersection', 'prediction', 'truth')] == known
+        i, p, t = (counts[part].sum(0) for part in ('intersection', 'prediction', 'truth'))
+        seen = p + t > 0
+        assert 100 * np.mean(i[seen] / (p + t - i)[seen]) == pytest.approx(tested['mIoU'], abs=0.01)
+
+
+def test_record_names_base_and_its_seed(lab, finished, tiny_base):
+    bases = {name: (record(lab, name)['base'], record(lab, name)['base_seed']) for name in ('dt', 'scr', 'rass', 'r2s')}
+    assert bases['dt'] == (None, None)
+    assert bases['scr'] == bases['rass'] == bases['r2s'] == (read_base(tiny_base).identity['weights'], 5)
 
 
 def test_recorded_commands_do_it_again(lab, finished):

@@ -1,0 +1,12 @@
+# The diffusion backbone on the trained base, with a fresh LoRA, on degraded images.
+# For RASS, SCR's LoRA is merged into the UNet first: model.backbone.scr_adapter=FILE.
+_base_ = [
+    '../_base_/segmentation.py',
+    '../../../configs/_base_/models/rass_upernet_tiny.py',
+    '../_base_/data_camvid_folds.py',
+]
+model = dict(
+    backbone=dict(base=['bases/experiments/camvid_fold0']),
+    classes='CamVidDataset',
+    decode_head=dict(num_classes=11),
+)

@@ -1,0 +1,5 @@
+# base.py trained on the clean and the degraded version of each crop. A batch of two pairs costs as much as four images.
+# For RASS, SCR's LoRA is merged into the UNet first: model.backbone.scr_adapter=FILE.
+_base_ = ['./base.py']
+model = dict(train_cfg=dict(clean_twins=dict(kl_weight=1.0)))
+train_dataloader = dict(batch_size=2)
