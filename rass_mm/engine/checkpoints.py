@@ -14,12 +14,15 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import load_file
 from torch import nn
 
+from rass_mm.engine.packed import packed_checkpoint
 from rass_mm.engine.remote import ADDRESS, refuse_remote
 from rass_mm.engine.structure import check_structure, settle, weights_of
 from rass_mm.engine.trained_state import read_provenance
 from rass_mm.errors import CheckpointError
 from rass_mm.files.atomic import write_bytes, write_text
 from rass_mm.files.newest import files_in
+from rass_mm.files.packs.reading import is_pack, open_pack
+from rass_mm.files.packs.schema import SEGMENTOR
 from rass_mm.files.tensors import damaged, first_line, read_tensors
 
 SUFFIXES = ('.pth', '.safetensors')
@@ -27,10 +30,10 @@ SUFFIXES = ('.pth', '.safetensors')
 
 @CheckpointLoader.register_scheme(prefixes='', force=True)
 def load_local(filename: str | os.PathLike, map_location: Any = None, *_: Any, **__: Any) -> Any:
-    """Reads a local checkpoint (.pth or .safetensors) without running any code in it.
+    """Reads a local checkpoint (.pth, .safetensors or the pack of a segmentor) without running any code in it.
 
     Args:
-        filename: path of the checkpoint.
+        filename: path of the checkpoint, or folder of the pack.
         map_location: the device of the tensors of a .pth file, as in `torch.load`.
 
     Raises:
@@ -40,6 +43,8 @@ def load_local(filename: str | os.PathLike, map_location: Any = None, *_: Any, *
     filename = os.path.expanduser(filename)
     if ADDRESS.match(filename):
         refuse_remote(filename)
+    if is_pack(filename):
+        return checked_checkpoint(packed_checkpoint(open_pack(filename, SEGMENTOR)), filename)
     if os.path.isdir(filename):
         raise CheckpointError(f'Checkpoint {filename} is a folder. {files_in(filename, SUFFIXES)}')
     if not os.path.isfile(filename):
@@ -48,7 +53,15 @@ def load_local(filename: str | os.PathLike, map_location: Any = None, *_: Any, *
             f'.safetensors file that rass-mm convert wrote.'
         )
     safe = filename.endswith('.safetensors')
-    content = _read_safetensors(filename) if safe else read_tensors(filename, map_location)
+    return checked_checkpoint(_read_safetensors(filename) if safe else read_tensors(filename, map_location), filename)
+
+
+def checked_checkpoint(content: Any, filename: str) -> Any:
+    """Returns the content of a checkpoint after the checks and the replacements of `rass_mm.engine.structure`.
+
+    Raises:
+        CheckpointError: a check fails.
+    """
     settle(content)
     check_structure(content, filename)
     return content

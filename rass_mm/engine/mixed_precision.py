@@ -7,7 +7,7 @@ import torch
 from mmengine.device import is_cuda_available
 from mmengine.logging import print_log
 
-from rass_mm.devices import has_accelerator
+from rass_mm.engine.placement import has_accelerator
 
 
 def fitted_precision(wrapper: dict[str, Any], amp: bool = False) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 import torch
 from mmengine.logging import print_log
 from pydantic import with_config
 from torch import Tensor
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from rass_mm.engine.trained_state import PROVENANCE
 from rass_mm.errors import CheckpointError

@@ -15,9 +15,9 @@ from pydantic import with_config
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
-from rass_mm.compat import recorded_versions
 from rass_mm.errors import CheckpointError
 from rass_mm.files.schemas import ALLOWED, BaseIdentity, checked
+from rass_mm.versions import recorded_versions
 
 PROVENANCE = '_extra_state'
 """Key under which torch stores the value of `get_extra_state` in a state dict, after the name of the module."""

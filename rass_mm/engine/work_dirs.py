@@ -1,5 +1,6 @@
 """Work dir of a run: its last checkpoint, and the copy of the config that the runner writes there."""
 
+import logging
 from pathlib import Path
 
 from mmengine.config import Config
@@ -7,18 +8,31 @@ from mmengine.config import Config
 from rass_mm.errors import CheckpointError, ConfigError, clipped
 from rass_mm.files.regular import check_regular
 
+logger = logging.getLogger(__name__)
+
 LAST = 'last_checkpoint'
 """File of mmengine that contains the path of the last checkpoint of a run."""
 
+RECEIVED = 'resumed'
+"""Folder in a work dir for checkpoints that came from the first process of a training."""
 
-def check_last_checkpoint(work_dir: str) -> None:
+
+def check_last_checkpoint(work_dir: str, first: bool = True) -> None:
     """Checks that the file `last_checkpoint` in a work dir, if there is one, contains the path of a file.
 
+    Without the file, a run starts from the beginning. If there are checkpoints, a warning names the last one.
+
+    Args:
+        work_dir: the work dir.
+        first: whether this is the first process of the training. The others resume from its checkpoint.
+
     Raises:
-        CheckpointError: it does not.
+        CheckpointError: it does not, or there is none but a checkpoint from the first process of an earlier training.
     """
     record = Path(work_dir) / LAST
     if not record.exists():
+        if first:
+            _check_unnamed(Path(work_dir))
         return
     fix = 'Delete it, or pass the checkpoint to resume from: --resume FILE.'
     check_regular(record, fix, CheckpointError)
@@ -28,7 +42,31 @@ def check_last_checkpoint(work_dir: str) -> None:
     except (OSError, ValueError) as error:
         raise CheckpointError(f'{record} cannot be read ({error}). {fix}') from None
     if not found:
+        here = record.parent / Path(named).name
+        if named and here.is_file():  # the work dir was moved or copied
+            fix = f'To resume from the file of this name here, pass it: --resume {here}'
         raise CheckpointError(f'{record} contains {clipped(named)!r}, which is not the path of a checkpoint. {fix}')
+
+
+def _check_unnamed(work_dir: Path) -> None:
+    """Handles checkpoints in a work dir without the file `last_checkpoint`."""
+
+    def newest(folder: Path) -> Path | None:
+        numbers = {file: file.stem.rpartition('_')[2] for file in folder.glob('iter_*.pth')}
+        found = [file for file, number in numbers.items() if number.isdecimal()]
+        return max(found, key=lambda file: int(numbers[file]), default=None)
+
+    own, received = newest(work_dir), newest(work_dir / RECEIVED)
+    if own is not None:
+        logger.warning(
+            '%s has no file %s, so training starts from the beginning. To resume, pass the checkpoint: --resume %s',
+            *(work_dir, LAST, own),
+        )
+    elif received is not None:
+        raise CheckpointError(
+            f'{work_dir} has no file {LAST}, but {received}, which came from the first process of an earlier training. '
+            f'To resume from it, pass --resume {received}. To start a new run, omit --resume.'
+        )
 
 
 def check_config_copy(config: Config) -> None:

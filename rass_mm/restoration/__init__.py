@@ -19,6 +19,7 @@ try:
         metrics,
         optimization,
         packing,
+        pictures,
         prompts,
     )
     from rass_mm.restoration.scr import SCRRestorer

@@ -16,6 +16,7 @@ from mmengine.logging import print_log
 
 from rass_mm.errors import ConfigError, DataError
 from rass_mm.files.naming import relative_name
+from rass_mm.files.portable import linked_or_copied
 from rass_mm.metrics import perceptual, quality
 from rass_mm.visualization import captioned, write_bgr
 
@@ -190,7 +191,7 @@ class RestorationMetrics(BaseMetric):
             for place, source in ((restored, self.output_dir), (clean, self.output_dir / 'clean')):
                 place.mkdir()
                 for number, name in enumerate(sorted(set(names))):
-                    (place / f'{number}.png').symlink_to((source / f'{name}.png').resolve())
+                    linked_or_copied((source / f'{name}.png').resolve(), place / f'{number}.png')
             return perceptual.fid(restored, clean, self.device)
 
 

@@ -134,9 +134,14 @@ class SCRRestorer(TrainedStateMixin, PredictionMixin, BaseModel):
         self.losses, self.prompt = nn.ModuleDict(), self.test_prompt
         self.generator.prepare_prediction(dtype, self.test_prompt)
 
-    def save_adapter(self, path: str) -> None:
-        """Writes the adapter to a safetensors file for `rass-mm restore` and RASS configs."""
-        self.generator.save(path, self.identity, self.test_prompt_type, self.classes)
+    def save_adapter(self, path: str, origin: dict[str, Any] | None = None) -> None:
+        """Writes the adapter to a safetensors file for `rass-mm restore` and RASS configs.
+
+        Args:
+            path: the file.
+            origin: further entries of its header, e.g. `terms` and `versions`.
+        """
+        self.generator.save(path, self.identity, self.test_prompt_type, self.classes, origin)
 
     def trained_parameters(self) -> dict[str, list[nn.Parameter]]:
         """Returns the trained parameters by optimiser: `generator`, and `critic` if there is a VSD loss.

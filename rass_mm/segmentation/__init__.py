@@ -9,9 +9,11 @@ from rass_mm.segmentation.labelled_classes import LabelledClassesHook
 from rass_mm.segmentation.logits import LabelsOnlyHook
 from rass_mm.segmentation.metric import MeanIoUMetric, PerClassIoUMetric
 from rass_mm.segmentation.neck import FeatureProjection
+from rass_mm.segmentation.pictures import PredictionImagesHook
 from rass_mm.segmentation.preprocessing import RawPadPreProcessor
 from rass_mm.segmentation.rass import RASS
 from rass_mm.segmentation.restore_then_segment import FileRestorer, RestoreThenSegment
+from rass_mm.segmentation.terms import TermsHook
 
 __all__ = [
     'RASS',
@@ -25,7 +27,9 @@ __all__ = [
     'LabelsOnlyHook',
     'MeanIoUMetric',
     'PerClassIoUMetric',
+    'PredictionImagesHook',
     'RASSMask2FormerHead',
     'RawPadPreProcessor',
     'RestoreThenSegment',
+    'TermsHook',
 ]

@@ -9,24 +9,9 @@ from mmseg.registry import METRICS
 from torch import Tensor
 
 from rass_mm.errors import ConfigError
+from rass_mm.labelling.confidence import confidence
 
 BINS = 15
-
-
-def confidence(logits: Tensor) -> Tensor:
-    """Computes the confidence of each pixel: the probability of its predicted class.
-
-    Args:
-        logits: (K, H, W) float; a single channel is the logit of class 1 against class 0.
-
-    Returns:
-        (H, W) float32 in [0, 1].
-    """
-    if logits.shape[0] == 1:
-        positive = logits[0].float().sigmoid()
-        return torch.maximum(positive, 1 - positive)
-    # The probability of the largest logit, without a (K, H, W) copy of all probabilities.
-    return (logits.amax(0).float() - logits.float().logsumexp(0)).exp()
 
 
 @METRICS.register_module()

@@ -35,6 +35,8 @@ from rass_mm.datasets.wrappers import leaf_paths
 from rass_mm.engine.checkpoints import load_local
 from rass_mm.errors import CheckpointError, ConfigError
 from rass_mm.files.tensors import first_line
+from rass_mm.segmentation.clean_crops import follow_clean_twins
+from rass_mm.segmentation.clean_twins import adapt_segmentors
 from rass_mm.segmentation.fine_tuning import use_fine_tuning
 from rass_mm.segmentation.fitting import RESUMED
 from rass_mm.segmentation.head_inputs import adapt_heads
@@ -44,7 +46,7 @@ HOOKS = tuple(
     {'type': name}
     for name in (
         *('LabelsOnlyHook', 'LabelledClassesHook'),
-        *('FiniteTrainingHook', 'ConfigScheduleHook', 'EpochSamplerHook', 'FittingCheckpointHook'),
+        *('FiniteTrainingHook', 'ConfigScheduleHook', 'EpochSamplerHook', 'FittingCheckpointHook', 'TermsHook'),
     )
 )
 """Hooks that are added to every runner of a config that imports this package."""
@@ -59,7 +61,7 @@ def settle(config: dict[str, Any]) -> None:
     """Completes a config in place.
 
     This replaces classes by their registered names, removes the settings of absent labels, and sets the suffix of clean
-    images, the classes of the data set, and the initial weights for `fine_tune`.
+    images, the classes of the data set, the steps of clean twins, and the initial weights for `fine_tune`.
 
     Raises:
         ConfigError: the config contradicts its data set or itself.
@@ -68,11 +70,12 @@ def settle(config: dict[str, Any]) -> None:
     drop_absent_labels(config)
     follow_clean_suffix(config)
     follow_classes(config)
+    follow_clean_twins(config)
     use_fine_tuning(config)
 
 
 def adapt_entry_points() -> None:
-    """Wraps `Config`, `Runner`, `BaseSegmentor`, decode heads, `MMSegInferencer`, the visualizer, `inference_model`."""
+    """Wraps `Config`, `Runner`, segmentors, decode heads, `MMSegInferencer`, the visualizer, `inference_model`."""
     _wrap_config()
     _wrap_runner()
     _wrap_inference_model()
@@ -80,6 +83,7 @@ def adapt_entry_points() -> None:
     _wrap_visualizer()
     _wrap_steps()
     adapt_heads()
+    adapt_segmentors()
 
 
 def imports_rass_mm(config: Any) -> bool:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NotRequired
 
 import torch
 from mmengine.config import Config
@@ -13,7 +13,7 @@ from mmengine.optim import BaseOptimWrapper
 from mmengine.registry import HOOKS
 from pydantic import NonNegativeInt, with_config
 from torch import Tensor, nn
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from rass_mm.config import config_from_checkpoint
 from rass_mm.engine.structure import Meta, check_finite, check_weights, weights_of

@@ -10,8 +10,8 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from rass_mm.labelling.bands import Rows, resized_rows
 from rass_mm.segmentation.prepared_head import Mask2FormerPredictor
-from rass_mm.segmentation.rows import Rows, resized_rows
 
 
 @MODELS.register_module()

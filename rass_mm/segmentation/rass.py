@@ -1,6 +1,6 @@
 """The RASS segmentor: a diffusion backbone with its prompt, a projection neck and any mmseg decode head."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,10 +19,13 @@ from rass_mm.diffusion.tiling import Window, batched, windows
 from rass_mm.engine.ready import prepare_part
 from rass_mm.engine.trained_state import TrainedStateMixin
 from rass_mm.errors import ConfigError
+from rass_mm.labelling.bands import Labels, in_bands
+from rass_mm.labelling.sliding import cut, slide
+from rass_mm.segmentation.clean_crops import twin_settings
 from rass_mm.segmentation.logits import check_kept_size, each_size, keeping_logits, keeps_logits
 from rass_mm.segmentation.preprocessing import check_value_range
-from rass_mm.segmentation.rows import Labels, head_rows, in_bands
-from rass_mm.segmentation.sliding import cut, slide
+from rass_mm.segmentation.rows import head_rows
+from rass_mm.segmentation.update_factors import update_factors, weighted
 
 
 @MODELS.register_module()
@@ -39,6 +42,8 @@ class RASS(TrainedStateMixin, EncoderDecoder):
         neck: config of the neck; `in_channels` and `in_strides` are filled in from the backbone.
         test_cfg: `mode` and its settings, see `logit_bands`; `window_batch`, the number of windows per image in a batch
             (default 4); and `keep_logits`, see `test_step`.
+        train_cfg: `clean_twins=dict(kl_weight=...)` trains on the clean and the degraded version of each crop, see
+            `rass_mm.segmentation.clean_twins`; None or `{}` on the degraded one only.
         kwargs: further arguments of `EncoderDecoder`.
 
     Raises:
@@ -48,6 +53,7 @@ class RASS(TrainedStateMixin, EncoderDecoder):
 
     _kept_logits = False
     _labels_only = False
+    _factors: Iterator[dict[str, float]] = iter(())
 
     def __init__(
         self,
@@ -102,7 +108,19 @@ class RASS(TrainedStateMixin, EncoderDecoder):
         losses = self._decode_head_forward_train(features, data_samples)
         if self.with_auxiliary_head:
             losses.update(self._auxiliary_head_forward_train(features, data_samples))
-        return losses
+        factors = next(self._factors, None)
+        return weighted(losses, factors) if factors else losses
+
+    def begin_update(self, batches: Sequence[Mapping[str, Any]]) -> None:
+        """Prepares the losses of the next calls of `loss` for the batches of one update, see `update_factors`."""
+        heads = {'decode': self.decode_head, **({'aux': self.auxiliary_head} if self.with_auxiliary_head else {})}
+        lists = {prefix: head for prefix, head in heads.items() if isinstance(head, nn.ModuleList)}
+        for prefix, parts in lists.items():
+            del heads[prefix]
+            heads |= {f'{prefix}_{number}': head for number, head in enumerate(parts)}
+        if twin_settings(self.train_cfg) is not None:  # the clean twins have the same labels
+            batches = [{'data_samples': 2 * list(batch['data_samples'])} for batch in batches]
+        self._factors = iter(update_factors(heads, batches))
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Sums the losses as mmengine does, and averages the logged values over all processes."""

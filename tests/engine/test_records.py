@@ -8,7 +8,7 @@ from mmengine.config import ConfigDict
 from rass_mm.config import load_config
 from rass_mm.degradation.builder import build_lq_dataset
 from rass_mm.degradation.recipe import OSEDIFF, override
-from rass_mm.devices import device_name
+from rass_mm.engine.placement import device_name
 from rass_mm.engine.records import command_line
 from rass_mm.protocol import copy_version, protocol_line, recipe_versions, with_rule
 

@@ -54,11 +54,24 @@ class Numbers(torch.utils.data.Dataset):
         return {'number': torch.tensor(float(index))}
 
 
-def toy_runner(folder, loop, scheduler, hooks, resume=False, model=None, lr=0.01, interval=3, by_epoch=False, decay=0):
+def toy_runner(
+    folder,
+    loop,
+    scheduler,
+    hooks,
+    resume=False,
+    model=None,
+    lr=0.01,
+    interval=3,
+    by_epoch=False,
+    decay=0,
+    batch_size=2,
+    wrapper=None,
+):
     """Returns a runner with our hooks, and the recorder."""
     recorder, data = Recorder(), Numbers()
     sampler = SeededSampler(data, seed=1)
-    loader = torch.utils.data.DataLoader(data, batch_size=2, sampler=sampler)
+    loader = torch.utils.data.DataLoader(data, batch_size=batch_size, sampler=sampler)
     checkpoint = {'type': 'CheckpointHook', 'interval': interval, 'by_epoch': by_epoch}
     custom = {'head': {'lr_mult': 10.0}}
     runner = Runner(
@@ -68,6 +81,7 @@ def toy_runner(folder, loop, scheduler, hooks, resume=False, model=None, lr=0.01
         optim_wrapper={
             'optimizer': {'type': 'SGD', 'lr': lr, 'weight_decay': decay},
             'paramwise_cfg': {'custom_keys': custom},
+            **(wrapper or {}),
         },
         param_scheduler=scheduler,
         default_hooks={'checkpoint': checkpoint},

@@ -2,7 +2,8 @@
 
 import torch
 
-from rass_mm.segmentation.rows import head_rows, in_bands
+from rass_mm.labelling.bands import in_bands
+from rass_mm.segmentation.rows import head_rows
 
 
 class HeadContract:

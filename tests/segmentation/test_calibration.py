@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from rass_mm.errors import ConfigError
-from rass_mm.segmentation.calibration import CalibrationMetric, confidence
+from rass_mm.labelling.confidence import confidence
+from rass_mm.segmentation.calibration import CalibrationMetric
 
 
 def sample(logits, truth):

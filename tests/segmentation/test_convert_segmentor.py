@@ -85,6 +85,9 @@ def test_every_tensor_is_used_or_listed(content, converted):
     assert all(re.search(r'ram\.|dape\.|jpeger|criterion', key) for key in left_out - beside)
     record = read_provenance(load_state(converted)['_extra_state'])
     assert record['source']['file'] == 'rass.pth' and record['merged_adapters'] == []
+    assert [(term['kind'], term['licence']) for term in record['terms']] == [
+        (kind, 'not stated') for kind in ('base', 'weights')
+    ]
 
 
 def load_state(converted):

@@ -255,6 +255,7 @@ SWITCHES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('switch', SWITCHES)
 def test_each_switch_counts(released, expected, switch):
     name, options = SWITCHES[switch]

@@ -11,7 +11,7 @@ from mmseg.models.segmentors import EncoderDecoder
 from mmseg.structures import SegDataSample
 
 from rass_mm.errors import ConfigError
-from rass_mm.segmentation.rows import Labels, resized_rows
+from rass_mm.labelling.bands import Labels, resized_rows
 
 ODD = [(96, 160), (160, 96), (64, 64), (64, 224), (128, 96)]
 
