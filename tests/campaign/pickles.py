@@ -70,7 +70,7 @@ CALLED = {
     'mmengine.config.Config.fromfile': (text(b'evil.py'),),
     'mmengine.utils.call_command': (text(COMMAND),),
     'mmengine.config.Config.fromstring': (text(SOURCE), text(b'.py')),
-    'rass_mm.cli.options.guarded': (b'N',),
+    'rass_mm.cli.guard.guarded': (b'N',),
     'ctypes.CDLL': (text(b'evil.so'),),
     'multiprocessing.util.spawnv_passfds': (text(b'/bin/sh'), b']', b']'),
 }

@@ -5,7 +5,19 @@ from importlib import import_module
 
 from campaign.cases import Case, unique
 
-GROUPS = ('adapters', 'base', 'checkpoints', 'cmdline', 'configs', 'images', 'jsons', 'labels', 'malicious')
+GROUPS = (
+    'adapters',
+    'base',
+    'checkpoints',
+    'cmdline',
+    'configs',
+    'images',
+    'jsons',
+    'labels',
+    'malicious',
+    'parquets',
+    'tars',
+)
 
 
 def all_cases() -> list[Case]:

@@ -170,7 +170,7 @@ CHECKS = {
     ),
     'values of a config': Check(
         'rass_mm.config.settings._values',
-        ('configs/optim_wrapper.clip_grad.max_norm=-1/train', 'configs/train_cfg.max_iters=0/train'),
+        ('configs/optim_wrapper.clip_grad.max_norm=-1/train',),
         'configs/randomness.seed=None/train',
         instead=_nothing,
     ),
@@ -229,7 +229,7 @@ CHECKS = {
         BROKE,
     ),
     'header of an adapter': Check(
-        'rass_mm.diffusion.adapter_checks.check_header',
+        'rass_mm.files.adapter_header.check_header',
         ('adapters/header alpha 3 -8/restore',),
         'adapters/unchanged/merge',
     ),
@@ -355,13 +355,21 @@ def _cases() -> dict[str, Case]:
 
 
 def _remove(check: Check, patch: pytest.MonkeyPatch) -> None:
-    """Replaces a check where it is defined, and in all modules that imported it by name."""
+    """Replaces a check where it is defined, in all modules that imported it by name, and in their tuples of checks."""
     found = pkgutil.resolve_name(check.place)
     patch.setattr(check.place, check.instead)
     for name, module in list(sys.modules.items()):
         for key, value in list(vars(module).items()) if name.startswith('rass_mm') else ():
             if value is found:
                 patch.setattr(module, key, check.instead)
+            elif isinstance(value, tuple) and any(item is found for item in value):
+                patch.setattr(module, key, tuple(check.instead if item is found else item for item in value))
+
+
+@pytest.mark.parametrize('check', CHECKS.values(), ids=CHECKS)
+def test_checks_and_their_cases_are_found(check):
+    assert callable(pkgutil.resolve_name(check.place))
+    assert {check.valid, *check.wrong} <= set(_cases())
 
 
 @pytest.mark.slow
