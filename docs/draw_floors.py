@@ -4,11 +4,10 @@ python docs/draw_floors.py
 """
 
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
-
-import tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / 'docs' / 'floors.svg'

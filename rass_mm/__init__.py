@@ -2,8 +2,9 @@
 
 Importing this package registers its models, data sets, transforms and hooks for segmentation. An mmseg config therefore
 needs only `custom_imports = dict(imports=['rass_mm'], allow_failed_imports=False)`. mmagic, which only restoration
-needs, is not imported here, so segmentation works even if mmagic is missing or broken. `config_path`, `load_segmentor`
-and `load_restorer` are imported on first use.
+needs, is not imported here, so segmentation works even if mmagic is missing or broken. Without the extra
+`segmentation`, nothing is registered, and restoring photos works. `config_path`, `load_segmentor` and `load_restorer`
+are imported on first use.
 """
 
 import functools
@@ -12,10 +13,12 @@ from typing import Any
 
 from rass_mm.errors import InstallationError
 from rass_mm.version import __version__
-from rass_mm_cli import doctor, start
+from rass_mm_cli import doctor, extras, start
 
-__all__ = ['__version__', 'config_path', 'load_restorer', 'load_segmentor', 'register']
+__all__ = ['PhotoRestorer', 'Segmentor', '__version__', 'config_path', 'load_restorer', 'load_segmentor', 'register']
 LAZY = {
+    'PhotoRestorer': 'rass_mm.inference.restorer',
+    'Segmentor': 'rass_mm.inference.loading',
     'config_path': 'rass_mm.config',
     'load_restorer': 'rass_mm.inference.restorer',
     'load_segmentor': 'rass_mm.inference.loading',
@@ -24,9 +27,25 @@ LAZY = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == 'load_segmentor':
+        require('rass_mm.load_segmentor')
     if name in LAZY:
         return getattr(importlib.import_module(LAZY[name]), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def require(purpose: str) -> None:
+    """Checks that the extra `segmentation` is installed.
+
+    Args:
+        purpose: what needs it, for the message.
+
+    Raises:
+        InstallationError: it is not installed.
+    """
+    lacking = extras.lacking(purpose)
+    if lacking:
+        raise InstallationError(lacking)
 
 
 @functools.cache
@@ -36,6 +55,7 @@ def register() -> None:
     Raises:
         InstallationError: an installed library is missing or broken. The message names the command that repairs it.
     """
+    require('The plugin for mmsegmentation')
     try:
         from rass_mm import compat
 
@@ -55,6 +75,7 @@ def register() -> None:
             remote,
             schedule,
             seeding,
+            tracker_backends,
         )
         from rass_mm.segmentation.entry_points import adapt_entry_points
 
@@ -66,5 +87,5 @@ def register() -> None:
         raise InstallationError(explained) from error
 
 
-if start.registers_plugin():
+if start.registers_plugin() and extras.has_segmentation():
     register()

@@ -10,7 +10,6 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
-from rass_mm.compat import recorded_versions
 from rass_mm.config.building import explained, named_parts
 from rass_mm.config.settings import check_settings
 from rass_mm.datasets.class_checks import check_ignored, check_split
@@ -19,16 +18,20 @@ from rass_mm.datasets.identity import data_hash
 from rass_mm.datasets.preflight import check_data_folders, check_labels
 from rass_mm.datasets.wrappers import leaf_paths
 from rass_mm.degradation.versions import lq_steps, step_version
-from rass_mm.devices import check_memory, device_name, has_accelerator
-from rass_mm.engine.launchers import check_launcher, is_first_process, join_cpu_processes
+from rass_mm.devices import check_memory
+from rass_mm.engine.launchers import check_launcher, connected, is_first_process, join_cpu_processes
 from rass_mm.engine.mixed_precision import fitted_precision
+from rass_mm.engine.placement import device_name, has_accelerator
 from rass_mm.engine.prepared_test import PreparedTestHook, used_preparation
 from rass_mm.engine.pretrained import check_pretrained
 from rass_mm.engine.ready import Preparation
 from rass_mm.engine.records import command_line
+from rass_mm.engine.resuming import resume_together
+from rass_mm.engine.trackers import drop_trackers, use_trackers
 from rass_mm.engine.work_dirs import check_config_copy, check_last_checkpoint, renamed_for_test
 from rass_mm.errors import ConfigError
 from rass_mm.files.atomic import write_text
+from rass_mm.files.hashing import content_hash
 from rass_mm.files.locks import held
 from rass_mm.protocol import protocol_line, recipe_versions
 from rass_mm.segmentation.entry_points import settle
@@ -36,6 +39,7 @@ from rass_mm.segmentation.fine_tuning import check_fine_tuning, check_fine_tunin
 from rass_mm.segmentation.labelled_classes import unlabelled
 from rass_mm.segmentation.outputs import name_outputs
 from rass_mm.segmentation.testing import show_predictions, use_tta, write_outputs
+from rass_mm.versions import recorded_versions
 
 TEST_LOCK = '.rass_mm.test.lock'
 """Lock of the results in a work dir. It is not the lock of a training: its checkpoints can be tested meanwhile."""
@@ -93,16 +97,21 @@ def train(config: Config, resume: bool | str = False) -> Runner:
     Raises:
         DataError, BaseFolderError, CheckpointError, ConfigError: the data, the base folder, the weights or the config
             are not valid. These errors are raised before the first iteration.
+        InstallationError: the package of a tracker is not installed.
+        ConnectionLostError: another process of this training has ended or does not answer.
     """
     check_settings(config, 'train')
     check_fine_tuning_file(config)
+    use_trackers(config)
     check_batch(config, 'train_dataloader')
     lock = held(config.work_dir) if _is_first(config) else nullcontext()
     order = 'model', 'train_dataloader', 'optim_wrapper'
     with named_parts(config, *order), lock:
-        with explained(config, *order):
+        with connected(), explained(config, *order):
             runner = _built(config, resume)
-        runner.train()
+        with connected(begun=True):
+            resume_together(runner)
+            runner.train()
     return runner
 
 
@@ -127,7 +136,7 @@ def _built(config: Config, resume: bool | str) -> Runner:
             f'{config.load_from}. To start a new run from its weights, do not resume.'
         )
     elif resume:
-        check_last_checkpoint(config.work_dir)
+        check_last_checkpoint(config.work_dir, _is_first(config))
     config.resume = bool(resume)
     check_config_copy(config)
     for name in ('train_dataloader', 'val_dataloader'):
@@ -179,13 +188,19 @@ def test(
         with explained(config, *order):
             runner, record = _built_test(config, checkpoint, out, show_dir, tta, show, wait_time, how)
         metrics = {key: float(value) for key, value in runner.test().items()}
-        images = len(runner.test_dataloader.dataset)
         if is_main_process():
-            record |= {'images': images, 'protocol': protocol_line(config, images), 'metrics': metrics}
-            record |= {'prepared': used_preparation(runner)}
-            record |= {'test_set': data_hash(runner.test_dataloader.dataset), 'unlabelled_classes': unlabelled(runner)}
-            write_text(Path(config.work_dir) / RESULT, json.dumps(record, indent=2))
+            _write_result(config, runner, record, metrics)
     return metrics
+
+
+def _write_result(config: Config, runner: Runner, record: dict[str, Any], metrics: dict[str, float]) -> None:
+    """Writes `metrics.json`. `record` is the part of it that is known before the test."""
+    data = runner.test_dataloader.dataset
+    record |= {'images': len(data), 'protocol': protocol_line(config, len(data)), 'metrics': metrics}
+    record |= {'prepared': used_preparation(runner)}
+    record['checkpoint_hash'] = content_hash(record['checkpoint'] and Path(record['checkpoint']).expanduser())
+    record |= {'test_set': data_hash(data), 'unlabelled_classes': unlabelled(runner)}
+    write_text(Path(config.work_dir) / RESULT, json.dumps(record, indent=2))
 
 
 def _is_first(config: Config) -> bool:
@@ -219,6 +234,7 @@ def _built_test(
     check_labels(config, 'test_dataloader')
     check_split(config, 'test_dataloader')
     record = described_test(config, checkpoint, tta)
+    drop_trackers(config)
     write_outputs(config, out, show_dir)
     if show:
         show_predictions(config, wait_time)

@@ -1,35 +1,20 @@
-"""Workarounds for incompatible library versions, and the versions that are written to records.
+"""Workarounds for incompatible versions of mmengine, mmcv, mmseg, mmdet and mmagic.
 
 Each workaround tests for a feature instead of comparing version numbers, and does nothing if the feature is available.
 """
 
 import importlib
-import importlib.metadata
 import importlib.util
 import pickle
 import sys
 import types
 from typing import Any
 
-import diffusers.utils.logging
 import numpy as np
 import torch
-import transformers.utils.logging
 from mmengine.logging.history_buffer import HistoryBuffer
 
-from rass_mm.version import __version__
-from rass_mm_cli.families import distribution, has_forks
-
-RECORDED_PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmsegmentation', 'diffusers', 'peft')
-
-
-def recorded_versions() -> dict[str, str]:
-    """Returns the versions of this package and of the packages that affect a checkpoint."""
-    versions = {'rass_mm': __version__}
-    for name in RECORDED_PACKAGES:
-        used = distribution(name)
-        versions[used] = importlib.metadata.version(used)
-    return versions
+from rass_mm_cli.families import has_forks
 
 
 def prepare() -> None:
@@ -48,12 +33,6 @@ def replace_imaug() -> None:
         for name in ('imaug', 'imaug.augmenters'):
             sys.modules.setdefault(name, types.ModuleType(name))
         sys.modules['imaug'].augmenters = sys.modules['imaug.augmenters']
-
-
-def quiet_loading() -> None:
-    """Disables the progress bars that diffusers and transformers show for every small file, to keep logs readable."""
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
 
 
 def allow_training_state() -> None:

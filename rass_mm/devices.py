@@ -1,14 +1,12 @@
 """Selection and names of devices and precisions."""
 
-import os
-import platform
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
-from mmengine.device import get_device, is_cuda_available, is_musa_available, is_npu_available
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -16,6 +14,12 @@ from rass_mm.errors import ConfigError
 
 LIMITS = (Path('/sys/fs/cgroup/memory.max'), Path('/sys/fs/cgroup/memory.current'))
 DTYPES = ('float32', 'bfloat16', 'float16')
+PREFERRED = {
+    'cuda': lambda: torch.cuda.is_available(),
+    'mps': lambda: torch.backends.mps.is_available(),  # GPUs of Apple
+    'cpu': lambda: True,
+}
+"""Name of a device -> function that returns whether it is available."""
 
 
 def dtype_name(dtype: str | torch.dtype) -> str:
@@ -30,18 +34,13 @@ def dtype_name(dtype: str | torch.dtype) -> str:
     return name
 
 
-def has_accelerator() -> bool:
-    """Returns whether this machine has a device on which mmengine supports mixed precision: CUDA, NPU or MUSA."""
-    return is_cuda_available() or is_npu_available() or is_musa_available()
-
-
 def chosen_device(name: str | None) -> torch.device:
-    """Returns the device with the given name. Without a name, returns CUDA if it is available, else the CPU.
+    """Returns the device with the given name. Without a name, returns the first one that is available of `PREFERRED`.
 
     Raises:
         ConfigError: the device cannot be used.
     """
-    name = name or ('cuda' if torch.cuda.is_available() else 'cpu')
+    name = name or next(name for name, is_available in PREFERRED.items() if is_available())
     try:
         device = torch.device(name)
         torch.empty(0, device=device).cpu()  # fails on 'meta', which has no data
@@ -118,27 +117,23 @@ def _device_type(*values: Any) -> str:
     return next((leaf.device.type for leaf in tree_leaves(values) if isinstance(leaf, Tensor)), 'cpu')
 
 
-def device_name() -> str:
-    """Returns the device on which mmengine places a model, with the name of the GPU or the processor architecture."""
-    device = get_device()
-    return f'{device} ({torch.cuda.get_device_name() if device == "cuda" else platform.machine()})'
-
-
 def synchronise(device: torch.device) -> None:
-    """Waits until a CUDA device has finished all queued work. On other devices, returns at once."""
+    """Waits until a GPU of NVIDIA or Apple has finished all queued work. On other devices, returns at once."""
     if device.type == 'cuda':
         torch.cuda.synchronize(device)
+    elif device.type == 'mps':
+        torch.mps.synchronize()
 
 
-def available_memory() -> int | None:
-    """Returns the number of bytes of memory that this process can still use, or None if it cannot be determined."""
+def available_memory() -> int:
+    """Returns the number of bytes of memory that this process can still use."""
     try:
-        lines = Path('/proc/meminfo').read_text().splitlines()
+        lines = Path('/proc/meminfo').read_text(encoding='utf-8').splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith('MemAvailable'))
     except (OSError, StopIteration):
-        return os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') if hasattr(os, 'sysconf') else None
+        return psutil.virtual_memory().available
     try:
-        most, used = (int(file.read_text()) for file in LIMITS)
+        most, used = (int(file.read_text(encoding='utf-8')) for file in LIMITS)
         used -= _reclaimable()
     except (OSError, ValueError):  # no container, or 'max'
         return free
@@ -148,7 +143,7 @@ def available_memory() -> int | None:
 def _reclaimable() -> int:
     """Returns the bytes of cached files that count as used in a container, but are given up when memory is needed."""
     try:
-        lines = (LIMITS[1].parent / 'memory.stat').read_text().splitlines()
+        lines = (LIMITS[1].parent / 'memory.stat').read_text(encoding='utf-8').splitlines()
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith('inactive_file ')), 0)

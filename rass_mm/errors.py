@@ -21,6 +21,10 @@ class CheckpointError(RassError, ValueError):
     """Raised if a checkpoint is unsafe, damaged, or made for another base, class list or architecture."""
 
 
+class PackError(CheckpointError):
+    """Raised if a model pack is incomplete, changed or unsafe, or contains another kind of model."""
+
+
 class DataError(RassError, ValueError):
     """Raised if an image, a label file or a data folder cannot be used."""
 
@@ -29,8 +33,16 @@ class TrainingError(DataError):
     """Raised if training diverges, i.e. if a loss or a weight is NaN or infinite."""
 
 
+class ConnectionLostError(RassError, RuntimeError):
+    """Raised if another process of a distributed training has ended or does not answer."""
+
+
 class ConfigError(RassError, ValueError):
     """Raised if a config requests something that does not exist, or if its settings are inconsistent."""
+
+
+class DownloadError(RassError, RuntimeError):
+    """Raised if published files cannot be fetched, or are not the files that were expected."""
 
 
 class InstallationError(RassError, ImportError):

@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import cv2
 from rich.console import Console
@@ -34,6 +35,27 @@ Job = TypeVar('Job')
 Result = TypeVar('Result')
 
 
+class Pool(Protocol):
+    """Interface of worker processes that live as long as a job, possibly on several machines."""
+
+    def __call__(
+        self, build: Callable[[], Callable[[Job], Result]], jobs: Sequence[Job], manifest: Path, sources: Sequence[Path]
+    ) -> Generator[Result, None, None]:
+        """Yields the result of each job, in the order in which they become available.
+
+        Args:
+            build: function that each process calls once, and that returns the function of a job. It is pickled, as
+                are jobs and results.
+            jobs: the jobs.
+            manifest: the manifest of the run in the output folder, which exists and which all processes must see.
+            sources: folders that all processes read from.
+
+        Raises:
+            RassError: a process cannot do its part, e.g. because it does not see the folders, or it ended too often.
+            OSError: an output cannot be written.
+        """
+
+
 def run_jobs(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[Result]:
     """Yields `function(job)` for each job, in the order in which the results become available.
 
@@ -55,7 +77,8 @@ def run_jobs(function: Callable[[Job], Result], jobs: Sequence[Job], workers: in
     # Forking a process in which libraries run threads can hang. A fork server has no threads and imports only once.
     method = 'forkserver' if 'forkserver' in multiprocessing.get_all_start_methods() else 'spawn'
     context = multiprocessing.get_context(method)
-    context.set_forkserver_preload([function.__module__])
+    if method == 'forkserver':
+        context.set_forkserver_preload([function.__module__])
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
         for future in as_completed([pool.submit(function, job) for job in jobs]):
@@ -130,12 +153,28 @@ def run_logged(command: Sequence[str], log: Path, name: str, environment: dict[s
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1', **(environment or {})}
     environment['RASS_MM_PARENT'] = str(os.getpid())  # see rass_mm_cli.main.PARENT
     with (
-        log.open('a') as stream,
+        log.open('a', encoding='utf-8') as stream,
         subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment) as process,
     ):
-        _, status, usage = os.wait4(process.pid, 0)  # of this process only: others may run at the same time
-        process.returncode = status = os.waitstatus_to_exitcode(status)
+        seconds = _ended(process)
+    status = process.returncode
     if status:
-        tail = '\n'.join(log.read_text(errors='replace').splitlines()[-TAIL:])
+        tail = '\n'.join(log.read_text(encoding='utf-8', errors='replace').splitlines()[-TAIL:])
         raise RassError(f'{name} failed with exit status {status}. Last lines of {log}:\n{tail}')
+    return seconds
+
+
+def _ended(process: subprocess.Popen) -> float:
+    """Waits until a process ends. Returns its CPU time in seconds, or the elapsed time where there is no `wait4`."""
+    if not hasattr(os, 'wait4'):
+        start = time.monotonic()
+        process.wait()
+        return time.monotonic() - start
+    _, status, usage = os.wait4(process.pid, 0)  # of this process only: others may run at the same time
+    process.returncode = os.waitstatus_to_exitcode(status)
     return usage.ru_utime + usage.ru_stime
+
+
+def core_count() -> int:
+    """Returns the number of CPU cores that this process may use, or that the machine has if that is not known."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

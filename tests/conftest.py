@@ -1,11 +1,16 @@
 """Shared pieces: a random tiny base, a handful of scenes with their degraded copy."""
 
 import os
+import signal
 
 import pytest
 import torch
 
 torch.set_num_threads(1)  # the suite's models are tiny: more threads only get in each other's way
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of all processes that a shell starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # processes of the tests inherit it
 
 
 def pytest_collection_modifyitems(items):

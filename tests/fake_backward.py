@@ -1,6 +1,7 @@
 """Backward pass in Python, for tensors on a device that does not exist."""
 
 import torch
+from torch.utils.checkpoint import GraphExecGroup
 
 
 def backward(tensors, grad_tensors=None, *_, **__):
@@ -8,7 +9,8 @@ def backward(tensors, grad_tensors=None, *_, **__):
     loss = tensors[0] if isinstance(tensors, (list, tuple)) else tensors
     given = grad_tensors[0] if grad_tensors and grad_tensors[0] is not None else torch.ones_like(loss)
     gradients = {loss.grad_fn: [given]}
-    with torch.no_grad():
+    # Outside of PyTorch's engine, only a group makes a checkpointed block run again once instead of once per tensor.
+    with torch.no_grad(), GraphExecGroup():
         for node in _ordered(loss.grad_fn):
             incoming = gradients.pop(node, None)
             if incoming is None:

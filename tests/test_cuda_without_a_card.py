@@ -13,7 +13,7 @@ TRAINING = ('train_mask2former', 'train_upernet', 'train_restorer', 'score')
 FAULTY = {
     'train_mask2former': 'rass_mm.diffusion.extractor.resized',
     'train_restorer': 'rass_mm.diffusion.one_step_restorer.one_step',
-    'predict': 'rass_mm.segmentation.rass.cut',
+    'predict': 'rass_mm.labelling.sliding.cut',
     'restore': 'rass_mm.diffusion.restorer.clamped',
     'score': 'rass_mm.restoration.losses.vsd.add_noise',
     'prepared': 'rass_mm.diffusion.prepared._heads',

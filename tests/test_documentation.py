@@ -38,9 +38,10 @@ TOOLS = {
     'tools/benchmark.py': 'benchmark',
 }
 SHARDED = {'tools/dist_segment.sh': 'segment', 'tools/dist_restore.sh': 'restore'}
-FOREIGN = {'cd', 'git', 'hf', 'pip', 'pre-commit'}
+FOREIGN = {'cd', 'git', 'hf', 'pip', 'pre-commit', 'tensorboard'}
 """Programs of others that pages call."""
-FOREIGN_OPTIONS = {'--array', '--help', '--no-deps', '--version'}
+FOREIGN_OPTIONS = {'--array', '--extra-index-url', '--force-reinstall', '--help', '--no-deps', '--require-hashes'}
+FOREIGN_OPTIONS |= {'--version'}
 by_page = pytest.mark.parametrize('page', pages.PAGES, ids=pages.name)
 
 
@@ -286,6 +287,7 @@ TINY = {
 """Options appended to the commands of a page, so that they run in seconds."""
 
 
+@pytest.mark.slow
 def test_the_commands_that_train_the_small_configs_run_as_written(tmp_path, monkeypatch):
     """Then the config in the work folder resumes the training and serves mmseg's API."""
     (block,) = (

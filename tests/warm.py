@@ -19,8 +19,8 @@ def ask(address, arguments, cwd=None, env=None, outputs=(0, 1, 2)):
 
     Args:
         address: path of the socket.
-        arguments: what follows the interpreter: optional `-u` or `-W ACTION`, then a script or `-m MODULE`, then its
-            arguments.
+        arguments: what follows the interpreter: optional `-u`, `-P` or `-W ACTION`, then a script or `-m MODULE`, then
+            its arguments.
         cwd: working directory (default: the one of this process).
         env: environment (default: the one of this process).
         outputs: file descriptors of its standard input, output and error.
@@ -29,7 +29,7 @@ def ask(address, arguments, cwd=None, env=None, outputs=(0, 1, 2)):
         A connection that reads `PID` and at the end ` STATUS`, the exit status or the negative number of a signal.
     """
     arguments = [str(part) for part in arguments]
-    while arguments[0] in ('-W', '-u'):
+    while arguments[0] in ('-W', '-u', '-P'):
         del arguments[: 2 if arguments[0] == '-W' else 1]
     if arguments[0].startswith('-') and arguments[0] != '-m':
         raise ValueError(f'{arguments[0]}: only a script or -m MODULE can run in a fork')

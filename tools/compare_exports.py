@@ -25,8 +25,9 @@ from tabulate import tabulate
 from rass_mm.engine.ready import Preparation
 from rass_mm.export.exported_restorer import ExportedRestorer
 from rass_mm.export.exported_segmentor import ExportedSegmentor
-from rass_mm.export.formats import format_module, import_optional
+from rass_mm.export.formats import format_module
 from rass_mm.export.metadata import BACKENDS, RESTORER, SEGMENTOR, Exported, read_exported
+from rass_mm.files.optional import import_optional
 from rass_mm.inference.loading import read_segmentor
 from rass_mm.inference.modes import SegmentOptions
 from rass_mm.inference.restore import RestoreOptions

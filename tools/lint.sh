@@ -6,4 +6,4 @@ ruff check .
 ruff format --check .
 lint-imports --no-cache
 python tools/check_english.py
-git ls-files | grep -vE '\.(json|jsonl|png|svg|safetensors)$|^LICENSE$|merges\.txt$' | xargs codespell
+git ls-files | grep -vE '\.(json|jsonl|npz|png|svg|safetensors)$|^LICENSE$|merges\.txt$' | xargs codespell

@@ -4,12 +4,14 @@
 set -u
 [ $# -gt 0 ] && exec python -m pytest "$@"
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
-second=(tests/tools tests/experiments tests/analysis tests/restoration tests/rass_mm_cli tests/jobs)
+second=(tests/{tools,experiments,analysis,restoration,rass_mm_cli,jobs,published,datasets,export,demo})
+# A test that hangs ends its process with the stacks of all threads.
+options=(-o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true)
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-python -m pytest "${second[@]}" >"$log" 2>&1 &
+python -m pytest "${options[@]}" "${second[@]}" >"$log" 2>&1 &
 other=$!
-python -m pytest "${second[@]/#/--ignore=}"
+python -m pytest "${options[@]}" "${second[@]/#/--ignore=}"
 first=$?
 echo "${second[*]}:"
 wait $other

@@ -21,7 +21,8 @@ from rass_mm.analysis.report.tables import markdown_table
 from rass_mm.cli.options import count, seed, size
 from rass_mm.config import load_config
 from rass_mm.diffusion.known_bases import LAYOUTS, write_random_base
-from rass_mm.segmentation.rows import head_rows, in_bands
+from rass_mm.labelling.bands import in_bands
+from rass_mm.segmentation.rows import head_rows
 
 
 def main() -> int:

@@ -3,7 +3,7 @@
 Further keys are allowed. Numbers are finite, except metrics, which are NaN if no image has labels.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import (
     AfterValidator,
@@ -14,7 +14,7 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     WrapValidator,
 )
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from rass_mm.degradation.severity import KINDS
 
@@ -43,26 +43,6 @@ class Environment(TypedDict):
     device_name: str
     threads: PositiveInt
     versions: NotRequired[dict[str, Any] | None]
-
-
-class TestRecord(TypedDict):
-    """Content of the `metrics.json` of a test."""
-
-    kind: str
-    config: Text
-    protocol: str
-    command: str
-    metrics: Annotated[dict[str, float], Field(min_length=1)]
-    data: dict[str, Any] | None
-    versions: dict[str, Any]
-    images: NonNegativeInt
-    seed: NotRequired[Any]
-    device: NotRequired[str | None]
-    dataset: NotRequired[str | None]
-    data_root: NotRequired[str | None]
-    mode: NotRequired[str | None]
-    tta: NotRequired[bool | None]
-    test_set: NotRequired[str | None]
 
 
 class Median(TypedDict):

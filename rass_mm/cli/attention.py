@@ -12,6 +12,7 @@ from rass_mm.devices import chosen_device
 from rass_mm.diffusion.adapter_files import read_adapter
 from rass_mm.diffusion.attention import SECOND_HALF
 from rass_mm.diffusion.base import find_base
+from rass_mm.diffusion.pack_base import restorer_files
 from rass_mm.diffusion.restorer import load_restorer
 from rass_mm.errors import ConfigError, DataError
 from rass_mm.files.atomic import check_writable, write_bytes
@@ -52,7 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         RassError: an error that the user can fix; finished pictures are kept.
     """
-    adapter = read_adapter(arguments.adapter)
+    file, base = restorer_files(arguments.adapter, arguments.base)
+    if base is None:
+        raise ConfigError('The Stable Diffusion folder that the adapter was trained on is missing. Set --base.')
+    adapter = read_adapter(file)
     classes = adapter_classes(adapter)
     wanted = checked_names(arguments.classes, classes)
     targets = page_targets(arguments.images, arguments.out)
@@ -60,8 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_writable(next(iter(targets.values())))
         device = chosen_device(arguments.device)
         dtype = arguments.dtype or 'float32'
-        base = find_base(arguments.base)
-        restorer = load_restorer(adapter, base, device=str(device), dtype=dtype)
+        restorer = load_restorer(adapter, find_base(base), device=str(device), dtype=dtype)
         broken = []
         for source, target in targets.items():
             try:

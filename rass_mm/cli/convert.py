@@ -5,24 +5,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-from mmengine.registry import init_default_scope
-from mmseg.registry import MODELS
-
-from rass_mm.config import load_config
-from rass_mm.diffusion.adapters import AdapterSpec
 from rass_mm.diffusion.one_step import FORMS
-from rass_mm.errors import ConfigError
+from rass_mm.files.optional import import_optional
 from rass_mm.published.convert import convert
-from rass_mm.published.lora import ALPHA
 from rass_mm.published.reading import KINDS
+from rass_mm_cli.catalog import located
+from rass_mm_cli.extras import SEGMENTATION
 
 OFFICIAL = 'rass/rass_ade20k_lq_official.py'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Adds the arguments of `rass-mm convert`."""
-    parser.add_argument('source', metavar='IN', type=Path, help='published file: osediff.pkl, scr.pkl or rass.pth')
+    parser.add_argument(
+        'source',
+        metavar='IN',
+        type=located,
+        help='published file, e.g. osediff.pkl, or the name of a fetched one: osediff, scr or rass',
+    )
     parser.add_argument(
         'out',
         metavar='OUT',
@@ -48,16 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return parser
 
 
-def check_adapter(adapter: AdapterSpec, rank: int, config: str) -> None:
-    """Raises a ConfigError if the LoRA rank or alpha of a config differs from that of the published file."""
-    if (adapter.rank, adapter.alpha) != (rank, ALPHA):
-        raise ConfigError(
-            f'{config} has a LoRA of rank {adapter.rank} and alpha {adapter.alpha:g}, but the file has rank '
-            f'{rank} and alpha {ALPHA:g}. Set --config to a config with model.backbone.adapter=dict(rank={rank}, '
-            f'alpha={ALPHA:g}).'
-        )
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Converts the file, prints a summary of used and omitted tensors, and returns 0.
 
@@ -66,18 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
 
     def build(base: Path, rank: int) -> Any:
-        init_default_scope('mmseg')
-        config = load_config(arguments.config, {'model.backbone.base': str(base)})
-        if config.model.get('type') != 'RASS':
-            raise ConfigError(
-                f'--config {arguments.config} has a model of type {config.model.get("type")}, but RASS is required. '
-                'Choose the config of a RASS model.'
-            )
-        check_adapter(AdapterSpec(**(config.model.backbone.get('adapter') or {})), rank, arguments.config)
-        # Only names and shapes are needed. They do not depend on the tagger, which may not be installed.
-        config.model.prompt = {'type': 'EmptyPrompt'}
-        with torch.device('meta'):
-            return MODELS.build(config.model)
+        module = import_optional('rass_mm.published.model', 'The conversion of rass.pth', SEGMENTATION)
+        return module.build_model(arguments.config, base, rank)
 
     result = convert(
         *(arguments.source, arguments.out, arguments.base, build),

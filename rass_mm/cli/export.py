@@ -16,10 +16,12 @@ from rass_mm.config.building import named_parts
 from rass_mm.devices import DTYPES
 from rass_mm.diffusion.adapter_files import is_adapter, read_adapter
 from rass_mm.diffusion.base import find_base
+from rass_mm.diffusion.base_terms import base_terms, recorded_terms
+from rass_mm.diffusion.pack_base import restorer_files
 from rass_mm.diffusion.restorer import load_restorer
 from rass_mm.errors import ConfigError
 from rass_mm.export.formats import format_module
-from rass_mm.export.metadata import FORMATS, Metadata
+from rass_mm.export.metadata import FORMATS, RESTORER, Metadata
 from rass_mm.export.networks import (
     expected_output,
     restorer_facts,
@@ -28,11 +30,15 @@ from rass_mm.export.networks import (
     segmentor_network,
 )
 from rass_mm.export.writing import ExportOptions, earlier_export, write_export
+from rass_mm.files.adapter_header import TERMS
 from rass_mm.files.hashing import content_hash, files_sha256
+from rass_mm.files.packs.reading import is_pack, read_pack
 from rass_mm.inference.loading import SegmentorSource, read_segmentor
 from rass_mm.inference.modes import SegmentOptions
+from rass_mm.inference.packs.segmentors import source_terms
 from rass_mm.inference.restore import RestoreOptions
 from rass_mm.inference.sample_windows import restorer_windows, sample_files, segmentor_windows
+from rass_mm_cli.licences import merged
 
 
 class Part(NamedTuple):
@@ -48,7 +54,10 @@ class Part(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Adds the arguments of `rass-mm export`."""
     parser.add_argument(
-        'source', metavar='IN', type=Path, help='checkpoint of a trained segmentor, or adapter file of a restorer'
+        'source',
+        metavar='IN',
+        type=Path,
+        help='checkpoint of a trained segmentor, adapter file of a restorer, or the pack of either',
     )
     parser.add_argument('out', metavar='OUT', type=Path, help='folder of the exported model; it must not exist')
     parser.add_argument('--format', choices=FORMATS, required=True, help='format of the exported model')
@@ -90,6 +99,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     files = sample_files(arguments.calibration) if arguments.calibration else []
     calibrated = {'calibration': files_sha256(files)} if files else {}
+    if is_pack(arguments.source) and read_pack(arguments.source).manifest['kind'] == RESTORER:
+        arguments.source, arguments.base = restorer_files(arguments.source, arguments.base)
     if is_adapter(arguments.source):
         identity, load = _restorer_identity(arguments), lambda: _restorer(arguments, options, files)
     else:
@@ -121,6 +132,7 @@ def _segmentor(source: SegmentorSource, options: ExportOptions, files: list[Path
         )
         calibration = segmentor_windows(segmentor, files, window)
         provenance = {'checkpoint': source.checkpoint.name, **(getattr(model, 'provenance', None) or {})}
+        provenance |= {TERMS: source_terms(source), 'licence': source.pack and source.pack.manifest['licence']}
         expected = expected_output(model, window)
         return Part(segmentor_network(model, options.computed), facts, expected, provenance, calibration)
 
@@ -132,10 +144,11 @@ def _restorer(arguments: argparse.Namespace, options: ExportOptions, files: list
     window, _ = chosen.tiling(restorer.size_multiple)
     overlap = min(RestoreOptions.overlap, window // 4) // restorer.size_multiple * restorer.size_multiple
     size = (window, window)
-    header = read_adapter(arguments.source).header
+    header, base = read_adapter(arguments.source).header, restorer.model.base
     provenance = {
-        'adapter': {name: header[name] for name in ('name', 'hash', 'recipe')},
-        'base': restorer.model.base.identity,
+        'adapter': {name: header[name] for name in ('name', 'hash', 'rank', 'recipe')},
+        'base': base.identity,
+        TERMS: merged(base_terms(base.folder, base.identity), recorded_terms(header.get(TERMS))),
     }
     facts = restorer_facts(restorer, (window - overlap, window - overlap))
     expected = expected_output(restorer, size)

@@ -1,22 +1,21 @@
-"""Options, option types and error handling shared by the commands."""
+"""Options and option types shared by the commands."""
 
 import argparse
 import math
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-from mmengine.config import DictAction
 from rich.console import Console
 
-from rass_mm.cli.os_errors import explain_os_error
 from rass_mm.degradation.recipe import OSEDIFF, VERSIONS
 from rass_mm.devices import DTYPES
-from rass_mm.errors import RassError, clipped
+from rass_mm.errors import InstallationError, clipped
 from rass_mm.files.integrity import MAX_PIXELS
+from rass_mm.files.optional import import_optional
+from rass_mm_cli.catalog import located
+from rass_mm_cli.extras import SEGMENTATION
 
 DEFAULT_DTYPE = 'bfloat16 if the device has instructions for it, else float32'
 LARGEST, LONGEST = 10**12, 20
@@ -26,51 +25,19 @@ INTERRUPTED = 130
 Job = TypeVar('Job')
 
 
-class OverrideAction(DictAction):
-    """mmengine's action for options of the form KEY=VALUE, with an error message for other texts."""
+class LateOverrides(argparse.Action):
+    """Action of --cfg-options, which is imported when the option is used, see `rass_mm.cli.overrides`."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
         """Adds the values to those of earlier options."""
-        for text in values:
-            key, equals, value = text.partition('=')
-            if not (key and equals):
-                raise argparse.ArgumentError(
-                    self, f'{text!r} is not of the form KEY=VALUE, e.g. model.test_cfg.mode=whole'
-                )
-            try:
-                self._parse_iterable(value)
-            except (AssertionError, RecursionError):
-                raise argparse.ArgumentError(self, f'{text!r} has brackets that are not balanced') from None
-        super().__call__(parser, namespace, values, option)
-
-
-def guarded(arguments: argparse.Namespace) -> int:
-    """Runs `arguments.run` and returns its exit status.
-
-    For a `RassError`, or an `OSError` with a file name, it prints the message without a traceback and returns 1.
-    """
-    try:
-        code = arguments.run(arguments)
-        if getattr(arguments, 'launcher', 'none') != 'none':
-            _leave_group()
-        return code
-    except RassError as error:
-        # The message of an error from a data worker includes the traceback of the worker.
-        message = str(error).split(f'{type(error).__name__}: ')[-1]
-    except OSError as error:
-        message = explain_os_error(error)
-        if message is None:
-            raise
-    sys.stderr.write(f'\nerror: {message.strip()}\n')
-    return 1
-
-
-def _leave_group() -> None:
-    """Destroys the process group, because its threads can abort a successful run when the interpreter exits."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+        try:
+            module = import_optional('rass_mm.cli.overrides', '--cfg-options', SEGMENTATION)
+        except InstallationError as error:
+            raise argparse.ArgumentError(self, str(error)) from None
+        action = module.OverrideAction(self.option_strings, self.dest, nargs=self.nargs)
+        action(parser, namespace, values, option)
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -82,12 +49,14 @@ def add_overrides(
     parser: argparse.ArgumentParser, help: str = 'config overrides as key=value, with dots in nested keys'
 ) -> None:
     """Adds the option --cfg-options."""
-    parser.add_argument('--cfg-options', nargs='+', action=OverrideAction, metavar='KEY=VALUE', help=help)
+    parser.add_argument('--cfg-options', nargs='+', action=LateOverrides, metavar='KEY=VALUE', help=help)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Adds the option --device."""
-    parser.add_argument('--device', help='cpu, cuda, cuda:1, ... (default: cuda if available, else cpu)')
+    parser.add_argument(
+        '--device', help='cpu, cuda, cuda:1, mps, ... (default: the first one available of cuda, mps and cpu)'
+    )
 
 
 def add_dtype(parser: argparse.ArgumentParser, default: str = DEFAULT_DTYPE) -> None:
@@ -95,31 +64,38 @@ def add_dtype(parser: argparse.ArgumentParser, default: str = DEFAULT_DTYPE) -> 
     parser.add_argument('--dtype', choices=DTYPES, help=f'precision (default: {default})')
 
 
-def add_max_pixels(parser: argparse.ArgumentParser) -> None:
+def add_max_pixels(parser: argparse.ArgumentParser, default: int = MAX_PIXELS) -> None:
     """Adds the option --max-pixels."""
     parser.add_argument(
         '--max-pixels',
         type=positive,
-        default=MAX_PIXELS,
+        default=default,
         metavar='N',
-        help=f'maximum number of pixels per image; larger images are reported and not decoded (default: {MAX_PIXELS}, '
-        f'about {MAX_PIXELS / 1e6:.0f} megapixels)',
+        help=f'maximum number of pixels per image; larger images are reported and not decoded (default: {default}, '
+        f'about {default / 1e6:.0f} megapixels)',
     )
 
 
-def add_restorer(parser: argparse.ArgumentParser, base: bool = True) -> None:
-    """Adds the options --adapter and --base of a trained restorer. `base` says whether --base is required."""
+def add_restorer(parser: argparse.ArgumentParser) -> None:
+    """Adds the options --adapter and --base of a trained restorer."""
     parser.add_argument(
-        '--adapter', type=Path, required=True, help='adapter file of the trained restorer, scr_*.safetensors'
+        '--adapter',
+        type=Path,
+        required=True,
+        help='adapter file of the trained restorer, scr_*.safetensors, or its pack (a folder)',
     )
     parser.add_argument(
-        '--base', type=Path, required=base, help='Stable Diffusion folder that the adapter was trained on'
+        '--base', type=Path, help='Stable Diffusion folder that the adapter was trained on (default: that of the pack)'
     )
 
 
 def add_autoencoder(parser: argparse.ArgumentParser) -> None:
     """Adds the options --autoencoder and --autoencoder-ends of a restorer."""
-    parser.add_argument('--autoencoder', type=Path, help="folder of a tiny autoencoder that replaces the VAE's decoder")
+    parser.add_argument(
+        '--autoencoder',
+        type=located,
+        help="folder of a tiny autoencoder that replaces the VAE's decoder, or taesd after rass-mm fetch taesd",
+    )
     parser.add_argument(
         '--autoencoder-ends',
         choices=('decoder', 'both'),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 FOLDER_EXPECTED = (errno.EEXIST, errno.ENOTDIR)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, getattr(errno, 'EDQUOT', errno.ENOSPC), errno.EFBIG)
 
 
 def explain_os_error(error: OSError) -> str | None:

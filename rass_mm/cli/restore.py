@@ -2,8 +2,9 @@
 
 import argparse
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,13 @@ from rass_mm.cli.options import (
     side,
 )
 from rass_mm.cli.preparation import add_preparation, preparation, prepared_identity
-from rass_mm.cli.shards import add_shards, card_of_process, chosen_shard, ending_with_the_others
+from rass_mm.cli.ray_pool import add_ray, check_same, chosen_pool, picklable
+from rass_mm.cli.shards import add_pack, add_shards, card_of_process, chosen_shard, ending_with_the_others
 from rass_mm.devices import chosen_device
 from rass_mm.diffusion.base import find_base
 from rass_mm.diffusion.color import COLOR_FIXES
 from rass_mm.diffusion.latent_tiles import SCHEMES
+from rass_mm.diffusion.pack_base import restorer_files
 from rass_mm.diffusion.restorer import load_restorer
 from rass_mm.engine.ready import prepare
 from rass_mm.errors import ConfigError, RassError
@@ -37,7 +40,7 @@ from rass_mm.export.exported_restorer import ExportedRestorer
 from rass_mm.export.metadata import RESTORER
 from rass_mm.files.hashing import content_hash
 from rass_mm.inference.folder import Restoring, restore_planned
-from rass_mm.inference.plan import plan_files
+from rass_mm.inference.plan import Plan, plan_files
 from rass_mm.inference.precision import default_preparation
 from rass_mm.inference.restore import RestoreOptions
 from rass_mm.inference.sheet import check_sheet, write_sheet
@@ -55,10 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Adds the arguments of `rass-mm restore`."""
     defaults = RestoreOptions()
     parser.add_argument(
-        'source', metavar='IN', help="image, folder (searched recursively), or pattern in quotes, e.g. 'photos/*.jpg'"
+        'source',
+        metavar='IN',
+        help="image, folder (searched recursively), or pattern in quotes, e.g. 'photos/*.jpg'; also .tar and .parquet "
+        'files with images',
     )
     parser.add_argument('out', metavar='OUT', help='output folder; for a single image, a folder or file name')
-    add_restorer(parser, base=False)
+    add_restorer(parser)
     add_backend(parser, '--adapter')
     add_autoencoder(parser)
     parser.add_argument('--upscale', type=number(1, 1000), default=defaults.upscale, help='upscale factor (default: 1)')
@@ -97,6 +103,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         '--seed', type=seed, default=0, help='random seed; the restorer itself draws no random numbers (default: 0)'
     )
     add_shards(parser)
+    add_pack(parser)
+    add_ray(parser, 'one per GPU of the cluster, or per CPU core if it has none')
     parser.set_defaults(run=run)
     return parser
 
@@ -114,17 +122,20 @@ def run(arguments: argparse.Namespace) -> int:
             '--sheet shows all images, but this command restores a shard of them. Remove --sheet. After rass-mm jobs '
             'merge, the command without --shards draws the sheet.'
         )
-    job = _exported_job if arguments.backend else _trained_job
-    load, model, options = job(arguments)
+    pool = chosen_pool(arguments, cards=not arguments.backend)
+    load, model, options = _job(arguments)
+    if pool:
+        load = partial(_loaded, picklable(arguments), model)
     if arguments.sheet:
         check_sheet(arguments.sheet)  # before folders are created
-    plan = plan_files(arguments.source, arguments.out)
+    plan = plan_files(arguments.source, arguments.out, arguments.pack)
     if arguments.sheet:
+        _refuse_containers(plan)
         check_sheet(arguments.sheet, plan.tasks)
     try:
         with ending_with_the_others(arguments):
             return finish_job(
-                lambda: restore_planned(plan, load, options, model, arguments.max_pixels, shard),
+                lambda: restore_planned(plan, load, options, model, arguments.max_pixels, shard, pool),
                 lambda job: f'{arguments.out}: {job.made} of {job.images} images restored now ({job.seconds:.1f} s)',
             )
     finally:
@@ -134,21 +145,38 @@ def run(arguments: argparse.Namespace) -> int:
                 write_sheet(arguments.sheet, plan.tasks)
 
 
+def _refuse_containers(plan: Plan) -> None:
+    if plan.pack or any(task.member for task in plan.tasks):
+        raise ConfigError('--sheet shows image files, but the images are in containers. Remove --sheet.')
+
+
 def _options(arguments: argparse.Namespace, **changes: Any) -> RestoreOptions:
     names = ('upscale', 'scheme', 'window', 'overlap', 'batch', 'color_fix')
     return RestoreOptions(**{**given(arguments, names), **changes})
 
 
+def _job(arguments: argparse.Namespace) -> Job:
+    return (_exported_job if arguments.backend else _trained_job)(arguments)
+
+
+def _loaded(arguments: argparse.Namespace, identity: Mapping[str, Any]) -> Restoring:
+    """Loads the restorer in a process of a pool."""
+    load, model, _ = _job(arguments)
+    check_same(identity, model)
+    return load()
+
+
 def _trained_job(arguments: argparse.Namespace) -> Job:
-    if arguments.base is None:
+    adapter, base = restorer_files(arguments.adapter, arguments.base)
+    if base is None:
         raise ConfigError('The Stable Diffusion folder that the adapter was trained on is missing. Set --base.')
     options, device = _options(arguments), chosen_device(card_of_process(arguments))
     parts = {
-        'adapter': arguments.adapter,
-        'base': find_base(arguments.base),
+        'adapter': adapter,
+        'base': find_base(base),
         'autoencoder': arguments.autoencoder,
     }
-    how = preparation(arguments, device, default_preparation(device, [parts['base']], [arguments.adapter]))
+    how = preparation(arguments, device, default_preparation(device, [parts['base']], [adapter]))
     model = {**{name: content_hash(path) for name, path in parts.items()}, **prepared_identity(how, device)}
     model |= {'ends': arguments.autoencoder_ends, 'seed': arguments.seed}
 

@@ -2,11 +2,12 @@
 
 import argparse
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
-
-from mmengine.registry import init_default_scope
 
 from rass_mm.cli.exported import add_backend, exported_model
 from rass_mm.cli.options import (
@@ -19,22 +20,23 @@ from rass_mm.cli.options import (
     positive,
     side,
 )
-from rass_mm.cli.preparation import add_preparation, preparation, prepared_identity
-from rass_mm.cli.shards import add_shards, card_of_process, chosen_shard, ending_with_the_others
-from rass_mm.config import check_config_data
-from rass_mm.config.building import named_parts
-from rass_mm.devices import chosen_device
+from rass_mm.cli.preparation import add_preparation
+from rass_mm.cli.ray_pool import add_ray, check_same, chosen_pool, picklable
+from rass_mm.cli.shards import add_pack, add_shards, chosen_shard, ending_with_the_others
 from rass_mm.errors import ConfigError
-from rass_mm.export.exported_segmentor import ExportedSegmentor
-from rass_mm.export.metadata import AGAIN, METADATA, SEGMENTOR
-from rass_mm.inference.loading import read_segmentor
+from rass_mm.export.metadata import SEGMENTOR
+from rass_mm.files.optional import import_optional
+from rass_mm.inference.exported import ExportedPhotoSegmentor
 from rass_mm.inference.modes import MODES, SegmentOptions
-from rass_mm.inference.own_preparation import prepares_parts
+from rass_mm.inference.photo_segmentor import PhotoSegmentor
 from rass_mm.inference.segment import segment_files
-from rass_mm.inference.segmentor import Segmentor
+from rass_mm.inference.steps import is_plain
+from rass_mm_cli.extras import SEGMENTATION
 
-Job = tuple[Callable[[], Segmentor], dict[str, Any], Any]
-"""Function that loads the segmentor, values that identify it in a manifest, and its config."""
+Job = tuple[Callable[[], PhotoSegmentor], dict[str, Any], Callable[[], AbstractContextManager]]
+"""Function that loads the segmentor, values that identify it in a manifest, and a context manager that makes errors of
+the run name the part of the config at fault.
+"""
 UNUSED = {
     **{'config': '--config', 'base': '--base', 'cfg_options': '--cfg-options', 'window': '--window'},
     **{'device': '--device', 'dtype': '--dtype', 'compile': '--compile', 'deterministic': '--deterministic'},
@@ -48,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         'sources',
         metavar='IN',
         nargs='+',
-        help="images, folders (searched recursively) or patterns in quotes, e.g. 'photos/*.jpg'",
+        help="images, folders (searched recursively) or patterns in quotes, e.g. 'photos/*.jpg'; also .tar and "
+        '.parquet files with images',
     )
     parser.add_argument(
         'out',
@@ -57,13 +60,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         help='output folder for labels/, overlays/, shares.csv and shares.json. Outputs have the size of the image '
         'after its EXIF orientation is applied',
     )
-    parser.add_argument('--checkpoint', type=Path, required=True, help='checkpoint of a trained segmentor')
+    parser.add_argument('--checkpoint', type=Path, required=True, help='checkpoint or pack of a trained segmentor')
     add_backend(parser, '--checkpoint')
     parser.add_argument(
         '--config',
         help='config file, or name of a shipped config (default: the config in the checkpoint; its code is not run)',
     )
-    parser.add_argument('--base', type=Path, help='Stable Diffusion folder (default: the one in the config)')
+    parser.add_argument(
+        '--base', type=Path, help='Stable Diffusion folder (default: the one in the config or the pack)'
+    )
     parser.add_argument(
         '--confidence',
         action='store_true',
@@ -97,6 +102,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     add_preparation(parser, f'for RASS models with a full-size base {DEFAULT_DTYPE}; otherwise float32')
     add_overrides(parser)
     add_shards(parser)
+    add_pack(parser)
+    add_ray(parser, 'one per GPU of the cluster, or per CPU core if it has none')
     parser.set_defaults(run=run)
     return parser
 
@@ -111,37 +118,43 @@ def run(arguments: argparse.Namespace) -> int:
     names = ('mode', 'window', 'overlap', 'batch_size', 'confidence')
     options = SegmentOptions(**{name: getattr(arguments, name) for name in names})
     shard = chosen_shard(arguments)
-    job = _exported_job if arguments.backend else _trained_job
-    load, identity, config = job(arguments, options)
+    pool = chosen_pool(arguments, cards=not arguments.backend)
+    load, identity, explained = _job(arguments, options)
+    if pool:
+        load = partial(_loaded, picklable(arguments), options, identity)
     places = (arguments.sources, arguments.out)
-    rest = (arguments.restored, arguments.max_pixels, shard)
-    with named_parts(config, 'model'), ending_with_the_others(arguments):
+    rest = (arguments.restored, arguments.max_pixels, shard, pool, arguments.pack)
+    with explained(), ending_with_the_others(arguments):
         return finish_job(
             lambda: segment_files(*places, load, options, identity, *rest),
             lambda job: f'{arguments.out}: {job.made} of {job.images} images segmented now ({job.seconds:.1f} s)',
         )
 
 
+def _job(arguments: argparse.Namespace, options: SegmentOptions) -> Job:
+    return (_exported_job if arguments.backend else _trained_job)(arguments, options)
+
+
+def _loaded(arguments: argparse.Namespace, options: SegmentOptions, identity: Mapping[str, Any]) -> PhotoSegmentor:
+    """Loads the segmentor in a process of a pool."""
+    load, found, explained = _job(arguments, options)
+    check_same(identity, found)
+    with explained():
+        return load()
+
+
 def _trained_job(arguments: argparse.Namespace, options: SegmentOptions) -> Job:
-    device = chosen_device(card_of_process(arguments))
-    source = read_segmentor(arguments.checkpoint, arguments.config, arguments.base, arguments.cfg_options)
-    own = prepares_parts(source.config)
-    how = preparation(arguments, device, source.default_preparation(device), own)
-    identity = {**source.identity(), **prepared_identity(how, device, own)}
-    return lambda: source.build(device, how, options), identity, source.config
+    return _needing_mmseg('rass-mm segment without --backend').trained_job(arguments, options)
+
+
+def _needing_mmseg(purpose: str) -> ModuleType:
+    return import_optional('rass_mm.cli.trained_segmentor', purpose, SEGMENTATION)
 
 
 def _exported_job(arguments: argparse.Namespace, options: SegmentOptions) -> Job:
     exported = exported_model(arguments, arguments.checkpoint, SEGMENTOR, UNUSED)
     if options.mode == 'whole':
         raise ConfigError('An exported segmentor has windows only. Remove --mode whole.')
-    classes = exported.metadata['classes']
-    config = {'pipeline': classes['pipeline']}
-    init_default_scope('mmseg')
-    check_config_data(config, str(exported.folder / METADATA), remedy=AGAIN)
-
-    def load() -> Segmentor:
-        palette = [tuple(color) for color in classes['palette']]
-        return Segmentor(ExportedSegmentor(exported), classes['pipeline'], classes['names'], palette, options)
-
-    return load, exported.identity(), config
+    if not is_plain(exported.metadata['classes']['pipeline']):
+        return _needing_mmseg(f'The test pipeline of {exported.folder}').piped_job(exported, options)
+    return lambda: ExportedPhotoSegmentor(exported, options), exported.identity(), nullcontext

@@ -1,15 +1,18 @@
-"""Options --shards and --shard of the commands that process many images."""
+"""Options --shards, --shard and --pack of the commands that process many images."""
 
 import argparse
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 import torch
 
 from rass_mm.cli.options import integer
 from rass_mm.errors import ConfigError
+from rass_mm.files.containers.kinds import KINDS
+from rass_mm.jobs.commands import Command
 from rass_mm.jobs.shard import MOST, Shard
 from rass_mm.jobs.torchrun import ended_together
 from rass_mm.jobs.variables import LOCAL_RANK, RANK, detected_shard
@@ -34,6 +37,16 @@ def add_shards(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_pack(parser: argparse.ArgumentParser) -> None:
+    """Adds the option --pack."""
+    parser.add_argument(
+        '--pack',
+        choices=KINDS,
+        help='write the outputs to tar files (as for WebDataset) or Parquet files (columns path and bytes) in OUT '
+        '(default: one file per output)',
+    )
+
+
 def _shards(text: str) -> str | int:
     if text == AUTO:
         return text
@@ -50,6 +63,7 @@ def chosen_shard(arguments: argparse.Namespace) -> Shard | None:
         ConfigError: the options do not suit each other, or the environment variables for `auto` are not set.
     """
     shards, number = arguments.shards, arguments.shard
+    command = _command(arguments)
     if shards is None:
         if number is not None:
             raise ConfigError(f'--shard {number} needs the number of shards. Set --shards N, or remove --shard.')
@@ -59,12 +73,18 @@ def chosen_shard(arguments: argparse.Namespace) -> Shard | None:
             raise ConfigError(f'--shards {AUTO} finds the shard itself. Remove --shard {number}, or set --shards N.')
         shard, variable = detected_shard()
         logger.info('Shard %d of %d (the first is 0), from %s', shard.number, shard.count, variable)
-        return shard
+        return replace(shard, command=command)
     if number is None:
         raise ConfigError(f'--shards {shards} needs the number of this shard. Set --shard I, from 0 to {shards - 1}.')
-    shard = Shard(number, shards)
+    shard = Shard(number, shards, command)
     logger.info('Shard %d of %d (the first is 0)', shard.number, shard.count)
     return shard
+
+
+def _command(arguments: argparse.Namespace) -> Command | None:
+    """Returns the command of this process, or None if the arguments were not parsed from a command line."""
+    given = getattr(arguments, 'command_line', None)
+    return given and Command(*given, os.getcwd())
 
 
 def card_of_process(arguments: argparse.Namespace) -> str | None:

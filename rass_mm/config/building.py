@@ -4,7 +4,7 @@ mmengine, mmseg and PyTorch raise errors such as `KeyError`, `TypeError` or `Ass
 config. If such an error is raised while a part of the config is built, it becomes a ConfigError with the dotted key of
 the part, its class and, for a misspelled name, the most similar known one. mmengine builds some parts only when a run
 starts. Therefore, the calls that build them are wrapped: `Registry.build`, and methods of the runner. Errors of running
-code, of code of the user, and of a lack of memory are not changed.
+code, of code of the user, of a lack of memory and of a lost connection to other processes are not changed.
 """
 
 import functools
@@ -22,10 +22,11 @@ from mmengine.runner import Runner
 from rass_mm.config.frames import through_user_code
 from rass_mm.config.messages import building_fault, early_fault, reading_fault
 from rass_mm.config.parts import Parts
+from rass_mm.config.processes import is_lost
 from rass_mm.errors import ConfigError, RassError
 
 UNCHANGED = (RassError, OSError, MemoryError, torch.OutOfMemoryError, torch.distributed.DistError)
-"""Errors that have another cause than the config, or that name it already."""
+"""Errors that have another cause than the config, or that name it already. So are those of `is_lost`."""
 STEPS = (
     *('build_train_loop', 'build_val_loop', 'build_test_loop', 'build_dataloader', 'build_evaluator'),
     *('build_optim_wrapper', 'build_param_scheduler', 'scale_lr', '_init_model_weights', '__init__'),
@@ -83,7 +84,7 @@ def reading_parts() -> Iterator[None]:
     except UNCHANGED:
         raise
     except Exception as error:
-        if not _open.get() or through_user_code(error):
+        if not _open.get() or through_user_code(error) or is_lost(error):
             raise
         raise ConfigError(reading_fault(_open.get()[-1], error)) from error
 
@@ -124,7 +125,7 @@ def _reporting(build: Callable[..., Any]) -> Callable[..., Any]:
         except UNCHANGED:
             raise
         except Exception as error:
-            if through_user_code(error) or not isinstance(cfg, dict):
+            if through_user_code(error) or is_lost(error) or not isinstance(cfg, dict):
                 raise
             raise ConfigError(building_fault(parts, self, cfg, error)) from error
 

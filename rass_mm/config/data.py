@@ -19,11 +19,14 @@ BYTES = 4 * 2**20
 TEMPLATE = re.compile(r'\{\{.*\}\}', re.DOTALL)
 
 
-def read_config_data(file: str | os.PathLike, _chain: tuple[Path, ...] = ()) -> tuple[dict[str, Any], str]:
+def read_config_data(
+    file: str | os.PathLike, _chain: tuple[Path, ...] = (), bases_allowed: bool = True, remedy: str = AS_PY
+) -> tuple[dict[str, Any], str]:
     """Reads a `.json` or `.yaml` config and returns its content, with all bases merged, and its text.
 
     A base (`_base_`) is a `.json` or `.yaml` file in the config's own folder or below it, or the name of a shipped
-    config, e.g. `rass/rass_scenes_tiny.py`. Templates (`{{...}}`) are allowed in `.py` configs only.
+    config, e.g. `rass/rass_scenes_tiny.py`. Templates (`{{...}}`) are allowed in `.py` configs only. Without
+    `bases_allowed`, the config must be complete. `remedy` is the end of a message, see `check_config_data`.
 
     Raises:
         ConfigError: the file is not readable or breaks a rule of `check_config_data`.
@@ -35,8 +38,12 @@ def read_config_data(file: str | os.PathLike, _chain: tuple[Path, ...] = ()) -> 
         )
     text = _read_text(file)
     content = _parse(text, file)
+    if '_base_' in content and not bases_allowed:
+        raise ConfigError(
+            f'{file}: _base_={content["_base_"]!r} is not allowed. This config must be complete. {remedy}'
+        )
     bases = content.pop('_base_', [])
-    check_config_data(content, str(file), [file.parent])
+    check_config_data(content, str(file), [file.parent], remedy)
     _refuse_templates(content, file)
     merged: dict[str, Any] = {}
     for name in bases if isinstance(bases, list | tuple) else [bases]:

@@ -27,7 +27,7 @@ from rass_mm.config.arguments import (
 Pair = tuple[Count, Count]
 KEYS: dict[str, Any] = {
     **dict.fromkeys(('batch_size', 'num_groups'), Count),
-    **dict.fromkeys(('max_iters', 'max_epochs', 'accumulative_counts'), Steps),
+    **dict.fromkeys(('max_iters', 'max_epochs', 'accumulative_counts', 'global_batch_size'), Steps),
     **dict.fromkeys(('channels', 'conv_channels', 'feat_channels', 'embed_dims'), Count | list[Count]),
     **dict.fromkeys(('in_channels', 'out_channels'), Count | list[Count] | None),
     **dict.fromkeys(('warmup_iters', 'begin'), FirstStep),
@@ -60,6 +60,7 @@ NESTED: dict[str, Any] = {
     'data_preprocessor.std': list[Positive] | Positive | None,
     'decode_head.num_classes': Count,
     'auxiliary_head.num_classes': Count,
+    'dist_cfg.timeout': Positive | None,
 }
 """Types of the values of keys inside another key."""
 TOP: dict[str, Any] = {
@@ -67,6 +68,7 @@ TOP: dict[str, Any] = {
     'load_from': Name | None,
     'fine_tune': Name | None,
     'resume': Flag | Name | None,
+    'trackers': Name | list[Name] | None,
     'work_dir': Name | None,
 }
 """Types of the values of keys of the config itself."""

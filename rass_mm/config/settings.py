@@ -30,6 +30,7 @@ from rass_mm.config.key_types import KEYS, NESTED, RESTORING, SLIDING, TOP
 from rass_mm.config.messages import unknown_name
 from rass_mm.config.names import is_misspelled, suggestion
 from rass_mm.config.registries import load_scope, registered, scopes
+from rass_mm.config.training import train_cfg_fault
 from rass_mm.errors import ConfigError
 
 TEST_CFGS = {'RASS': SLIDING, 'EncoderDecoder': SLIDING, 'SCRRestorer': RESTORING}
@@ -81,7 +82,7 @@ def check_settings(config: Config | Mapping[str, Any], purpose: str) -> None:
     source = getattr(config, 'filename', None) or 'The config'
     content = config._cfg_dict.to_dict() if isinstance(config, Config) else config
     keys = (*NEEDED[purpose], *USED.get(purpose, ()), *(SHARED if purpose in ('train', 'test') else ()))
-    faults = (fault for check in (_absent, _groups, _scope, _types, _values, _tests) for fault in check(content, keys))
+    faults = (fault for check in CHECKS for fault in check(content, keys))
     needed = NEEDED[purpose]
     for key in needed:
         if not isinstance(content.get(key), dict) and not (key == 'test_evaluator' and content.get(key)):
@@ -204,10 +205,7 @@ def _values_in(value: Any, path: str) -> Iterator[str]:
 
 
 def _tests(content: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[str]:
-    model = content.get('model') if 'model' in keys else None
-    model, path = (model or {}), 'model'
-    if isinstance(model.get('segmentor'), dict):
-        model, path = model['segmentor'], 'model.segmentor'
+    model, path = _segmentor(content, keys)
     kind = str(model.get('type')).rpartition('.')[2]
     rules, given = TEST_CFGS.get(kind), model.get('test_cfg')
     if rules is None or given is None:
@@ -220,3 +218,21 @@ def _tests(content: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[str]:
             yield f'{path}.test_cfg.{key} is not a setting of {model["type"]}. {suggestion(key, rules)}'
         elif key in rules and (fault := value_fault(value, rules[key])):
             yield f'{path}.test_cfg.{key}{fault[0]} {fault[1]}'
+
+
+def _trains(content: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[str]:
+    model, path = _segmentor(content, keys)
+    fault = train_cfg_fault(model.get('train_cfg'), f'{path}.train_cfg') if 'train_cfg' in keys else None
+    if fault:
+        yield fault
+
+
+def _segmentor(content: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[Mapping[str, Any], str]:
+    """Returns the config of the model, or of the segmentor inside it, and its key."""
+    model = (content.get('model') if 'model' in keys else None) or {}
+    inside = isinstance(model.get('segmentor'), dict)
+    return (model['segmentor'], 'model.segmentor') if inside else (model, 'model')
+
+
+CHECKS = (_absent, _groups, _scope, _types, _values, _tests, _trains)
+"""Functions that yield the faults of a config, in the order in which they are reported."""

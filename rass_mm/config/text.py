@@ -1,16 +1,14 @@
 """Reads the config text of a checkpoint, which has Python syntax, as data."""
 
-import ast
-import math
 from typing import Any
 
 from mmengine.config import Config
 
 from rass_mm.config.rules import URL, WEIGHT_KEYS, check_config_data, outside
-from rass_mm.errors import ConfigError, clipped
+from rass_mm.errors import ConfigError
+from rass_mm_cli.literals import NotLiteralError, assigned_literals
 
 CHARACTERS = 2**20
-FLOATS = {'inf': math.inf, 'nan': math.nan}
 OWN_FILE = (
     'The config text in a checkpoint is read as data. If you trust the config that was used for training, pass it as a '
     '.py file.'
@@ -55,48 +53,13 @@ def config_from_text(text: str, source: str) -> Config:
     if len(text) > CHARACTERS:
         raise ConfigError(f'{source}: the config text has {len(text)} characters. At most {CHARACTERS} are allowed.')
     try:
-        content = {name: value for line in ast.parse(text).body for name, value in [_assignment(line)]}
-    except (_NotLiteralError, SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
-        fault = error or 'nested too deeply'
+        content = assigned_literals(text)
+    except NotLiteralError as error:
+        fault = str(error) or 'nested too deeply'
         raise ConfigError(f'{source}: the config text cannot be used: {fault}. {OWN_FILE}') from None
     content = _without_foreign_weights(content)
     check_config_data(content, source, remedy=OWN_FILE)
     return Config(content, cfg_text=text)
-
-
-class _NotLiteralError(Exception):
-    """Error raised if the text contains code where a literal is expected."""
-
-
-def _assignment(line: ast.stmt) -> tuple[str, Any]:
-    if not isinstance(line, ast.Assign) or len(line.targets) != 1 or not isinstance(line.targets[0], ast.Name):
-        raise _NotLiteralError(f'{clipped(ast.unparse(line))!r} is not an assignment of a literal')
-    name = line.targets[0].id
-    if name == '_base_':
-        raise _NotLiteralError('it has a _base_, but the text in a checkpoint must be complete')
-    return name, _literal(line.value, name)
-
-
-def _literal(node: ast.expr, path: str) -> Any:
-    match node:
-        case ast.Constant(value=None | bool() | int() | float() | str()):
-            return node.value
-        case ast.Name(id='inf' | 'nan'):
-            return FLOATS[node.id]
-        case ast.UnaryOp(op=ast.USub()):
-            value = _literal(node.operand, path)
-            if isinstance(value, int | float):
-                return -value
-        case ast.List() | ast.Tuple() | ast.Set():
-            kind = {ast.List: list, ast.Tuple: tuple, ast.Set: set}[type(node)]
-            return kind(_literal(item, f'{path}[{index}]') for index, item in enumerate(node.elts))
-        case ast.Dict() if None not in node.keys:
-            keys = [_literal(key, path) for key in node.keys]
-            return {key: _literal(value, f'{path}.{key}') for key, value in zip(keys, node.values, strict=True)}
-        case ast.Call(func=ast.Name(id='dict'), args=[] | [ast.Dict()]) if all(item.arg for item in node.keywords):
-            given = _literal(node.args[0], path) if node.args else {}  # dict({...}): a key is not an identifier
-            return given | {item.arg: _literal(item.value, f'{path}.{item.arg}') for item in node.keywords}
-    raise _NotLiteralError(f'{path}={clipped(ast.unparse(node))} is not a literal')
 
 
 def _without_foreign_weights(value: Any, key: Any = None) -> Any:

@@ -6,12 +6,14 @@ number of workers. During a run, lines are appended to a partial manifest. The f
 are complete.
 """
 
-import hashlib
 import json
 import logging
 import os
 import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,22 +21,22 @@ import cv2
 import numpy as np
 
 from rass_mm.degradation.applying import apply
-from rass_mm.degradation.copies import EXTENSIONS, Task, finished_lines, journal, sorted_lines
+from rass_mm.degradation.copies import EXTENSIONS, PACK, Task, finished_lines, journal, sorted_lines
 from rass_mm.degradation.drawing import draw
+from rass_mm.degradation.planning import place, planned, root_of, staged
+from rass_mm.degradation.reading import read_source
 from rass_mm.degradation.recipe import OSEDIFF, Recipe
 from rass_mm.errors import ConfigError, DataError, the_others
 from rass_mm.files.atomic import write_bytes
+from rass_mm.files.containers.kinds import extracted
 from rass_mm.files.hashing import json_sha256
-from rass_mm.files.images import needs_scaling, picture_of, to_bgr
-from rass_mm.files.integrity import MAX_PIXELS, check_pixels, decoded
-from rass_mm.files.manifest import append_line, checksum, write_manifest
-from rass_mm.files.naming import linked_into
-from rass_mm.files.regular import check_regular
+from rass_mm.files.integrity import MAX_PIXELS
+from rass_mm.files.manifest import Record, append_line, checksum, has_header_only, write_manifest
 from rass_mm.files.verified import State, Verified, file_state
-from rass_mm.files.walking import chosen_files, described_left_out, walk
+from rass_mm.jobs.packing import Packer, own_packs
 from rass_mm.jobs.part import Part
 from rass_mm.jobs.shard import Shard
-from rass_mm.parallel import run_jobs, watched
+from rass_mm.parallel import Pool, run_jobs, watched
 from rass_mm.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -62,6 +64,19 @@ class BuildSummary:
     manifest: Path
 
 
+class _Result(NamedTuple):
+    """Result of one image: its manifest line and the states of its source and its copy, or None and a reason."""
+
+    task: Task
+    line: dict | None
+    reason: str = ''
+    states: tuple[State, ...] = ()
+
+
+Run = Callable[[list[Task]], Generator[_Result, None, None]]
+"""Degrades images and yields their results as they become available."""
+
+
 def build_lq_dataset(
     images: str | os.PathLike,
     out: str | os.PathLike,
@@ -71,11 +86,15 @@ def build_lq_dataset(
     suffix: str | None = '.png',
     max_pixels: int = MAX_PIXELS,
     shard: Shard | None = None,
+    pool: Pool | None = None,
+    pack: str | None = None,
 ) -> BuildSummary:
     """Writes a degraded copy of all images in a folder and keeps their relative paths. A killed run can be resumed.
 
     Args:
-        images: Folder of clean images. Its subfolders are included, and links to folders are followed.
+        images: Folder of clean images. Its subfolders are included, and links to folders are followed. Or a pattern
+            such as `photos/**/*.jpg`: names begin with its first wildcard. Or a container, a folder with containers
+            and no images, or a pattern for containers, see `rass_mm.files.containers`.
         out: Folder for the degraded images and `manifest.jsonl`.
         seed: Seed of the whole copy.
         workers: Number of processes; 1 uses this process.
@@ -84,6 +103,8 @@ def build_lq_dataset(
             quality 100 that the manifest does not list.
         max_pixels: Largest number of pixels of an image. A larger image is not decoded and is reported as unreadable.
         shard: The shard of the images to degrade, which `rass_mm.jobs.merge` merges with the others. None for all.
+        pool: Processes that degrade the images instead of `workers`, e.g. `rass_mm.jobs.ray.pool.RayPool`.
+        pack: Kind of the containers for the copies, 'tar' or 'parquet'. None writes files.
 
     Returns:
         A summary of the run.
@@ -91,29 +112,59 @@ def build_lq_dataset(
     Raises:
         ConfigError: `workers` is less than 1 or `suffix` is not supported.
         DataError: The folders are not valid, `out` contains a copy with another seed, recipe, recipe version or suffix,
-            or images are unreadable. In the last case, the readable images are still processed.
+            or of other images that still exist, or images are unreadable. In the last case, the readable images are
+            still processed.
     """
     start = time.monotonic()
     images, out = Path(images), Path(out)
     if workers < 1:
         raise ConfigError(f'The number of workers is {workers}, but it must be at least 1.')
-    plan = _plan(images, out, seed, recipe, suffix)
+    plan, images = planned(images, out, seed, recipe, suffix, pack), root_of(images)
     part = Part(out, (task.image for task in plan), shard)
-    tasks = [task._replace(max_pixels=max_pixels) for task in plan if part.has(task.image)]
-    header = _header(images, seed, recipe, suffix)
+    tasks = [staged(task, part, pack)._replace(max_pixels=max_pixels) for task in plan if part.has(task.image)]
+    header = _header(images, seed, recipe, suffix) | ({} if pack is None else {PACK: pack})
+    run = partial(run_jobs, _degrade_file, workers=workers) if pool is None else partial(_pooled, pool, images, part)
     with part.held():
-        header = part.header(header, {**{key: header[key] for key in DECISIVE}, 'source': str(images.resolve())})
-        verified = Verified(out, part.verified)
-        lines = finished_lines(part, header, tasks, verified)
-        pending = [task for task in tasks if task.image not in lines]
-        logger.info('%d images in %s: %d to degrade, %d already done', len(tasks), images, len(pending), len(lines))
-        broken = _run(pending, workers, journal(part), lines, verified)
-        part.finish(header, sorted_lines(lines), broken)
-        _report_broken(broken, len(tasks), len(lines), shard)
-        if shard is None:
-            write_manifest(part.manifest, header, sorted_lines(lines))
-            journal(part).unlink(missing_ok=True)
-    return BuildSummary(len(tasks), len(pending), time.monotonic() - start, part.manifest)
+        identity = {key: header[key] for key in (*DECISIVE, PACK) if key in header}
+        header = part.header(header, {**identity, 'source': str(images.resolve())})
+        made = _complete(part, header, tasks, run)
+    return BuildSummary(len(tasks), made, time.monotonic() - start, part.manifest)
+
+
+def _complete(part: Part, header: Record, tasks: list[Task], run: Run) -> int:
+    """Degrades the images that an earlier run has not finished; returns their number."""
+    verified = Verified(part.out, part.verified)
+    lines, packer = finished_lines(part, header, tasks, verified)
+    pending = sorted((task for task in tasks if task.image not in lines), key=place)
+    logger.info(
+        '%d images in %s: %d to degrade, %d already done', len(tasks), header['source'], len(pending), len(lines)
+    )
+    broken = _run(run(pending), len(pending), journal(part), lines, verified, packer)
+    part.finish(header, sorted_lines(lines), broken)
+    _report_broken(broken, len(tasks), len(lines), part.shard)
+    if part.shard is None:
+        write_manifest(part.manifest, header, sorted_lines(lines))
+        journal(part).unlink(missing_ok=True)
+    return len(pending)
+
+
+def _pooled(pool: Pool, images: Path, part: Part, pending: list[Task]) -> Generator[_Result, None, None]:
+    """Degrades images in the processes of a pool.
+
+    An error or Ctrl-C before the first result removes a manifest that records no image, because its settings would
+    otherwise be those of the folder. It stays if there are packs to make again, which would otherwise be foreign files.
+    """
+    if pending:
+        try:
+            with closing(pool(_degrading, pending, part.manifest, [images])) as results:
+                yield from results
+        except BaseException:
+            kept = own_packs(part) or any(task.target.exists() for task in pending)
+            if has_header_only(journal(part)) and not kept:
+                journal(part).unlink()
+            raise
+        # A process that was killed and replaced leaves temporary files.
+        part.clean(EXTENSIONS, [task.target for task in pending])
 
 
 def _report_broken(broken: dict[str, str], images: int, finished: int, shard: Shard | None) -> None:
@@ -128,55 +179,6 @@ def _report_broken(broken: dict[str, str], images: int, finished: int, shard: Sh
             'shards again, because the shards must be planned for the same images.'
         )
     raise DataError(f'{len(broken)} of {images} images cannot be used:\n{listed}\n{kept}{advice}')
-
-
-def image_seed(seed: int, image: str) -> int:
-    """Returns the seed of one image. It has 48 bits, because some JSON readers support integers only up to 53 bits."""
-    return int.from_bytes(hashlib.sha256(f'{seed}/{image}'.encode('utf-8', 'surrogateescape')).digest()[:6], 'big')
-
-
-def _plan(images: Path, out: Path, seed: int, recipe: Recipe, suffix: str | None) -> list[Task]:
-    """Lists the images, sorted by relative path, and checks the folders.
-
-    Raises:
-        ConfigError: the file type is not supported.
-        DataError: the image folder is missing or empty, or files in the output folder would conflict.
-    """
-    if not images.is_dir():
-        raise DataError(f'The image folder {images} does not exist or is not a folder.')
-    if images.resolve() in (out.resolve(), *out.resolve().parents):
-        raise DataError(
-            f'The output folder {out} is inside the image folder {images}. The next run would degrade the degraded '
-            'images again. Choose an output folder outside of the image folder.'
-        )
-    if suffix is not None and suffix.lower() not in EXTENSIONS:
-        raise ConfigError(f'Images of type {suffix} cannot be written. Choose one of {", ".join(EXTENSIONS)}.')
-    names, left_out = chosen_files(images, walk(images), EXTENSIONS)
-    for line in described_left_out(left_out):
-        logger.warning(line)
-    if not names:
-        raise DataError(f'No images in {images} or its subfolders. Supported types: {", ".join(EXTENSIONS)}.')
-    linked = linked_into(images, names, out)
-    if linked is not None:
-        raise DataError(
-            f'{linked} is a link into the output folder {out}. The next run would degrade the degraded images again. '
-            'Choose another output folder, or remove the link.'
-        )
-    tasks, owners = [], {}
-    for name in names:
-        output = name if suffix is None else Path(name).with_suffix(suffix).as_posix()
-        if output in owners:
-            raise DataError(
-                f'{owners[output]} and {name} in {images} would both become {output}. Rename one of them, or keep the '
-                'original file types with --ext keep.'
-            )
-        owners[output] = name
-        tasks.append(Task(images / name, out / output, name, output, image_seed(seed, name), recipe))
-    sources = {task.source.resolve() for task in tasks}
-    overwritten = next((task.target for task in tasks if task.target.resolve() in sources), None)
-    if overwritten is not None:
-        raise DataError(f'{overwritten} is one of the images to degrade. Choose another output folder.')
-    return tasks
 
 
 def _header(images: Path, seed: int, recipe: Recipe, suffix: str | None) -> dict:
@@ -195,8 +197,17 @@ def _header(images: Path, seed: int, recipe: Recipe, suffix: str | None) -> dict
     }
 
 
-def _run(tasks: list[Task], workers: int, partial: Path, lines: dict[str, dict], verified: Verified) -> dict[str, str]:
+def _run(
+    results: Generator[_Result, None, None],
+    count: int,
+    partial_manifest: Path,
+    lines: dict[str, dict],
+    verified: Verified,
+    packer: Packer | None = None,
+) -> dict[str, str]:
     """Degrades the images and adds their lines to `lines` and to the partial manifest, and their files to `verified`.
+
+    With a packer, the copies are moved to packs.
 
     Returns:
         A dict from the name of each image that cannot be used to the reason.
@@ -205,76 +216,64 @@ def _run(tasks: list[Task], workers: int, partial: Path, lines: dict[str, dict],
         DataError: the output folder cannot be written to.
     """
     broken = {}
-    if not tasks:
-        return broken
     try:
-        results = run_jobs(_degrade_file, tasks, workers)
-        for task, line, reason, states in watched(results, len(tasks), 'degrading', 'images'):
-            if line is None:
-                broken[task.image] = reason
-                continue
-            lines[task.image] = line
-            append_line(partial, line)
-            verified.add(task.source, states[0], line['sha256'])
-            verified.add(task.target, states[1], line['crc32'])
+        with closing(results):
+            for task, line, reason, states in watched(_begun(results, packer), count, 'degrading', 'images'):
+                if line is None:
+                    broken[task.image] = reason
+                    continue
+                lines[task.image] = line
+                append_line(partial_manifest, line)
+                _keep(task, line, states, verified, packer)
+        if packer:
+            packer.write()
     except OSError as error:
         raise DataError(
-            f'Cannot write to {partial.parent}: {error}. Finished images are kept. Free some disk space and run the '
-            'same command again.'
+            f'Cannot write to {partial_manifest.parent}: {error}. Finished images are kept. Free some disk space and '
+            'run the same command again.'
         ) from error
     return broken
 
 
-class _Result(NamedTuple):
-    """Result of one image: its manifest line and the states of its source and its copy, or None and a reason."""
+def _keep(task: Task, line: Record, states: tuple[State, ...], verified: Verified, packer: Packer | None) -> None:
+    """Adds the source and the copy of an image to the verified files, and the copy to a pack if there is one."""
+    if task.member is None:
+        verified.add(task.source, states[0], line['sha256'])
+    if packer:
+        packer.add(task.staged)
+    else:
+        verified.add(task.target, states[1], line['crc32'])
 
-    task: Task
-    line: dict | None
-    reason: str = ''
-    states: tuple[State, ...] = ()
+
+def _begun(results: Iterable[_Result], packer: Packer | None) -> Iterator[_Result]:
+    """Yields the results. The first one begins the packs."""
+    for number, result in enumerate(results):
+        if packer and number == 0:
+            packer.begin()
+        yield result
+
+
+def _degrading() -> Callable[[Task], _Result]:
+    """Returns the function that a process of a pool calls for each image."""
+    return _degrade_file
 
 
 def _degrade_file(task: Task) -> _Result:
     """Degrades one image and writes its copy."""
     options = [cv2.IMWRITE_JPEG_QUALITY, 100] if task.target.suffix.lower() in ('.jpg', '.jpeg') else []
+    source = task.source
     try:
-        before = file_state(task.source)
-        image, digest = read_image(task.source, task.max_pixels)
+        with extracted(task.member, source) as source:
+            before, image, digest = read_source(source, task.max_pixels)
         parameters = draw(task.recipe, np.random.default_rng(task.seed), *image.shape[:2])
         encoded = cv2.imencode(task.target.suffix, apply(image, parameters), options)[1]
-    except (DataError, OSError, cv2.error) as error:  # OpenCV's error: the image is larger than the file type allows
-        return _Result(task, None, str(error))
+    except (DataError, cv2.error) as error:  # OpenCV's error: the image is larger than the file type allows
+        reason = str(error).replace(str(source), str(task.origin))
+        named = task.member is None or str(task.member) in reason
+        return _Result(task, None, reason if named else f'{task.member}: {reason}')
     data = encoded.tobytes()
     write_bytes(task.target, data)
     line = {'image': task.image, 'output': task.output, 'seed': task.seed, 'sha256': digest, 'parameters': parameters}
     line['crc32'] = checksum(data)
+    line |= task.member.identity() if task.member else {}
     return _Result(task, line, states=(before, file_state(task.target)))
-
-
-def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, str]:
-    """Reads an image like mmseg's loader, but raises an error for damaged files.
-
-    Args:
-        path: The image file.
-        max_pixels: Largest number of pixels; a larger image is not decoded.
-
-    Returns:
-        The image, (H, W, 3) uint8 BGR, and the SHA-256 of the file.
-
-    Raises:
-        DataError: the image cannot be read. The message is the reason without the file name.
-    """
-    check_regular(path)
-    try:
-        data = path.read_bytes()
-        check_pixels(data, max_pixels)
-        if needs_scaling(data):
-            image = to_bgr(picture_of(data, path, max_pixels).pixels)
-            return image, hashlib.sha256(data).hexdigest()
-        decoded(data)
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error, DataError) as error:
-        raise DataError(str(error).removeprefix(f'{path}: ')) from error
-    if image is None:
-        raise DataError('OpenCV cannot decode the image')
-    return image, hashlib.sha256(data).hexdigest()

@@ -3,13 +3,16 @@
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired
 
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from rass_mm.degradation.recipe import VERSIONS, Recipe
+from rass_mm.degradation.removed import removed_images
 from rass_mm.degradation.versions import manifest_version
 from rass_mm.errors import DataError
+from rass_mm.files.containers.members import Member
+from rass_mm.files.containers.search import SUFFIXES
 from rass_mm.files.hashing import file_sha256
 from rass_mm.files.integrity import MAX_PIXELS
 from rass_mm.files.manifest import (
@@ -18,16 +21,20 @@ from rass_mm.files.manifest import (
     Line,
     Record,
     output_state,
+    read_header,
     read_manifest,
     write_manifest,
 )
 from rass_mm.files.schemas import FileName, checked
 from rass_mm.files.verified import Verified
+from rass_mm.jobs.packing import PACKED, Packer, Staged, own_packs
 from rass_mm.jobs.part import Part
 from rass_mm.parallel import watched
 
 logger = logging.getLogger(__name__)
 
+PACK = 'pack'
+"""Key of the header of a copy in packs: their kind."""
 EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 
@@ -67,10 +74,28 @@ class Task(NamedTuple):
     seed: int
     recipe: Recipe
     max_pixels: int = MAX_PIXELS
+    member: Member | None = None
+    """The image in its container, or None. `source` is then the file into which it is extracted."""
+
+    @property
+    def origin(self) -> Path | Member:
+        """The source for messages: the image, or its member of a container."""
+        return self.member or self.source
+
+    @property
+    def staged(self) -> Staged:
+        """The copy, which goes into a pack."""
+        return Staged(self.image, (self.output,), (self.target,))
 
 
-def finished_lines(part: Part, header: Record, tasks: list[Task], verified: Verified) -> dict[str, dict]:
-    """Prepares the output folder for resuming and returns the manifest lines of finished images by image name.
+def finished_lines(
+    part: Part, header: Record, tasks: list[Task], verified: Verified
+) -> tuple[dict[str, dict], Packer | None]:
+    """Prepares the output folder for resuming.
+
+    Returns the manifest lines of finished images by image name, and what writes the copies to packs, or None if they
+    are files. If images are left to degrade, the packer must begin with the first result: until then, Ray may not have
+    started, and the packs that are made again are kept.
 
     Args:
         part: the part of the job that this run does.
@@ -79,33 +104,62 @@ def finished_lines(part: Part, header: Record, tasks: list[Task], verified: Veri
         verified: the record of the files in the output folder, to which the files that are read are added.
 
     Raises:
-        DataError: the folder contains a copy with other settings, or files that this run would overwrite.
+        DataError: the folder contains a copy with other settings or of other images, or files that this run would
+            overwrite.
     """
-    out, running = part.out, journal(part)
+    running, pack = journal(part), header.get(PACK)
     earlier = [path for path in dict.fromkeys((part.manifest, running)) if path.exists()]
-    made = {}
-    for path in earlier:
-        made.update(_read_manifest(path, header, part.settled))
-    foreign = [task.output for task in tasks if not earlier and task.target.exists()]
-    if foreign:
-        raise DataError(
-            f'{out} contains files that this run would overwrite, e.g. {foreign[0]}, but no {part.manifest.name} that '
-            'describes them. Choose an empty output folder.'
-        )
+    made = {image: line for path in earlier for image, line in _read_manifest(path, header, part.settled).items()}
+    if not earlier:
+        _refuse_foreign(part, tasks, pack)
+    sources = [header['source'], *(read_header(path).get('source') for path in earlier)]
+    stale = removed_images(part, made, {task.image for task in tasks}, sources)
     part.claim(header)
     part.begin()
+    packer = None if pack is None else Packer(part, pack, made, verified, running)
     if running in earlier:
-        part.clean(EXTENSIONS, [task.target for task in tasks])
-    stale = set(made) - {task.image for task in tasks}
-    if stale:
-        logger.warning('%d images in %s are no longer in the source, e.g. %s', len(stale), out, min(stale))
+        _clean(part, tasks, packer)
+    lines = _whole(part, tasks, made, verified)
+    if packer:
+        lines = _kept(packer, lines, tasks)
+    if len(lines) < len(tasks) or (packer and (packer.waiting or stale)):
+        write_manifest(running, header, sorted_lines(lines))
+        part.clean_staging(packer.staged() if packer else ())
+        if packer and len(lines) == len(tasks):
+            packer.begin()
+    return lines, packer
+
+
+def _refuse_foreign(part: Part, tasks: list[Task], pack: str | None) -> None:
+    foreign = [task.output for task in tasks if task.target.exists()]
+    foreign += [path.name for path in own_packs(part)] if pack else []
+    if foreign:
+        raise DataError(
+            f'{part.out} contains files that this run would overwrite, e.g. {foreign[0]}, but no {part.manifest.name} '
+            'that describes them. Choose an empty output folder.'
+        )
+
+
+def _whole(part: Part, tasks: list[Task], made: dict[str, dict], verified: Verified) -> dict[str, dict]:
+    """Returns the lines of the images that need not be degraded again."""
     recorded = [(task, made[task.image]) for task in tasks if task.image in made]
     checks = ((line, _is_done(task, line, verified, part.manifest.name)) for task, line in recorded)
     watching = watched(checks, len(recorded), 'checking', 'finished images')
-    lines = {line['image']: line for line, done in watching if done}
-    if len(lines) < len(tasks):
-        write_manifest(running, header, sorted_lines(lines))
-    return lines
+    return {line['image']: line for line, done in watching if done}
+
+
+def _clean(part: Part, tasks: list[Task], packer: Packer | None) -> None:
+    packs = () if packer is None else (packer.next,)
+    part.clean((*EXTENSIONS, *SUFFIXES), [*(task.target for task in tasks), *packs])
+
+
+def _kept(packer: Packer, lines: dict[str, dict], tasks: list[Task]) -> dict[str, dict]:
+    """Returns the lines of the images that stay finished, which are from now on those of the packer."""
+    kept = packer.kept(lines, set(packer.lines))  # also packs with images that were removed are made again
+    for image in set(packer.lines) - kept:
+        del packer.lines[image]
+    packer.take(task.staged for task in tasks if task.image in kept)
+    return packer.lines
 
 
 def journal(part: Part) -> Path:
@@ -122,11 +176,12 @@ def _is_done(task: Task, line: dict, verified: Verified, manifest: str) -> bool:
     Raises:
         DataError: the copy was replaced by another image.
     """
-    if not task.target.is_file():
+    if task.member is not None and not task.member.identity().items() <= line.items():
+        logger.warning('The container of %s has changed. The copy %s is made again.', task.member, task.output)
         return False
-    same = partial(_source_state, task.source, line['sha256'])
-    if task.source.is_file() and verified.state_of(task.source, line['sha256'], same) != 'whole':
-        logger.warning('%s has changed. Its copy %s is made again.', task.source, task.target)
+    if PACKED in line:
+        return _is_source_whole(task, line, verified, task.output)
+    if not task.target.is_file() or not _is_source_whole(task, line, verified, task.target):
         return False
     known = line.get('crc32')
     state = verified.state_of(task.target, known, partial(output_state, task.target, known))
@@ -138,6 +193,14 @@ def _is_done(task: Task, line: dict, verified: Verified, manifest: str) -> bool:
     if state == 'damaged':
         logger.warning('%s is damaged and is made again.', task.target)
     return state == 'whole'
+
+
+def _is_source_whole(task: Task, line: dict, verified: Verified, copy: str | Path) -> bool:
+    same = partial(_source_state, task.source, line['sha256'])
+    if task.source.is_file() and verified.state_of(task.source, line['sha256'], same) != 'whole':
+        logger.warning('%s has changed. Its copy %s is made again.', task.source, copy)
+        return False
+    return True
 
 
 def _source_state(source: Path, digest: str) -> str:
@@ -159,6 +222,12 @@ def _read_manifest(path: Path, header: dict, settled: bool) -> dict[str, dict]:
             f'{path} describes a copy with {_describe(old)}, but this run has {_describe(header)} '
             '(the fingerprint covers the recipe). Choose another output folder, delete this one, or use the same '
             f'settings as before{_version_option(old, header)}.'
+        )
+    if settled and old.get(PACK) != header.get(PACK):
+        given = [f'--pack {found[PACK]}' if PACK in found else 'files' for found in (old, header)]
+        raise DataError(
+            f'{path} describes a copy made with {given[0]}, but this run has {given[1]}. Choose another output folder, '
+            'delete this one, or use the same setting as before.'
         )
     versions = old.get('versions')
     if versions != header['versions']:

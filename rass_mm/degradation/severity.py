@@ -72,22 +72,52 @@ def single(kind: str, severity: float, height: int, width: int, seed: int = 0) -
             f'There is no degradation {kind!r} of severity {severity}. Choose one of {SINGLES} '
             'and a severity in the range 0 to 1.'
         )
+    return with_amounts({kind: amount_at(kind, severity)}, height, width, seed)
+
+
+def amount_at(kind: str, severity: float) -> float:
+    """Returns the amount of a single degradation at a severity, see `PARAMETERS`. It is a linear interpolation."""
     stage = OSEDIFF.first
+    mild, hard = {
+        'blur': stage.sigma,
+        'downscale': (1.0, stage.resize_scale[0]),
+        'gaussian': stage.gaussian_sigma,
+        'poisson': stage.poisson_scale,
+        'jpeg': stage.jpeg_quality[::-1],
+    }[kind]
+    return mild + severity * (hard - mild)
 
-    def between(mild: float, hard: float) -> float:
-        return mild + severity * (hard - mild)
 
-    sigma, noise = between(*stage.sigma), {'op': 'noise', 'grey': False, 'seed': seed}
-    small = resize_step('down', between(1.0, stage.resize_scale[0]), 'area', height, width)
-    blur = {'op': 'blur', 'kernel': 'iso', 'size': 21, 'sigma_x': sigma, 'sigma_y': sigma, 'rotation': 0.0}
-    steps = {
-        'blur': [blur],
-        'downscale': [small, resize_step('back', 1.0, 'bilinear', height, width)],
-        'gaussian': [{**noise, 'kind': 'gaussian', 'sigma': between(*stage.gaussian_sigma)}],
-        'poisson': [{**noise, 'kind': 'poisson', 'scale': between(*stage.poisson_scale)}],
-        'jpeg': [{'op': 'jpeg', 'quality': round(between(*reversed(stage.jpeg_quality)))}],
-    }
-    return {'height': int(height), 'width': int(width), 'steps': [{**step, 'stage': kind} for step in steps[kind]]}
+def with_amounts(amounts: Mapping[str, float], height: int, width: int, seed: int = 0) -> dict:
+    """Returns the parameters of several single degradations of given amounts, one after the other.
+
+    Args:
+        amounts: Key of `SINGLES` -> amount, see `PARAMETERS`. The order is that of `SINGLES`.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        seed: Seed of the noise.
+
+    Returns:
+        A dict for `apply`.
+    """
+    kinds = [kind for kind in SINGLES if kind in amounts]
+    steps = [{**step, 'stage': kind} for kind in kinds for step in _steps(kind, amounts[kind], height, width, seed)]
+    return {'height': int(height), 'width': int(width), 'steps': steps}
+
+
+def _steps(kind: str, amount: float, height: int, width: int, seed: int) -> list[dict]:
+    noise = {'op': 'noise', 'grey': False, 'seed': seed}
+    if kind == 'blur':
+        spread = {'sigma_x': amount, 'sigma_y': amount}
+        return [{'op': 'blur', 'kernel': 'iso', 'size': 21, **spread, 'rotation': 0.0}]
+    if kind == 'downscale':
+        small = resize_step('down', amount, 'area', height, width)
+        return [small, resize_step('back', 1.0, 'bilinear', height, width)]
+    if kind == 'gaussian':
+        return [{**noise, 'kind': 'gaussian', 'sigma': amount}]
+    if kind == 'poisson':
+        return [{**noise, 'kind': 'poisson', 'scale': amount}]
+    return [{'op': 'jpeg', 'quality': round(amount)}]
 
 
 def scaled(parameters: Mapping[str, Any], severity: float, recipe: Recipe = OSEDIFF) -> dict:

@@ -9,10 +9,10 @@ from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 
 from rass_mm.degradation.applying import apply
-from rass_mm.degradation.builder import image_seed
 from rass_mm.degradation.drawing import draw
+from rass_mm.degradation.planning import image_seed
 from rass_mm.degradation.recipe import OSEDIFF, override
-from rass_mm.degradation.severity import KINDS, at_severity
+from rass_mm.degradation.severity import KINDS, at_severity, scaled
 from rass_mm.errors import ConfigError, DataError
 
 
@@ -28,18 +28,27 @@ class LQDegradation(BaseTransform):
 
     Args:
         prob: Probability that an image is degraded.
+        severity: Severity of the degradation, 0 to 1, or a range (low, high) from which it is drawn uniformly for each
+            image. 1 is the recipe itself, see `rass_mm.degradation.severity.scaled`. An image keeps its kernels, noise
+            patterns and order of steps at every severity.
         recipe: Changes to the OSEDiff recipe, e.g. `dict(first=dict(jpeg_quality=(50, 95)), final_sinc_prob=0.5)`;
             `dict(version=1)` trains with the rules used before recipe version 2.
 
     Raises:
-        ConfigError: `prob` or `recipe` is not valid.
+        ConfigError: `prob`, `severity` or `recipe` is not valid.
     """
 
-    def __init__(self, prob: float = 1.0, recipe: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        prob: float = 1.0,
+        recipe: Mapping[str, Any] | None = None,
+        severity: float | tuple[float, float] = 1.0,
+    ) -> None:
         if not 0 <= prob <= 1:
             raise ConfigError(f'LQDegradation: prob is {prob}, but it must be a probability in the range 0 to 1.')
         self.prob = prob
         self.recipe = override(OSEDIFF, recipe or {})
+        self.severity = _severity_range(severity)
 
     def transform(self, results: dict) -> dict:
         """Degrades `results['img']`.
@@ -56,13 +65,19 @@ class LQDegradation(BaseTransform):
         rng = np.random.default_rng(np.random.randint(2**32, dtype=np.int64))
         results['img'], results['degradation'] = image, None
         if rng.random() < self.prob:
-            results['degradation'] = draw(self.recipe, rng, *image.shape[:2])
+            results['degradation'] = self._drawn(rng, *image.shape[:2])
             results['img'] = apply(image, results['degradation'])
         return results
 
+    def _drawn(self, rng: np.random.Generator, height: int, width: int) -> dict:
+        """Draws the parameters of an image. Its severity is drawn last, so that the other draws do not depend on it."""
+        drawn = draw(self.recipe, rng, height, width)
+        low, high = self.severity
+        return drawn if low == high == 1 else scaled(drawn, float(rng.uniform(low, high)), self.recipe)
+
     def __repr__(self) -> str:
         """Returns the transform with its arguments, for logs."""
-        return f'{type(self).__name__}(prob={self.prob}, recipe={self.recipe})'
+        return f'{type(self).__name__}(prob={self.prob}, severity={self.severity}, recipe={self.recipe})'
 
 
 @TRANSFORMS.register_module()
@@ -132,6 +147,18 @@ class FixedDegradation(BaseTransform):
         """Returns the transform with its arguments, for logs."""
         drawn = f'seed={self.seed}, recipe_version={self.recipe.version}'
         return f'{type(self).__name__}(kind={self.kind}, severity={self.severity}, {drawn})'
+
+
+def _severity_range(severity: Any) -> tuple[float, float]:
+    """Returns the smallest and the largest severity of the argument `severity` of `LQDegradation`."""
+    ends = tuple(severity) if isinstance(severity, list | tuple) else (severity, severity)
+    numbers = len(ends) == 2 and all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends)
+    if not numbers or not 0 <= ends[0] <= ends[1] <= 1:
+        raise ConfigError(
+            f'LQDegradation: severity is {severity!r}, but it must be a number in the range 0 to 1, or a range '
+            '(low, high) with 0 <= low <= high <= 1.'
+        )
+    return ends
 
 
 def _as_uint8(image: np.ndarray, needer: str) -> np.ndarray:

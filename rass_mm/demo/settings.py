@@ -61,7 +61,7 @@ def claim_folder(out: Path, settings: DemoSettings) -> None:
             )
         write_text(file, json.dumps(settings.record, indent=2) + '\n')
         return
-    found = _read(file)
+    found = read_settings(file)
     differing = [
         f'{key} is {found.get(key)}, not {value}' for key, value in settings.record.items() if found.get(key) != value
     ]
@@ -72,7 +72,12 @@ def claim_folder(out: Path, settings: DemoSettings) -> None:
         )
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_settings(file: Path) -> dict[str, Any]:
+    """Reads the record of a demo's settings.
+
+    Raises:
+        ConfigError: the file is damaged, or contains something else.
+    """
     fix = 'Choose another folder with --out DIR.'
     found = read_json(file, dict[str, Any], fix, ConfigError)
     if 'procedure' not in found:

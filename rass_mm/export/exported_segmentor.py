@@ -1,18 +1,16 @@
 """Exported segmentor as a model for `rass_mm.inference`, which reads images, tiles them and writes results."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from mmengine.config import ConfigDict
-from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from rass_mm.diffusion.prompts import Prompt
 from rass_mm.errors import ConfigError
 from rass_mm.export.loading import load_network
 from rass_mm.export.metadata import Classes, Exported, Preprocessing
-from rass_mm.segmentation.sliding import slide
+from rass_mm.labelling.sliding import slide
 
 
 class WindowPreprocessor(nn.Module):
@@ -70,16 +68,31 @@ class ExportedSegmentor(nn.Module):
         self.out_channels, self.align_corners = metadata['output'][1], classes['align_corners']
         self.data_preprocessor = WindowPreprocessor(metadata['preprocessing'], self.window)
         self.decode_head = ExportedHead(classes)
-        self.test_cfg = ConfigDict(
-            mode='slide', crop_size=self.window, stride=tuple(metadata['stride']), blend=classes['blend']
-        )
+        stride = tuple(metadata['stride'])
+        self.test_cfg = {'mode': 'slide', 'crop_size': self.window, 'stride': stride, 'blend': classes['blend']}
 
-    def prompt(self, inputs: Tensor, samples: list[SegDataSample] | None = None) -> None:
+    def prompt(self, inputs: Tensor, samples: list[Any] | None = None) -> None:
         """Returns None, because the network contains its prompt."""
 
-    def logit_bands(self, inputs: Tensor, metas: list[dict], prompt: Prompt | None = None) -> Iterator[Tensor]:
-        """Yields the logits (1, K, h, W) of an image (1, 3, H, W) in bands of rows, see `sliding.slide`."""
-        return slide(inputs, self.test_cfg, self._decode)
+    def logit_bands(
+        self,
+        inputs: Tensor,
+        metas: list[dict],
+        prompt: Prompt | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Iterator[Tensor]:
+        """Yields the logits of an image in bands of rows, see `sliding.slide`.
+
+        Args:
+            inputs: (1, 3, H, W) image.
+            metas: meta information of the image, which is not used.
+            prompt: not used.
+            settings: settings of the windows; None uses `test_cfg`.
+
+        Returns:
+            Bands (1, K, h, W).
+        """
+        return slide(inputs, settings or self.test_cfg, self._decode)
 
     def _decode(self, crops: Tensor, count: int) -> Tensor:
         if tuple(crops.shape[2:]) != self.window:

@@ -1,16 +1,14 @@
 """Table of export formats. The libraries of a format are imported only when it is used."""
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor, nn
 
-from rass_mm.errors import InstallationError
+from rass_mm.files.optional import import_optional
 
 INPUT, OUTPUT = 'images', 'result'
 """Names of the input and of the output of the exported network."""
@@ -19,7 +17,6 @@ MODULES = {
     'onnx': 'rass_mm.export.onnx_format',
     'pt2': 'rass_mm.export.pt2_format',
 }
-EXTRA = 'pip install "rass_mm[export]"'
 
 
 @dataclass(frozen=True)
@@ -75,22 +72,3 @@ def format_module(name: str) -> Format:
         InstallationError: a library of the format is not installed or cannot be imported.
     """
     return import_optional(MODULES[name], f'The format {name!r}')
-
-
-def import_optional(module: str, purpose: str) -> ModuleType | Any:
-    """Imports a module of this package that needs optional libraries.
-
-    Args:
-        module: name of the module.
-        purpose: what needs the libraries, for the message.
-
-    Raises:
-        InstallationError: a library is not installed or cannot be imported.
-    """
-    try:
-        return importlib.import_module(module)
-    except Exception as error:  # a broken library may raise errors other than ImportError
-        raise InstallationError(
-            f'{purpose} needs optional libraries that cannot be imported ({type(error).__name__}: {error}). Install '
-            f'them with: {EXTRA}'
-        ) from error

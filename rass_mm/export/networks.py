@@ -15,9 +15,9 @@ from rass_mm.diffusion.restorer import Restorer
 from rass_mm.engine.ready import prepare_part
 from rass_mm.errors import ConfigError
 from rass_mm.export.metadata import RESTORER, SEGMENTOR
+from rass_mm.labelling.sliding import BLENDS
 from rass_mm.segmentation import RestoreThenSegment
 from rass_mm.segmentation.preprocessing import MIDDLE, RawPadPreProcessor
-from rass_mm.segmentation.sliding import BLENDS
 
 Size = tuple[int, int]
 

@@ -14,7 +14,8 @@ import onnxscript
 import torch
 
 from rass_mm.errors import ConfigError
-from rass_mm.export.formats import INPUT, OUTPUT, Network, Task, import_optional
+from rass_mm.export.formats import INPUT, OUTPUT, Network, Task
+from rass_mm.files.optional import import_optional
 
 for name in ('onnx_ir', 'onnxscript', 'torch.onnx'):
     logging.getLogger(name).setLevel(logging.ERROR)  # they describe each step of a conversion

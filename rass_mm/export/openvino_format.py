@@ -11,8 +11,9 @@ import torch
 from openvino import opset13 as operators
 
 from rass_mm.devices import cpu_has_bfloat16
-from rass_mm.export.formats import INPUT, MODULES, OUTPUT, Network, Task, import_optional
+from rass_mm.export.formats import INPUT, MODULES, OUTPUT, Network, Task
 from rass_mm.export.metadata import OPENED
+from rass_mm.files.optional import import_optional
 
 FILE = 'model.xml'
 LEAST = 256

@@ -3,8 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import inf, isfinite
 from pathlib import Path
@@ -14,7 +13,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from rass_mm.compat import recorded_versions
 from rass_mm.errors import CheckpointError, ConfigError
 from rass_mm.export.formats import Format, Task, format_module
 from rass_mm.export.metadata import (
@@ -30,16 +28,16 @@ from rass_mm.export.metadata import (
     check_files,
 )
 from rass_mm.export.networks import example_window
-from rass_mm.files.atomic import atomic_folder, write_text
+from rass_mm.files.atomic import write_text
 from rass_mm.files.hashing import file_sha256
-from rass_mm.files.locks import held_beside
+from rass_mm.files.new_folder import OTHER, new_folder
 from rass_mm.files.schemas import checked, read_json
+from rass_mm.versions import recorded_versions
 
 logger = logging.getLogger(__name__)
 
 MOST_DIFFERENT = {'float32': 1e-3, 'float16': 0.05, 'bfloat16': 0.25}
 """Largest relative difference of a network from the model in PyTorch, for each dtype of the weights."""
-OTHER = 'already exists and is not overwritten. Choose another name or remove it.'
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ def write_export(
         DataError: another command writes to the folder.
     """
     out, module = Path(out), format_module(options.format)
-    with _new_folder(out) as folder:
+    with new_folder(out) as folder:
         example = example_window(expected.shape[2:])
         with torch.no_grad():
             found = _written(module, Task(network, example, options.dtype, calibration), options.format, folder)
@@ -145,16 +143,6 @@ def write_export(
         checked(metadata, Checked, METADATA, AGAIN, ConfigError)
         write_text(folder / METADATA, json.dumps(metadata, indent=1) + '\n')
     return metadata
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """Context manager. Holds the lock of `out`, and yields a folder that is renamed to it if the block succeeds."""
-    with held_beside(out):
-        if out.exists():  # another command has written it since `earlier_export`
-            raise ConfigError(f'{out} {OTHER}')
-        with atomic_folder(out) as folder:
-            yield folder
 
 
 def _check_parity(parity: Parity, dtype: str) -> None:

@@ -7,15 +7,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from rass_mm.diffusion.adapter_files import content_hash, read_adapter
 from rass_mm.engine.trained_state import read_provenance
 from rass_mm.errors import AdapterError, ConfigError
+from rass_mm.files.adapter_header import TERMS
 from rass_mm.files.atomic import write_text
 from rass_mm.files.hashing import file_sha256
 from rass_mm.files.schemas import read_json
@@ -129,6 +130,8 @@ def check_adapter(out: Path, header: dict[str, Any], tensors: dict[str, Tensor])
     except AdapterError as error:
         raise ConfigError(_changed(out, str(error).partition('\n')[0].rstrip('.'))) from None
     wanted = json.loads(json.dumps({**header, 'hash': content_hash(header, tensors)}))
+    if TERMS not in found:  # written before licences were recorded
+        wanted.pop(TERMS, None)
     differing = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
     if differing:
         raise ConfigError(_changed(out, f'its header has another {differing[0]}'))

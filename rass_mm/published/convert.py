@@ -10,15 +10,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rass_mm.compat import recorded_versions
 from rass_mm.diffusion.adapter_files import read_adapter, write_adapter
 from rass_mm.diffusion.adapter_loading import check_base
 from rass_mm.diffusion.base import DiffusionBase, read_base
 from rass_mm.diffusion.base_loading import models_on_meta
+from rass_mm.diffusion.base_terms import base_terms
 from rass_mm.diffusion.base_weights import weight_files
+from rass_mm.diffusion.config_terms import adapter_terms
 from rass_mm.diffusion.text import load_text_model
 from rass_mm.engine.trained_state import check_tensors, pack_provenance
 from rass_mm.errors import CheckpointError, ConfigError
+from rass_mm.files.adapter_header import TERMS
 from rass_mm.files.atomic import atomic_folder
 from rass_mm.files.hashing import file_sha256
 from rass_mm.files.locks import held_beside
@@ -36,6 +38,9 @@ from rass_mm.published.conversion import (
 from rass_mm.published.reading import OSEDIFF, RASS, listed_tensors, read_published
 from rass_mm.published.restorers import map_restorer
 from rass_mm.published.segmentor import BASE_PARTS, MappedSegmentor, map_segmentor
+from rass_mm.versions import recorded_versions
+from rass_mm_cli.catalog import ENTRIES
+from rass_mm_cli.licences import Term, merged, term
 
 BuildModel = Callable[[Path, int], nn.Module]
 """Function that builds a RASS model on the meta device from a base folder and a LoRA rank."""
@@ -113,13 +118,22 @@ def _write_restorer(
     if kind == OSEDIFF:
         notes.append('taken for OSEDiff, because it adapts the VAE; if this is scr.pkl, convert it with --kind scr')
     result = Conversion(kind, [str(out), str(report)], mapped.used, mapped.left_out, notes)
-    header, tensors = {**mapped.header, 'source': request['source']}, unshared(mapped.tensors)
+    header, tensors = (
+        {**mapped.header, 'source': request['source'], TERMS: _terms(kind, base)},
+        unshared(mapped.tensors),
+    )
     if out.exists():
         check_adapter(out, header, tensors)
         return result
     write_report(report, result, request)
     write_adapter(out, header, tensors)
     return result
+
+
+def _terms(kind: str, base: DiffusionBase) -> list[Term]:
+    """Returns the licences of published weights and of their base."""
+    entry = ENTRIES[kind]
+    return merged(base_terms(base.folder, base.identity), [term('weights', entry.title, entry.licence)])
 
 
 def _check_finite(tensors: Mapping[str, Tensor]) -> None:
@@ -139,7 +153,7 @@ def _write_segmentor(
     request: dict[str, Any],
     earlier: dict[str, Any] | None,
 ) -> Conversion:
-    merged = _merged_adapters(mapped, base, scr_adapter)
+    adapters = _merged_adapters(mapped, base, scr_adapter)
     for part in (mapped.trained, *mapped.base.values()):
         _check_finite(part)
     _check_parts(mapped.base, base)
@@ -154,10 +168,11 @@ def _write_segmentor(
         notes = _write_base(mapped.base, base, temporary / BASE)
         record = {
             'base': {**read_base(temporary / BASE).identity, 'name': f'{out.name}/{BASE}'},
-            'merged_adapters': merged,
+            'merged_adapters': adapters,
             'classes': own.classes,
             'versions': recorded_versions(),
             'source': request['source'],
+            TERMS: merged(_terms(RASS, base), [] if scr_adapter is None else adapter_terms(scr_adapter)),
         }
         trained = {**mapped.trained, '_extra_state': pack_provenance(record)}
         save_file(unshared(trained), temporary / CHECKPOINT)

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from rass_mm.cli.options import guarded
+from rass_mm.cli.guard import guarded
 from rass_mm_cli.main import main
 
 CONFIG = 'baselines/resnet_scenes_tiny.py'

@@ -9,12 +9,13 @@ from mmengine.config import Config
 from mmengine.hooks import ParamSchedulerHook
 from mmengine.logging import MessageHub
 from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
 from rass_mm import apis
 from rass_mm.config import load_config
 from rass_mm.config.building import explained, named_parts
-from rass_mm.errors import CheckpointError, ConfigError
+from rass_mm.errors import CheckpointError, ConfigError, ConnectionLostError
 
 
 @pytest.fixture
@@ -91,6 +92,20 @@ def test_a_lack_of_memory_is_not_a_fault_of_the_config_or_the_checkpoint(config,
     monkeypatch.setattr(MessageHub, 'load_state_dict', raising(ValueError('a wrong value')))
     with pytest.raises(CheckpointError, match='a wrong value'):
         apis.train(config(**{'train_cfg.max_iters': 2}), resume=file)
+
+
+@pytest.mark.parametrize('place', [(torch.nn.Conv2d, 'reset_parameters'), (Runner, 'dump_config')])
+def test_a_lost_process_is_not_a_fault_of_the_config(config, monkeypatch, place):
+    lost = RuntimeError('[gloo/transport/tcp/pair.cc:547] Connection closed by peer [10.0.0.2]:1024')
+    loaded = config()
+    monkeypatch.setattr(*place, raising(lost))
+    monkeypatch.setenv('RANK', '1')
+    with pytest.raises(ConnectionLostError, match='Another process.*10.0.0.2') as caught:
+        apis.train(loaded)
+    assert '--resume' not in str(caught.value)  # no checkpoint exists yet
+    monkeypatch.delenv('RANK')
+    with pytest.raises(ConfigError, match='Connection closed by peer'):
+        apis.train(loaded)
 
 
 def test_only_building_is_explained_inside_named_parts():

@@ -10,7 +10,7 @@ from mmseg.registry import DATASETS, TRANSFORMS
 from torch.utils.data import DataLoader
 
 from rass_mm.degradation import applying, drawing, recipe, severity
-from rass_mm.degradation.builder import image_seed
+from rass_mm.degradation.planning import image_seed
 from rass_mm.degradation.transforms import FixedDegradation
 from rass_mm.errors import ConfigError, DataError
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from mmseg.registry import TRANSFORMS
 
-from rass_mm.degradation import applying, transforms
+from rass_mm.degradation import applying, drawing, transforms
+from rass_mm.degradation.recipe import OSEDIFF, override
+from rass_mm.degradation.severity import scaled
 from rass_mm.errors import ConfigError, DataError
 
 
@@ -48,6 +50,54 @@ def test_images_are_degraded_with_probability_prob(sample):
     results = [transform(dict(sample)) for _ in range(60)]
     assert 15 < sum(result['degradation'] is None for result in results) < 45
     assert all(np.array_equal(r['img'], sample['img']) == (r['degradation'] is None) for r in results)
+
+
+def degraded(sample, seed=3, **options):
+    """The parameters, the image, and the next number of the global generator."""
+    np.random.seed(seed)
+    results = transforms.LQDegradation(**options)(dict(sample))
+    return results['degradation'], results['img'], np.random.rand()
+
+
+def recipe_of(seed, version=2):
+    """Draws of the recipe alone, and the severity drawn after them."""
+    np.random.seed(seed)
+    rng = np.random.default_rng(np.random.randint(2**32, dtype=np.int64))
+    rng.random()  # against prob
+    drawn = drawing.draw(override(OSEDIFF, {'version': version}), rng, 40, 56)
+    return drawn, rng.uniform(0.25, 0.75)
+
+
+@pytest.mark.parametrize('options', [{}, {'severity': 1}, {'severity': [1.0, 1.0]}])
+@pytest.mark.parametrize('version', [1, 2])
+def test_severity_one_is_the_recipe_to_the_bit(sample, options, version):
+    for seed in range(10):
+        expected, _ = recipe_of(seed, version)
+        parameters, image, _ = degraded(sample, seed, recipe={'version': version}, **options)
+        assert parameters == expected and np.array_equal(image, applying.apply(sample['img'], expected))
+
+
+def test_a_range_of_severities_makes_the_same_draws_milder(sample):
+    severities = []
+    for seed in range(40):
+        drawn, severity = recipe_of(seed)
+        parameters, image, follower = degraded(sample, seed, severity=(0.25, 0.75))
+        assert parameters == scaled(drawn, severity)
+        assert np.array_equal(image, applying.apply(sample['img'], parameters))
+        assert follower == degraded(sample, seed)[2]  # transforms that follow do not depend on it
+        severities.append(severity)
+        assert degraded(sample, seed, severity=0.5)[0] == scaled(drawn, 0.5)
+    assert 0.25 <= min(severities) < 0.35 and 0.65 < max(severities) <= 0.75
+
+
+WRONG = (-0.1, 1.5, (0.5, 0.2), (0, 0.5, 1), (0.5,), 'mild', ('a', 'b'), True, None, float('nan'))
+
+
+@pytest.mark.parametrize('wrong', WRONG)
+def test_wrong_severities_are_named(sample, wrong):
+    with pytest.raises(ConfigError, match='LQDegradation: severity is .*range 0 to 1, or a range'):
+        transforms.LQDegradation(severity=wrong)
+    assert 'severity=(0, 0.5)' in repr(transforms.LQDegradation(severity=[0, 0.5]))
 
 
 def test_a_float_image_has_the_same_result_as_a_uint8_image(sample):

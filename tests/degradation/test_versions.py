@@ -15,7 +15,7 @@ import pytest
 from mmengine.config import ConfigDict
 from scipy.stats import chisquare
 
-from rass_mm.degradation import applying, builder, drawing, recipe, severity, transforms
+from rass_mm.degradation import applying, builder, drawing, planning, recipe, severity, transforms
 from rass_mm.degradation.versions import lq_steps, manifest_version, step_version
 from rass_mm.errors import ConfigError
 from rass_mm_cli.main import run_command
@@ -156,7 +156,7 @@ def test_severity_and_transforms_follow_the_version(version):
     fixed = transforms.FixedDegradation('mixed', 1.0, recipe={'version': version})
     fresh = transforms.LQDegradation(recipe={'version': version})
     for number in range(30):
-        seed = builder.image_seed(0, f'{number}.png')
+        seed = planning.image_seed(0, f'{number}.png')
         parameters = drawn(settings, seed)
         assert severity.at_severity('mixed', 1, 48, 64, seed, settings) == parameters
         result = fixed({'img': image, 'img_path': f'{number}.png'})['img']

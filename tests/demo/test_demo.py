@@ -48,6 +48,7 @@ def test_only_the_folder_of_a_demo_may_be_removed(tmp_path, content):
     assert 'rm -r' not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_command_refuses_a_folder_of_another_seed(tmp_path):
     claim_folder(tmp_path / 'out', DemoSettings(seed=0))
     done = python('-m', 'rass_mm', 'demo', '--out', tmp_path / 'out', '--seed', '1')

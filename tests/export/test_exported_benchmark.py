@@ -67,6 +67,7 @@ def test_each_image_runs_once_per_window(exports, monkeypatch, tmp_path):
     assert set(calls) == {(1, 3, WINDOW, WINDOW)}
 
 
+@pytest.mark.slow
 def test_an_exported_restorer_runs_in_windows(exports, tiny_base, tmp_path):
     folder = exports('restorer', 'onnx')
     base = f'model.base={tiny_base}'

@@ -9,7 +9,7 @@ import pytest
 
 from rass_mm.datasets.check.reading import image_size
 from rass_mm.datasets.loading import LoadImageStrict
-from rass_mm.degradation.builder import read_image
+from rass_mm.degradation.reading import read_image
 from rass_mm.errors import DataError
 from rass_mm.files.headers import size_in_header
 from rass_mm.files.images import read_picture

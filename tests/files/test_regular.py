@@ -10,7 +10,7 @@ from rass_mm.config.data import read_config_data
 from rass_mm.datasets.check.reading import label_ids
 from rass_mm.datasets.loading import LoadImageStrict, LoadLabelStrict
 from rass_mm.datasets.preflight import check_data_folders
-from rass_mm.degradation.builder import read_image
+from rass_mm.degradation.reading import read_image
 from rass_mm.diffusion.adapter_files import read_adapter
 from rass_mm.diffusion.base_weights import weights_hash
 from rass_mm.engine.checkpoints import load_local

@@ -146,6 +146,7 @@ def test_kind_and_form_can_be_chosen_and_other_entries_are_listed(convert, conte
     assert f'{len(vae)}: scr does not use the entry state_dict_vae' in done.stdout
 
 
+@pytest.mark.slow
 def test_converted_adapter_restores_files_and_merges_into_a_segmentor(contents, tiny_base, tmp_path, scenes):
     torch.save(contents['osediff'], tmp_path / 'osediff.pkl')
     command = ('convert', tmp_path / 'osediff.pkl', tmp_path / 'o.safetensors', '--base', tiny_base)

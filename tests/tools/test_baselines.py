@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 from commands import warm
 from mmengine.config import Config
@@ -37,6 +38,7 @@ def shrunk(scenes):
     return ['--cfg-options', *(f'{key}={value}' for key, value in options.items())]
 
 
+@pytest.mark.slow
 def test_a_baseline_starts_from_its_pretrained_backbone_trains_and_tests(scenes, tmp_path):
     weights, work = tmp_path / 'mit.pth', tmp_path / 'run'
     torch.save(narrow_backbone().state_dict(), weights)

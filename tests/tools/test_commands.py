@@ -100,6 +100,7 @@ def test_run_killed_between_checkpoints_resumes_with_the_same_losses(scenes, tin
     assert max(apart.values()) <= 1e-6, apart
 
 
+@pytest.mark.slow
 def test_two_gloo_processes_see_the_loss_of_one(scenes, tiny_base, tmp_path):
     exact = {'model.decode_head.dropout_ratio': 0.0, 'train_cfg.val_interval': 100}
     one = warm(
@@ -143,6 +144,7 @@ def test_dist_test_gives_the_metrics_of_one_process(trained, scenes, tiny_base, 
     assert results[0]['mIoU'] == pytest.approx(results[1]['mIoU'], abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'config',
     ['rass/rass_scenes_tiny_mask2former.py', 'baselines/resnet_scenes_tiny.py'],
@@ -157,6 +159,7 @@ def test_other_tiny_configs_train_and_validate(config, scenes, tiny_base, tmp_pa
 
 
 @pytest.mark.skipif(not (SHARED / 'data' / 'camvid').is_dir(), reason='CamVid is not available (../shared/data/camvid)')
+@pytest.mark.slow
 def test_camvid_trains_on_real_images(tiny_base, tmp_path):
     images = tmp_path / 'data' / 'img_lq' / 'val'
     few = tmp_path / 'few'

@@ -80,6 +80,7 @@ def place(tmp_path, tiny_base, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_page_from_start_to_end(place):
     pytest.importorskip('mmagic')
     lines = [words for block in pages.blocks(PAGE, 'bash') for words in pages.command_lines(block.text)]

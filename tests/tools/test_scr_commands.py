@@ -54,6 +54,10 @@ def test_training_writes_checkpoint_adapter_and_scores(trained):
     header, tensors = adapter.header, adapter.tensors
     assert header['recipe']['form'] == 'residual' and header['recipe']['timestep'] == 1
     assert not any('vsd' in key for key in tensors)
+    names = [(term['kind'], term['licence']) for term in header['terms']]
+    assert names == [('base', 'not stated'), ('data', 'Apache-2.0')] and header['recipe_version'] == 2
+    meta = load_local(trained / 'iter_3.pth')['meta']
+    assert meta['terms'] == header['terms'] and meta['versions'] == header['versions']
     log = next(trained.glob('*/*.log')).read_text()
     assert all(name in log for name in ('loss_pixel', 'loss_constraint', 'loss_score', 'critic', 'PSNR', 'attention'))
 

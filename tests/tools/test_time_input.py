@@ -1,8 +1,10 @@
 """`tools/time_input.py` on a few samples."""
 
+import pytest
 from commands import python
 
 
+@pytest.mark.slow
 def test_steps_and_operations_add_up():
     done = python('tools/time_input.py', 'rass/rass_scenes_tiny.py', '--samples', '4', '--images', '2')
     assert done.returncode == 0, done.stderr[-2000:]

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rass_mm.analysis.schemas import Benchmark, Robustness, TestRecord
+from rass_mm.analysis.schemas import Benchmark, Robustness
 from rass_mm.errors import DataError
 from rass_mm.files.schemas import checked, read_json
+from rass_mm.files.test_record import TestRecord
 
 NAMED = 'metrics.json'
 """Name of files that are always records; other JSON files in a folder are records if their contents match `SIGN`."""

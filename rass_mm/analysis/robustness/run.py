@@ -14,16 +14,16 @@ from rass_mm.analysis.robustness.plot import draw_curves
 from rass_mm.analysis.robustness.report import report
 from rass_mm.analysis.robustness.sweep import Sweep, run_sweep, sweep_config
 from rass_mm.apis import prepare_config
-from rass_mm.compat import recorded_versions
 from rass_mm.config import load_config
 from rass_mm.config.building import explained, named_parts
 from rass_mm.config.settings import check_settings
 from rass_mm.degradation.severity import parameter_text
-from rass_mm.devices import device_name
+from rass_mm.engine.placement import device_name
 from rass_mm.engine.records import command_line
 from rass_mm.files.atomic import write_text
 from rass_mm.files.locks import held
 from rass_mm.parallel import progress_bar
+from rass_mm.versions import recorded_versions
 
 logger = logging.getLogger(__name__)
 

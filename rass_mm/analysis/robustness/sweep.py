@@ -5,20 +5,21 @@ The model is built once. mmengine's test loop then runs once for each point, i.e
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import Runner, TestLoop
 
 from rass_mm.analysis.robustness.curve import CLEAN, Curve, Key
 from rass_mm.datasets.preflight import check_data_folders
 from rass_mm.degradation.recipe import OSEDIFF
 from rass_mm.degradation.severity import KINDS, parameter
 from rass_mm.degradation.transforms import FixedDegradation
+from rass_mm.engine.trackers import drop_trackers
 from rass_mm.errors import ConfigError
 
 Advance = Callable[[int], None]
@@ -155,6 +156,7 @@ def run_sweep(
     config.load_from, config.resume = str(checkpoint), False
     if sweep.calibration:
         config.test_evaluator = [config.test_evaluator, {'type': 'CalibrationMetric'}]
+    drop_trackers(config)
     runner = Runner.from_cfg(config)
     runner.register_hook(_Report(advance))
     # Runner.test's setup around its loop, run only once because hooks may change the model there.
@@ -164,21 +166,28 @@ def run_sweep(
     steps = loop.dataloader.dataset.pipeline.transforms
     degradation = next(step for step in steps if isinstance(step, FixedDegradation))
     for kind, severity in curve.missing(sweep.keys):
-        clean = kind == CLEAN
-        degradation.set(None if clean else kind, 0.0 if clean else severity)
-        started = time.monotonic()
-        metrics = loop.run()
-        point = {
-            'kind': kind,
-            'severity': severity,
-            'parameter': None if clean else parameter(kind, severity),
-            **{name: round(float(metrics[name]), 4) for name in ('mIoU', 'aAcc', 'mAcc')},
-            **{name: metrics[name] for name in ('classes',) if name in metrics},
-            **{name: round(metrics[name], 4) for name in ('ECE', 'confidence') if name in metrics},
-            'IoU': dict(zip(curve.header['data']['classes'], metrics['IoU'], strict=True)),
-            'images': len(loop.dataloader.dataset),
-            'seconds': round(time.monotonic() - started, 2),
-        }
+        point = _tested(loop, degradation, kind, severity, curve.header['data']['classes'])
         curve.add(point)
         finished(point)
     runner.call_hook('after_run')
+
+
+def _tested(
+    loop: TestLoop, degradation: FixedDegradation, kind: str, severity: float, classes: Sequence[str]
+) -> dict[str, Any]:
+    """Tests one point and returns it."""
+    clean = kind == CLEAN
+    degradation.set(None if clean else kind, 0.0 if clean else severity)
+    started = time.monotonic()
+    metrics = loop.run()
+    return {
+        'kind': kind,
+        'severity': severity,
+        'parameter': None if clean else parameter(kind, severity),
+        **{name: round(float(metrics[name]), 4) for name in ('mIoU', 'aAcc', 'mAcc')},
+        **{name: metrics[name] for name in ('classes',) if name in metrics},
+        **{name: round(metrics[name], 4) for name in ('ECE', 'confidence') if name in metrics},
+        'IoU': dict(zip(classes, metrics['IoU'], strict=True)),
+        'images': len(loop.dataloader.dataset),
+        'seconds': round(time.monotonic() - started, 2),
+    }

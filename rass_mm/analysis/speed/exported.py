@@ -13,7 +13,7 @@ from rass_mm.errors import ConfigError
 from rass_mm.export.exported_restorer import ExportedRestorer
 from rass_mm.export.exported_segmentor import ExportedSegmentor
 from rass_mm.export.metadata import SEGMENTOR, Exported, read_exported
-from rass_mm.segmentation.rows import Labels
+from rass_mm.labelling.bands import Labels
 
 
 class ExportedJob:

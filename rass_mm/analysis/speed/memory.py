@@ -50,7 +50,7 @@ class PeakMemory:
 
 def resident_bytes(name: str) -> int:
     """Returns the peak (`VmHWM`) or current (`VmRSS`) resident memory of this process in bytes."""
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(name))
+    line = next(line for line in STATUS.read_text(encoding='utf-8').splitlines() if line.startswith(name))
     return int(line.split()[1]) * 1024
 
 

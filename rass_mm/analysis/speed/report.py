@@ -31,7 +31,7 @@ import platform
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,8 @@ from rass_mm.analysis.speed.job import Job
 from rass_mm.analysis.speed.measure import Measured
 from rass_mm.analysis.speed.memory import METHODS
 from rass_mm.analysis.speed.stages import OTHER
-from rass_mm.compat import recorded_versions
 from rass_mm.files.atomic import write_text
+from rass_mm.versions import recorded_versions
 
 KIND, SCHEMA = 'benchmark', 1
 RATES = ('tflop_per_image', 'tflops', 'share_of_matmul', 'share_of_convolution')
@@ -188,7 +188,7 @@ def record(
     return {
         'kind': KIND,
         'schema': SCHEMA,
-        'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        'created': datetime.now(UTC).isoformat(timespec='seconds'),
         **run,
         'size': list(jobs[0].size),
         'batch': jobs[0].batch,

@@ -59,7 +59,7 @@ def ship_base(source: Path, target: Path, seconds: int) -> None:
             _write_half(file, part / name / f'{file.stem}.fp16.safetensors')
     record = {
         'commands': COMMANDS,
-        'seed': json.loads((source / 'training.json').read_text())['recipe']['seed'],
+        'seed': json.loads((source / 'training.json').read_text(encoding='utf-8'))['recipe']['seed'],
         'seconds': seconds,
         'weights': base.identity['weights'],
         'float32': {f'{name}/{file.name}': file_sha256(file) for name, found in files.items() for file in found},

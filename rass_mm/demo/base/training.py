@@ -24,13 +24,15 @@ from rass_mm.demo.base.linear_start import start_linear
 from rass_mm.demo.base.noise_loss import NoiseLoss
 from rass_mm.demo.base.recipe import BaseRecipe, Start
 from rass_mm.diffusion.base import read_base
+from rass_mm.diffusion.base_terms import base_terms
 from rass_mm.diffusion.known_bases import LAYOUTS, build_models, write_configs
-from rass_mm.diffusion.prompts import cache_folder
 from rass_mm.diffusion.text import load_tokenizer
 from rass_mm.errors import BaseFolderError, CheckpointError
 from rass_mm.files.atomic import system_errors, write_bytes, write_text
 from rass_mm.files.locks import held_beside
 from rass_mm.files.tensors import first_line, read_tensors
+from rass_mm_cli.bases import cache_folder
+from rass_mm_cli.licences import Term, merged, training_terms
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +130,14 @@ class _BaseTraining:
             state.unlink()
         record = {'key': self.key, 'recipe': asdict(recipe), 'losses': self.losses, 'classes': list(data.classes)}
         record['start'] = self.start and self.start.record
+        record['terms'] = self._terms()
         write_text(self.folder / 'training.json', json.dumps(record, indent=2))
+
+    def _terms(self) -> list[Term]:
+        """Returns the licences of the training images, and those of the base that the training started from."""
+        dataset = self.source.dataset if self.source else {'type': 'ScenesDataset'}
+        before = base_terms(self.start.base.folder, self.start.base.identity) if self.start else []
+        return merged(before, training_terms({'train_dataloader': {'dataset': dataset}}))
 
     def _scenes(self) -> BaseImages:
         return draw_scenes(self.recipe.scenes, self.recipe.image_size, self.progress)

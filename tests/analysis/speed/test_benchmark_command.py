@@ -11,6 +11,8 @@ from commands import warm
 RASS, SCR = 'rass/rass_scenes_tiny.py', 'scr/scr_scenes_tiny.py'
 NUMBER = (int, float)
 
+pytestmark = pytest.mark.slow  # every variant of a whole benchmark
+
 
 @pytest.fixture(scope='module')
 def ran(tmp_path_factory, tiny_base):

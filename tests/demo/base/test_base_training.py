@@ -38,6 +38,8 @@ def test_result_is_an_ordinary_base_folder(cache, tmp_path):
     channels = base.configs['vae']['latent_channels']
     assert load_unet(base)(latent, 5, encoder_hidden_states=context).sample.shape == (1, channels, 8, 8)
     assert not list((tmp_path / 'base').rglob('*.pt'))
+    terms = json.loads((tmp_path / 'base' / 'training.json').read_text())['terms']
+    assert [(term['name'], term['licence']) for term in terms] == [('scenes drawn by rass_mm', 'Apache-2.0')]
 
 
 def test_second_request_comes_from_the_cache(cache, tmp_path, monkeypatch):
