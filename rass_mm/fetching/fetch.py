@@ -83,6 +83,8 @@ def fetch(
         try:
             for file in plan.missing:
                 plan.present[file.name] = _bring(entry, file, folder, source, plan, report)
+                # A record per file: after an interruption the folder already belongs to this entry.
+                write_record(entry, folder, str(source), plan.present)
         finally:
             _clean(entry, folder)
         record = write_record(entry, folder, str(source), {file.name: plan.present[file.name] for file in entry.files})

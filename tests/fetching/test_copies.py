@@ -166,6 +166,16 @@ def test_the_record_of_another_entry_is_not_replaced(source, catalog, run, tmp_p
     assert names(tmp_path / 'to') == ['fetched.json', 'other.pkl']
 
 
+def test_a_fetch_that_has_stopped_keeps_its_folder(source, catalog, run, tmp_path):
+    catalog()
+    (source / CONFIG).unlink()
+    assert run('tiny', '--from', source, '--to', tmp_path / 'to')[0] == 1
+    assert names(tmp_path / 'to') == ['fetched.json', WEIGHTS]
+    catalog(name='other', contents={WEIGHTS: b'other weights' * 100}, known=False)  # would trust the file on first use
+    status, _, err = run('other', '--from', source, '--to', tmp_path / 'to', '--trust')
+    assert status == 1 and "is the record of 'tiny'" in err and not (tmp_path / 'cache' / 'fetched').exists()
+
+
 def test_a_target_that_is_a_link_to_a_folder_is_used(source, catalog, run, tmp_path):
     catalog()
     (tmp_path / 'disk').mkdir()
