@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +24,10 @@ from rass_mm.datasets.wrappers import leaf_paths
 from rass_mm.engine.ready import Preparation, prepare
 from rass_mm.engine.structure import weights_of
 from rass_mm.engine.trained_state import TrainedStateMixin, check_tensors, tensors_of
-from rass_mm.errors import BaseFolderError, ConfigError
+from rass_mm.errors import BaseFolderError, ConfigError, shown
 from rass_mm.files.hashing import content_hash, json_sha256
 from rass_mm.files.packs.reading import Pack
+from rass_mm.files.packs.schema import CONFIG
 from rass_mm.inference.classes import classes_of
 from rass_mm.inference.modes import SegmentOptions
 from rass_mm.inference.precision import default_preparation
@@ -111,7 +112,7 @@ class SegmentorSource:
                 model = MODELS.build(without_pretrained(self.config))
         except ConfigError as error:
             raise ConfigError(
-                f'The model of the config cannot be built: {error} Pass the config that the model was trained with. '
+                f'The model of {self._place} cannot be built: {error} Pass the config that the model was trained with. '
                 'Its custom_imports must list the module that registers the model.'
             ) from error
         except BaseFolderError as error:
@@ -127,12 +128,28 @@ class SegmentorSource:
         model = model.to(device).eval()
         return Segmentor(prepare(model, how) if how else model, self.steps(), names, palette, options)
 
+    @property
+    def _place(self) -> str:
+        return str(self.pack.path(CONFIG)) if self.pack else 'the config'
+
     def steps(self) -> list[Any]:
-        """Returns the configs of the steps of the test pipeline."""
+        """Returns the configs of the steps of the test pipeline.
+
+        Raises:
+            ConfigError: they are not a list of mappings with a type.
+        """
         leaves = leaf_paths(self.config.get('test_dataloader'), 'test_dataloader')
         found = [leaf.get('pipeline') for _, leaf in leaves]
         steps = next((pipeline for pipeline in (*found, self.config.get('test_pipeline')) if pipeline), None)
-        return list(steps or [{'type': 'LoadImageFromFile'}, {'type': 'PackSegInputs'}])
+        steps = steps or [{'type': 'LoadImageFromFile'}, {'type': 'PackSegInputs'}]
+        typed = isinstance(steps, list | tuple)
+        wrong = [step for step in steps if not isinstance(step, Mapping) or 'type' not in step] if typed else [steps]
+        if wrong:
+            raise ConfigError(
+                f'The test pipeline of {self._place} contains {shown(wrong[0])}, but it should be a list of steps with '
+                "a type, such as {'type': 'PackSegInputs'}. Correct it."
+            )
+        return list(steps)
 
     def json_steps(self) -> list[dict[str, Any]]:
         """Returns the configs of the steps of the test pipeline as values of JSON, with classes by name.

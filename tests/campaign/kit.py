@@ -14,6 +14,10 @@ from rass_mm.diffusion.base_loading import load_unet
 SHORT = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=2']
 SMALL = ['train_dataloader.batch_size=2', 'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0']
 CLASSES = 12
+PATIENCE = 600.0
+"""Seconds for a command that makes a part of the kit, on a busy machine too."""
+READY = 'ready with packs'
+"""File in a complete kit. Another name makes the kits of earlier contents anew."""
 
 
 def data_options(folder: str = 'data', base: str | None = None) -> list[str]:
@@ -27,9 +31,10 @@ def make_kit(folder: Path) -> Path:
 
     Contents: `data` (8 training and 4 validation scenes of 96x96 with degraded copies), `base`, `scr.pth`,
     `adapter.safetensors`, `rass.pth`, `resnet.pth`, `metrics.json`, `curve.json`, `benchmark.json`,
-    `published.pkl` (in the layout of scr.pkl), `good.png` (64x64) and `good.jpg` (96x64).
+    `published.pkl` (in the layout of scr.pkl), `good.png` (64x64), `good.jpg` (96x64), and the packs `resnet-pack`,
+    `rass-pack` (with its base) and `scr-pack`.
     """
-    if (folder / 'ready').exists():
+    if (folder / READY).exists():
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -65,13 +70,16 @@ def make_kit(folder: Path) -> Path:
     Image.open(first).resize((64, 64)).save(folder / 'good.png')
     Image.open(second).resize((96, 64)).save(folder / 'good.jpg')
     torch.save(restorer_file(load_unet(read_base(folder / 'base'))), folder / 'published.pkl')
-    (folder / 'ready').touch()
+    _run(['pack', 'resnet.pth', 'resnet-pack', '--metrics', 'metrics.json'], folder)
+    _run(['pack', 'rass.pth', 'rass-pack', '--with-base', '--base', 'base'], folder)
+    _run(['pack', 'adapter.safetensors', 'scr-pack', '--base', 'base'], folder)
+    (folder / READY).touch()
     return folder
 
 
 def _run(command: list[str], folder: Path) -> None:
     from rass_mm_cli.main import main
 
-    outcome = forked(lambda: main(command), folder, folder / 'kit.log', folder / 'kit.canary')
+    outcome = forked(lambda: main(command), folder, folder / 'kit.log', folder / 'kit.canary', limit=PATIENCE)
     if outcome.status:
         raise RuntimeError(f'rass-mm {" ".join(command)} ended with {outcome.status}:\n{outcome.text[-3000:]}')

@@ -94,7 +94,12 @@ def _command(case: Case, kit: Path, folder: Path) -> int:
 
 
 def forked(
-    call: Callable[[], int], folder: Path, log: Path, canary: Path, environment: dict[str, str] | None = None
+    call: Callable[[], int],
+    folder: Path,
+    log: Path,
+    canary: Path,
+    environment: dict[str, str] | None = None,
+    limit: float = SECONDS,
 ) -> Outcome:
     """Calls a function in a fork of this process, in a working directory.
 
@@ -104,6 +109,7 @@ def forked(
         log: file for what it writes.
         canary: file that shows that code of an input ran.
         environment: further environment variables.
+        limit: seconds after which it is killed.
     """
     started = time.monotonic()
     sys.stdout.flush()
@@ -118,7 +124,7 @@ def forked(
         found, status = os.waitpid(child, os.WNOHANG)
         if found:
             break
-        if time.monotonic() - started > SECONDS:
+        if time.monotonic() - started > limit:
             hung = True
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGKILL)

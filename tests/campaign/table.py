@@ -15,6 +15,7 @@ GROUPS = (
     'jsons',
     'labels',
     'malicious',
+    'packs',
     'parquets',
     'tars',
 )

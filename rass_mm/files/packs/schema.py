@@ -32,6 +32,12 @@ def _suffix(name: str) -> str:
     return name
 
 
+def _format(number: int) -> int:
+    if number != FORMAT:
+        raise ValueError(f'{FORMAT}, the format that this version reads')
+    return number
+
+
 Name = Annotated[str, Field(pattern=rf'^{PART}(/{PART}){{0,3}}$', max_length=200), AfterValidator(_suffix)]
 """Path of a file relative to the folder of the pack, with `/`. It cannot lead out of the folder."""
 
@@ -82,7 +88,7 @@ class Training(TypedDict):
 class Manifest(TypedDict):
     """Content of `pack.json`. `adapters` maps a key of the config, e.g. `model.backbone.scr_adapter`, to a file."""
 
-    format: Literal[1]
+    format: Annotated[int, AfterValidator(_format)]
     kind: Literal['segmentor', 'restorer']
     name: Text
     model: Text

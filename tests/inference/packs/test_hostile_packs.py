@@ -164,6 +164,16 @@ def test_config_that_is_written_again_is_accepted(pack):
     assert rass_mm.load_segmentor(sealed(pack), device='cpu').classes == manifest_of(pack)['classes']
 
 
+@pytest.mark.parametrize(
+    'steps', ['PackSegInputs', ['PackSegInputs'], [{'scale': 1}], {'type': 'PackSegInputs'}, 7, [None]]
+)
+def test_pipeline_that_is_no_list_of_steps_is_refused(pack, steps):
+    file = pack / 'config.yaml'
+    content = yaml.load(file.read_text().replace('!!python/tuple', ''), yaml.SafeLoader)
+    file.write_text(yaml.safe_dump({**content, 'test_pipeline': steps}))
+    refused(sealed(pack), 'config.yaml', 'list of steps')
+
+
 def test_pickle_in_the_place_of_weights_is_refused(pack):
     torch.save({'state_dict': {}}, pack / 'model.safetensors')
     assert isinstance(refused(sealed(pack), 'model.safetensors'), CheckpointError)
@@ -173,6 +183,7 @@ def test_pickle_in_the_place_of_weights_is_refused(pack):
     'change',
     [
         lambda content: content.update(format=2),
+        lambda content: content.update(format=True),
         lambda content: content.update(kind='os.system'),
         lambda content: content['files'].pop('model.safetensors'),
         lambda content: content['files'].update({'pack.json': {'bytes': 1, 'sha256': '0' * 64}}),
