@@ -17,7 +17,7 @@ CLASSES = 12
 PATIENCE = 600.0
 """Seconds for a command that makes a part of the kit, on a busy machine too."""
 READY = 'ready with packs'
-"""File in a complete kit. Another name makes the kits of earlier contents anew."""
+"""File in a complete kit. Another name has the kits of earlier contents made again."""
 
 
 def data_options(folder: str = 'data', base: str | None = None) -> list[str]:
