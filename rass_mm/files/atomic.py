@@ -129,6 +129,9 @@ def atomic_folder(target: str | os.PathLike) -> Iterator[Path]:
         inner.mkdir()
         with system_errors(target):
             yield inner
+            for file in inner.rglob('*'):
+                if file.is_file() and not file.is_symlink():
+                    file.chmod(0o644)  # safetensors writes private files, but packs and conversions are shared
         replace(inner, target)
 
 

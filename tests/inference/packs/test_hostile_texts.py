@@ -141,3 +141,10 @@ def test_the_texts_of_a_pack_reach_the_terminal_as_json_too(make, capsys):
     capsys.readouterr()
     assert main(['inspect', str(make('plain')), '--json']) == 0
     assert json.loads(capsys.readouterr().out)['name'] == 'plain'
+
+
+def test_other_users_can_read_all_files(make):
+    pack = make('plain')
+    assert {file.name: oct(file.stat().st_mode & 0o777) for file in pack.iterdir()} == dict.fromkeys(
+        ('README.md', 'config.yaml', 'model.safetensors', 'pack.json'), '0o644'
+    )
