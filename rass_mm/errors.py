@@ -4,6 +4,11 @@ Each message states what is wrong, what was expected and how to fix it. The comm
 without a traceback. Programs can catch `RassError` to handle all of them.
 """
 
+import re
+
+CONTROLS = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]')
+"""Characters that move the cursor, set colours or reverse the text in a terminal."""
+
 
 class RassError(Exception):
     """Base class of the exceptions of this package."""
@@ -68,3 +73,11 @@ def clipped(text: str, length: int = 60) -> str:
     """Returns a text for a message: in one line, with at most `length` characters."""
     text = ' '.join(text.split())
     return text if len(text) <= length else f'{text[: length - 3]}...'
+
+
+def printable(text: str) -> str:
+    """Returns a text with its control characters as escapes. Line ends and tabs stay.
+
+    Names in files of others and answers of servers could otherwise change what a terminal shows.
+    """
+    return CONTROLS.sub(lambda found: ascii(found.group())[1:-1], text)

@@ -1,9 +1,12 @@
 """Words of error messages."""
 
+from typing import Annotated
+
 import pytest
+from pydantic import Field
 
 from rass_mm.config.arguments import Count, value_fault
-from rass_mm.errors import ConfigError, shown, the_others
+from rass_mm.errors import ConfigError, printable, shown, the_others
 from rass_mm.files.schemas import checked
 
 
@@ -23,3 +26,21 @@ def test_integers_that_python_does_not_write(value):
 def test_values_are_shown_in_one_line():
     assert shown('a' * 100) == "'" + 'a' * 56 + '...' and shown(10**5) == '100000'
     assert value_fault(10**5000, Count) is None
+
+
+def test_control_characters_are_shown_as_escapes():
+    assert printable('a\x1b[31m\x07\r\u202e\x9b\n\tb é 通 \u200f') == 'a\\x1b[31m\\x07\\r\\u202e\\x9b\n\tb é 通 \u200f'
+
+
+@pytest.mark.parametrize(
+    ('kind', 'value', 'words'),
+    [
+        (Annotated[str, Field(min_length=1)], '', "is '', but it should have at least 1 character."),
+        (Annotated[str, Field(pattern='^a$')], 'b', "is 'b', but it should match pattern '^a$'."),
+        (int, 'b', "is 'b', but it should be a valid integer."),
+    ],
+)
+def test_what_a_value_should_be_is_a_sentence(kind, value, words):
+    with pytest.raises(ConfigError) as raised:
+        checked(value, kind, 'a.json', 'Fix it.', ConfigError)
+    assert str(raised.value) == f'a.json: the content {words} Fix it.'

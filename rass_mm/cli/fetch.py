@@ -76,8 +76,8 @@ def source_of(entry: Entry, arguments: argparse.Namespace) -> Source:
     """
     if arguments.source:
         return CopySource(entry, arguments.source.expanduser())
-    if arguments.mirror or entry.address:
-        source = WebSource(arguments.mirror or entry.address, () if arguments.mirror else entry.hosts)
+    if arguments.mirror is not None or entry.address:
+        source = WebSource(*((entry.address, entry.hosts) if arguments.mirror is None else (arguments.mirror,)))
         proxy = proxy_of(source.address)
     elif entry.repository:
         hub = _hub()

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from rass_mm.cli.os_errors import explain_os_error
-from rass_mm.errors import RassError
+from rass_mm.errors import RassError, printable
 
 
 def guarded(arguments: argparse.Namespace) -> int:
@@ -24,7 +24,7 @@ def guarded(arguments: argparse.Namespace) -> int:
         message = explain_os_error(error)
         if message is None:
             raise
-    sys.stderr.write(f'\nerror: {message.strip()}\n')
+    sys.stderr.write(f'\nerror: {printable(message.strip())}\n')
     return 1
 
 

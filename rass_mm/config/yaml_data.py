@@ -24,7 +24,14 @@ TAGS = {None, '!', TUPLE, *(CORE + name for name in ('str', 'int', 'float', 'boo
 
 
 class DataLoader(SafeLoader):
-    """Safe loader that also reads the tuples that mmengine's `Config.dump` writes."""
+    """Safe loader that also reads the tuples that mmengine's `Config.dump` writes, and refuses repeated keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if len(set(keys)) < len(keys):  # the last one would count
+            repeated = next(key[1] for key in keys if keys.count(key) > 1)
+            raise yaml.constructor.ConstructorError(None, None, f'the key {repeated!r} is given twice', node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 DataLoader.add_constructor(TUPLE, lambda loader, node: tuple(loader.construct_sequence(node, deep=True)))

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from rass_mm.errors import AdapterError
 from rass_mm.files.adapter_header import HEADER, check_header
 from rass_mm.files.atomic import atomic_path
 from rass_mm.files.newest import files_in, newest_files
+from rass_mm.files.packs.schema import PACK
+from rass_mm.files.plain_pickle import other_archive
 from rass_mm.files.regular import check_regular
 
 SUFFIX = '.safetensors'
@@ -166,6 +170,10 @@ def _unreadable(path: str | os.PathLike, error: Exception) -> str:
         zipped = file.read(4) == b'PK\x03\x04'  # as torch.save writes
     if not zipped:
         return f'Adapter file {path} is damaged or not safetensors ({error}). Copy it again.'
+    with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if PACK in (name.rpartition('/')[2] for name in names):
+            return f'{path} {other_archive(names)}'
     beside = newest_files(Path(path).parent, (SUFFIX,))
     named = f', e.g. {", ".join(map(str, beside))}' if beside else ' to its work dir'
     return f'{path} is a checkpoint of PyTorch, not an adapter file. Pass the {SUFFIX} file that training wrote{named}.'

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from rass_mm.diffusion.adapter_files import Adapter, AdapterSource
+from rass_mm.diffusion.adapter_files import Adapter, AdapterSource, is_adapter, read_adapter
 from rass_mm.diffusion.base import CONFIGS, SMALL_BASE, how_to_get, read_base
 from rass_mm.errors import BaseFolderError, RassError
 from rass_mm.files.packs.reading import Pack, is_pack, open_pack
@@ -83,10 +83,15 @@ def restorer_files(adapter: AdapterSource, base: Bases | None) -> tuple[AdapterS
         base: a base folder or several; None uses the base of the pack.
 
     Raises:
+        AdapterError: the adapter is neither an adapter file nor a pack, and no base is given.
         PackError: the folder is not the pack of a restorer, or was changed.
         BaseFolderError: the base of the pack was not found.
     """
-    if isinstance(adapter, Adapter) or not is_pack(adapter):
+    if isinstance(adapter, Adapter):
+        return adapter, base
+    if not is_pack(adapter):
+        if base is None and not is_adapter(adapter):
+            read_adapter(adapter)  # its error says what the path is; callers would ask for a base
         return adapter, base
     pack = open_pack(adapter, RESTORER)
     return pack.path(ADAPTER), pack_base(pack) if base is None else base

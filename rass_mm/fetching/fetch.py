@@ -18,6 +18,7 @@ from rass_mm.files.portable import replace
 from rass_mm_cli.catalog import Entry, RemoteFile
 
 ADVICE = 'Wait until it has ended, or choose another folder with --to.'
+ANOTHER = 'Run the command again, or choose another source with --mirror or --from.'
 RESERVE = 64 * 2**20
 """Bytes of the disk that stay free."""
 
@@ -73,6 +74,7 @@ def fetch(
         OSError: the folder cannot be written or the disk is full.
     """
     with held(folder, clean=False, advice=ADVICE):
+        folder.mkdir(parents=True, exist_ok=True)  # the lock does without a folder that it cannot create
         plan = inspect_folder(entry, folder)
         if plan.missing or plan.first:
             consent(plan)
@@ -130,7 +132,9 @@ def _bring(
     """Obtains one file, checks it and renames it. Returns its size and hashes."""
     partial = source.obtain(file, folder, lambda done: report(file.name, done))
     try:
-        found = check(partial, file, plan.trusted.get(file.name), f'It was removed.{_again(entry, file, plan)}')
+        found = check(
+            partial, file, plan.trusted.get(file.name), f'It was removed. {ANOTHER}{_again(entry, file, plan)}'
+        )
     except DownloadError:
         source.discard(file, folder)
         raise

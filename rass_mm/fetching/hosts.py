@@ -1,8 +1,9 @@
 """Hosts that a download may connect to, and the proxy that it uses."""
 
+import re
 from typing import IO
 from urllib.error import HTTPError
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener, getproxies, proxy_bypass
 
 from rass_mm.errors import DownloadError
@@ -10,6 +11,28 @@ from rass_mm_cli.catalog import RemoteFile
 
 LOCAL = ('localhost', '127.0.0.1', '::1')
 """Names of this computer, to which plain HTTP is as safe as HTTPS."""
+
+
+def folder_address(address: str) -> SplitResult:
+    """Returns the parts of an HTTP(S) address of a folder.
+
+    Raises:
+        DownloadError: the address is another one, or contains a user name, a query or characters that need quoting.
+    """
+    try:
+        parts = urlsplit(address)
+        parts.hostname.encode('idna')  # as the look-up of the host does
+        usable = parts.scheme in ('http', 'https') and (parts.port is None or parts.port > 0)
+        usable = usable and not (parts.query or parts.fragment or '@' in parts.netloc or re.search(r'\s', address))
+    except (ValueError, AttributeError):
+        parts, usable = None, False
+    if usable:
+        return parts
+    secret = '@' in address or '?' in address
+    shown = f'{parts.scheme}://{parts.hostname}/...' if parts and secret else '...' if secret else address
+    raise DownloadError(
+        f'{shown!r} is not an address of a folder. Expected https://HOST/FOLDER, without user name and query.'
+    )
 
 
 def check_secure(address: str, file: RemoteFile) -> None:
@@ -42,7 +65,10 @@ def check_host(address: str, hosts: tuple[str, ...], https: bool) -> None:
             'was downloaded from there. If you trust it, pass its address with --mirror.'
         )
     if parts.scheme != 'https' and (https or parts.scheme != 'http'):
-        raise DownloadError(f'The server redirects from HTTPS to {parts.scheme}://{host}. Nothing was downloaded.')
+        raise DownloadError(
+            f'The server redirects to {parts.scheme}://{host}, but {"https" if https else "http or https"}:// was '
+            'expected. Nothing was downloaded. Choose another source with --mirror or --from.'
+        )
 
 
 class _Redirects(HTTPRedirectHandler):

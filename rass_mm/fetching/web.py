@@ -16,11 +16,11 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import BinaryIO
 from urllib.error import HTTPError, URLError
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 from urllib.request import Request
 
-from rass_mm.errors import DownloadError
-from rass_mm.fetching.hosts import check_secure, opener_for
+from rass_mm.errors import DownloadError, clipped
+from rass_mm.fetching.hosts import check_secure, folder_address, opener_for
 from rass_mm.fetching.places import staged, state_file, writable
 from rass_mm.files.atomic import write_text
 from rass_mm.version import __version__
@@ -67,13 +67,7 @@ class WebSource:
     """
 
     def __init__(self, address: str, hosts: tuple[str, ...] = ()) -> None:
-        parts = urlsplit(address)
-        if parts.scheme not in ('http', 'https') or not parts.hostname or '@' in parts.netloc or parts.query:
-            secret = '@' in address or '?' in address
-            shown = f'{parts.scheme}://{parts.hostname or ""}/...' if secret else address
-            raise DownloadError(
-                f'{shown!r} is not an address of a folder. Expected https://HOST/FOLDER, without user name and query.'
-            )
+        parts = folder_address(address)
         self.address = address.rstrip('/')
         self.opener = opener_for(parts.hostname, hosts, parts.scheme == 'https')
 
@@ -165,9 +159,10 @@ class WebSource:
             error.close()
             if error.code == 416 and done:
                 raise _ChangedError('the partial file does not belong to this file') from None
+            answer = f'the server answered {error.code} {clipped(str(error.reason), 200)}'
             if error.code in PASSING:
-                raise _CutError(f'the server answered {error.code} {error.reason}') from None
-            raise DownloadError(f'{address}: the server answered {error.code} {error.reason}.') from None
+                raise _CutError(answer) from None
+            raise DownloadError(f'{address}: {answer}.') from None
         except URLError as error:
             if _passes(error.reason, done):
                 raise _CutError(f'no connection ({error.reason})') from None
@@ -175,7 +170,12 @@ class WebSource:
                 f'{address} cannot be reached: {error.reason}. Check the address and the network.'
             ) from None
         except (HTTPException, OSError) as error:
-            raise _CutError(f'no answer ({str(error) or type(error).__name__})') from None
+            raise _CutError(f'no answer ({clipped(str(error), 200) or type(error).__name__})') from None
+        except ValueError as error:  # of an address in a redirect that cannot be parsed
+            raise DownloadError(
+                f'{address}: the server redirects to an address that is not valid ({clipped(str(error), 200)}). Choose '
+                'another source with --mirror or --from.'
+            ) from None
 
     def check_size(self, file: RemoteFile, size: int | None, place: str) -> None:
         """Checks the size of a file that a server states, or None, against the catalog.
@@ -197,8 +197,11 @@ class WebSource:
 
 def _total(response: HTTPResponse, done: int) -> int | None:
     """Returns the size of the whole file as the server states it, or None. The first `done` bytes are there."""
-    if response.headers.get('Content-Encoding', 'identity') != 'identity':
-        raise DownloadError(f'{response.url}: the server sends the file compressed, although this was not requested.')
+    if response.headers.get('Content-Encoding', '').strip().lower() not in ('', 'identity'):
+        raise DownloadError(
+            f'{response.url}: the server sends the file compressed, although this was not requested. Choose another '
+            'source with --mirror or --from.'
+        )
     return None if response.length is None else response.length + done
 
 

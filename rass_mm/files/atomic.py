@@ -129,6 +129,10 @@ def atomic_folder(target: str | os.PathLike) -> Iterator[Path]:
         inner.mkdir()
         with system_errors(target):
             yield inner
+            usual = inner.stat().st_mode & 0o666  # what the umask permits
+            for file in inner.rglob('*'):
+                if file.is_file() and not file.is_symlink():
+                    file.chmod(usual)  # safetensors writes private files, but packs and conversions are shared
         replace(inner, target)
 
 

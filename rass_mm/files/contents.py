@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rass_mm.errors import CheckpointError
+from rass_mm.files.plain_pickle import other_archive
 
 DEEPEST = 64
 """Levels of containers inside each other. Those of a training run have about ten."""
@@ -42,9 +43,7 @@ def check_archive(filename: str) -> None:
             entries = archive.infolist()
             names = [entry.filename for entry in entries]
             if sum(name.split('/')[-1].lower() == 'data.pkl' for name in names) != 1 or len(set(names)) != len(names):
-                raise CheckpointError(
-                    f'{filename} is a zip file, but not a checkpoint that torch.save wrote. Pass the checkpoint itself.'
-                )
+                raise CheckpointError(f'{filename} {other_archive(names)}')
             _check_size(filename, sum(entry.file_size for entry in entries))
             wrong = [entry.filename for entry in entries if not _is_whole(archive, entry)]
     except CheckpointError:

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from rass_mm.files.packs.schema import ADAPTER, PACK, WEIGHTS
+
 
 def newest_files(folder: str | os.PathLike, suffixes: tuple[str, ...], most: int = 3) -> list[Path]:
     """Returns the newest files with one of the suffixes directly in a folder, the newest first.
@@ -24,4 +26,7 @@ def files_in(folder: str | os.PathLike, suffixes: tuple[str, ...]) -> str:
     found = newest_files(folder, suffixes)
     if not found:
         return f'It contains no {" or ".join(suffixes)} file.'
-    return f'Pass a file in it, e.g. {", ".join(map(str, found))} (the newest first).'
+    named = f'Pass a file in it, e.g. {", ".join(map(str, found))} (the newest first).'
+    if any(file.name in (WEIGHTS, ADAPTER) for file in found):
+        return f'If it is a model pack, its {PACK} is missing: copy the folder again. Otherwise: {named}'
+    return named

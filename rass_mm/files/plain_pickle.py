@@ -9,11 +9,13 @@ import pickletools
 import zipfile
 import zlib
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rass_mm.errors import CheckpointError
+from rass_mm.files.packs.schema import PACK
 
 LARGEST = 2**26
 """Bytes of a pickle. That of a model with a thousand tensors has less than one MiB."""
@@ -74,6 +76,13 @@ def read_plain(path: Path) -> tuple[Any, 'Records']:
         raise CheckpointError(f'{path} is not a checkpoint that torch.save wrote ({error}).') from None
 
 
+def other_archive(names: Sequence[str]) -> str:
+    """Describes a zip file that is not a checkpoint by the names of its records, as the end of a sentence about it."""
+    if any(name.rpartition('/')[2] == PACK for name in names):
+        return 'is a zip file with a model pack. Unpack it, and pass the folder.'
+    return 'is a zip file, but not a checkpoint that torch.save wrote. Pass the checkpoint itself.'
+
+
 class Records:
     """Records of a zip file that `torch.save` wrote.
 
@@ -84,9 +93,10 @@ class Records:
     def __init__(self, path: Path) -> None:
         self.path = path
         with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.rpartition('/')[2] == 'data.pkl']
+            found = archive.namelist()
+            names = [name for name in found if name.rpartition('/')[2] == 'data.pkl']
         if len(names) != 1:
-            raise UnknownPickleError('is a zip file, but not a checkpoint that torch.save wrote')
+            raise UnknownPickleError(other_archive(found).removesuffix('.'))
         self.prefix = names[0].rpartition('/')[0]
 
     def read(self, name: str, most: int) -> bytes:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
-from rass_mm.errors import DataError, RassError, shown
+from rass_mm.errors import DataError, RassError, clipped, shown
 from rass_mm.files.regular import check_regular
 
 ALLOWED = ConfigDict(strict=True, extra='allow', arbitrary_types_allowed=True)
@@ -49,7 +50,7 @@ def read_json(path: str | os.PathLike, kind: Any, fix: str, error: type[RassErro
     """
     check_regular(path, fix, error)
     try:
-        content = json.loads(Path(path).read_text(encoding='utf-8'))
+        content = json.loads(Path(path).read_text(encoding='utf-8'), object_pairs_hook=_without_repetition)
     except FileNotFoundError:
         raise error(f'{path} does not exist. {fix}') from None
     except RecursionError:
@@ -57,6 +58,15 @@ def read_json(path: str | os.PathLike, kind: Any, fix: str, error: type[RassErro
     except (OSError, ValueError) as reason:
         raise error(f'{path} cannot be read as JSON ({reason}). {fix}') from None
     return checked(content, kind, str(path), fix, error)
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns the object of some keys. Readers differ in which of two equal keys counts."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f'the key {clipped(next(key for key in keys if keys.count(key) > 1))!r} is given twice')
+    return content
 
 
 def checked(content: Any, kind: Any, name: str, fix: str, error: type[RassError] = DataError) -> Any:
@@ -88,8 +98,8 @@ def described(found: ValidationError) -> str:
     key = '.'.join(str(part) for part in fault['loc'] if '[' not in str(part))
     if fault['type'] == 'missing':
         return f'the key {key} is missing'
-    expected = fault['msg'].removeprefix('Input should be ').removeprefix('Value error, ')
-    return f'{key or "the content"} is {shown(fault["input"])}, but it should be {expected}'
+    expected = re.sub('^[A-Z][a-z]+ should ', '', fault['msg'].replace('Value error, ', 'Input should be '))
+    return f'{key or "the content"} is {shown(fault["input"])}, but it should {expected}'
 
 
 @lru_cache(maxsize=64)

@@ -56,8 +56,8 @@ def header_length(path: Path) -> int:
     length = struct.unpack('<Q', start)[0] if len(start) == 8 else 0
     if not 0 < length <= min(LARGEST, path.stat().st_size - 8):
         raise CheckpointError(
-            f'{path} is not a safetensors file, or has a header of {length:,} bytes, but at most {LARGEST:,} are '
-            'allowed.'
+            f'{path} is not a safetensors file, or is damaged: its header has {length:,} bytes, but from 1 to '
+            f'{LARGEST:,}, and no more than the rest of the file, were expected.'
         )
     return length
 

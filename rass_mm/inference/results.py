@@ -47,8 +47,10 @@ class Segmentation:
     @property
     def shares(self) -> dict[str, float]:
         """Fraction of the pixels of each class that is present, by class name, largest first."""
-        ordered = sorted(self.counts.items(), key=lambda item: -item[1])
-        return {self.classes[label]: count / self.labels.size for label, count in ordered}
+        found: dict[str, float] = {}
+        for label, count in self.counts.items():  # two classes may have the same name
+            found[self.classes[label]] = found.get(self.classes[label], 0.0) + count / self.labels.size
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
 
     def overlay(self, opacity: float = 0.55) -> np.ndarray:
         """Draws the label map over the image, with a legend of the classes that are present.

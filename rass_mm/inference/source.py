@@ -24,10 +24,10 @@ from rass_mm.datasets.wrappers import leaf_paths
 from rass_mm.engine.ready import Preparation, prepare
 from rass_mm.engine.structure import weights_of
 from rass_mm.engine.trained_state import TrainedStateMixin, check_tensors, tensors_of
-from rass_mm.errors import BaseFolderError, ConfigError, shown
+from rass_mm.errors import BaseFolderError, ConfigError, PackError, shown
 from rass_mm.files.hashing import content_hash, json_sha256
-from rass_mm.files.packs.reading import Pack
-from rass_mm.files.packs.schema import CONFIG
+from rass_mm.files.packs.reading import AGAIN, Pack
+from rass_mm.files.packs.schema import CONFIG, PACK
 from rass_mm.inference.classes import classes_of
 from rass_mm.inference.modes import SegmentOptions
 from rass_mm.inference.precision import default_preparation
@@ -125,6 +125,11 @@ class SegmentorSource:
         model = revert_sync_batchnorm(model)
         load_weights(model, self.loaded, self.checkpoint)
         names, palette = classes_of(inner_segmentor(model), self.loaded.get('meta') or {}, self.config)
+        if self.pack is not None and len(names) != len(self.pack.manifest['classes']):
+            raise PackError(
+                f'{self.pack.path(PACK)} names {len(self.pack.manifest["classes"])} classes, but the model predicts '
+                f'{len(names)}. {AGAIN}'
+            )
         model = model.to(device).eval()
         return Segmentor(prepare(model, how) if how else model, self.steps(), names, palette, options)
 

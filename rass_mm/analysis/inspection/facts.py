@@ -1,5 +1,7 @@
 """Facts that are reported of a file or folder."""
 
+import os
+import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -7,7 +9,8 @@ from typing import Any
 
 from rass_mm.degradation.versions import lq_steps, step_version
 from rass_mm.errors import ConfigError, RassError
-from rass_mm.files.packs.schema import Term
+from rass_mm.export.metadata import METADATA
+from rass_mm.files.packs.schema import PACK, Term
 from rass_mm.files.schemas import checked
 from rass_mm_cli.licences import NOT_STATED, training_terms
 
@@ -17,6 +20,8 @@ FIELDS = (
     *('licence', 'terms', 'versions', 'details'),
 )
 """Keys of all facts. A value that is not known is None, and a licence that is not known is 'not stated'."""
+WHOLE = PACK, METADATA
+"""Files that describe all others in their folder."""
 READ = 'checkpoints, adapters, bases, packs, exported models, manifests and records of rass_mm'
 
 
@@ -32,6 +37,12 @@ def facts(kind: str, **known: Any) -> Facts:
 
 def refusal(path: Path, what: str) -> ConfigError:
     """Returns the error for a file that is something else. `what` says what it is, e.g. 'a PNG image'."""
+    whole = next((name for name in WHOLE if os.path.lexists(path.absolute().parent / name)), None)
+    if whole is not None and path.name != whole and not path.is_dir():
+        return ConfigError(
+            f'{path} is {what}, and the folder has a {whole}. Pass the folder: rass-mm inspect '
+            f'{shlex.quote(str(path.parent))}'
+        )
     return ConfigError(f'{path} is {what}, and rass-mm inspect reads only {READ}.')
 
 

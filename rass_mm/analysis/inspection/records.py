@@ -9,13 +9,15 @@ from rass_mm.analysis.inspection.facts import Facts, facts, mapping, names, refu
 from rass_mm.analysis.schemas import Benchmark, Robustness
 from rass_mm.degradation.versions import manifest_version
 from rass_mm.errors import DataError
-from rass_mm.files.manifest import read_manifest
+from rass_mm.files.manifest import MANIFEST, PARTIAL, read_header, read_manifest
 from rass_mm.files.schemas import checked
 from rass_mm.files.test_record import TestRecord
 
 AGAIN = 'Copy the file again.'
 LARGEST = 2**28
 CURVE = 'rass_mm robustness curve'
+COPY, OUTPUT = {'seed', 'fingerprint'}, {'format', 'model', 'options'}
+"""Keys in the header of the manifest of a degraded copy, and of an output folder."""
 Read = Callable[[dict[str, Any], Path], Facts]
 
 
@@ -117,6 +119,10 @@ def _shares(content: dict[str, Any], path: Path) -> Facts:
     return facts('class shares of images', name=path.name, classes=names(content['classes']), details=_count(content))
 
 
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | dict)
+
+
 def _count(content: dict[str, Any]) -> dict[str, int]:
     return {'images': len(mapping(content, 'images'))}
 
@@ -127,7 +133,7 @@ RECORDS: tuple[tuple[Callable[[dict[str, Any]], bool], Read], ...] = (
     (lambda content: str(content.get('format')).startswith(CURVE), _curve),
     (lambda content: 'procedure' in content and 'base' in content, _demo),
     (lambda content: {'entry', 'files', 'licence'} <= content.keys(), _fetched),
-    (lambda content: {'request', 'kind', 'used', 'left_out'} <= content.keys(), _conversion),
+    (lambda content: {'request', 'kind', 'left_out'} <= content.keys() and _is_list(content.get('used')), _conversion),
     (lambda content: {'key', 'recipe', 'losses'} <= content.keys(), _base_training),
     (lambda content: {'classes', 'images'} == content.keys(), _shares),
 )
@@ -141,8 +147,12 @@ def manifest(path: Path) -> Facts:
         DataError: the file is damaged.
         ConfigError: the file is another one.
     """
+    known = read_header(path).keys()
+    named = path.name in (MANIFEST, PARTIAL)
+    if not known >= COPY and not known >= OUTPUT and (known or not named):
+        raise refusal(path, 'a file of JSON lines of another kind')
     header, lines = read_manifest(path)
-    if {'seed', 'fingerprint'} <= header.keys():
+    if header.keys() >= COPY:
         details = {'seed': header['seed'], 'images': len(lines)}
         version, identity = manifest_version(header), str(header['fingerprint'])
         return facts(
@@ -152,20 +162,18 @@ def manifest(path: Path) -> Facts:
             recipe_version=version,
             details=details,
         )
-    if {'format', 'model', 'options'} <= header.keys():
-        model = mapping(header, 'model')
-        found = {key: header.get(key) for key in ('format', 'source', 'options')}
-        identity = text(model.get('checkpoint')) or text(model.get('adapter'))
-        versions = {'rass_mm': header['version']} if isinstance(header.get('version'), str) else {}
-        return facts(
-            'manifest of an output folder',
-            name=path.parent.name,
-            identity=identity,
-            base={'weights': model['base']} if isinstance(model.get('base'), str) else None,
-            versions=versions,
-            details={**found, 'images': len(lines)},
-        )
-    raise refusal(path, 'a file of JSON lines of another kind')
+    model = mapping(header, 'model')
+    found = {key: header.get(key) for key in ('format', 'source', 'options')}
+    identity = text(model.get('checkpoint')) or text(model.get('adapter'))
+    versions = {'rass_mm': header['version']} if isinstance(header.get('version'), str) else {}
+    return facts(
+        'manifest of an output folder',
+        name=path.parent.name,
+        identity=identity,
+        base={'weights': model['base']} if isinstance(model.get('base'), str) else None,
+        versions=versions,
+        details={**found, 'images': len(lines)},
+    )
 
 
 def _texts(values: Any) -> dict[str, str]:

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rass_mm.analysis.inspection.facts import Facts
+from rass_mm.errors import printable
 from rass_mm_cli.licences import NOT_STATED
 
 LABELS = {'training_data': 'training data', 'recipe_version': 'recipe version'}
@@ -16,11 +17,11 @@ SHOWN = 12
 
 def facts_table(path: str, found: Facts) -> Table:
     """Returns a table with one row per fact."""
-    table = Table(title=Text(path), title_justify='left', show_header=False)
+    table = Table(title=Text(printable(path)), title_justify='left', show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow='fold')
     for key, value in found.items():
-        table.add_row(LABELS.get(key, key), Text(shown(key, value)))
+        table.add_row(LABELS.get(key, key), Text(printable(shown(key, value))))
     return table
 
 

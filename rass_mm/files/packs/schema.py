@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import AfterValidator, Field, NonNegativeInt
 from typing_extensions import TypedDict
 
+from rass_mm.errors import printable
+
 PACK = 'pack.json'
 FORMAT = 1
 SEGMENTOR, RESTORER = 'segmentor', 'restorer'
@@ -21,9 +23,18 @@ SUFFIXES = ('.safetensors', '.json', '.yaml', '.txt', '.md')
 """Suffixes of files in a pack. None of them is a format that contains code."""
 PART = r'[A-Za-z0-9_][A-Za-z0-9_.\-]*'
 
-Text = Annotated[str, Field(min_length=1, max_length=1000)]
 Level = Annotated[int, Field(ge=0, le=255)]
 Color = Annotated[list[Level], Field(min_length=3, max_length=3)]
+
+
+def _line(text: str) -> str:
+    if '\n' in text or '\t' in text or printable(text) != text:
+        raise ValueError('one line of text without control characters')
+    return text
+
+
+Text = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_line)]
+"""Text that is shown in terminals, pages and model cards."""
 
 
 def _suffix(name: str) -> str:
@@ -49,13 +60,18 @@ class File(TypedDict):
     sha256: Annotated[str, Field(pattern='^[0-9a-f]{64}$')]
 
 
+Hash = Annotated[str, Field(pattern='^[0-9a-f]{8,64}$')]
+Source = Annotated[str, Field(pattern=r'^[a-z0-9][a-z0-9.\-]{0,60}$')]
+"""Name for `rass-mm fetch`. It becomes part of a command in messages and model cards, and is looked up as a folder."""
+
+
 class PackBase(TypedDict):
     """Base of a model: its identity, the name of its source for `rass-mm fetch`, and whether the pack contains it."""
 
     name: Text
-    config: Text
-    weights: Text
-    source: Text | None
+    config: Hash
+    weights: Hash
+    source: Source | None
     included: bool
 
 
@@ -102,7 +118,7 @@ class Manifest(TypedDict):
     licence: Text
     terms: list[Term]
     warnings: list[Text]
-    versions: dict[str, str]
+    versions: dict[Text, Text]
     provenance: dict[str, Any]
 
 

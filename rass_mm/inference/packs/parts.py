@@ -12,7 +12,7 @@ from typing import Any
 from rass_mm.diffusion.base import MODEL_INDEX, DiffusionBase
 from rass_mm.diffusion.base_terms import FETCHED, SHIPPED, TRAINING, base_source
 from rass_mm.diffusion.base_weights import IDENTIFIED, weight_files
-from rass_mm.errors import ConfigError, PackError
+from rass_mm.errors import ConfigError, PackError, printable, shown
 from rass_mm.files.atomic import write_text
 from rass_mm.files.hashing import file_sha256
 from rass_mm.files.packs.reading import Pack, open_pack
@@ -112,7 +112,7 @@ def finish_pack(folder: Path, out: Path, facts: Mapping[str, Any], metrics: Mapp
     content = json.loads(json.dumps({**content, 'files': _listed(folder)}))
     write_text(folder / CARD, model_card(content, metrics))
     content['files'] = _listed(folder)
-    checked(content, Checked, PACK, 'Report this fault.', PackError)
+    checked(content, Checked, PACK, 'Change this value where the model has it from, or report this fault.', PackError)
     write_text(folder / PACK, json.dumps(content, indent=1) + '\n')
     open_pack(folder)
 
@@ -131,5 +131,14 @@ def kept_metrics(given: str | os.PathLike | None, old: Pack | None) -> str | os.
 
 
 def kept_licence(given: str, old: Pack | None) -> str:
-    """Returns the licence: the given one, else that of the pack that is packed again."""
+    """Returns the licence: the given one, else that of the pack that is packed again.
+
+    Raises:
+        ConfigError: the licence is not one line of text.
+    """
+    if not given.strip() or len(given) > 1000 or given != printable(' '.join(given.split())):
+        raise ConfigError(
+            f'The licence {shown(given)} cannot be used. Give its name in one line of at most 1,000 characters, e.g. '
+            '--licence "CC BY-NC 4.0".'
+        )
     return old.manifest['licence'] if old and given == NOT_STATED else given

@@ -176,7 +176,7 @@ def others(folder):
         **{'y.json': 'not valid JSON', 'x.py': 'a text file', 'x.pkl': 'which can run code', 'x.gz': 'a gzip archive'},
         **{'x.bin': 'a binary file', 'x.jsonl': 'a file of JSON lines', 'missing': 'does not exist'},
         'none': 'an empty file',
-        'pointer.safetensors': 'is not a safetensors file',
+        'pointer.safetensors': 'is a Git LFS pointer',
     }
 
 
