@@ -4,7 +4,8 @@
 
 `light.txt` has what `pip install rass_mm` brings, `container.txt` the same without torch and its libraries, which have
 builds for CPUs and cards, and `full.txt` what `pip install rass_mm[all]` brings, as far as the development environment
-has it: without a second OpenCV, see requirements/lock.txt.
+has it: without a second OpenCV, see requirements/lock.txt. mmcv is in `mmcv.txt`, because its operators are compiled
+against the torch that is installed: in one command, pip would build it before torch is there, without operators.
 """
 
 import importlib.metadata
@@ -21,9 +22,18 @@ PACKAGE = 'rass-mm'
 LINUX = re.compile(r'(nvidia|cuda)-|triton$')
 VARIANT = re.compile(rf'torch==|{LINUX.pattern.replace("$", "==")}')
 """Packages that torch needs on Linux only."""
-HEADER = """# {kind} installation: the tested versions with the hashes of their files, written by make locks.
-# pip install --require-hashes --no-deps -r requirements/locks/{name} && pip install --no-deps rass_mm
-"""
+COMPILED = 'mmcv=='
+HEADER = '# {kind}: the tested versions with the hashes of their files, written by make locks.\n# {how}\n'
+INSTALL = 'pip install --require-hashes --no-deps -r requirements/locks/{name}'
+MMCV = f'MMCV_WITH_OPS=1 {INSTALL.format(name="mmcv.txt")} --no-build-isolation --no-cache-dir'
+LAST = 'pip install --no-deps rass_mm'
+HOW = {
+    'light.txt': f'{INSTALL} && {LAST}',
+    'container.txt': f'{INSTALL} && {LAST}',
+    'full.txt': f'{INSTALL}, then mmcv.txt, then {LAST}',
+    'mmcv.txt': f'After full.txt, with a C++ compiler: {MMCV}',
+}
+"""Lock file -> how it is installed."""
 
 
 def normalized(name):
@@ -79,11 +89,17 @@ def write(tools, folder, name, kind, lines):
         '--universal',
     ]
     text = call(tools / 'bin' / 'uv', 'pip', 'compile', *options, '-', stdin='\n'.join(lines), env=environment)
-    (folder / name).write_text(HEADER.format(kind=kind, name=name) + text, encoding='utf-8')
+    header = HEADER.format(kind=kind, how=HOW[name].format(name=name))
+    (folder / name).write_text(header + text, encoding='utf-8')
 
 
 if __name__ == '__main__':
     programs, target = Path(sys.argv[1]), Path('requirements/locks')
-    write(programs, target, 'light.txt', 'Light', pinned())
-    write(programs, target, 'container.txt', 'Light', [line for line in pinned() if not VARIANT.match(line)])
-    write(programs, target, 'full.txt', 'Full', pinned(['all']))
+    write(programs, target, 'light.txt', 'Light installation', pinned())
+    write(
+        programs, target, 'container.txt', 'Light installation', [line for line in pinned() if not VARIANT.match(line)]
+    )
+    everything = pinned(['all'])
+    whole = [line for line in everything if not line.startswith(COMPILED)]
+    write(programs, target, 'full.txt', 'Full installation without mmcv', whole)
+    write(programs, target, 'mmcv.txt', 'mmcv with its operators', [line for line in everything if line not in whole])
