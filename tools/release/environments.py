@@ -17,6 +17,8 @@ def variables(environment):
         for name, value in os.environ.items()
         if name in KEPT or name.startswith(('PIP_', 'UV_')) or name.lower().endswith('_proxy')
     }
+    if 'PIP_FIND_LINKS' in kept:  # uv does not read pip's settings
+        kept.setdefault('UV_FIND_LINKS', kept['PIP_FIND_LINKS'].replace(' ', ','))
     threads = {'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1', 'MPLBACKEND': 'Agg'}
     compilers = {'CC': 'false', 'CXX': 'false', 'CUDA_HOME': '', 'MMCV_WITH_OPS': '1'}
     return {**kept, **threads, **compilers, 'PATH': str(environment / 'bin'), 'PYTHONNOUSERSITE': '1'}
