@@ -115,6 +115,19 @@ def entry_of(name='tiny', known=True, forbids=None, contents=None, most=400_000,
     return Entry(name=name, title='Tiny', licence=licence, files=tuple(files), **facts)
 
 
+def redirected(target):
+    """A fault that answers with a redirect."""
+
+    def answer(handler, content):
+        handler.send_response(302)
+        handler.send_header('Location', target)
+        handler.send_header('Content-Length', '0')
+        handler.end_headers()
+        return True
+
+    return answer
+
+
 def names(folder):
     """Names of all files and links below a folder."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file() or path.is_symlink())

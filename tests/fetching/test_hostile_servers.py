@@ -1,20 +1,7 @@
 """Servers and addresses that answer with nonsense: one sentence, no traceback, nothing written."""
 
 import pytest
-from fetch_server import BIG, names
-
-
-def redirected(target):
-    """A fault that answers with a redirect."""
-
-    def answer(handler, content):
-        handler.send_response(302)
-        handler.send_header('Location', target)
-        handler.send_header('Content-Length', '0')
-        handler.end_headers()
-        return True
-
-    return answer
+from fetch_server import BIG, names, redirected
 
 
 @pytest.mark.parametrize('target', ['http://[::1/x', 'http://[x]/y', 'http://\x1b[31mx/y'])

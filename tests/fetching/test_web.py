@@ -5,7 +5,7 @@ import resource
 import time
 
 import pytest
-from fetch_server import BIG, CONTENTS, SMALL, names, partial, serving, sha
+from fetch_server import BIG, CONTENTS, SMALL, names, partial, redirected, serving, sha
 
 from rass_mm.fetching import web
 
@@ -149,23 +149,12 @@ def test_a_refusal_is_reported_and_a_passing_one_is_repeated(server, catalog, ru
     assert len(server.asked) == requests and not (tmp_path / 'to').exists()  # no empty folder stays behind
 
 
-def redirect(target):
-    def fault(handler, content):
-        handler.send_response(302)
-        handler.send_header('Location', target)
-        handler.send_header('Content-Length', '0')
-        handler.end_headers()
-        return True
-
-    return fault
-
-
 @pytest.mark.parametrize('kind', ['http', 'file', 'ftp'])
 def test_a_redirect_to_another_host_is_refused(server, catalog, run, tmp_path, kind):
     catalog()
     with serving() as other:
         target = f'http://localhost:{other.server_port}' if kind == 'http' else f'{kind}://localhost/etc'
-        server.fault = redirect(f'{target}/{WEIGHTS}')
+        server.fault = redirected(f'{target}/{WEIGHTS}')
         status, _, err = run('tiny', '--mirror', server.address, '--to', tmp_path / 'to')
         assert status == 1 and other.asked == []
     assert 'localhost' in err and (kind != 'http' or "redirects to the host 'localhost'" in err)
@@ -175,12 +164,12 @@ def test_a_redirect_to_another_host_is_refused(server, catalog, run, tmp_path, k
 def test_a_redirect_on_the_same_host_and_to_a_listed_one_is_followed(server, catalog, run, tmp_path):
     with serving() as other:
         catalog(address=server.address, hosts=('localhost',))
-        server.fault = lambda handler, content: redirect(f'http://localhost:{other.server_port}{handler.path}')(
+        server.fault = lambda handler, content: redirected(f'http://localhost:{other.server_port}{handler.path}')(
             handler, 0
         )
         assert run('tiny', '--to', tmp_path / 'to')[0] == 0
         assert len(other.asked) == 2
-        server.fault = lambda handler, content: redirect(f'{other.address}{handler.path}')(handler, 0)
+        server.fault = lambda handler, content: redirected(f'{other.address}{handler.path}')(handler, 0)
         assert run('tiny', '--mirror', server.address, '--to', tmp_path / 'again')[0] == 0
 
 
