@@ -3,7 +3,6 @@
 import errno
 import ipaddress
 import logging
-import os
 import re
 import socket
 import threading
@@ -22,6 +21,7 @@ from rass_mm.app.service import Service
 from rass_mm.app.toolkit import Middleware, gradio
 from rass_mm.app.workspace import temporary_workspace
 from rass_mm.errors import ConfigError
+from rass_mm.parallel import environment
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def serving(
     check_name(host_name)
     check_address(host, port)
     most = limits.max_stored * MEGABYTE
-    with temporary_workspace(most=most) as workspace, _environment(**{TEMPORARY: str(workspace.folder)}):
+    with temporary_workspace(most=most) as workspace, environment({TEMPORARY: str(workspace.folder)}):
         page = build_page(Service(models, limits, workspace), examples)
         workspace.keep()
         hosts = {'local': is_local(host), 'names': _names(host, host_name), 'proxied': bool(host_name)}
@@ -79,7 +79,7 @@ def _launched(page: gradio.Blocks, host: str, port: int, limits: Limits, guard: 
     """Starts the server of a page and returns its address."""
     direct = {'NO_PROXY': '*', 'no_proxy': '*'}  # Gradio asks its own server whether it has started
     try:
-        with _environment(**direct):
+        with environment(direct):
             _, address, _ = page.launch(
                 server_name=f'[{host}]' if ':' in host else host,
                 server_port=port or None,
@@ -141,18 +141,3 @@ def is_local(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == 'localhost'
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    """Context manager. Sets environment variables inside the block."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

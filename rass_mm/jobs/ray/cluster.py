@@ -19,7 +19,7 @@ from ray.exceptions import RayError
 from rass_mm.errors import ConfigError
 from rass_mm.files.temporary import temporary_folder
 from rass_mm.files.tensors import first_line
-from rass_mm.parallel import core_count
+from rass_mm.parallel import core_count, environment
 
 LOCAL, CLUSTER = 'local', 'auto'
 """Address that starts Ray on this machine, and the one of a cluster that Ray finds."""
@@ -64,7 +64,7 @@ def connected(address: str, actors: int | None) -> Iterator[Mapping[str, float]]
     if ray.is_initialized():
         yield ray.cluster_resources()
         return
-    with _terminable(), _environment(SETTINGS), _private(actors) if address == LOCAL else _member(address):
+    with _terminable(), environment(SETTINGS), _private(actors) if address == LOCAL else _member(address):
         try:
             with redirect_stdout(sys.stderr):  # where Ray prints which processes have ended
                 yield ray.cluster_resources()
@@ -97,7 +97,7 @@ def _host_only() -> Iterator[None]:
         raise ConfigError(f'Ray is not started, because {UNKNOWN}')
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
-        with _environment({HOST_ONLY: '0'}):
+        with environment({HOST_ONLY: '0'}):
             yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
@@ -144,20 +144,6 @@ def _without_messages() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _temporary() -> AbstractContextManager[Path]:
